@@ -1,0 +1,28 @@
+"""Every forward pass once, never a wrong one, nothing lost.
+
+Reading order: ``instrumentation`` (the cached, traced calls under a backend), ``scoring`` (values
+and protocols), ``errors``, ``hf`` (Hugging Face models as views), ``cli``. This package imports
+neither numpy nor torch; ``scoring`` imports numpy, ``hf`` imports torch, when they are imported.
+"""
+
+from forwardcache._core import __version__
+from forwardcache.errors import ForwardCacheError
+from forwardcache.instrumentation import (
+    BackendInstrumentation,
+    BackendStats,
+    ForwardCache,
+    TraceEvent,
+    TraceWriter,
+    prompt_hash,
+)
+
+__all__ = [
+    "BackendInstrumentation",
+    "BackendStats",
+    "ForwardCache",
+    "ForwardCacheError",
+    "TraceEvent",
+    "TraceWriter",
+    "__version__",
+    "prompt_hash",
+]

@@ -1,0 +1,167 @@
+//! Which values are kept: an exact least-recently-used cache over keys that only their owner can
+//! compare.
+//!
+//! A key is given as its hash and a function that compares it with a stored one. That function
+//! may answer [`Match::Unknown`]: the two can be compared only by code that must not run while the
+//! cache holds anything (a Python `__eq__`). Then the call changes nothing and returns
+//! [`Undecided`] with the stored key; the caller compares outside, remembers the verdict under the
+//! entry's id, and calls again. An entry's key never changes and an id is never used twice (I2), so
+//! a verdict stays true and the calls come to an end.
+//!
+//! Whatever leaves the cache is handed to the caller, who drops it after the lock is free (I3).
+
+mod lru;
+
+use crate::sync::{Mutex, lock};
+use lru::Lru;
+use std::num::NonZeroUsize;
+
+/// What comparing a key with a stored one gave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Match {
+    /// Equal.
+    Yes,
+    /// Not equal.
+    No,
+    /// Only foreign code can say.
+    Unknown,
+}
+
+/// Names one entry for as long as the cache lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct EntryId(u64);
+
+/// A stored key that has to be compared outside before the call can be made again.
+#[derive(Debug)]
+pub struct Undecided<K> {
+    /// The entry that holds it.
+    pub id: EntryId,
+    /// The key itself.
+    pub key: K,
+}
+
+/// What an entry held; the caller drops it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Removed<K, V> {
+    /// The key, unless the entry is still there with another value.
+    pub key: Option<K>,
+    /// The value.
+    pub value: V,
+}
+
+/// An exact LRU cache for any number of threads.
+#[derive(Debug)]
+pub struct Cache<K, V> {
+    maxsize: Option<NonZeroUsize>,
+    lru: Mutex<Lru<K, V>>,
+}
+
+impl<K: Clone, V> Cache<K, V> {
+    /// A cache of at most `maxsize` entries, or of any number.
+    #[must_use]
+    pub fn new(maxsize: Option<NonZeroUsize>) -> Self {
+        Self {
+            maxsize,
+            lru: Mutex::new(Lru::new()),
+        }
+    }
+
+    /// The most entries kept, `None` if there is no limit.
+    #[must_use]
+    pub fn maxsize(&self) -> Option<NonZeroUsize> {
+        self.maxsize
+    }
+
+    /// Reads the entry of a key with `read` and makes it the most recent.
+    ///
+    /// # Errors
+    /// [`Undecided`]: compare outside and call again.
+    #[inline]
+    pub fn get<R>(
+        &self,
+        hash: u64,
+        same: impl FnMut(EntryId, &K) -> Match,
+        read: impl FnOnce(&K, &V) -> R,
+    ) -> Result<Option<R>, Undecided<K>> {
+        let mut lru = lock(&self.lru);
+        let Some(slot) = lru.find(hash, same)? else {
+            return Ok(None);
+        };
+        lru.touch(slot);
+        let (key, value) = lru.entry(slot);
+        Ok(Some(read(key, value)))
+    }
+
+    /// Reads the entry of a key and leaves the order as it is.
+    ///
+    /// # Errors
+    /// [`Undecided`]: compare outside and call again.
+    pub fn peek<R>(
+        &self,
+        hash: u64,
+        same: impl FnMut(EntryId, &K) -> Match,
+        read: impl FnOnce(&K, &V) -> R,
+    ) -> Result<Option<R>, Undecided<K>> {
+        let lru = lock(&self.lru);
+        let found = lru.find(hash, same)?;
+        Ok(found.map(|slot| {
+            let (key, value) = lru.entry(slot);
+            read(key, value)
+        }))
+    }
+
+    /// Stores a value as the most recent one; `entry` gives key and value and is called once, on
+    /// success. Returns what had to go: the key's old value, or the least recent entry.
+    ///
+    /// # Errors
+    /// [`Undecided`]: compare outside and call again.
+    pub fn put(
+        &self,
+        hash: u64,
+        same: impl FnMut(EntryId, &K) -> Match,
+        entry: impl FnOnce() -> (K, V),
+    ) -> Result<Option<Removed<K, V>>, Undecided<K>> {
+        let mut lru = lock(&self.lru);
+        if let Some(slot) = lru.find(hash, same)? {
+            lru.touch(slot);
+            // The new key goes with the old value: an equal key stays, as in a dict.
+            let (key, value) = entry();
+            return Ok(Some(Removed {
+                key: Some(key),
+                value: lru.replace(slot, value),
+            }));
+        }
+        let (key, value) = entry();
+        lru.insert(hash, key, value);
+        let over = self.maxsize.is_some_and(|most| lru.len() > most.get());
+        Ok(over.then(|| lru.pop_oldest()).flatten())
+    }
+
+    /// Removes every entry and returns them.
+    pub fn clear(&self) -> Vec<Removed<K, V>> {
+        lock(&self.lru).drain()
+    }
+
+    /// Calls `visit` with every key and value until it fails. The cache is held meanwhile.
+    ///
+    /// # Errors
+    /// The first error of `visit`.
+    pub fn try_for_each<E>(&self, visit: impl FnMut(&K, &V) -> Result<(), E>) -> Result<(), E> {
+        lock(&self.lru).try_for_each(visit)
+    }
+
+    /// Entries held.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        lock(&self.lru).len()
+    }
+
+    /// Whether there is no entry.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,179 @@
+//! The cache beside a list: the same answers, the same evictions, after any sequence of calls.
+//!
+//! Not checked here: threads (the lock is the argument) and Python's own equality (tests of the
+//! package).
+
+use super::*;
+use proptest::prelude::*;
+use std::cell::Cell;
+
+fn cache(maxsize: usize) -> Cache<u32, u64> {
+    Cache::new(NonZeroUsize::new(maxsize))
+}
+
+/// Few hashes for many keys, so that candidates of one hash are met all the time.
+fn hash(key: u32) -> u64 {
+    u64::from(key % 3)
+}
+
+fn same(key: u32) -> impl Fn(EntryId, &u32) -> Match {
+    move |_, stored| if *stored == key { Match::Yes } else { Match::No }
+}
+
+fn get(cache: &Cache<u32, u64>, key: u32) -> Option<u64> {
+    cache.get(hash(key), same(key), |_, value| *value).unwrap()
+}
+
+fn put(cache: &Cache<u32, u64>, key: u32, value: u64) -> Option<Removed<u32, u64>> {
+    cache.put(hash(key), same(key), || (key, value)).unwrap()
+}
+
+#[derive(Clone, Debug)]
+enum Call {
+    Get(u32),
+    Peek(u32),
+    Put(u32, u64),
+    Clear,
+}
+
+fn call() -> impl Strategy<Value = Call> {
+    prop_oneof![
+        8 => (0..12_u32).prop_map(Call::Get),
+        2 => (0..12_u32).prop_map(Call::Peek),
+        8 => (0..12_u32, any::<u64>()).prop_map(|(key, value)| Call::Put(key, value)),
+        1 => Just(Call::Clear),
+    ]
+}
+
+/// The model: the first element is the most recent.
+#[derive(Default)]
+struct List(Vec<(u32, u64)>);
+
+impl List {
+    fn take(&mut self, key: u32) -> Option<(u32, u64)> {
+        let position = self.0.iter().position(|(stored, _)| *stored == key)?;
+        Some(self.0.remove(position))
+    }
+
+    fn get(&mut self, key: u32) -> Option<u64> {
+        let entry = self.take(key)?;
+        self.0.insert(0, entry);
+        Some(entry.1)
+    }
+
+    fn put(&mut self, maxsize: usize, key: u32, value: u64) -> Option<Removed<u32, u64>> {
+        let old = self.take(key);
+        self.0.insert(0, (key, value));
+        let gone = old.or_else(|| (self.0.len() > maxsize).then(|| self.0.pop()).flatten());
+        gone.map(|(key, value)| Removed {
+            key: Some(key),
+            value,
+        })
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_sequence_of_calls_gives_what_a_list_gives(
+        maxsize in prop::sample::select(vec![1_usize, 2, 3, 8, 64]),
+        calls in prop::collection::vec(call(), 1..200),
+    ) {
+        let (ours, mut list) = (cache(maxsize), List::default());
+        for call in calls {
+            match call {
+                Call::Get(key) => prop_assert_eq!(get(&ours, key), list.get(key)),
+                Call::Peek(key) => {
+                    let held = ours.peek(hash(key), same(key), |_, value| *value).unwrap();
+                    let listed = list.0.iter().find(|(stored, _)| *stored == key);
+                    prop_assert_eq!(held, listed.map(|(_, value)| *value));
+                }
+                Call::Put(key, value) => {
+                    prop_assert_eq!(put(&ours, key, value), list.put(maxsize, key, value));
+                }
+                Call::Clear => {
+                    prop_assert_eq!(ours.clear().len(), list.0.len());
+                    list.0.clear();
+                }
+            }
+            lock(&ours.lru).validate();
+            prop_assert_eq!(ours.len(), list.0.len());
+        }
+    }
+}
+
+#[test]
+fn a_hit_saves_an_entry_from_eviction() {
+    let cache = cache(2);
+    put(&cache, 1, 10);
+    put(&cache, 2, 20);
+    assert_eq!(get(&cache, 1), Some(10));
+    assert_eq!(put(&cache, 3, 30).unwrap().value, 20);
+}
+
+#[test]
+fn an_undecided_comparison_changes_nothing_and_names_the_entry() {
+    let cache = cache(2);
+    put(&cache, 1, 10);
+    put(&cache, 2, 20);
+    let unsure = |_: EntryId, _: &u32| Match::Unknown;
+    let stored = cache.get(hash(1), unsure, |_, value| *value).unwrap_err();
+    assert_eq!(stored.key, 1);
+    let built = Cell::new(false);
+    let entry = || {
+        built.set(true);
+        (1, 11)
+    };
+    assert!(cache.put(hash(1), unsure, entry).is_err());
+    assert!(!built.get());
+    assert_eq!(put(&cache, 3, 30).unwrap().value, 10, "the order is as it was");
+}
+
+#[test]
+fn a_sure_match_needs_no_verdict_on_other_candidates() {
+    let cache = cache(8);
+    put(&cache, 0, 1);
+    put(&cache, 3, 2);
+    let one_unknown = |_: EntryId, stored: &u32| match stored {
+        3 => Match::Yes,
+        _ => Match::Unknown,
+    };
+    assert_eq!(cache.get(hash(3), one_unknown, |_, value| *value).unwrap(), Some(2));
+}
+
+#[test]
+fn ids_are_never_used_twice() {
+    let cache = cache(1);
+    let id = |key| {
+        let seen = Cell::new(None);
+        let spy = |id: EntryId, _: &u32| {
+            seen.set(Some(id));
+            Match::Yes
+        };
+        cache.peek(hash(key), spy, |_, _| ()).unwrap();
+        seen.get().unwrap()
+    };
+    put(&cache, 1, 1);
+    let first = id(1);
+    put(&cache, 4, 4);
+    put(&cache, 1, 1);
+    assert_ne!(first, id(1));
+}
+
+#[test]
+fn threads_lose_no_entry_and_hold_the_capacity() {
+    let cache = Cache::<u32, u64>::new(NonZeroUsize::new(16));
+    std::thread::scope(|scope| {
+        for thread in 0..4_u32 {
+            let cache = &cache;
+            scope.spawn(move || {
+                for step in 0..5_000_u32 {
+                    let key = (step * 7 + thread) % 40;
+                    put(cache, key, u64::from(key));
+                    assert!(get(cache, key).is_none_or(|value| value == u64::from(key)));
+                }
+            });
+        }
+    });
+    assert_eq!(cache.len(), 16);
+    lock(&cache.lru).validate();
+}

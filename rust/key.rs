@@ -1,0 +1,170 @@
+//! What a key is called in the trace. Neither the label nor the digest ever decides about a hit.
+//!
+//! Text is *generalized UTF-8* here: UTF-8 in which a lone surrogate keeps its three bytes, as
+//! Python's `surrogatepass` writes it, since a Python `str` may hold one.
+
+use crate::sync::OnceLock;
+use sha1::{Digest, Sha1};
+use std::hash::{BuildHasher, Hasher, RandomState};
+
+/// Hex digits of a label: 12 of SHA-1's 40, as the trace has always had them.
+pub const LABEL_DIGITS: usize = 12;
+/// Hex digits of a key's digest.
+pub const DIGEST_DIGITS: usize = 16;
+
+/// The first 12 hex digits of the SHA-1 of a prompt.
+pub type Label = [u8; LABEL_DIGITS];
+/// A 64-bit digest in hex, under a key drawn by this process.
+pub type KeyDigest = [u8; DIGEST_DIGITS];
+
+/// What a trace line says about a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Name {
+    /// Of the prompt alone.
+    pub label: Label,
+    /// Of every field of the key.
+    pub digest: KeyDigest,
+}
+
+/// The fields of a key, as text.
+#[derive(Clone, Copy, Debug)]
+pub struct KeyText<'a> {
+    /// The scoring operation.
+    pub op: &'a [u8],
+    /// The view, as it is called in the trace.
+    pub view_id: &'a [u8],
+    /// The prompt's fields: one, or several for a prompt with a completion.
+    pub prompt: &'a [&'a [u8]],
+    /// The number of tokens asked for; `None` where it was no integer.
+    pub top_k: Option<i64>,
+    /// Whatever else decides the value.
+    pub scope: &'a [u8],
+}
+
+/// The label of a prompt: SHA-1 over its fields joined by NUL.
+#[must_use]
+pub fn label(prompt: &[&[u8]]) -> Label {
+    label_of(&prompt_sha1(prompt))
+}
+
+/// Label and digest of a key; the prompt is hashed once for both.
+#[must_use]
+pub fn name(text: &KeyText<'_>) -> Name {
+    let sha1 = prompt_sha1(text.prompt);
+    Name {
+        label: label_of(&sha1),
+        digest: digest(text, &sha1),
+    }
+}
+
+fn prompt_sha1(prompt: &[&[u8]]) -> [u8; 20] {
+    let mut hasher = Sha1::new();
+    for (position, field) in prompt.iter().enumerate() {
+        if position > 0 {
+            hasher.update([0]);
+        }
+        hasher.update(field);
+    }
+    hasher.finalize().into()
+}
+
+fn label_of(sha1: &[u8; 20]) -> Label {
+    hex(&sha1[..LABEL_DIGITS / 2])
+}
+
+/// Keyed, so that nobody can search for the prompt of a published trace by its digest.
+///
+/// The lengths of the prompt's fields stand beside its SHA-1, which runs over the joined text:
+/// ("a\0b", "c") and ("a", "b\0c") get two digests.
+fn digest(text: &KeyText<'_>, sha1: &[u8; 20]) -> KeyDigest {
+    static SEED: OnceLock<RandomState> = OnceLock::new();
+    let mut hasher = SEED.get_or_init(RandomState::new).build_hasher();
+    for field in [text.op, text.view_id, text.scope] {
+        hasher.write_usize(field.len());
+        hasher.write(field);
+    }
+    hasher.write_usize(text.prompt.len());
+    for field in text.prompt {
+        hasher.write_usize(field.len());
+    }
+    hasher.write(sha1);
+    hasher.write_u8(u8::from(text.top_k.is_some()));
+    hasher.write_i64(text.top_k.unwrap_or_default());
+    hex(&hasher.finish().to_be_bytes())
+}
+
+fn hex<const DIGITS: usize>(bytes: &[u8]) -> [u8; DIGITS] {
+    const ALPHABET: &[u8; 16] = b"0123456789abcdef";
+    std::array::from_fn(|digit| {
+        let byte = bytes[digit / 2];
+        let nibble = if digit % 2 == 0 { byte >> 4 } else { byte & 15 };
+        ALPHABET[usize::from(nibble)]
+    })
+}
+
+/// One hash from the hashes of a key's fields, in order.
+///
+/// The fields' own hashes are seeded by whoever made them (CPython seeds those of `str` and
+/// `bytes`); this only mixes them, so that equal fields in another order differ.
+#[inline]
+#[must_use]
+pub fn combine(field_hashes: impl Iterator<Item = u64>, tag: u64) -> u64 {
+    const ODD: u64 = 0x9E37_79B9_7F4A_7C15;
+    let mixed = field_hashes.fold(tag, |state, hash| fold_multiply(state ^ hash, ODD).rotate_left(23));
+    fold_multiply(mixed, ODD)
+}
+
+/// Both halves of a 128-bit product, folded: every input bit reaches every output bit.
+#[inline]
+fn fold_multiply(a: u64, b: u64) -> u64 {
+    let product = u128::from(a ^ 0xA076_1D64_78BD_642F) * u128::from(b);
+    (product as u64) ^ ((product >> 64) as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(prompt: &[&[u8]], top_k: i64) -> Name {
+        name(&KeyText {
+            op: b"next_token_dist",
+            view_id: b"base",
+            prompt,
+            top_k: Some(top_k),
+            scope: b"",
+        })
+    }
+
+    #[test]
+    fn a_label_is_twelve_digits_of_sha1() {
+        // FIPS 180 test vector: SHA-1("abc") = a9993e36 4706816a ba3e2571 7850c26c 9cd0d89d.
+        assert_eq!(&label(&[b"abc"]), b"a9993e364706");
+        assert_eq!(label(&[b"a", b"b"]), label(&[b"a\0b"]));
+    }
+
+    #[test]
+    fn prompts_with_one_label_have_two_digests() {
+        let (one, other) = (
+            named(&[b"prompt 1 5059353"], 8),
+            named(&[b"prompt 1 8981609"], 8),
+        );
+        assert_eq!(one.label, other.label);
+        assert_ne!(one.digest, other.digest);
+    }
+
+    #[test]
+    fn every_field_of_a_key_is_in_its_digest() {
+        let digest = named(&[b"a\0b", b"c"], 8).digest;
+        assert_eq!(digest, named(&[b"a\0b", b"c"], 8).digest);
+        assert_ne!(digest, named(&[b"a", b"b\0c"], 8).digest);
+        assert_ne!(digest, named(&[b"a\0b", b"c"], 9).digest);
+    }
+
+    #[test]
+    fn the_order_and_number_of_fields_change_a_hash() {
+        let hash = |fields: &[u64]| combine(fields.iter().copied(), 0);
+        assert_ne!(hash(&[1, 2]), hash(&[2, 1]));
+        assert_ne!(hash(&[1]), hash(&[1, 0]));
+        assert_ne!(hash(&[]), hash(&[0]));
+    }
+}

@@ -1,0 +1,16 @@
+//! The core of forwardcache: every forward pass once, never a wrong one, nothing lost.
+//!
+//! Reading order: `key` (what a key is, its label and digest), `cache` (which values are kept),
+//! `stats` (what is counted), `clock` (how time is read), `trace` (what is written down), and last
+//! `python`, the only room that knows pyo3. Everything else builds and is tested without an
+//! interpreter: `cargo nextest run`.
+
+pub mod cache;
+pub mod clock;
+pub mod key;
+pub mod stats;
+pub mod sync;
+pub mod trace;
+
+#[cfg(feature = "python")]
+mod python;

@@ -1,0 +1,205 @@
+//! `BackendInstrumentation`: the one way through which a backend scores.
+
+use super::batch;
+use super::cache::ForwardCache;
+use super::call::{Call, Key};
+use super::parts::{Part, Parts};
+use super::probe::{ProbeScope, Probes};
+use super::stats::BackendStats;
+use super::trace::TraceWriter;
+use arc_swap::ArcSwap;
+use pyo3::prelude::*;
+use pyo3::types::{PyList, PyString, PyTuple};
+use pyo3::{PyTraverseError, PyVisit, intern};
+use std::path::PathBuf;
+
+/// Cache, trace and statistics under the scoring calls of a backend.
+///
+/// `cache`, `trace` and `stats` can be replaced from outside, also by plain Python look-alikes; the
+/// next call uses the object assigned.
+///
+/// Args:
+///     cache_maxsize: Most values kept; None for no limit.
+///     trace_path: File that gets one JSON line an event; None for no trace.
+///
+/// Raises:
+///     ValueError: cache_maxsize is not positive.
+///     OSError: the trace can't be opened.
+#[pyclass(frozen, subclass, weakref, module = "forwardcache._core")]
+pub(super) struct BackendInstrumentation {
+    parts: ArcSwap<Parts>,
+    probes: Probes,
+}
+
+impl BackendInstrumentation {
+    /// Replaces some parts; calls under way go on with those they began with.
+    fn replace(&self, py: Python<'_>, change: impl Fn(&mut Parts)) {
+        self.parts.rcu(|parts| {
+            let mut parts = parts.clone_ref(py);
+            change(&mut parts);
+            parts
+        });
+    }
+}
+
+#[pymethods]
+impl BackendInstrumentation {
+    #[new]
+    #[pyo3(signature = (*, cache_maxsize=Some(256), trace_path=None))]
+    fn new(
+        py: Python<'_>,
+        cache_maxsize: Option<isize>,
+        trace_path: Option<PathBuf>,
+    ) -> PyResult<Self> {
+        let cache = ForwardCache::with_maxsize(cache_maxsize)?;
+        let trace = TraceWriter::open(trace_path)?;
+        let stats = BackendStats::default();
+        Ok(Self {
+            parts: ArcSwap::from_pointee(Parts {
+                cache: Part::Native(Py::new(py, cache)?),
+                trace: Part::Native(Py::new(py, trace)?),
+                stats: Part::Native(Py::new(py, stats)?),
+            }),
+            probes: Probes::new(),
+        })
+    }
+
+    /// The cache: a `ForwardCache`, or whatever has its `get` and `put`.
+    #[getter]
+    fn cache(&self, py: Python<'_>) -> Py<PyAny> {
+        self.parts.load().cache.as_object().clone_ref(py)
+    }
+
+    #[setter]
+    fn set_cache(&self, cache: &Bound<'_, PyAny>) {
+        self.replace(cache.py(), |parts| parts.cache = Part::of(cache.clone()));
+    }
+
+    /// The trace: a `TraceWriter`, or whatever has its `write`.
+    #[getter]
+    fn trace(&self, py: Python<'_>) -> Py<PyAny> {
+        self.parts.load().trace.as_object().clone_ref(py)
+    }
+
+    #[setter]
+    fn set_trace(&self, trace: &Bound<'_, PyAny>) {
+        self.replace(trace.py(), |parts| parts.trace = Part::of(trace.clone()));
+    }
+
+    /// The statistics: a `BackendStats`, or whatever has its fields.
+    #[getter]
+    fn stats(&self, py: Python<'_>) -> Py<PyAny> {
+        self.parts.load().stats.as_object().clone_ref(py)
+    }
+
+    #[setter]
+    fn set_stats(&self, stats: &Bound<'_, PyAny>) {
+        self.replace(stats.py(), |parts| parts.stats = Part::of(stats.clone()));
+    }
+
+    /// Labels later events of every thread with a probe's name; None takes the label away.
+    #[pyo3(signature = (name))]
+    fn set_current_probe(&self, name: Option<Bound<'_, PyString>>) {
+        self.probes.set(name);
+    }
+
+    /// Labels the events of this thread or context while the `with` lasts; comes before
+    /// `set_current_probe`.
+    #[pyo3(signature = (name))]
+    fn probe(&self, py: Python<'_>, name: Option<Bound<'_, PyString>>) -> PyResult<ProbeScope> {
+        self.probes.scope(py, name)
+    }
+
+    /// Returns the cached value, or runs `compute()` once and stores what it gives.
+    ///
+    /// Args:
+    ///     op: The scoring operation.
+    ///     view_id: The view, as it is called in the trace.
+    ///     prompt: The text, or a tuple of texts. All of it decides about a hit.
+    ///     top_k: The number of tokens asked for.
+    ///     compute: Gives the value. If it raises, the exception passes through, nothing is stored,
+    ///         and a later call computes again.
+    ///     scope: Whatever else decides the value (identity of the weights, exact parameters of the
+    ///         view): a part of the key, not of the trace.
+    ///
+    /// Raises:
+    ///     TypeError: `compute` returned a coroutine; prompt or scope is of another type.
+    #[pyo3(signature = (op, view_id, prompt, top_k, compute, *, scope=None))]
+    #[expect(clippy::too_many_arguments, reason = "the signature is the contract's")]
+    fn cached<'py>(
+        &self,
+        py: Python<'py>,
+        op: &Bound<'py, PyAny>,
+        view_id: &Bound<'py, PyAny>,
+        prompt: &Bound<'py, PyAny>,
+        top_k: &Bound<'py, PyAny>,
+        compute: &Bound<'py, PyAny>,
+        scope: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Py<PyAny>> {
+        let parts = self.parts.load();
+        let key = Key { op, view_id, top_k, scope };
+        Call::begin(py, &parts, &self.probes, key)?.run(prompt, compute)
+    }
+
+    /// Looks every prompt up, then calls `compute_misses(indices)` once with the ascending indices
+    /// of those to compute; returns the values in the order of the prompts.
+    ///
+    /// A prompt that stands twice is computed once. Without a miss, `compute_misses` isn't called.
+    ///
+    /// Args:
+    ///     op: The scoring operation.
+    ///     view_id: The view, as it is called in the trace.
+    ///     prompts: The texts, each as in `cached`.
+    ///     top_k: The number of tokens asked for.
+    ///     compute_misses: Gives one value an index, in the order of the indices. If it raises,
+    ///         the exception passes through and nothing is stored.
+    ///     scope: As in `cached`.
+    ///
+    /// Raises:
+    ///     RuntimeError: `compute_misses` returned another number of values: a backend bug.
+    ///     TypeError: as in `cached`, or `prompts` is a single `str`.
+    #[pyo3(signature = (op, view_id, prompts, top_k, compute_misses, *, scope=None))]
+    #[expect(clippy::too_many_arguments, reason = "the signature is the contract's")]
+    fn cached_batch<'py>(
+        &self,
+        py: Python<'py>,
+        op: &Bound<'py, PyAny>,
+        view_id: &Bound<'py, PyAny>,
+        prompts: &Bound<'py, PyAny>,
+        top_k: &Bound<'py, PyAny>,
+        compute_misses: &Bound<'py, PyAny>,
+        scope: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyList>> {
+        let parts = self.parts.load();
+        let key = Key { op, view_id, top_k, scope };
+        let call = Call::begin(py, &parts, &self.probes, key)?;
+        PyList::new(py, batch::run(&call, prompts, compute_misses)?)
+    }
+
+    /// Closes the trace; a second call does nothing.
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        match &self.parts.load().trace {
+            Part::Native(trace) => trace.get().shut(),
+            Part::Foreign(trace) => {
+                if let Some(close) = trace.bind(py).getattr_opt(intern!(py, "close"))? {
+                    close.call0()?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn __enter__(slf: PyRef<'_, Self>) -> PyRef<'_, Self> {
+        slf
+    }
+
+    #[pyo3(signature = (*_exception))]
+    fn __exit__(&self, py: Python<'_>, _exception: &Bound<'_, PyTuple>) -> PyResult<()> {
+        self.close(py)
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.parts.load().traverse(visit)
+    }
+}
+

@@ -1,0 +1,357 @@
+//! Python objects as keys: their hash, their equality, their name in the trace.
+//!
+//! A key is a tuple of any length, held as its fields, so that `cached` needs no tuple to look one
+//! up; any other hashable object is held as a single *opaque* field. Two keys are compared here
+//! only as far as no Python code runs: exact `str`, `bytes`, `int`, `float`, `bool`, `None` and
+//! tuples of them. For anything else the answer is [`Match::Unknown`], and [`Verdicts`] asks
+//! Python once the cache is free again.
+
+use super::text::Text;
+use crate::cache::{EntryId, Match, Undecided};
+use crate::key::{KeyText, Name, combine, label, name};
+use crate::sync::OnceLock;
+use pyo3::exceptions::PyTypeError;
+use pyo3::prelude::*;
+use pyo3::types::{PyBool, PyBytes, PyFloat, PyInt, PyString, PyTuple};
+use pyo3::{Borrowed, PyTraverseError, PyVisit};
+use std::sync::Arc;
+
+/// A field that somebody else keeps alive.
+pub(super) type Field<'a, 'py> = Borrowed<'a, 'py, PyAny>;
+
+/// What the cache stores as a key.
+pub(super) type SharedKey = Arc<StoredKey>;
+
+pub(super) struct StoredKey {
+    fields: Box<[Py<PyAny>]>,
+    opaque: bool,
+    /// Made once an entry, when a trace first needs it.
+    name: OnceLock<Name>,
+}
+
+/// A key that is looked for.
+pub(super) struct Query<'a, 'py> {
+    py: Python<'py>,
+    fields: &'a [Field<'a, 'py>],
+    opaque: bool,
+    pub(super) hash: u64,
+}
+
+const TUPLE_TAG: u64 = 0;
+const OPAQUE_TAG: u64 = 1;
+
+impl<'a, 'py> Query<'a, 'py> {
+    /// The key of the tuple that `fields` would make.
+    ///
+    /// # Errors
+    /// That of a field's `__hash__`.
+    #[inline]
+    pub(super) fn of_fields(py: Python<'py>, fields: &'a [Field<'a, 'py>]) -> PyResult<Self> {
+        Self::new(py, fields, false)
+    }
+
+    fn new(py: Python<'py>, fields: &'a [Field<'a, 'py>], opaque: bool) -> PyResult<Self> {
+        let mut failed = None;
+        let hashes = fields.iter().map_while(|field| match field.hash() {
+            Ok(hash) => Some(hash as u64),
+            Err(error) => {
+                failed = Some(error);
+                None
+            }
+        });
+        let hash = combine(hashes, if opaque { OPAQUE_TAG } else { TUPLE_TAG });
+        match failed {
+            None => Ok(Self { py, fields, opaque, hash }),
+            Some(error) => Err(error),
+        }
+    }
+
+    /// Runs `look` with the query of any hashable object.
+    ///
+    /// # Errors
+    /// `TypeError` if `key` is not hashable, and those of `look`.
+    pub(super) fn with<R>(
+        key: &Bound<'py, PyAny>,
+        look: impl FnOnce(&Query<'_, 'py>) -> PyResult<R>,
+    ) -> PyResult<R> {
+        let py = key.py();
+        match key.cast::<PyTuple>() {
+            Ok(tuple) => {
+                let fields: Vec<_> = tuple.iter().collect();
+                let fields: Vec<_> = fields.iter().map(Bound::as_borrowed).collect();
+                look(&Query::new(py, &fields, false)?)
+            }
+            Err(_) => look(&Query::new(py, &[key.as_borrowed()], true)?),
+        }
+    }
+
+    pub(super) fn py(&self) -> Python<'py> {
+        self.py
+    }
+
+    pub(super) fn fields(&self) -> &'a [Field<'a, 'py>] {
+        self.fields
+    }
+
+    /// The key to store.
+    pub(super) fn store(&self) -> SharedKey {
+        let fields = self.fields.iter().map(|field| Bound::clone(field).unbind());
+        Arc::new(StoredKey {
+            fields: fields.collect(),
+            opaque: self.opaque,
+            name: OnceLock::new(),
+        })
+    }
+
+    /// Compares with a stored key as far as no Python code runs.
+    #[inline]
+    pub(super) fn compare(&self, stored: &StoredKey) -> Match {
+        if self.opaque != stored.opaque || self.fields.len() != stored.fields.len() {
+            return Match::No;
+        }
+        let pairs = stored.fields.iter().zip(self.fields);
+        all(pairs.map(|(stored, field)| compare(stored.bind(self.py), field)))
+    }
+
+    /// Whether two keys in hand are equal, by Python if need be.
+    ///
+    /// # Errors
+    /// Those of `__eq__`.
+    pub(super) fn equals(&self, stored: &StoredKey) -> PyResult<bool> {
+        match self.compare(stored) {
+            Match::Yes => Ok(true),
+            Match::No => Ok(false),
+            Match::Unknown => self.ask_python(stored),
+        }
+    }
+
+    fn ask_python(&self, stored: &StoredKey) -> PyResult<bool> {
+        for (stored, field) in stored.fields.iter().zip(self.fields) {
+            let stored = stored.bind(self.py);
+            if !stored.is(field) && !stored.eq(field)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// What Python said about entries that only it can compare.
+#[derive(Default)]
+pub(super) struct Verdicts(Vec<(EntryId, bool)>);
+
+impl Verdicts {
+    /// Compares natively, or recalls what Python said.
+    #[inline]
+    pub(super) fn compare(&self, id: EntryId, query: &Query<'_, '_>, stored: &StoredKey) -> Match {
+        match query.compare(stored) {
+            Match::Unknown => self.recall(id),
+            decided => decided,
+        }
+    }
+
+    fn recall(&self, id: EntryId) -> Match {
+        match self.0.iter().find(|(known, _)| *known == id) {
+            Some((_, true)) => Match::Yes,
+            Some((_, false)) => Match::No,
+            None => Match::Unknown,
+        }
+    }
+
+    /// Asks Python. Nothing of the core is held.
+    #[cold]
+    pub(super) fn ask(
+        &mut self,
+        query: &Query<'_, '_>,
+        undecided: &Undecided<SharedKey>,
+    ) -> PyResult<()> {
+        self.0.push((undecided.id, query.ask_python(&undecided.key)?));
+        Ok(())
+    }
+}
+
+/// The classes whose equality CPython decides without running Python code.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Class {
+    Str,
+    Bytes,
+    Number,
+    None,
+    Tuple,
+    Foreign,
+}
+
+fn class_of(object: &Bound<'_, PyAny>) -> Class {
+    if object.is_exact_instance_of::<PyString>() {
+        Class::Str
+    } else if object.is_exact_instance_of::<PyInt>()
+        || object.is_exact_instance_of::<PyBool>()
+        || object.is_exact_instance_of::<PyFloat>()
+    {
+        Class::Number
+    } else if object.is_exact_instance_of::<PyBytes>() {
+        Class::Bytes
+    } else if object.is_exact_instance_of::<PyTuple>() {
+        Class::Tuple
+    } else if object.is_none() {
+        Class::None
+    } else {
+        Class::Foreign
+    }
+}
+
+#[inline]
+fn compare(stored: &Bound<'_, PyAny>, field: &Bound<'_, PyAny>) -> Match {
+    if stored.is(field) {
+        return Match::Yes;
+    }
+    match (class_of(stored), class_of(field)) {
+        (Class::Foreign, _) | (_, Class::Foreign) => Match::Unknown,
+        (Class::Tuple, Class::Tuple) => compare_tuples(stored, field),
+        (one, other) if one == other => match stored.eq(field) {
+            Ok(true) => Match::Yes,
+            Ok(false) => Match::No,
+            // Out of memory; Python will say so itself.
+            Err(_) => Match::Unknown,
+        },
+        _ => Match::No,
+    }
+}
+
+fn compare_tuples(stored: &Bound<'_, PyAny>, field: &Bound<'_, PyAny>) -> Match {
+    match (stored.cast_exact::<PyTuple>(), field.cast_exact::<PyTuple>()) {
+        (Ok(stored), Ok(field)) if stored.len() == field.len() => {
+            all(stored.iter().zip(field).map(|(stored, field)| compare(&stored, &field)))
+        }
+        _ => Match::No,
+    }
+}
+
+/// One difference decides; otherwise one open question leaves it open.
+#[inline]
+fn all(matches: impl Iterator<Item = Match>) -> Match {
+    let mut answer = Match::Yes;
+    for each in matches {
+        match each {
+            Match::No => return Match::No,
+            Match::Unknown => answer = Match::Unknown,
+            Match::Yes => {}
+        }
+    }
+    answer
+}
+
+impl StoredKey {
+    /// Label and digest of a key `(op, view_id, prompt, top_k[, scope])`, made once.
+    ///
+    /// # Errors
+    /// `TypeError` if a field is not of the type that `cached` takes.
+    pub(super) fn name(&self, py: Python<'_>) -> PyResult<Name> {
+        if let Some(name) = self.name.get() {
+            return Ok(*name);
+        }
+        let name = name_of(self.fields.each_bound(py).as_slice())?;
+        Ok(*self.name.get_or_init(|| name))
+    }
+
+    pub(super) fn traverse(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.fields.iter().try_for_each(|field| visit.call(field))
+    }
+}
+
+trait EachBound {
+    fn each_bound<'py>(&self, py: Python<'py>) -> Vec<Bound<'py, PyAny>>;
+}
+
+impl EachBound for [Py<PyAny>] {
+    fn each_bound<'py>(&self, py: Python<'py>) -> Vec<Bound<'py, PyAny>> {
+        self.iter().map(|field| field.bind(py).clone()).collect()
+    }
+}
+
+/// Label and digest of the fields `op, view_id, prompt, top_k[, scope]`.
+///
+/// # Errors
+/// `TypeError` naming the field that has another type than `cached` takes.
+pub(super) fn name_of(fields: &[Bound<'_, PyAny>]) -> PyResult<Name> {
+    let [op, view_id, prompt, top_k, scope @ ..] = fields else {
+        return Err(PyTypeError::new_err("a traced key has at least four fields"));
+    };
+    let (op, view_id) = (as_str(op, "op")?, as_str(view_id, "view_id")?);
+    let (op, view_id) = (Text::of(op)?, Text::of(view_id)?);
+    let scope = scope.first().map(Bound::cast::<PyBytes>).transpose()?;
+    let top_k = integer(top_k);
+    with_prompt(prompt, |prompt| {
+        name(&KeyText {
+            op: op.as_bytes(),
+            view_id: view_id.as_bytes(),
+            prompt,
+            top_k,
+            scope: scope.map_or(b"", |scope| scope.as_bytes()),
+        })
+    })
+}
+
+/// `object` as `str`, or a `TypeError` that names the argument.
+pub(super) fn as_str<'a, 'py>(
+    object: &'a Bound<'py, PyAny>,
+    argument: &str,
+) -> PyResult<&'a Bound<'py, PyString>> {
+    object.cast::<PyString>().map_err(|_| {
+        let given = object.get_type();
+        PyTypeError::new_err(format!("{argument} must be str, not {given}"))
+    })
+}
+
+/// The integer that `object` equals, if it is one: 256, 256.0 and True are.
+pub(super) fn integer(object: &Bound<'_, PyAny>) -> Option<i64> {
+    if let Ok(integer) = object.extract::<i64>() {
+        return Some(integer);
+    }
+    let number = object.cast::<PyFloat>().ok()?.value();
+    let whole = number.fract() == 0.0 && number.abs() < 9e15;
+    whole.then_some(number as i64)
+}
+
+/// Checks that `prompt` is what `cached` takes: a `str`, or a tuple of them.
+///
+/// # Errors
+/// `TypeError`.
+pub(super) fn check_prompt(prompt: &Bound<'_, PyAny>) -> PyResult<()> {
+    if prompt.is_instance_of::<PyString>() {
+        return Ok(());
+    }
+    prompt_fields(prompt).map(drop)
+}
+
+fn prompt_fields<'py>(prompt: &Bound<'py, PyAny>) -> PyResult<Vec<Bound<'py, PyString>>> {
+    if let Ok(text) = prompt.cast::<PyString>() {
+        return Ok(vec![text.clone()]);
+    }
+    let fields = prompt.cast::<PyTuple>().ok().map(|fields| fields.iter());
+    let strings = fields.map(|fields| fields.map(|field| field.cast_into().ok()).collect());
+    strings.flatten().ok_or_else(|| {
+        let given = prompt.get_type();
+        PyTypeError::new_err(format!("prompt must be str or a tuple of str, not {given}"))
+    })
+}
+
+fn with_prompt<R>(
+    prompt: &Bound<'_, PyAny>,
+    run: impl FnOnce(&[&[u8]]) -> R,
+) -> PyResult<R> {
+    let fields = prompt_fields(prompt)?;
+    let texts = fields.iter().map(Text::of).collect::<PyResult<Vec<_>>>()?;
+    let texts: Vec<_> = texts.iter().map(Text::as_bytes).collect();
+    Ok(run(&texts))
+}
+
+/// First 12 hex digits of the SHA-1 of the UTF-8 prompt: its label in a trace, never its key.
+///
+/// A prompt of several fields is hashed with its fields joined by NUL; a lone surrogate counts as
+/// its three bytes (`surrogatepass`).
+#[pyfunction]
+pub(super) fn prompt_hash(prompt: &Bound<'_, PyAny>) -> PyResult<String> {
+    let digits = with_prompt(prompt, label)?;
+    Ok(digits.iter().map(|&digit| char::from(digit)).collect())
+}

@@ -1,0 +1,71 @@
+//! The extension module `forwardcache._core`: the one room that knows Python.
+//!
+//! A function here converts, calls the core, and maps the error. Rule of the house: while the core
+//! holds anything, no Python code runs, so `__eq__`, `__hash__`, `__del__` and `compute` may call
+//! the cache again (I3).
+
+mod batch;
+mod cache;
+mod call;
+mod instrumentation;
+mod key;
+mod parts;
+mod probe;
+mod stats;
+mod text;
+mod trace;
+
+use pyo3::prelude::*;
+
+/// Native core of forwardcache; use it through `forwardcache.instrumentation`.
+#[pymodule(gil_used = false)]
+mod _core {
+    use super::PyResult;
+    use pyo3::prelude::*;
+    use pyo3::types::PyModule;
+
+    #[pymodule_export]
+    use super::cache::ForwardCache;
+    #[pymodule_export]
+    use super::empty_call;
+    #[pymodule_export]
+    use super::instrumentation::BackendInstrumentation;
+    #[pymodule_export]
+    use super::key::prompt_hash;
+    #[pymodule_export]
+    use super::stats::BackendStats;
+    #[pymodule_export]
+    use super::trace::TraceWriter;
+
+    /// The version, which lives in `Cargo.toml` alone.
+    #[pymodule_export]
+    #[allow(non_upper_case_globals)]
+    const __version__: &str = env!("CARGO_PKG_VERSION");
+
+    /// "release" or "debug"; a debug build refuses to be benchmarked.
+    #[pymodule_export]
+    const BUILD_PROFILE: &str = if cfg!(debug_assertions) {
+        "debug"
+    } else {
+        "release"
+    };
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        crate::clock::start();
+        module.add("_MISS", super::cache::miss(module.py())?)
+    }
+}
+
+/// Takes what `cached` takes and does nothing: the floor of a native call, for benchmarks.
+#[pyfunction]
+#[pyo3(name = "_empty_call")]
+#[expect(unused_variables, reason = "the names are those of `cached`")]
+fn empty_call<'py>(
+    op: &Bound<'py, PyAny>,
+    view_id: &Bound<'py, PyAny>,
+    prompt: &Bound<'py, PyAny>,
+    top_k: &Bound<'py, PyAny>,
+    compute: &Bound<'py, PyAny>,
+) {
+}

@@ -1,0 +1,299 @@
+//! Cache, trace and statistics of an instrumentation: ours, or look-alikes that somebody assigned.
+//!
+//! Ours are reached directly. A look-alike, or a subclass of ours, is used through the methods and
+//! attributes that the plain-Python original has, so whatever it overrides is called.
+
+use super::cache::{ForwardCache, miss};
+use super::key::{Query, SharedKey, name_of};
+use super::stats::BackendStats;
+use super::text::Text;
+use super::trace::TraceWriter;
+use crate::clock;
+use crate::key::Name;
+use crate::trace::{Event, Lines};
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyString, PyTuple};
+use pyo3::{PyTraverseError, PyVisit, intern};
+
+/// Ours, or an object that behaves like it.
+pub(super) enum Part<T: pyo3::PyClass> {
+    Native(Py<T>),
+    Foreign(Py<PyAny>),
+}
+
+impl<T: pyo3::PyClass> Part<T> {
+    pub(super) fn of(object: Bound<'_, PyAny>) -> Self {
+        if object.is_exact_instance_of::<T>() {
+            Self::Native(object.cast_into().expect("of the class just asked for").unbind())
+        } else {
+            Self::Foreign(object.unbind())
+        }
+    }
+
+    pub(super) fn as_object(&self) -> &Py<PyAny> {
+        match self {
+            Self::Native(ours) => ours.as_any(),
+            Self::Foreign(theirs) => theirs,
+        }
+    }
+
+    fn clone_ref(&self, py: Python<'_>) -> Self {
+        match self {
+            Self::Native(ours) => Self::Native(ours.clone_ref(py)),
+            Self::Foreign(theirs) => Self::Foreign(theirs.clone_ref(py)),
+        }
+    }
+}
+
+/// What one call works with from its beginning to its end.
+pub(super) struct Parts {
+    pub(super) cache: Part<ForwardCache>,
+    pub(super) trace: Part<TraceWriter>,
+    pub(super) stats: Part<BackendStats>,
+}
+
+impl Parts {
+    pub(super) fn clone_ref(&self, py: Python<'_>) -> Self {
+        Self {
+            cache: self.cache.clone_ref(py),
+            trace: self.trace.clone_ref(py),
+            stats: self.stats.clone_ref(py),
+        }
+    }
+
+    pub(super) fn traverse(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(self.cache.as_object())?;
+        visit.call(self.trace.as_object())?;
+        visit.call(self.stats.as_object())
+    }
+}
+
+/// A value from the cache, with its key where a trace needs its name.
+pub(super) struct Found {
+    pub(super) value: Py<PyAny>,
+    pub(super) key: Option<SharedKey>,
+}
+
+impl Part<ForwardCache> {
+    #[inline]
+    pub(super) fn get(
+        &self,
+        py: Python<'_>,
+        query: &Query<'_, '_>,
+        with_key: bool,
+    ) -> PyResult<Option<Found>> {
+        match self {
+            Self::Native(cache) => cache.get().lookup(query, |key, value| Found {
+                value: value.clone_ref(py),
+                key: with_key.then(|| key.clone()),
+            }),
+            Self::Foreign(cache) => {
+                let value = cache.call_method1(py, intern!(py, "get"), (query.to_tuple()?,))?;
+                let found = !value.is(miss(py)?);
+                Ok(found.then_some(Found { value, key: None }))
+            }
+        }
+    }
+
+    pub(super) fn put(
+        &self,
+        py: Python<'_>,
+        query: &Query<'_, '_>,
+        key: SharedKey,
+        value: Py<PyAny>,
+    ) -> PyResult<()> {
+        match self {
+            Self::Native(cache) => cache.get().store(query, key, value),
+            Self::Foreign(cache) => {
+                let entry = (query.to_tuple()?, value);
+                cache.call_method1(py, intern!(py, "put"), entry).map(drop)
+            }
+        }
+    }
+}
+
+/// What one call adds to the statistics.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Counts {
+    pub(super) hits: u64,
+    pub(super) misses: u64,
+    pub(super) passes: u64,
+    pub(super) failed: u64,
+    /// Size of the batch that was handed to the computation.
+    pub(super) batch: u64,
+    pub(super) wall_s: f64,
+}
+
+impl Part<BackendStats> {
+    pub(super) fn add(&self, py: Python<'_>, counts: Counts) -> PyResult<()> {
+        match self {
+            Self::Native(stats) => {
+                let stats = &stats.get().stats;
+                stats.cache_hits.add(counts.hits);
+                stats.cache_misses.add(counts.misses);
+                stats.forward_passes.add(counts.passes);
+                stats.failed_computes.add(counts.failed);
+                stats.scoring_wall_s.add(counts.wall_s);
+                if counts.batch > 0 {
+                    stats.batch_sent(counts.batch);
+                }
+                Ok(())
+            }
+            Self::Foreign(stats) => add_by_attribute(stats.bind(py), counts),
+        }
+    }
+
+    /// Counts one hit: what nearly every call does.
+    #[inline]
+    pub(super) fn add_hit(&self, py: Python<'_>, wall_s: f64) -> PyResult<()> {
+        match self {
+            Self::Native(stats) => {
+                stats.get().stats.hit(wall_s);
+                Ok(())
+            }
+            Self::Foreign(stats) => {
+                let counts = Counts { hits: 1, wall_s, ..Counts::default() };
+                add_by_attribute(stats.bind(py), counts)
+            }
+        }
+    }
+}
+
+fn add_by_attribute(stats: &Bound<'_, PyAny>, counts: Counts) -> PyResult<()> {
+    let add = |name: &str, n: u64| match n {
+        0 => Ok(()),
+        n => stats.setattr(name, stats.getattr(name)?.add(n)?),
+    };
+    add("cache_hits", counts.hits)?;
+    add("cache_misses", counts.misses)?;
+    add("forward_passes", counts.passes)?;
+    let wall_s = stats.getattr("scoring_wall_s")?.add(counts.wall_s)?;
+    stats.setattr("scoring_wall_s", wall_s)?;
+    if counts.batch == 0 {
+        return Ok(());
+    }
+    add("batches_sent", 1)?;
+    add("batched_prompts", counts.batch)?;
+    let largest = stats.getattr("max_batch_size")?.extract::<u64>()?;
+    stats.setattr("max_batch_size", largest.max(counts.batch))
+}
+
+/// The fields that all events of a call share.
+pub(super) struct Source<'a, 'py> {
+    pub(super) probe: Option<Bound<'py, PyString>>,
+    pub(super) op: &'a Bound<'py, PyAny>,
+    pub(super) view_id: &'a Bound<'py, PyAny>,
+    pub(super) top_k: &'a Bound<'py, PyAny>,
+}
+
+/// What happened to one prompt.
+pub(super) struct Outcome {
+    pub(super) name: Name,
+    pub(super) wall_s: f64,
+    pub(super) hit: bool,
+}
+
+impl Part<TraceWriter> {
+    /// Whether events are wanted.
+    #[inline]
+    pub(super) fn is_on(&self) -> bool {
+        match self {
+            Self::Native(trace) => trace.get().is_on(),
+            Self::Foreign(_) => true,
+        }
+    }
+
+    /// Writes one event an outcome; `error` is the exception's type where there was one.
+    pub(super) fn write(
+        &self,
+        source: &Source<'_, '_>,
+        outcomes: &[Outcome],
+        error: Option<&Bound<'_, PyString>>,
+    ) -> PyResult<()> {
+        match self {
+            Self::Native(trace) => {
+                let lines = source.lines(outcomes, error)?;
+                trace.get().append(source.op.py(), &lines);
+                Ok(())
+            }
+            Self::Foreign(trace) => {
+                let trace = trace.bind(source.op.py());
+                outcomes.iter().try_for_each(|outcome| {
+                    let event = source.event_object(outcome)?;
+                    trace.call_method1("write", (event,)).map(drop)
+                })
+            }
+        }
+    }
+}
+
+impl<'py> Source<'_, 'py> {
+    fn lines(
+        &self,
+        outcomes: &[Outcome],
+        error: Option<&Bound<'_, PyString>>,
+    ) -> PyResult<Lines> {
+        let probe = self.probe.as_ref().map(Text::of).transpose()?;
+        let error = error.map(Text::of).transpose()?;
+        let (op, view_id) = (self.op.cast()?, self.view_id.cast()?);
+        let (op, view_id) = (Text::of(op)?, Text::of(view_id)?);
+        let ts = clock::unix_time_s();
+        let top_k = super::key::integer(self.top_k);
+        let mut lines = Lines::default();
+        for outcome in outcomes {
+            lines.push(&Event {
+                ts,
+                probe: probe.as_ref().map(Text::as_bytes),
+                view_id: view_id.as_bytes(),
+                prompt_hash: &outcome.name.label,
+                top_k,
+                op: op.as_bytes(),
+                wall_ms: outcome.wall_s * 1e3,
+                hit: outcome.hit,
+                key: Some(&outcome.name.digest),
+                error: error.as_ref().map(Text::as_bytes),
+            });
+        }
+        Ok(lines)
+    }
+
+    /// The event as the object that a look-alike's `write` gets.
+    fn event_object(&self, outcome: &Outcome) -> PyResult<Bound<'py, PyAny>> {
+        static CLASS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let py = self.op.py();
+        let class = CLASS.get_or_try_init(py, || {
+            let module = py.import("forwardcache._event")?;
+            module.getattr("TraceEvent").map(Bound::unbind)
+        })?;
+        let label = std::str::from_utf8(&outcome.name.label).expect("hex digits are ASCII");
+        class.bind(py).call1((
+            clock::unix_time_s(),
+            self.probe.as_ref(),
+            self.view_id,
+            label,
+            super::key::integer(self.top_k),
+            self.op,
+            outcome.wall_s * 1e3,
+            outcome.hit,
+        ))
+    }
+}
+
+impl<'py> Query<'_, 'py> {
+    /// The tuple that a look-alike cache gets as its key.
+    fn to_tuple(&self) -> PyResult<Bound<'py, PyTuple>> {
+        PyTuple::new(self.py(), self.fields())
+    }
+
+    /// Label and digest, from the stored key where there is one.
+    pub(super) fn name(&self, key: Option<&SharedKey>) -> PyResult<Name> {
+        match key {
+            Some(key) => key.name(self.py()),
+            None => {
+                let fields = self.fields().iter().map(|field| Bound::clone(field));
+                name_of(&fields.collect::<Vec<_>>())
+            }
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! `BackendStats`: counters that look like a dataclass.
+
+use crate::stats::{Counter, Seconds, Stats};
+use pyo3::IntoPyObjectExt;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::PyDict;
+
+/// What a backend has done: counts, and seconds spent scoring.
+///
+/// Every field can be read and written. Counting is exact from any number of threads.
+///
+/// Args:
+///     cache_hits: Lookups that found a value.
+///     cache_misses: Lookups that found none.
+///     forward_passes: Computations that gave a value.
+///     scoring_wall_s: Time spent in lookups and computations, in seconds.
+///     batches_sent: Batches handed to a computation.
+///     batched_prompts: Prompts in those batches.
+///     max_batch_size: The largest of them, in prompts.
+#[pyclass(frozen, subclass, weakref, module = "forwardcache._core")]
+#[derive(Default)]
+pub(super) struct BackendStats {
+    pub(super) stats: Stats,
+}
+
+/// The field names in positional order.
+const FIELDS: [&str; 7] = [
+    "cache_hits",
+    "cache_misses",
+    "forward_passes",
+    "scoring_wall_s",
+    "batches_sent",
+    "batched_prompts",
+    "max_batch_size",
+];
+
+impl BackendStats {
+    fn ratio(part: u64, whole: u64) -> f64 {
+        if whole == 0 {
+            0.0
+        } else {
+            part as f64 / whole as f64
+        }
+    }
+
+    fn counts(&self) -> [u64; 6] {
+        let stats = &self.stats;
+        [
+            &stats.cache_hits,
+            &stats.cache_misses,
+            &stats.forward_passes,
+            &stats.batches_sent,
+            &stats.batched_prompts,
+            &stats.max_batch_size,
+        ]
+        .map(Counter::get)
+    }
+}
+
+#[pymethods]
+impl BackendStats {
+    #[new]
+    #[pyo3(signature = (
+        cache_hits=0, cache_misses=0, forward_passes=0, scoring_wall_s=0.0,
+        batches_sent=0, batched_prompts=0, max_batch_size=0,
+    ))]
+    fn new(
+        cache_hits: u64,
+        cache_misses: u64,
+        forward_passes: u64,
+        scoring_wall_s: f64,
+        batches_sent: u64,
+        batched_prompts: u64,
+        max_batch_size: u64,
+    ) -> Self {
+        Self {
+            stats: Stats {
+                cache_hits: Counter::new(cache_hits),
+                cache_misses: Counter::new(cache_misses),
+                forward_passes: Counter::new(forward_passes),
+                scoring_wall_s: Seconds::new(scoring_wall_s),
+                batches_sent: Counter::new(batches_sent),
+                batched_prompts: Counter::new(batched_prompts),
+                max_batch_size: Counter::new(max_batch_size),
+                failed_computes: Counter::default(),
+            },
+        }
+    }
+
+    /// Lookups that found a value.
+    #[getter]
+    fn cache_hits(&self) -> u64 {
+        self.stats.cache_hits.get()
+    }
+
+    #[setter]
+    fn set_cache_hits(&self, value: u64) {
+        self.stats.cache_hits.set(value);
+    }
+
+    /// Lookups that found none.
+    #[getter]
+    fn cache_misses(&self) -> u64 {
+        self.stats.cache_misses.get()
+    }
+
+    #[setter]
+    fn set_cache_misses(&self, value: u64) {
+        self.stats.cache_misses.set(value);
+    }
+
+    /// Computations that gave a value.
+    #[getter]
+    fn forward_passes(&self) -> u64 {
+        self.stats.forward_passes.get()
+    }
+
+    #[setter]
+    fn set_forward_passes(&self, value: u64) {
+        self.stats.forward_passes.set(value);
+    }
+
+    /// Time spent in lookups and computations, in seconds.
+    #[getter]
+    fn scoring_wall_s(&self) -> f64 {
+        self.stats.scoring_wall_s.get()
+    }
+
+    #[setter]
+    fn set_scoring_wall_s(&self, value: f64) {
+        self.stats.scoring_wall_s.set(value);
+    }
+
+    /// Batches handed to a computation.
+    #[getter]
+    fn batches_sent(&self) -> u64 {
+        self.stats.batches_sent.get()
+    }
+
+    #[setter]
+    fn set_batches_sent(&self, value: u64) {
+        self.stats.batches_sent.set(value);
+    }
+
+    /// Prompts in those batches.
+    #[getter]
+    fn batched_prompts(&self) -> u64 {
+        self.stats.batched_prompts.get()
+    }
+
+    #[setter]
+    fn set_batched_prompts(&self, value: u64) {
+        self.stats.batched_prompts.set(value);
+    }
+
+    /// The largest batch, in prompts.
+    #[getter]
+    fn max_batch_size(&self) -> u64 {
+        self.stats.max_batch_size.get()
+    }
+
+    #[setter]
+    fn set_max_batch_size(&self, value: u64) {
+        self.stats.max_batch_size.set(value);
+    }
+
+    /// Prompts whose computation raised; not one of the fields that are compared.
+    #[getter]
+    fn failed_computes(&self) -> u64 {
+        self.stats.failed_computes.get()
+    }
+
+    #[setter]
+    fn set_failed_computes(&self, value: u64) {
+        self.stats.failed_computes.set(value);
+    }
+
+    /// Hits and misses together.
+    #[getter]
+    fn total_lookups(&self) -> u64 {
+        self.cache_hits() + self.cache_misses()
+    }
+
+    /// Share of lookups that found a value; 0.0 before the first.
+    #[getter]
+    fn hit_rate(&self) -> f64 {
+        Self::ratio(self.cache_hits(), self.total_lookups())
+    }
+
+    /// Prompts per batch; 0.0 before the first.
+    #[getter]
+    fn avg_batch_size(&self) -> f64 {
+        Self::ratio(self.batched_prompts(), self.batches_sent())
+    }
+
+    /// The fields and ratios as a dict, in a fixed order.
+    fn to_dict<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let dict = PyDict::new(py);
+        dict.set_item("cache_hits", self.cache_hits())?;
+        dict.set_item("cache_misses", self.cache_misses())?;
+        dict.set_item("forward_passes", self.forward_passes())?;
+        dict.set_item("scoring_wall_s", self.scoring_wall_s())?;
+        dict.set_item("hit_rate", self.hit_rate())?;
+        dict.set_item("batches_sent", self.batches_sent())?;
+        dict.set_item("batched_prompts", self.batched_prompts())?;
+        dict.set_item("max_batch_size", self.max_batch_size())?;
+        dict.set_item("avg_batch_size", self.avg_batch_size())?;
+        dict.set_item("failed_computes", self.failed_computes())?;
+        Ok(dict)
+    }
+
+    fn __eq__(&self, other: &Bound<'_, PyAny>) -> Option<bool> {
+        let other = other.cast::<Self>().ok()?.get();
+        let seconds = self.scoring_wall_s() == other.scoring_wall_s();
+        Some(seconds && self.counts() == other.counts())
+    }
+
+    fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {
+        let fields = FIELDS.iter().map(|name| {
+            let value = slf.getattr(*name)?.repr()?;
+            Ok(format!("{name}={value}"))
+        });
+        let fields = fields.collect::<PyResult<Vec<_>>>()?.join(", ");
+        Ok(format!("{}({fields})", slf.get_type().qualname()?))
+    }
+
+    /// Lets `dataclasses.fields`, `asdict` and `replace` work on the class.
+    #[classattr]
+    fn __dataclass_fields__(py: Python<'_>) -> PyResult<Py<PyAny>> {
+        static FIELDS_OF_MODEL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let fields = FIELDS_OF_MODEL.get_or_try_init(py, || dataclass_fields(py))?;
+        Ok(fields.clone_ref(py))
+    }
+
+    #[classattr]
+    fn __match_args__() -> [&'static str; 7] {
+        FIELDS
+    }
+}
+
+/// The fields of a dataclass with our names, types and defaults.
+fn dataclass_fields(py: Python<'_>) -> PyResult<Py<PyAny>> {
+    let specs = FIELDS.map(|name| match name {
+        "scoring_wall_s" => (name, "float", 0.0.into_py_any(py)),
+        _ => (name, "int", 0_u64.into_py_any(py)),
+    });
+    let specs = specs.into_iter().map(|(name, class, default)| Ok((name, class, default?)));
+    let specs = specs.collect::<PyResult<Vec<_>>>()?;
+    let make_dataclass = py.import("dataclasses")?.getattr("make_dataclass")?;
+    let class = make_dataclass.call1(("BackendStats", specs))?;
+    Ok(class.getattr("__dataclass_fields__")?.unbind())
+}

@@ -1,0 +1,143 @@
+//! What a backend has done: nine figures that others may also write.
+//!
+//! Each field is one atomic, so a count is exact from any number of threads; fields of one call
+//! are not changed together, so a reader may see the hit before its seconds.
+
+use crate::sync::{AtomicU64, Ordering};
+
+/// A counter that any thread may add to and anyone may set.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// A counter that begins at `value`.
+    #[must_use]
+    pub fn new(value: u64) -> Self {
+        Self(AtomicU64::new(value))
+    }
+
+    /// Adds `n`.
+    // Relaxed, here and below: a count publishes no other memory.
+    #[inline]
+    pub fn add(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// Raises the counter to `n` if it is lower.
+    pub fn raise_to(&self, n: u64) {
+        self.0.fetch_max(n, Ordering::Relaxed);
+    }
+
+    /// The present value.
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Replaces the value.
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+}
+
+/// A sum of seconds that any thread may add to and anyone may set.
+#[derive(Debug, Default)]
+pub struct Seconds(AtomicU64);
+
+impl Seconds {
+    /// A sum that begins at `value`.
+    #[must_use]
+    pub fn new(value: f64) -> Self {
+        Self(AtomicU64::new(value.to_bits()))
+    }
+
+    /// Adds `seconds`.
+    #[inline]
+    pub fn add(&self, seconds: f64) {
+        let mut bits = self.0.load(Ordering::Relaxed);
+        loop {
+            let sum = (f64::from_bits(bits) + seconds).to_bits();
+            // Weak: a spurious failure only goes round once more.
+            match self
+                .0
+                .compare_exchange_weak(bits, sum, Ordering::Relaxed, Ordering::Relaxed)
+            {
+                Ok(_) => return,
+                Err(newer) => bits = newer,
+            }
+        }
+    }
+
+    /// The present sum.
+    #[must_use]
+    pub fn get(&self) -> f64 {
+        f64::from_bits(self.0.load(Ordering::Relaxed))
+    }
+
+    /// Replaces the sum.
+    pub fn set(&self, value: f64) {
+        self.0.store(value.to_bits(), Ordering::Relaxed);
+    }
+}
+
+/// The figures of one backend.
+#[derive(Debug, Default)]
+pub struct Stats {
+    /// Lookups that found a value.
+    pub cache_hits: Counter,
+    /// Lookups that found none.
+    pub cache_misses: Counter,
+    /// Computations that gave a value.
+    pub forward_passes: Counter,
+    /// Time spent in lookups and computations, in seconds.
+    pub scoring_wall_s: Seconds,
+    /// Batches handed to a computation.
+    pub batches_sent: Counter,
+    /// Prompts in those batches.
+    pub batched_prompts: Counter,
+    /// The largest of those batches, in prompts.
+    pub max_batch_size: Counter,
+    /// Prompts whose computation raised.
+    pub failed_computes: Counter,
+}
+
+impl Stats {
+    /// Counts one lookup that found a value after `wall_s` seconds.
+    #[inline]
+    pub fn hit(&self, wall_s: f64) {
+        self.cache_hits.add(1);
+        self.scoring_wall_s.add(wall_s);
+    }
+
+    /// Counts one batch of `size` prompts that is handed to a computation.
+    pub fn batch_sent(&self, size: u64) {
+        self.batches_sent.add(1);
+        self.batched_prompts.add(size);
+        self.max_batch_size.raise_to(size);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_and_seconds_are_exact_from_eight_threads() {
+        let stats = Stats::default();
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| (0..10_000).for_each(|_| stats.hit(0.25)));
+            }
+        });
+        assert_eq!(stats.cache_hits.get(), 80_000);
+        assert_eq!(stats.scoring_wall_s.get(), 20_000.0);
+    }
+
+    #[test]
+    fn the_largest_batch_is_kept() {
+        let stats = Stats::default();
+        [3, 7, 5].into_iter().for_each(|size| stats.batch_sent(size));
+        assert_eq!(stats.max_batch_size.get(), 7);
+        assert_eq!(stats.batched_prompts.get(), 15);
+    }
+}
