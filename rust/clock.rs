@@ -26,10 +26,7 @@ static SECONDS_PER_TICK: OnceLock<f64> = OnceLock::new();
 
 /// Takes the first reading, from which the rate is measured later. Called when the module loads.
 pub fn start() {
-    START.get_or_init(|| Start {
-        instant: Instant::now(),
-        raw: raw(),
-    });
+    START.get_or_init(|| Start { instant: Instant::now(), raw: raw() });
 }
 
 /// The present reading.
@@ -51,9 +48,7 @@ impl Ticks {
 /// Seconds since the epoch, as Python's `time.time()` gives them.
 #[must_use]
 pub fn unix_time_s() -> f64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0.0, |since| since.as_secs_f64())
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }
 
 #[inline]
@@ -78,11 +73,7 @@ fn measure_rate() -> f64 {
 
 #[inline]
 fn raw() -> u64 {
-    if tsc::is_invariant() {
-        tsc::read()
-    } else {
-        monotonic_ns()
-    }
+    if tsc::is_invariant() { tsc::read() } else { monotonic_ns() }
 }
 
 fn monotonic_ns() -> u64 {

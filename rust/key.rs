@@ -51,10 +51,7 @@ pub fn label(prompt: &[&[u8]]) -> Label {
 #[must_use]
 pub fn name(text: &KeyText<'_>) -> Name {
     let sha1 = prompt_sha1(text.prompt);
-    Name {
-        label: label_of(&sha1),
-        digest: digest(text, &sha1),
-    }
+    Name { label: label_of(&sha1), digest: digest(text, &sha1) }
 }
 
 fn prompt_sha1(prompt: &[&[u8]]) -> [u8; 20] {
@@ -110,7 +107,8 @@ fn hex<const DIGITS: usize>(bytes: &[u8]) -> [u8; DIGITS] {
 #[must_use]
 pub fn combine(field_hashes: impl Iterator<Item = u64>, tag: u64) -> u64 {
     const ODD: u64 = 0x9E37_79B9_7F4A_7C15;
-    let mixed = field_hashes.fold(tag, |state, hash| fold_multiply(state ^ hash, ODD).rotate_left(23));
+    let mixed =
+        field_hashes.fold(tag, |state, hash| fold_multiply(state ^ hash, ODD).rotate_left(23));
     fold_multiply(mixed, ODD)
 }
 
@@ -144,10 +142,7 @@ mod tests {
 
     #[test]
     fn prompts_with_one_label_have_two_digests() {
-        let (one, other) = (
-            named(&[b"prompt 1 5059353"], 8),
-            named(&[b"prompt 1 8981609"], 8),
-        );
+        let (one, other) = (named(&[b"prompt 1 5059353"], 8), named(&[b"prompt 1 8981609"], 8));
         assert_eq!(one.label, other.label);
         assert_ne!(one.digest, other.digest);
     }

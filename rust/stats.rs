@@ -58,10 +58,7 @@ impl Seconds {
         loop {
             let sum = (f64::from_bits(bits) + seconds).to_bits();
             // Weak: a spurious failure only goes round once more.
-            match self
-                .0
-                .compare_exchange_weak(bits, sum, Ordering::Relaxed, Ordering::Relaxed)
-            {
+            match self.0.compare_exchange_weak(bits, sum, Ordering::Relaxed, Ordering::Relaxed) {
                 Ok(_) => return,
                 Err(newer) => bits = newer,
             }

@@ -76,18 +76,13 @@ impl<K: Clone, V> Lru<K, V> {
 
     #[cold]
     fn undecided(&self, slot: Slot) -> Undecided<K> {
-        Undecided {
-            id: self.nodes[slot as usize].id,
-            key: self.entry(slot).0.clone(),
-        }
+        Undecided { id: self.nodes[slot as usize].id, key: self.entry(slot).0.clone() }
     }
 
     #[inline]
     pub(super) fn entry(&self, slot: Slot) -> (&K, &V) {
-        let (key, value) = self.nodes[slot as usize]
-            .entry
-            .as_ref()
-            .expect("a slot in the table is in use");
+        let (key, value) =
+            self.nodes[slot as usize].entry.as_ref().expect("a slot in the table is in use");
         (key, value)
     }
 
@@ -117,8 +112,7 @@ impl<K: Clone, V> Lru<K, V> {
         });
         self.next_id += 1;
         let nodes = &self.nodes;
-        self.table
-            .insert_unique(hash, slot, |&other| nodes[other as usize].hash);
+        self.table.insert_unique(hash, slot, |&other| nodes[other as usize].hash);
         self.link_newest(slot);
     }
 
@@ -169,10 +163,7 @@ impl<K: Clone, V> Lru<K, V> {
         let node = &mut self.nodes[slot as usize];
         node.older = self.free;
         self.free = slot;
-        node.entry.take().map(|(key, value)| Removed {
-            key: Some(key),
-            value,
-        })
+        node.entry.take().map(|(key, value)| Removed { key: Some(key), value })
     }
 
     #[inline]

@@ -60,10 +60,7 @@ impl<K: Clone, V> Cache<K, V> {
     /// A cache of at most `maxsize` entries, or of any number.
     #[must_use]
     pub fn new(maxsize: Option<NonZeroUsize>) -> Self {
-        Self {
-            maxsize,
-            lru: Mutex::new(Lru::new()),
-        }
+        Self { maxsize, lru: Mutex::new(Lru::new()) }
     }
 
     /// The most entries kept, `None` if there is no limit.
@@ -126,10 +123,7 @@ impl<K: Clone, V> Cache<K, V> {
             lru.touch(slot);
             // The new key goes with the old value: an equal key stays, as in a dict.
             let (key, value) = entry();
-            return Ok(Some(Removed {
-                key: Some(key),
-                value: lru.replace(slot, value),
-            }));
+            return Ok(Some(Removed { key: Some(key), value: lru.replace(slot, value) }));
         }
         let (key, value) = entry();
         lru.insert(hash, key, value);

@@ -17,7 +17,9 @@ fn hash(key: u32) -> u64 {
 }
 
 fn same(key: u32) -> impl Fn(EntryId, &u32) -> Match {
-    move |_, stored| if *stored == key { Match::Yes } else { Match::No }
+    move |_, stored| {
+        if *stored == key { Match::Yes } else { Match::No }
+    }
 }
 
 fn get(cache: &Cache<u32, u64>, key: u32) -> Option<u64> {
@@ -65,10 +67,7 @@ impl List {
         let old = self.take(key);
         self.0.insert(0, (key, value));
         let gone = old.or_else(|| (self.0.len() > maxsize).then(|| self.0.pop()).flatten());
-        gone.map(|(key, value)| Removed {
-            key: Some(key),
-            value,
-        })
+        gone.map(|(key, value)| Removed { key: Some(key), value })
     }
 }
 

@@ -57,9 +57,7 @@ impl ForwardCache {
                 maxsize.unwrap_or_default()
             ))),
         }
-        .map(|limit| Self {
-            cache: Cache::new(limit),
-        })
+        .map(|limit| Self { cache: Cache::new(limit) })
     }
 
     /// Reads the entry of `query` with `read` and makes it the most recent.
@@ -118,7 +116,7 @@ impl ForwardCache {
 #[pymethods]
 impl ForwardCache {
     #[new]
-    #[pyo3(signature = (maxsize=Some(256)))]
+    #[pyo3(signature = (maxsize=Some(256)), text_signature = "(maxsize=256)")]
     fn new(maxsize: Option<isize>) -> PyResult<Self> {
         Self::with_maxsize(maxsize)
     }

@@ -30,7 +30,7 @@ pub(super) struct Call<'a, 'py> {
 impl<'a, 'py> Call<'a, 'py> {
     /// # Errors
     /// `TypeError` if `scope` is not bytes.
-    #[inline]
+    #[inline(always)]
     pub(super) fn begin(
         py: Python<'py>,
         parts: &'a Parts,
@@ -173,7 +173,5 @@ pub(super) fn refuse_coroutine(value: Bound<'_, PyAny>) -> PyResult<Bound<'_, Py
         return Ok(value);
     }
     value.call_method0("close")?;
-    Err(PyTypeError::new_err(
-        "compute returned a coroutine: await the value first and cache that",
-    ))
+    Err(PyTypeError::new_err("compute returned a coroutine: await the value first and cache that"))
 }

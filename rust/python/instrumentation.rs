@@ -5,9 +5,9 @@ use super::cache::ForwardCache;
 use super::call::{Call, Key};
 use super::parts::{Part, Parts};
 use super::probe::{ProbeScope, Probes};
+use super::slot::Slot;
 use super::stats::BackendStats;
 use super::trace::TraceWriter;
-use arc_swap::ArcSwap;
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyString, PyTuple};
 use pyo3::{PyTraverseError, PyVisit, intern};
@@ -27,25 +27,31 @@ use std::path::PathBuf;
 ///     OSError: the trace can't be opened.
 #[pyclass(frozen, subclass, weakref, module = "forwardcache._core")]
 pub(super) struct BackendInstrumentation {
-    parts: ArcSwap<Parts>,
+    parts: Slot<Parts>,
     probes: Probes,
 }
 
 impl BackendInstrumentation {
     /// Replaces some parts; calls under way go on with those they began with.
-    fn replace(&self, py: Python<'_>, change: impl Fn(&mut Parts)) {
-        self.parts.rcu(|parts| {
-            let mut parts = parts.clone_ref(py);
+    fn replace(&self, py: Python<'_>, change: impl Fn(&mut Parts)) -> PyResult<()> {
+        loop {
+            let old = self.parts.load(py);
+            let mut parts = old.get().clone_ref(py);
             change(&mut parts);
-            parts
-        });
+            if self.parts.replace(py, &old, Py::new(py, parts)?) {
+                return Ok(());
+            }
+        }
     }
 }
 
 #[pymethods]
 impl BackendInstrumentation {
     #[new]
-    #[pyo3(signature = (*, cache_maxsize=Some(256), trace_path=None))]
+    #[pyo3(
+        signature = (*, cache_maxsize=Some(256), trace_path=None),
+        text_signature = "(*, cache_maxsize=256, trace_path=None)"
+    )]
     fn new(
         py: Python<'_>,
         cache_maxsize: Option<isize>,
@@ -54,47 +60,45 @@ impl BackendInstrumentation {
         let cache = ForwardCache::with_maxsize(cache_maxsize)?;
         let trace = TraceWriter::open(trace_path)?;
         let stats = BackendStats::default();
-        Ok(Self {
-            parts: ArcSwap::from_pointee(Parts {
-                cache: Part::Native(Py::new(py, cache)?),
-                trace: Part::Native(Py::new(py, trace)?),
-                stats: Part::Native(Py::new(py, stats)?),
-            }),
-            probes: Probes::new(),
-        })
+        let parts = Parts {
+            cache: Part::Native(Py::new(py, cache)?),
+            trace: Part::Native(Py::new(py, trace)?),
+            stats: Part::Native(Py::new(py, stats)?),
+        };
+        Ok(Self { parts: Slot::new(Py::new(py, parts)?), probes: Probes::new() })
     }
 
     /// The cache: a `ForwardCache`, or whatever has its `get` and `put`.
     #[getter]
     fn cache(&self, py: Python<'_>) -> Py<PyAny> {
-        self.parts.load().cache.as_object().clone_ref(py)
+        self.parts.load(py).get().cache.as_object().clone_ref(py)
     }
 
     #[setter]
-    fn set_cache(&self, cache: &Bound<'_, PyAny>) {
-        self.replace(cache.py(), |parts| parts.cache = Part::of(cache.clone()));
+    fn set_cache(&self, cache: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.replace(cache.py(), |parts| parts.cache = Part::of(cache.clone()))
     }
 
     /// The trace: a `TraceWriter`, or whatever has its `write`.
     #[getter]
     fn trace(&self, py: Python<'_>) -> Py<PyAny> {
-        self.parts.load().trace.as_object().clone_ref(py)
+        self.parts.load(py).get().trace.as_object().clone_ref(py)
     }
 
     #[setter]
-    fn set_trace(&self, trace: &Bound<'_, PyAny>) {
-        self.replace(trace.py(), |parts| parts.trace = Part::of(trace.clone()));
+    fn set_trace(&self, trace: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.replace(trace.py(), |parts| parts.trace = Part::of(trace.clone()))
     }
 
     /// The statistics: a `BackendStats`, or whatever has its fields.
     #[getter]
     fn stats(&self, py: Python<'_>) -> Py<PyAny> {
-        self.parts.load().stats.as_object().clone_ref(py)
+        self.parts.load(py).get().stats.as_object().clone_ref(py)
     }
 
     #[setter]
-    fn set_stats(&self, stats: &Bound<'_, PyAny>) {
-        self.replace(stats.py(), |parts| parts.stats = Part::of(stats.clone()));
+    fn set_stats(&self, stats: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.replace(stats.py(), |parts| parts.stats = Part::of(stats.clone()))
     }
 
     /// Labels later events of every thread with a probe's name; None takes the label away.
@@ -124,7 +128,10 @@ impl BackendInstrumentation {
     ///
     /// Raises:
     ///     TypeError: `compute` returned a coroutine; prompt or scope is of another type.
-    #[pyo3(signature = (op, view_id, prompt, top_k, compute, *, scope=None))]
+    #[pyo3(
+        signature = (op, view_id, prompt, top_k, compute, *, scope=None),
+        text_signature = "($self, op, view_id, prompt, top_k, compute, *, scope=b'')"
+    )]
     #[expect(clippy::too_many_arguments, reason = "the signature is the contract's")]
     fn cached<'py>(
         &self,
@@ -136,9 +143,9 @@ impl BackendInstrumentation {
         compute: &Bound<'py, PyAny>,
         scope: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Py<PyAny>> {
-        let parts = self.parts.load();
+        let parts = self.parts.load(py);
         let key = Key { op, view_id, top_k, scope };
-        Call::begin(py, &parts, &self.probes, key)?.run(prompt, compute)
+        Call::begin(py, parts.get(), &self.probes, key)?.run(prompt, compute)
     }
 
     /// Looks every prompt up, then calls `compute_misses(indices)` once with the ascending indices
@@ -158,7 +165,10 @@ impl BackendInstrumentation {
     /// Raises:
     ///     RuntimeError: `compute_misses` returned another number of values: a backend bug.
     ///     TypeError: as in `cached`, or `prompts` is a single `str`.
-    #[pyo3(signature = (op, view_id, prompts, top_k, compute_misses, *, scope=None))]
+    #[pyo3(
+        signature = (op, view_id, prompts, top_k, compute_misses, *, scope=None),
+        text_signature = "($self, op, view_id, prompts, top_k, compute_misses, *, scope=b'')"
+    )]
     #[expect(clippy::too_many_arguments, reason = "the signature is the contract's")]
     fn cached_batch<'py>(
         &self,
@@ -170,15 +180,15 @@ impl BackendInstrumentation {
         compute_misses: &Bound<'py, PyAny>,
         scope: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyList>> {
-        let parts = self.parts.load();
+        let parts = self.parts.load(py);
         let key = Key { op, view_id, top_k, scope };
-        let call = Call::begin(py, &parts, &self.probes, key)?;
+        let call = Call::begin(py, parts.get(), &self.probes, key)?;
         PyList::new(py, batch::run(&call, prompts, compute_misses)?)
     }
 
     /// Closes the trace; a second call does nothing.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
-        match &self.parts.load().trace {
+        match &self.parts.load(py).get().trace {
             Part::Native(trace) => trace.get().shut(),
             Part::Foreign(trace) => {
                 if let Some(close) = trace.bind(py).getattr_opt(intern!(py, "close"))? {
@@ -199,7 +209,6 @@ impl BackendInstrumentation {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        self.parts.load().traverse(visit)
+        self.parts.visit(|parts| visit.call(parts))
     }
 }
-

@@ -96,11 +96,7 @@ impl<'a, 'py> Query<'a, 'py> {
     /// The key to store.
     pub(super) fn store(&self) -> SharedKey {
         let fields = self.fields.iter().map(|field| Bound::clone(field).unbind());
-        Arc::new(StoredKey {
-            fields: fields.collect(),
-            opaque: self.opaque,
-            name: OnceLock::new(),
-        })
+        Arc::new(StoredKey { fields: fields.collect(), opaque: self.opaque, name: OnceLock::new() })
     }
 
     /// Compares with a stored key as far as no Python code runs.
@@ -336,10 +332,7 @@ fn prompt_fields<'py>(prompt: &Bound<'py, PyAny>) -> PyResult<Vec<Bound<'py, PyS
     })
 }
 
-fn with_prompt<R>(
-    prompt: &Bound<'_, PyAny>,
-    run: impl FnOnce(&[&[u8]]) -> R,
-) -> PyResult<R> {
+fn with_prompt<R>(prompt: &Bound<'_, PyAny>, run: impl FnOnce(&[&[u8]]) -> R) -> PyResult<R> {
     let fields = prompt_fields(prompt)?;
     let texts = fields.iter().map(Text::of).collect::<PyResult<Vec<_>>>()?;
     let texts: Vec<_> = texts.iter().map(Text::as_bytes).collect();

@@ -11,6 +11,7 @@ mod instrumentation;
 mod key;
 mod parts;
 mod probe;
+mod slot;
 mod stats;
 mod text;
 mod trace;
@@ -44,11 +45,7 @@ mod _core {
 
     /// "release" or "debug"; a debug build refuses to be benchmarked.
     #[pymodule_export]
-    const BUILD_PROFILE: &str = if cfg!(debug_assertions) {
-        "debug"
-    } else {
-        "release"
-    };
+    const BUILD_PROFILE: &str = if cfg!(debug_assertions) { "debug" } else { "release" };
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -46,7 +46,9 @@ impl<T: pyo3::PyClass> Part<T> {
     }
 }
 
-/// What one call works with from its beginning to its end.
+/// What one call works with from its beginning to its end. A Python object, so that a call takes
+/// hold of all three by one reference.
+#[pyclass(frozen, module = "forwardcache._core", name = "_Parts")]
 pub(super) struct Parts {
     pub(super) cache: Part<ForwardCache>,
     pub(super) trace: Part<TraceWriter>,
@@ -61,8 +63,11 @@ impl Parts {
             stats: self.stats.clone_ref(py),
         }
     }
+}
 
-    pub(super) fn traverse(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+#[pymethods]
+impl Parts {
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(self.cache.as_object())?;
         visit.call(self.trace.as_object())?;
         visit.call(self.stats.as_object())
@@ -229,11 +234,7 @@ impl Part<TraceWriter> {
 }
 
 impl<'py> Source<'_, 'py> {
-    fn lines(
-        &self,
-        outcomes: &[Outcome],
-        error: Option<&Bound<'_, PyString>>,
-    ) -> PyResult<Lines> {
+    fn lines(&self, outcomes: &[Outcome], error: Option<&Bound<'_, PyString>>) -> PyResult<Lines> {
         let probe = self.probe.as_ref().map(Text::of).transpose()?;
         let error = error.map(Text::of).transpose()?;
         let (op, view_id) = (self.op.cast()?, self.view_id.cast()?);

@@ -4,7 +4,7 @@ use crate::stats::{Counter, Seconds, Stats};
 use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyTuple};
 
 /// What a backend has done: counts, and seconds spent scoring.
 ///
@@ -37,11 +37,7 @@ const FIELDS: [&str; 7] = [
 
 impl BackendStats {
     fn ratio(part: u64, whole: u64) -> f64 {
-        if whole == 0 {
-            0.0
-        } else {
-            part as f64 / whole as f64
-        }
+        if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
     }
 
     fn counts(&self) -> [u64; 6] {
@@ -234,8 +230,8 @@ impl BackendStats {
     }
 
     #[classattr]
-    fn __match_args__() -> [&'static str; 7] {
-        FIELDS
+    fn __match_args__(py: Python<'_>) -> PyResult<Py<PyTuple>> {
+        Ok(PyTuple::new(py, FIELDS)?.unbind())
     }
 }
 

@@ -105,11 +105,8 @@ mod tests {
 
     #[test]
     fn further_fields_follow_the_eight() {
-        let event = Event {
-            key: Some(b"0123456789abcdef"),
-            error: Some(b"ValueError"),
-            ..example()
-        };
+        let event =
+            Event { key: Some(b"0123456789abcdef"), error: Some(b"ValueError"), ..example() };
         let end = "\"hit\": true, \"key\": \"0123456789abcdef\", \"error\": \"ValueError\"}\n";
         assert!(line(&event).ends_with(end));
     }

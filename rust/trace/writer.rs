@@ -50,10 +50,7 @@ impl Writer {
             create_dir_all(folder)?;
         }
         let file = OpenOptions::new().create(true).append(true).open(path)?;
-        Ok(Self {
-            file: Mutex::new(Some(file)),
-            lost: AtomicU64::new(0),
-        })
+        Ok(Self { file: Mutex::new(Some(file)), lost: AtomicU64::new(0) })
     }
 
     /// Writes lines out; after `close` it does nothing.

@@ -1,0 +1,92 @@
+# One environment in $(VENV), made once and reused; `make help` lists what there is.
+
+VENV ?= .venv
+PYTHON ?= python3
+PY := $(VENV)/bin/python
+UV := $(shell command -v uv 2>/dev/null)
+NEXTEST := $(shell command -v cargo-nextest 2>/dev/null)
+RUST_SOURCES := Cargo.toml Cargo.lock build.rs $(shell find rust -name '*.rs')
+
+# Waiting threads of OpenMP burn the cores that others compute on; models come from disk alone.
+export OMP_WAIT_POLICY := PASSIVE
+export OMP_NUM_THREADS ?= 2
+export HF_HUB_OFFLINE := 1
+export TOKENIZERS_PARALLELISM := false
+export PYO3_PYTHON := $(abspath $(PY))
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build demo test test-rust test-python lint format check bench callgrind wheel clean
+
+help:  ## what there is
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+$(VENV)/.installed: pyproject.toml
+	@echo "==> environment in $(VENV): dependencies, and the first build of the Rust core (a few minutes)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "forwardcache needs Python 3.11 or newer, $(PYTHON) is older: make PYTHON=python3.12 ..."; exit 2; }
+	@command -v cargo >/dev/null || { echo "forwardcache is built with Rust: cargo was not found"; exit 2; }
+ifdef UV
+	@test -x $(PY) || uv venv --quiet --seed --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" $(VENV)
+	uv pip install --quiet --python $(PY) --group dev --editable '.[hf]'
+else
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --upgrade pip
+	$(PY) -m pip install --quiet --group dev --editable '.[hf]'
+endif
+	@touch $@ $(VENV)/.built
+
+$(VENV)/.built: $(VENV)/.installed $(RUST_SOURCES)
+	@echo "==> Rust core"
+	@VIRTUAL_ENV=$(abspath $(VENV)) $(VENV)/bin/maturin develop --quiet --release $(if $(UV),--uv)
+	@touch $@
+
+setup: $(VENV)/.installed  ## the environment
+build: $(VENV)/.built  ## the Rust core, where its sources changed
+
+demo: build  ## the main job on the model that ships with the package
+	@echo "==> forwardcache demo"
+	$(VENV)/bin/forwardcache demo
+
+test: test-rust test-python  ## all tests
+
+test-rust: build
+	@echo "==> Rust tests"
+	$(if $(NEXTEST),cargo nextest run --locked,cargo test --locked)
+
+test-python: build
+	@echo "==> Python tests"
+	$(PY) -m pytest
+
+lint: build  ## formatting, lints, types
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked --features python -- -D warnings
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/mypy tests benches tools
+	$(PY) -m mypy.stubtest forwardcache._core
+
+format:  ## rewrites the sources in the house's format
+	cargo fmt
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/ruff check --fix .
+
+check: lint test  ## what a person runs before a commit
+
+$(VENV)/.bench: $(VENV)/.installed
+	$(if $(UV),uv pip install --quiet --python $(PY),$(PY) -m pip install --quiet) --group bench
+	@touch $@
+
+bench: build $(VENV)/.bench  ## measures beside the peers and writes benches/RESULTS.md
+	$(PY) -m benches.run --write benches/RESULTS.md
+
+callgrind: build $(VENV)/.bench  ## instructions a hit (needs valgrind)
+	benches/callgrind.sh $(PY)
+
+wheel: setup  ## the wheel, in dist/
+	$(VENV)/bin/maturin build --release --out dist
+
+clean:  ## what was built; the environment stays
+	cargo clean
+	rm -rf dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks

@@ -1,0 +1,162 @@
+"""Types of the native module; the classes are described where they are written, in ``rust/python``."""
+
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import Field
+from os import PathLike
+from types import TracebackType
+from typing import Any, ClassVar, Final, Protocol, Self, TypeVar, type_check_only
+
+from typing_extensions import disjoint_base
+
+_T = TypeVar("_T")
+
+_Prompt = str | tuple[str, ...]
+
+__all__ = [
+    "BUILD_PROFILE",
+    "_MISS",
+    "BackendInstrumentation",
+    "BackendStats",
+    "ForwardCache",
+    "TraceWriter",
+    "__version__",
+    "_empty_call",
+    "prompt_hash",
+]
+
+__version__: Final[str]
+BUILD_PROFILE: Final[str]
+
+_MISS: Final[Any]
+
+@type_check_only
+class _Event(Protocol):
+    @property
+    def ts(self) -> float: ...
+    @property
+    def probe(self) -> str | None: ...
+    @property
+    def view_id(self) -> str: ...
+    @property
+    def prompt_hash(self) -> str: ...
+    @property
+    def top_k(self) -> int | None: ...
+    @property
+    def op(self) -> str: ...
+    @property
+    def wall_ms(self) -> float: ...
+    @property
+    def hit(self) -> bool: ...
+
+@disjoint_base
+class ForwardCache:
+    def __new__(cls, maxsize: int | None = 256) -> Self: ...
+    @property
+    def maxsize(self) -> int | None: ...
+    def get(self, key: Hashable) -> Any: ...
+    def peek(self, key: Hashable) -> Any: ...
+    def put(self, key: Hashable, value: object) -> None: ...
+    def clear(self) -> None: ...
+    def __len__(self) -> int: ...
+    def __contains__(self, key: Hashable, /) -> bool: ...
+
+@disjoint_base
+class BackendStats:
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+    __match_args__: ClassVar[tuple[str, ...]]
+    cache_hits: int
+    cache_misses: int
+    forward_passes: int
+    scoring_wall_s: float
+    batches_sent: int
+    batched_prompts: int
+    max_batch_size: int
+    failed_computes: int
+    def __new__(
+        cls,
+        cache_hits: int = 0,
+        cache_misses: int = 0,
+        forward_passes: int = 0,
+        scoring_wall_s: float = 0.0,
+        batches_sent: int = 0,
+        batched_prompts: int = 0,
+        max_batch_size: int = 0,
+    ) -> Self: ...
+    @property
+    def total_lookups(self) -> int: ...
+    @property
+    def hit_rate(self) -> float: ...
+    @property
+    def avg_batch_size(self) -> float: ...
+    def to_dict(self) -> dict[str, int | float]: ...
+    def __eq__(self, other: object, /) -> bool: ...
+
+@disjoint_base
+class TraceWriter:
+    def __new__(cls, path: str | PathLike[str] | None = None) -> Self: ...
+    @property
+    def path(self) -> Any: ...
+    @property
+    def closed(self) -> bool: ...
+    @property
+    def lost(self) -> int: ...
+    def write(self, event: _Event) -> None: ...
+    def flush(self) -> None: ...
+    def close(self) -> None: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self,
+        exception_type: type[BaseException] | None = None,
+        exception: BaseException | None = None,
+        traceback: TracebackType | None = None,
+        /,
+    ) -> None: ...
+
+@disjoint_base
+class BackendInstrumentation:
+    cache: Any
+    trace: Any
+    stats: Any
+    def __new__(
+        cls,
+        *,
+        cache_maxsize: int | None = 256,
+        trace_path: str | PathLike[str] | None = None,
+    ) -> Self: ...
+    def set_current_probe(self, name: str | None) -> None: ...
+    def probe(self, name: str | None) -> AbstractContextManager[None]: ...
+    def cached(
+        self,
+        op: str,
+        view_id: str,
+        prompt: _Prompt,
+        top_k: int,
+        compute: Callable[[], _T],
+        *,
+        scope: bytes = b"",
+    ) -> _T: ...
+    def cached_batch(
+        self,
+        op: str,
+        view_id: str,
+        prompts: Iterable[_Prompt],
+        top_k: int,
+        compute_misses: Callable[[list[int]], Sequence[_T]],
+        *,
+        scope: bytes = b"",
+    ) -> list[_T]: ...
+    def close(self) -> None: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self,
+        exception_type: type[BaseException] | None = None,
+        exception: BaseException | None = None,
+        traceback: TracebackType | None = None,
+        /,
+    ) -> None: ...
+
+def prompt_hash(prompt: _Prompt) -> str: ...
+def _empty_call(
+    op: object, view_id: object, prompt: object, top_k: object, compute: object
+) -> None: ...
