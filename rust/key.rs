@@ -35,8 +35,10 @@ pub struct KeyText<'a> {
     pub view_id: &'a [u8],
     /// The prompt's fields: one, or several for a prompt with a completion.
     pub prompt: &'a [&'a [u8]],
+    /// Whether the prompt is a tuple, if only of one field.
+    pub is_tuple: bool,
     /// The number of tokens asked for; `None` where it was no integer.
-    pub top_k: Option<i64>,
+    pub top_k: Option<i128>,
     /// Whatever else decides the value.
     pub scope: &'a [u8],
 }
@@ -80,13 +82,14 @@ fn digest(text: &KeyText<'_>, sha1: &[u8; 20]) -> KeyDigest {
         hasher.write_usize(field.len());
         hasher.write(field);
     }
+    hasher.write_u8(u8::from(text.is_tuple));
     hasher.write_usize(text.prompt.len());
     for field in text.prompt {
         hasher.write_usize(field.len());
     }
     hasher.write(sha1);
     hasher.write_u8(u8::from(text.top_k.is_some()));
-    hasher.write_i64(text.top_k.unwrap_or_default());
+    hasher.write_i128(text.top_k.unwrap_or_default());
     hex(&hasher.finish().to_be_bytes())
 }
 
@@ -123,11 +126,12 @@ fn fold_multiply(a: u64, b: u64) -> u64 {
 mod tests {
     use super::*;
 
-    fn named(prompt: &[&[u8]], top_k: i64) -> Name {
+    fn named(prompt: &[&[u8]], top_k: i128) -> Name {
         name(&KeyText {
             op: b"next_token_dist",
             view_id: b"base",
             prompt,
+            is_tuple: prompt.len() > 1,
             top_k: Some(top_k),
             scope: b"",
         })

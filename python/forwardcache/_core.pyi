@@ -1,4 +1,4 @@
-"""Types of the native module; the classes are described where they are written, in ``rust/python``."""
+"""Types of the native module; its classes are described where they are written, in Rust."""
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from contextlib import AbstractContextManager
@@ -91,6 +91,7 @@ class BackendStats:
     def avg_batch_size(self) -> float: ...
     def to_dict(self) -> dict[str, int | float]: ...
     def __eq__(self, other: object, /) -> bool: ...
+    def __reduce__(self) -> tuple[type[Self], tuple[int | float, ...]]: ...
 
 @disjoint_base
 class TraceWriter:

@@ -5,7 +5,8 @@ use crate::cache::{Cache, Removed};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::{PyTraverseError, PyVisit};
+use pyo3::types::PyInt;
+use pyo3::{Borrowed, PyTraverseError, PyVisit};
 use std::num::NonZeroUsize;
 
 /// The class of the sentinel `_MISS`.
@@ -45,19 +46,35 @@ pub(super) struct ForwardCache {
     cache: Cache<SharedKey, Py<PyAny>>,
 }
 
-impl ForwardCache {
-    pub(super) fn with_maxsize(maxsize: Option<isize>) -> PyResult<Self> {
-        let limit = maxsize.map(usize::try_from).transpose().ok();
-        let limit = limit.map(|limit| limit.map(NonZeroUsize::new));
-        match limit {
-            Some(None) => Ok(None),
-            Some(Some(Some(limit))) => Ok(Some(limit)),
-            Some(Some(None)) | None => Err(PyValueError::new_err(format!(
-                "maxsize must be positive or None, got {}",
-                maxsize.unwrap_or_default()
-            ))),
+/// The most entries kept, as Python gives it.
+pub(super) struct MaxSize(Option<NonZeroUsize>);
+
+impl MaxSize {
+    pub(super) const DEFAULT: Self = Self(NonZeroUsize::new(256));
+}
+
+impl<'a, 'py> FromPyObject<'a, 'py> for MaxSize {
+    type Error = PyErr;
+
+    fn extract(maxsize: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
+        if maxsize.is_none() {
+            return Ok(Self(None));
         }
-        .map(|limit| Self { cache: Cache::new(limit) })
+        let maxsize = maxsize.cast::<PyInt>()?;
+        if !maxsize.gt(0)? {
+            return Err(PyValueError::new_err(format!(
+                "maxsize must be positive or None, got {}",
+                maxsize.repr()?
+            )));
+        }
+        // What no machine can hold is no limit.
+        Ok(Self(maxsize.extract().ok().and_then(NonZeroUsize::new)))
+    }
+}
+
+impl ForwardCache {
+    pub(super) fn with_maxsize(maxsize: MaxSize) -> Self {
+        Self { cache: Cache::new(maxsize.0) }
     }
 
     /// Reads the entry of `query` with `read` and makes it the most recent.
@@ -116,8 +133,8 @@ impl ForwardCache {
 #[pymethods]
 impl ForwardCache {
     #[new]
-    #[pyo3(signature = (maxsize=Some(256)), text_signature = "(maxsize=256)")]
-    fn new(maxsize: Option<isize>) -> PyResult<Self> {
+    #[pyo3(signature = (maxsize=MaxSize::DEFAULT), text_signature = "(maxsize=256)")]
+    fn new(maxsize: MaxSize) -> Self {
         Self::with_maxsize(maxsize)
     }
 

@@ -1,7 +1,7 @@
 //! `BackendInstrumentation`: the one way through which a backend scores.
 
 use super::batch;
-use super::cache::ForwardCache;
+use super::cache::{ForwardCache, MaxSize};
 use super::call::{Call, Key};
 use super::parts::{Part, Parts};
 use super::probe::{ProbeScope, Probes};
@@ -49,15 +49,11 @@ impl BackendInstrumentation {
 impl BackendInstrumentation {
     #[new]
     #[pyo3(
-        signature = (*, cache_maxsize=Some(256), trace_path=None),
+        signature = (*, cache_maxsize=MaxSize::DEFAULT, trace_path=None),
         text_signature = "(*, cache_maxsize=256, trace_path=None)"
     )]
-    fn new(
-        py: Python<'_>,
-        cache_maxsize: Option<isize>,
-        trace_path: Option<PathBuf>,
-    ) -> PyResult<Self> {
-        let cache = ForwardCache::with_maxsize(cache_maxsize)?;
+    fn new(py: Python<'_>, cache_maxsize: MaxSize, trace_path: Option<PathBuf>) -> PyResult<Self> {
+        let cache = ForwardCache::with_maxsize(cache_maxsize);
         let trace = TraceWriter::open(trace_path)?;
         let stats = BackendStats::default();
         let parts = Parts {

@@ -13,7 +13,7 @@ use crate::sync::OnceLock;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyFloat, PyInt, PyString, PyTuple};
-use pyo3::{Borrowed, PyTraverseError, PyVisit};
+use pyo3::{Borrowed, PyTraverseError, PyVisit, intern};
 use std::sync::Arc;
 
 /// A field that somebody else keeps alive.
@@ -75,13 +75,13 @@ impl<'a, 'py> Query<'a, 'py> {
         look: impl FnOnce(&Query<'_, 'py>) -> PyResult<R>,
     ) -> PyResult<R> {
         let py = key.py();
-        match key.cast::<PyTuple>() {
-            Ok(tuple) => {
+        match as_plain_tuple(key)? {
+            Some(tuple) => {
                 let fields: Vec<_> = tuple.iter().collect();
                 let fields: Vec<_> = fields.iter().map(Bound::as_borrowed).collect();
                 look(&Query::new(py, &fields, false)?)
             }
-            Err(_) => look(&Query::new(py, &[key.as_borrowed()], true)?),
+            None => look(&Query::new(py, &[key.as_borrowed()], true)?),
         }
     }
 
@@ -130,6 +130,26 @@ impl<'a, 'py> Query<'a, 'py> {
         }
         Ok(true)
     }
+}
+
+/// `key` as a tuple, if it hashes and compares as one: a named tuple does, a subclass with an
+/// equality of its own is an object like any other.
+fn as_plain_tuple<'a, 'py>(
+    key: &'a Bound<'py, PyAny>,
+) -> PyResult<Option<&'a Bound<'py, PyTuple>>> {
+    let Ok(tuple) = key.cast::<PyTuple>() else {
+        return Ok(None);
+    };
+    if key.is_exact_instance_of::<PyTuple>() {
+        return Ok(Some(tuple));
+    }
+    let (own, plain) = (key.get_type(), key.py().get_type::<PyTuple>());
+    for method in [intern!(key.py(), "__eq__"), intern!(key.py(), "__hash__")] {
+        if !own.getattr(method)?.is(&plain.getattr(method)?) {
+            return Ok(None);
+        }
+    }
+    Ok(Some(tuple))
 }
 
 /// What Python said about entries that only it can compare.
@@ -276,12 +296,13 @@ pub(super) fn name_of(fields: &[Bound<'_, PyAny>]) -> PyResult<Name> {
     let (op, view_id) = (as_str(op, "op")?, as_str(view_id, "view_id")?);
     let (op, view_id) = (Text::of(op)?, Text::of(view_id)?);
     let scope = scope.first().map(Bound::cast::<PyBytes>).transpose()?;
-    let top_k = integer(top_k);
+    let (is_tuple, top_k) = (prompt.is_instance_of::<PyTuple>(), integer(top_k));
     with_prompt(prompt, |prompt| {
         name(&KeyText {
             op: op.as_bytes(),
             view_id: view_id.as_bytes(),
             prompt,
+            is_tuple,
             top_k,
             scope: scope.map_or(b"", |scope| scope.as_bytes()),
         })
@@ -299,14 +320,15 @@ pub(super) fn as_str<'a, 'py>(
     })
 }
 
-/// The integer that `object` equals, if it is one: 256, 256.0 and True are.
-pub(super) fn integer(object: &Bound<'_, PyAny>) -> Option<i64> {
+/// The integer that `object` equals, if it is one: 256, 256.0, True and `Decimal(256)` are.
+pub(super) fn integer(object: &Bound<'_, PyAny>) -> Option<i128> {
     if let Ok(integer) = object.extract::<i64>() {
-        return Some(integer);
+        return Some(integer.into());
     }
-    let number = object.cast::<PyFloat>().ok()?.value();
-    let whole = number.fract() == 0.0 && number.abs() < 9e15;
-    whole.then_some(number as i64)
+    // An object that is no number, or that raises when it is made one, equals no integer.
+    let integer = object.py().get_type::<PyInt>().call1((object,)).ok()?;
+    let equal = !object.is_instance_of::<PyString>() && integer.eq(object).ok()?;
+    if equal { integer.extract().ok() } else { None }
 }
 
 /// Checks that `prompt` is what `cached` takes: a `str`, or a tuple of them.

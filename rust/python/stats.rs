@@ -4,7 +4,7 @@ use crate::stats::{Counter, Seconds, Stats};
 use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::types::{PyDict, PyTuple, PyType};
 
 /// What a backend has done: counts, and seconds spent scoring.
 ///
@@ -210,6 +210,15 @@ impl BackendStats {
         let other = other.cast::<Self>().ok()?.get();
         let seconds = self.scoring_wall_s() == other.scoring_wall_s();
         Some(seconds && self.counts() == other.counts())
+    }
+
+    /// Copies and pickles hold the fields.
+    fn __reduce__<'py>(
+        slf: &Bound<'py, Self>,
+    ) -> PyResult<(Bound<'py, PyType>, Bound<'py, PyTuple>)> {
+        let fields = FIELDS.iter().map(|name| slf.getattr(*name));
+        let fields = PyTuple::new(slf.py(), fields.collect::<PyResult<Vec<_>>>()?)?;
+        Ok((slf.get_type(), fields))
     }
 
     fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {

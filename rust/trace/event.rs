@@ -15,7 +15,7 @@ pub struct Event<'a> {
     /// The prompt's label.
     pub prompt_hash: &'a [u8],
     /// The number of tokens asked for; null where it was no integer.
-    pub top_k: Option<i64>,
+    pub top_k: Option<i128>,
     /// The scoring operation.
     pub op: &'a [u8],
     /// Milliseconds that the lookup, or this prompt's share of the computation, took.

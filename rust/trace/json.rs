@@ -30,7 +30,7 @@ pub(super) fn float(line: &mut Vec<u8>, value: f64) {
 }
 
 /// An integer, or null.
-pub(super) fn integer(line: &mut Vec<u8>, value: Option<i64>) {
+pub(super) fn integer(line: &mut Vec<u8>, value: Option<i128>) {
     match value {
         Some(value) => line.extend_from_slice(itoa::Buffer::new().format(value).as_bytes()),
         None => line.extend_from_slice(b"null"),

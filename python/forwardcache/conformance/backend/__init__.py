@@ -1,0 +1,24 @@
+"""Proves that a scoring backend keeps its contract: ours, or anybody's with the same methods.
+
+>>> from forwardcache.conformance.backend import check_backend
+>>> check_backend(my_factory)  # raises BackendRuleBroken at the first rule that doesn't hold
+
+Reading order: ``rules`` (one function a rule), ``subject`` (what a backend shows of itself),
+``run`` (all rules in order, and the report). A backend is judged by what it shows: its weights by
+the scores of its views, its counters only where it has ``stats``, additivity only at token
+boundaries. What it doesn't have is skipped with the reason. Imports numpy, not torch.
+"""
+
+from forwardcache.conformance.backend.rules import RULES
+from forwardcache.conformance.backend.run import BackendReport, RuleResult, check_backend
+from forwardcache.conformance.backend.subject import BackendRuleBroken, RuleSkipped, Subject
+
+__all__ = [
+    "RULES",
+    "BackendReport",
+    "BackendRuleBroken",
+    "RuleResult",
+    "RuleSkipped",
+    "Subject",
+    "check_backend",
+]
