@@ -51,9 +51,23 @@ class _Event(Protocol):
 
 @disjoint_base
 class ForwardCache:
-    def __new__(cls, maxsize: int | None = 256) -> Self: ...
+    def __init__(
+        self,
+        maxsize: int | None = 256,
+        *,
+        max_bytes: int | None = None,
+        weigher: Callable[[Any, Any], int] | None = None,
+    ) -> None: ...
     @property
     def maxsize(self) -> int | None: ...
+    @property
+    def max_bytes(self) -> int | None: ...
+    @property
+    def nbytes(self) -> int: ...
+    @property
+    def evictions(self) -> int: ...
+    @property
+    def too_large(self) -> int: ...
     def get(self, key: Hashable) -> Any: ...
     def peek(self, key: Hashable) -> Any: ...
     def put(self, key: Hashable, value: object) -> None: ...
@@ -73,8 +87,8 @@ class BackendStats:
     batched_prompts: int
     max_batch_size: int
     failed_computes: int
-    def __new__(
-        cls,
+    def __init__(
+        self,
         cache_hits: int = 0,
         cache_misses: int = 0,
         forward_passes: int = 0,
@@ -82,7 +96,7 @@ class BackendStats:
         batches_sent: int = 0,
         batched_prompts: int = 0,
         max_batch_size: int = 0,
-    ) -> Self: ...
+    ) -> None: ...
     @property
     def total_lookups(self) -> int: ...
     @property
@@ -95,7 +109,7 @@ class BackendStats:
 
 @disjoint_base
 class TraceWriter:
-    def __new__(cls, path: str | PathLike[str] | None = None) -> Self: ...
+    def __init__(self, path: str | PathLike[str] | None = None) -> None: ...
     @property
     def path(self) -> Any: ...
     @property
@@ -119,12 +133,13 @@ class BackendInstrumentation:
     cache: Any
     trace: Any
     stats: Any
-    def __new__(
-        cls,
+    def __init__(
+        self,
         *,
         cache_maxsize: int | None = 256,
+        cache_max_bytes: int | None = None,
         trace_path: str | PathLike[str] | None = None,
-    ) -> Self: ...
+    ) -> None: ...
     def set_current_probe(self, name: str | None) -> None: ...
     def probe(self, name: str | None) -> AbstractContextManager[None]: ...
     def cached(

@@ -16,6 +16,7 @@ const NONE: Slot = Slot::MAX;
 struct Node<K, V> {
     hash: u64,
     id: EntryId,
+    weight: u64,
     newer: Slot,
     older: Slot,
     /// `None` while the slot is free.
@@ -30,6 +31,8 @@ pub(super) struct Lru<K, V> {
     oldest: Slot,
     free: Slot,
     next_id: u64,
+    /// Sum of the weights of all entries.
+    weight: u64,
 }
 
 impl<K: Clone, V> Lru<K, V> {
@@ -41,11 +44,16 @@ impl<K: Clone, V> Lru<K, V> {
             oldest: NONE,
             free: NONE,
             next_id: 0,
+            weight: 0,
         }
     }
 
     pub(super) fn len(&self) -> usize {
         self.table.len()
+    }
+
+    pub(super) fn weight(&self) -> u64 {
+        self.weight
     }
 
     /// The slot of the key that `same` accepts.
@@ -95,22 +103,27 @@ impl<K: Clone, V> Lru<K, V> {
         }
     }
 
-    pub(super) fn replace(&mut self, slot: Slot, value: V) -> V {
-        let entry = self.nodes[slot as usize].entry.as_mut();
-        let (_, held) = entry.expect("a slot in the table is in use");
+    /// Puts another value into an entry and gives back the old one.
+    pub(super) fn replace(&mut self, slot: Slot, value: V, weight: u64) -> V {
+        let node = &mut self.nodes[slot as usize];
+        self.weight = self.weight - node.weight + weight;
+        node.weight = weight;
+        let (_, held) = node.entry.as_mut().expect("a slot in the table is in use");
         std::mem::replace(held, value)
     }
 
     /// Stores a key that is not there as the most recent entry.
-    pub(super) fn insert(&mut self, hash: u64, key: K, value: V) {
+    pub(super) fn insert(&mut self, hash: u64, key: K, value: V, weight: u64) {
         let slot = self.take_slot(Node {
             hash,
             id: EntryId(self.next_id),
+            weight,
             newer: NONE,
             older: NONE,
             entry: Some((key, value)),
         });
         self.next_id += 1;
+        self.weight += weight;
         let nodes = &self.nodes;
         self.table.insert_unique(hash, slot, |&other| nodes[other as usize].hash);
         self.link_newest(slot);
@@ -118,14 +131,16 @@ impl<K: Clone, V> Lru<K, V> {
 
     /// Removes the least recent entry.
     pub(super) fn pop_oldest(&mut self) -> Option<Removed<K, V>> {
-        let slot = self.oldest;
-        if slot == NONE {
-            return None;
-        }
-        let hash = self.nodes[slot as usize].hash;
+        (self.oldest != NONE).then(|| self.remove(self.oldest)).flatten()
+    }
+
+    /// Removes an entry.
+    pub(super) fn remove(&mut self, slot: Slot) -> Option<Removed<K, V>> {
+        let Node { hash, weight, .. } = self.nodes[slot as usize];
         if let Ok(found) = self.table.find_entry(hash, |&other| other == slot) {
             found.remove();
         }
+        self.weight -= weight;
         self.unlink(slot);
         self.give_slot(slot)
     }
@@ -163,7 +178,7 @@ impl<K: Clone, V> Lru<K, V> {
         let node = &mut self.nodes[slot as usize];
         node.older = self.free;
         self.free = slot;
-        node.entry.take().map(|(key, value)| Removed { key: Some(key), value })
+        node.entry.take().map(|(key, value)| Removed { key, value })
     }
 
     #[inline]
@@ -207,5 +222,7 @@ impl<K: Clone, V> Lru<K, V> {
         assert_eq!(seen.len(), self.table.len());
         let used = self.nodes.iter().filter(|node| node.entry.is_some()).count();
         assert_eq!(used, seen.len(), "a slot is listed or free");
+        let weights = seen.iter().map(|&slot| self.nodes[slot as usize].weight);
+        assert_eq!(weights.sum::<u64>(), self.weight);
     }
 }

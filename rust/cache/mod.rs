@@ -14,7 +14,7 @@ mod lru;
 
 use crate::sync::{Mutex, lock};
 use lru::Lru;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
 
 /// What comparing a key with a stored one gave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,33 +40,53 @@ pub struct Undecided<K> {
     pub key: K,
 }
 
-/// What an entry held; the caller drops it.
+/// What an entry held, or was not stored; the caller drops it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Removed<K, V> {
-    /// The key, unless the entry is still there with another value.
-    pub key: Option<K>,
+    /// The key.
+    pub key: K,
     /// The value.
     pub value: V,
+}
+
+/// How much a cache may hold; `None` is no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Capacity {
+    /// The most entries.
+    pub entries: Option<NonZeroUsize>,
+    /// The most weight, in bytes.
+    pub bytes: Option<NonZeroU64>,
+}
+
+/// What came of a put.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Put<K, V> {
+    /// Whether the value was stored; not if it alone is more than the cache may hold.
+    pub stored: bool,
+    /// Entries evicted for it.
+    pub evicted: usize,
+    /// What had to go: an old value, evicted entries, or the value that is too large.
+    pub removed: Vec<Removed<K, V>>,
 }
 
 /// An exact LRU cache for any number of threads.
 #[derive(Debug)]
 pub struct Cache<K, V> {
-    maxsize: Option<NonZeroUsize>,
+    capacity: Capacity,
     lru: Mutex<Lru<K, V>>,
 }
 
 impl<K: Clone, V> Cache<K, V> {
-    /// A cache of at most `maxsize` entries, or of any number.
+    /// A cache that holds at most `capacity`.
     #[must_use]
-    pub fn new(maxsize: Option<NonZeroUsize>) -> Self {
-        Self { maxsize, lru: Mutex::new(Lru::new()) }
+    pub fn new(capacity: Capacity) -> Self {
+        Self { capacity, lru: Mutex::new(Lru::new()) }
     }
 
-    /// The most entries kept, `None` if there is no limit.
+    /// How much the cache may hold.
     #[must_use]
-    pub fn maxsize(&self) -> Option<NonZeroUsize> {
-        self.maxsize
+    pub fn capacity(&self) -> Capacity {
+        self.capacity
     }
 
     /// Reads the entry of a key with `read` and makes it the most recent.
@@ -107,28 +127,47 @@ impl<K: Clone, V> Cache<K, V> {
         }))
     }
 
-    /// Stores a value as the most recent one; `entry` gives key and value and is called once, on
-    /// success. Returns what had to go: the key's old value, or the least recent entry.
+    /// Stores a value of `weight` bytes as the most recent one; `entry` gives key and value and is
+    /// called once, on success. Least recent entries go while there is more than the capacity.
     ///
     /// # Errors
     /// [`Undecided`]: compare outside and call again.
     pub fn put(
         &self,
         hash: u64,
+        weight: u64,
         same: impl FnMut(EntryId, &K) -> Match,
         entry: impl FnOnce() -> (K, V),
-    ) -> Result<Option<Removed<K, V>>, Undecided<K>> {
+    ) -> Result<Put<K, V>, Undecided<K>> {
         let mut lru = lock(&self.lru);
-        if let Some(slot) = lru.find(hash, same)? {
-            lru.touch(slot);
-            // The new key goes with the old value: an equal key stays, as in a dict.
-            let (key, value) = entry();
-            return Ok(Some(Removed { key: Some(key), value: lru.replace(slot, value) }));
-        }
+        let found = lru.find(hash, same)?;
         let (key, value) = entry();
-        lru.insert(hash, key, value);
-        let over = self.maxsize.is_some_and(|most| lru.len() > most.get());
-        Ok(over.then(|| lru.pop_oldest()).flatten())
+        let mut removed = Vec::new();
+        if self.capacity.bytes.is_some_and(|most| weight > most.get()) {
+            // An old value of the key would be served in its place, so it goes too.
+            removed.extend(found.and_then(|slot| lru.remove(slot)));
+            removed.push(Removed { key, value });
+            return Ok(Put { stored: false, evicted: 0, removed });
+        }
+        match found {
+            // The new key goes with the old value: an equal key stays, as in a dict.
+            Some(slot) => {
+                lru.touch(slot);
+                removed.push(Removed { key, value: lru.replace(slot, value, weight) });
+            }
+            None => lru.insert(hash, key, value, weight),
+        }
+        let before = removed.len();
+        while self.is_over(&lru) {
+            removed.extend(lru.pop_oldest());
+        }
+        Ok(Put { stored: true, evicted: removed.len() - before, removed })
+    }
+
+    fn is_over(&self, lru: &Lru<K, V>) -> bool {
+        let Capacity { entries, bytes } = self.capacity;
+        entries.is_some_and(|most| lru.len() > most.get())
+            || bytes.is_some_and(|most| lru.weight() > most.get())
     }
 
     /// Removes every entry and returns them.
@@ -148,6 +187,12 @@ impl<K: Clone, V> Cache<K, V> {
     #[must_use]
     pub fn len(&self) -> usize {
         lock(&self.lru).len()
+    }
+
+    /// Weight of all entries, in bytes.
+    #[must_use]
+    pub fn weight(&self) -> u64 {
+        lock(&self.lru).weight()
     }
 
     /// Whether there is no entry.

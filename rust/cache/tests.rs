@@ -8,7 +8,17 @@ use proptest::prelude::*;
 use std::cell::Cell;
 
 fn cache(maxsize: usize) -> Cache<u32, u64> {
-    Cache::new(NonZeroUsize::new(maxsize))
+    bounded(maxsize, 0)
+}
+
+/// 0 is no limit.
+fn bounded(entries: usize, bytes: u64) -> Cache<u32, u64> {
+    Cache::new(Capacity { entries: NonZeroUsize::new(entries), bytes: NonZeroU64::new(bytes) })
+}
+
+/// A value's weight in these tests: 0 to 9 bytes.
+fn weight(value: u64) -> u64 {
+    value % 10
 }
 
 /// Few hashes for many keys, so that candidates of one hash are met all the time.
@@ -26,8 +36,8 @@ fn get(cache: &Cache<u32, u64>, key: u32) -> Option<u64> {
     cache.get(hash(key), same(key), |_, value| *value).unwrap()
 }
 
-fn put(cache: &Cache<u32, u64>, key: u32, value: u64) -> Option<Removed<u32, u64>> {
-    cache.put(hash(key), same(key), || (key, value)).unwrap()
+fn put(cache: &Cache<u32, u64>, key: u32, value: u64) -> Put<u32, u64> {
+    cache.put(hash(key), weight(value), same(key), || (key, value)).unwrap()
 }
 
 #[derive(Clone, Debug)]
@@ -63,21 +73,40 @@ impl List {
         Some(entry.1)
     }
 
-    fn put(&mut self, maxsize: usize, key: u32, value: u64) -> Option<Removed<u32, u64>> {
-        let old = self.take(key);
+    fn put(&mut self, capacity: Capacity, key: u32, value: u64) -> Put<u32, u64> {
+        let removed = |(key, value)| Removed { key, value };
+        let mut gone = Vec::from_iter(self.take(key).map(removed));
+        if capacity.bytes.is_some_and(|most| weight(value) > most.get()) {
+            gone.push(Removed { key, value });
+            return Put { stored: false, evicted: 0, removed: gone };
+        }
         self.0.insert(0, (key, value));
-        let gone = old.or_else(|| (self.0.len() > maxsize).then(|| self.0.pop()).flatten());
-        gone.map(|(key, value)| Removed { key: Some(key), value })
+        let mut evicted = 0;
+        while self.is_over(capacity) {
+            gone.extend(self.0.pop().map(removed));
+            evicted += 1;
+        }
+        Put { stored: true, evicted, removed: gone }
+    }
+
+    fn is_over(&self, capacity: Capacity) -> bool {
+        capacity.entries.is_some_and(|most| self.0.len() > most.get())
+            || capacity.bytes.is_some_and(|most| self.weight() > most.get())
+    }
+
+    fn weight(&self) -> u64 {
+        self.0.iter().map(|(_, value)| weight(*value)).sum()
     }
 }
 
 proptest! {
     #[test]
     fn any_sequence_of_calls_gives_what_a_list_gives(
-        maxsize in prop::sample::select(vec![1_usize, 2, 3, 8, 64]),
+        entries in prop::sample::select(vec![0_usize, 1, 2, 3, 8, 64]),
+        bytes in prop::sample::select(vec![0_u64, 1, 5, 20, 100]),
         calls in prop::collection::vec(call(), 1..200),
     ) {
-        let (ours, mut list) = (cache(maxsize), List::default());
+        let (ours, mut list) = (bounded(entries, bytes), List::default());
         for call in calls {
             match call {
                 Call::Get(key) => prop_assert_eq!(get(&ours, key), list.get(key)),
@@ -87,7 +116,7 @@ proptest! {
                     prop_assert_eq!(held, listed.map(|(_, value)| *value));
                 }
                 Call::Put(key, value) => {
-                    prop_assert_eq!(put(&ours, key, value), list.put(maxsize, key, value));
+                    prop_assert_eq!(put(&ours, key, value), list.put(ours.capacity(), key, value));
                 }
                 Call::Clear => {
                     prop_assert_eq!(ours.clear().len(), list.0.len());
@@ -96,6 +125,7 @@ proptest! {
             }
             lock(&ours.lru).validate();
             prop_assert_eq!(ours.len(), list.0.len());
+            prop_assert_eq!(ours.weight(), list.weight());
         }
     }
 }
@@ -106,7 +136,7 @@ fn a_hit_saves_an_entry_from_eviction() {
     put(&cache, 1, 10);
     put(&cache, 2, 20);
     assert_eq!(get(&cache, 1), Some(10));
-    assert_eq!(put(&cache, 3, 30).unwrap().value, 20);
+    assert_eq!(put(&cache, 3, 30).removed[0].value, 20);
 }
 
 #[test]
@@ -122,9 +152,9 @@ fn an_undecided_comparison_changes_nothing_and_names_the_entry() {
         built.set(true);
         (1, 11)
     };
-    assert!(cache.put(hash(1), unsure, entry).is_err());
+    assert!(cache.put(hash(1), 0, unsure, entry).is_err());
     assert!(!built.get());
-    assert_eq!(put(&cache, 3, 30).unwrap().value, 10, "the order is as it was");
+    assert_eq!(put(&cache, 3, 30).removed[0].value, 10, "the order is as it was");
 }
 
 #[test]
@@ -137,6 +167,16 @@ fn a_sure_match_needs_no_verdict_on_other_candidates() {
         _ => Match::Unknown,
     };
     assert_eq!(cache.get(hash(3), one_unknown, |_, value| *value).unwrap(), Some(2));
+}
+
+#[test]
+fn a_value_too_large_for_the_cache_takes_the_old_value_with_it() {
+    let cache = bounded(0, 5);
+    assert!(put(&cache, 1, 3).stored);
+    let put = put(&cache, 1, 9);
+    assert_eq!((put.stored, put.evicted), (false, 0));
+    assert_eq!(get(&cache, 1), None);
+    assert_eq!((cache.len(), cache.weight()), (0, 0));
 }
 
 #[test]
@@ -160,7 +200,7 @@ fn ids_are_never_used_twice() {
 
 #[test]
 fn threads_lose_no_entry_and_hold_the_capacity() {
-    let cache = Cache::<u32, u64>::new(NonZeroUsize::new(16));
+    let cache = cache(16);
     std::thread::scope(|scope| {
         for thread in 0..4_u32 {
             let cache = &cache;

@@ -1,13 +1,16 @@
 //! `ForwardCache`: the cache of the core with Python objects in it.
 
 use super::key::{Query, SharedKey, Verdicts};
-use crate::cache::{Cache, Removed};
-use pyo3::exceptions::PyValueError;
+use super::weigh::Weigher;
+use crate::cache::{Cache, Capacity, Removed};
+use crate::stats::Counter;
+use crate::sync::OnceLock;
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::PyInt;
+use pyo3::types::{PyDict, PyInt, PyTuple};
 use pyo3::{Borrowed, PyTraverseError, PyVisit};
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
 
 /// The class of the sentinel `_MISS`.
 #[pyclass(frozen, module = "forwardcache._core")]
@@ -38,15 +41,56 @@ pub(super) fn miss(py: Python<'_>) -> PyResult<&Py<PyAny>> {
 ///
 /// Args:
 ///     maxsize: Most entries kept; None for no limit.
+///     max_bytes: Most bytes kept; None for no limit. A value that alone is more is not stored.
+///     weigher: `weigher(key, value)` gives the bytes of an entry. By default what arrays, tensors
+///         and dataclasses of them hold (`nbytes`), the key's text, and the entry itself.
 ///
 /// Raises:
-///     ValueError: maxsize is not positive.
+///     ValueError: maxsize or max_bytes is not positive.
 #[pyclass(frozen, subclass, weakref, module = "forwardcache._core")]
+#[derive(Default)]
 pub(super) struct ForwardCache {
-    cache: Cache<SharedKey, Py<PyAny>>,
+    /// Made by `__init__`, which a subclass calls with arguments of its own choice.
+    made: OnceLock<Made>,
 }
 
-/// The most entries kept, as Python gives it.
+struct Made {
+    cache: Cache<SharedKey, Py<PyAny>>,
+    weigher: Weigher,
+    evictions: Counter,
+    too_large: Counter,
+}
+
+impl Made {
+    fn new(maxsize: MaxSize, max_bytes: MaxBytes, weigher: Weigher) -> Self {
+        Self {
+            cache: Cache::new(Capacity { entries: maxsize.0, bytes: max_bytes.0 }),
+            weigher,
+            evictions: Counter::default(),
+            too_large: Counter::default(),
+        }
+    }
+}
+
+/// A limit as Python gives it: None, or a positive integer.
+///
+/// # Errors
+/// `ValueError` naming the argument and the value; `TypeError` if it is no integer.
+fn limit(name: &str, given: &Bound<'_, PyAny>) -> PyResult<Option<NonZeroU64>> {
+    if given.is_none() {
+        return Ok(None);
+    }
+    let number = given.cast::<PyInt>()?;
+    if !number.gt(0)? {
+        let number = number.repr()?;
+        let reason = format!("{name} must be positive or None, got {number}");
+        return Err(PyValueError::new_err(reason));
+    }
+    // What no machine can hold is no limit.
+    Ok(number.extract().ok().and_then(NonZeroU64::new))
+}
+
+/// The argument `maxsize`.
 pub(super) struct MaxSize(Option<NonZeroUsize>);
 
 impl MaxSize {
@@ -56,25 +100,36 @@ impl MaxSize {
 impl<'a, 'py> FromPyObject<'a, 'py> for MaxSize {
     type Error = PyErr;
 
-    fn extract(maxsize: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
-        if maxsize.is_none() {
-            return Ok(Self(None));
-        }
-        let maxsize = maxsize.cast::<PyInt>()?;
-        if !maxsize.gt(0)? {
-            return Err(PyValueError::new_err(format!(
-                "maxsize must be positive or None, got {}",
-                maxsize.repr()?
-            )));
-        }
-        // What no machine can hold is no limit.
-        Ok(Self(maxsize.extract().ok().and_then(NonZeroUsize::new)))
+    fn extract(given: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
+        let most = limit("maxsize", &given)?;
+        Ok(Self(most.and_then(|most| most.try_into().ok())))
+    }
+}
+
+/// The argument `max_bytes`.
+pub(super) struct MaxBytes(Option<NonZeroU64>);
+
+impl MaxBytes {
+    pub(super) const NO_LIMIT: Self = Self(None);
+}
+
+impl<'a, 'py> FromPyObject<'a, 'py> for MaxBytes {
+    type Error = PyErr;
+
+    fn extract(given: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
+        limit("max_bytes", &given).map(Self)
     }
 }
 
 impl ForwardCache {
-    pub(super) fn with_maxsize(maxsize: MaxSize) -> Self {
-        Self { cache: Cache::new(maxsize.0) }
+    pub(super) fn with_limits(maxsize: MaxSize, max_bytes: MaxBytes, weigher: Weigher) -> Self {
+        Self { made: OnceLock::from(Made::new(maxsize, max_bytes, weigher)) }
+    }
+
+    #[inline]
+    fn made(&self) -> &Made {
+        let default = || Made::new(MaxSize::DEFAULT, MaxBytes::NO_LIMIT, Weigher::Default);
+        self.made.get_or_init(default)
     }
 
     /// Reads the entry of `query` with `read` and makes it the most recent.
@@ -87,7 +142,7 @@ impl ForwardCache {
         let mut verdicts = Verdicts::default();
         loop {
             let same = |id, stored: &SharedKey| verdicts.compare(id, query, stored);
-            match self.cache.get(query.hash, same, &mut read) {
+            match self.made().cache.get(query.hash, same, &mut read) {
                 Ok(found) => return Ok(found),
                 Err(undecided) => verdicts.ask(query, &undecided)?,
             }
@@ -101,14 +156,22 @@ impl ForwardCache {
         key: SharedKey,
         value: Py<PyAny>,
     ) -> PyResult<()> {
+        let weight = match self.made().cache.capacity().bytes {
+            Some(_) => self.made().weigher.weigh(query, &value)?,
+            None => 0,
+        };
         let mut entry = Some((key, value));
         let mut verdicts = Verdicts::default();
         loop {
             let same = |id, stored: &SharedKey| verdicts.compare(id, query, stored);
             let take = || entry.take().expect("the core takes the entry once");
-            match self.cache.put(query.hash, same, take) {
+            match self.made().cache.put(query.hash, weight, same, take) {
                 // What was removed is dropped here, with nothing held: a `__del__` may use the cache.
-                Ok(_removed) => return Ok(()),
+                Ok(put) => {
+                    self.made().evictions.add(put.evicted as u64);
+                    self.made().too_large.add(u64::from(!put.stored));
+                    return Ok(());
+                }
                 Err(undecided) => verdicts.ask(query, &undecided)?,
             }
         }
@@ -122,7 +185,7 @@ impl ForwardCache {
         let mut verdicts = Verdicts::default();
         loop {
             let same = |id, stored: &SharedKey| verdicts.compare(id, query, stored);
-            match self.cache.peek(query.hash, same, &mut read) {
+            match self.made().cache.peek(query.hash, same, &mut read) {
                 Ok(found) => return Ok(found),
                 Err(undecided) => verdicts.ask(query, &undecided)?,
             }
@@ -132,16 +195,58 @@ impl ForwardCache {
 
 #[pymethods]
 impl ForwardCache {
+    /// Takes whatever a subclass's own `__init__` takes; see `__init__`.
     #[new]
-    #[pyo3(signature = (maxsize=MaxSize::DEFAULT), text_signature = "(maxsize=256)")]
-    fn new(maxsize: MaxSize) -> Self {
-        Self::with_maxsize(maxsize)
+    #[pyo3(
+        signature = (*_arguments, **_keywords),
+        text_signature = "(maxsize=256, *, max_bytes=None, weigher=None)"
+    )]
+    fn new(_arguments: &Bound<'_, PyTuple>, _keywords: Option<&Bound<'_, PyDict>>) -> Self {
+        Self::default()
+    }
+
+    #[pyo3(signature = (
+        maxsize=MaxSize::DEFAULT, *, max_bytes=MaxBytes::NO_LIMIT, weigher=None
+    ))]
+    fn __init__(
+        &self,
+        maxsize: MaxSize,
+        max_bytes: MaxBytes,
+        weigher: Option<Py<PyAny>>,
+    ) -> PyResult<()> {
+        let made = Made::new(maxsize, max_bytes, Weigher::of(weigher));
+        let again = |_| PyRuntimeError::new_err("this cache is in use: make another one");
+        self.made.set(made).map_err(again)
     }
 
     /// Most entries kept, None if there is no limit.
     #[getter]
     fn maxsize(&self) -> Option<usize> {
-        self.cache.maxsize().map(NonZeroUsize::get)
+        self.made().cache.capacity().entries.map(NonZeroUsize::get)
+    }
+
+    /// Most bytes kept, None if there is no limit.
+    #[getter]
+    fn max_bytes(&self) -> Option<u64> {
+        self.made().cache.capacity().bytes.map(NonZeroU64::get)
+    }
+
+    /// Bytes held; 0 where `max_bytes` is None, since nothing is weighed then.
+    #[getter]
+    fn nbytes(&self) -> u64 {
+        self.made().cache.weight()
+    }
+
+    /// Entries that had to go for others.
+    #[getter]
+    fn evictions(&self) -> u64 {
+        self.made().evictions.get()
+    }
+
+    /// Values that were not stored because one alone is more than `max_bytes`.
+    #[getter]
+    fn too_large(&self) -> u64 {
+        self.made().too_large.get()
     }
 
     /// The value of `key`, which becomes the most recent, or the sentinel `_MISS`.
@@ -166,12 +271,12 @@ impl ForwardCache {
 
     /// Removes every entry.
     fn clear(&self) {
-        let removed: Vec<Removed<_, _>> = self.cache.clear();
+        let removed: Vec<Removed<_, _>> = self.made().cache.clear();
         drop(removed);
     }
 
     fn __len__(&self) -> usize {
-        self.cache.len()
+        self.made().cache.len()
     }
 
     fn __contains__(&self, key: &Bound<'_, PyAny>) -> PyResult<bool> {
@@ -181,11 +286,12 @@ impl ForwardCache {
 
     fn __repr__(&self) -> String {
         let limit = self.maxsize().map_or_else(|| "None".to_owned(), |most| most.to_string());
-        format!("ForwardCache(maxsize={limit}, len={})", self.cache.len())
+        format!("ForwardCache(maxsize={limit}, len={})", self.made().cache.len())
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        self.cache.try_for_each(|key, value| {
+        self.made().weigher.traverse(visit)?;
+        self.made().cache.try_for_each(|key, value| {
             key.traverse(visit)?;
             visit.call(value)
         })

@@ -1,15 +1,16 @@
 //! `BackendInstrumentation`: the one way through which a backend scores.
 
 use super::batch;
-use super::cache::{ForwardCache, MaxSize};
+use super::cache::{ForwardCache, MaxBytes, MaxSize};
 use super::call::{Call, Key};
 use super::parts::{Part, Parts};
 use super::probe::{ProbeScope, Probes};
 use super::slot::Slot;
 use super::stats::BackendStats;
 use super::trace::TraceWriter;
+use super::weigh::Weigher;
 use pyo3::prelude::*;
-use pyo3::types::{PyList, PyString, PyTuple};
+use pyo3::types::{PyDict, PyList, PyString, PyTuple};
 use pyo3::{PyTraverseError, PyVisit, intern};
 use std::path::PathBuf;
 
@@ -20,12 +21,13 @@ use std::path::PathBuf;
 ///
 /// Args:
 ///     cache_maxsize: Most values kept; None for no limit.
+///     cache_max_bytes: Most bytes kept, of values and their prompts; None for no limit.
 ///     trace_path: File that gets one JSON line an event; None for no trace.
 ///
 /// Raises:
-///     ValueError: cache_maxsize is not positive.
+///     ValueError: a limit is not positive.
 ///     OSError: the trace can't be opened.
-#[pyclass(frozen, subclass, weakref, module = "forwardcache._core")]
+#[pyclass(frozen, subclass, weakref, dict, module = "forwardcache._core")]
 pub(super) struct BackendInstrumentation {
     parts: Slot<Parts>,
     probes: Probes,
@@ -47,21 +49,42 @@ impl BackendInstrumentation {
 
 #[pymethods]
 impl BackendInstrumentation {
+    /// Takes whatever a subclass's own `__init__` takes; see `__init__`.
     #[new]
     #[pyo3(
-        signature = (*, cache_maxsize=MaxSize::DEFAULT, trace_path=None),
-        text_signature = "(*, cache_maxsize=256, trace_path=None)"
+        signature = (*_arguments, **_keywords),
+        text_signature = "(*, cache_maxsize=256, cache_max_bytes=None, trace_path=None)"
     )]
-    fn new(py: Python<'_>, cache_maxsize: MaxSize, trace_path: Option<PathBuf>) -> PyResult<Self> {
-        let cache = ForwardCache::with_maxsize(cache_maxsize);
-        let trace = TraceWriter::open(trace_path)?;
-        let stats = BackendStats::default();
+    fn new(
+        py: Python<'_>,
+        _arguments: &Bound<'_, PyTuple>,
+        _keywords: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Self> {
         let parts = Parts {
-            cache: Part::Native(Py::new(py, cache)?),
-            trace: Part::Native(Py::new(py, trace)?),
-            stats: Part::Native(Py::new(py, stats)?),
+            cache: Part::Native(Py::new(py, ForwardCache::default())?),
+            trace: Part::Native(Py::new(py, TraceWriter::default())?),
+            stats: Part::Native(Py::new(py, BackendStats::default())?),
         };
         Ok(Self { parts: Slot::new(Py::new(py, parts)?), probes: Probes::new() })
+    }
+
+    #[pyo3(signature = (
+        *, cache_maxsize=MaxSize::DEFAULT, cache_max_bytes=MaxBytes::NO_LIMIT, trace_path=None
+    ))]
+    fn __init__(
+        &self,
+        py: Python<'_>,
+        cache_maxsize: MaxSize,
+        cache_max_bytes: MaxBytes,
+        trace_path: Option<PathBuf>,
+    ) -> PyResult<()> {
+        let cache = ForwardCache::with_limits(cache_maxsize, cache_max_bytes, Weigher::Default);
+        let trace = Py::new(py, TraceWriter::open(trace_path)?)?;
+        let cache = Py::new(py, cache)?;
+        self.replace(py, |parts| {
+            parts.cache = Part::Native(cache.clone_ref(py));
+            parts.trace = Part::Native(trace.clone_ref(py));
+        })
     }
 
     /// The cache: a `ForwardCache`, or whatever has its `get` and `put`.

@@ -15,6 +15,7 @@ mod slot;
 mod stats;
 mod text;
 mod trace;
+mod weigh;
 
 use pyo3::prelude::*;
 

@@ -282,8 +282,8 @@ impl<'py> Source<'_, 'py> {
 }
 
 impl<'py> Query<'_, 'py> {
-    /// The tuple that a look-alike cache gets as its key.
-    fn to_tuple(&self) -> PyResult<Bound<'py, PyTuple>> {
+    /// The tuple that a look-alike cache, or a weigher, gets as the key.
+    pub(super) fn to_tuple(&self) -> PyResult<Bound<'py, PyTuple>> {
         PyTuple::new(self.py(), self.fields())
     }
 

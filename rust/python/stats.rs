@@ -1,6 +1,6 @@
 //! `BackendStats`: counters that look like a dataclass.
 
-use crate::stats::{Counter, Seconds, Stats};
+use crate::stats::{Counter, Stats};
 use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -56,12 +56,24 @@ impl BackendStats {
 
 #[pymethods]
 impl BackendStats {
+    /// Takes whatever a subclass's own `__init__` takes; see `__init__`.
     #[new]
+    #[pyo3(
+        signature = (*_arguments, **_keywords),
+        text_signature = "(cache_hits=0, cache_misses=0, forward_passes=0, scoring_wall_s=0.0, \
+                          batches_sent=0, batched_prompts=0, max_batch_size=0)"
+    )]
+    fn new(_arguments: &Bound<'_, PyTuple>, _keywords: Option<&Bound<'_, PyDict>>) -> Self {
+        Self::default()
+    }
+
     #[pyo3(signature = (
         cache_hits=0, cache_misses=0, forward_passes=0, scoring_wall_s=0.0,
         batches_sent=0, batched_prompts=0, max_batch_size=0,
     ))]
-    fn new(
+    #[expect(clippy::too_many_arguments, reason = "the signature is the contract's")]
+    fn __init__(
+        &self,
         cache_hits: u64,
         cache_misses: u64,
         forward_passes: u64,
@@ -69,19 +81,14 @@ impl BackendStats {
         batches_sent: u64,
         batched_prompts: u64,
         max_batch_size: u64,
-    ) -> Self {
-        Self {
-            stats: Stats {
-                cache_hits: Counter::new(cache_hits),
-                cache_misses: Counter::new(cache_misses),
-                forward_passes: Counter::new(forward_passes),
-                scoring_wall_s: Seconds::new(scoring_wall_s),
-                batches_sent: Counter::new(batches_sent),
-                batched_prompts: Counter::new(batched_prompts),
-                max_batch_size: Counter::new(max_batch_size),
-                failed_computes: Counter::default(),
-            },
-        }
+    ) {
+        self.stats.cache_hits.set(cache_hits);
+        self.stats.cache_misses.set(cache_misses);
+        self.stats.forward_passes.set(forward_passes);
+        self.stats.scoring_wall_s.set(scoring_wall_s);
+        self.stats.batches_sent.set(batches_sent);
+        self.stats.batched_prompts.set(batched_prompts);
+        self.stats.max_batch_size.set(max_batch_size);
     }
 
     /// Lookups that found a value.

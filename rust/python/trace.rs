@@ -2,10 +2,11 @@
 
 use super::key::{as_str, integer};
 use super::text::Text;
+use crate::sync::OnceLock;
 use crate::trace::{Event, Lines, Writer};
-use pyo3::exceptions::PyOSError;
+use pyo3::exceptions::{PyOSError, PyRuntimeError};
 use pyo3::prelude::*;
-use pyo3::types::{PyString, PyTuple};
+use pyo3::types::{PyDict, PyString, PyTuple};
 use std::path::PathBuf;
 
 /// Writes one JSON line an event.
@@ -19,13 +20,20 @@ use std::path::PathBuf;
 /// Raises:
 ///     OSError: the file can't be opened.
 #[pyclass(frozen, subclass, weakref, module = "forwardcache._core")]
+#[derive(Default)]
 pub(super) struct TraceWriter {
+    /// Opened by `__init__`, which a subclass calls with arguments of its own choice.
+    opened: OnceLock<Opened>,
+}
+
+#[derive(Default)]
+struct Opened {
     writer: Option<Writer>,
     path: Option<PathBuf>,
 }
 
-impl TraceWriter {
-    pub(super) fn open(path: Option<PathBuf>) -> PyResult<Self> {
+impl Opened {
+    fn open(path: Option<PathBuf>) -> PyResult<Self> {
         let writer = path.as_ref().map(|path| Writer::open(path)).transpose();
         let writer = writer.map_err(|error| {
             // With the number first, Python raises FileNotFoundError, PermissionError and so on.
@@ -37,22 +45,33 @@ impl TraceWriter {
         })?;
         Ok(Self { writer, path })
     }
+}
+
+impl TraceWriter {
+    pub(super) fn open(path: Option<PathBuf>) -> PyResult<Self> {
+        Ok(Self { opened: OnceLock::from(Opened::open(path)?) })
+    }
+
+    #[inline]
+    fn writer(&self) -> Option<&Writer> {
+        self.opened.get().and_then(|opened| opened.writer.as_ref())
+    }
 
     /// Whether an event would be written.
     #[inline]
     pub(super) fn is_on(&self) -> bool {
-        self.writer.is_some()
+        self.writer().is_some()
     }
 
     pub(super) fn shut(&self) {
-        if let Some(writer) = &self.writer {
+        if let Some(writer) = self.writer() {
             writer.close();
         }
     }
 
     /// Writes lines, with the interpreter free meanwhile.
     pub(super) fn append(&self, py: Python<'_>, lines: &Lines) {
-        if let Some(writer) = &self.writer {
+        if let Some(writer) = self.writer() {
             py.detach(|| writer.write(lines));
         }
     }
@@ -60,28 +79,35 @@ impl TraceWriter {
 
 #[pymethods]
 impl TraceWriter {
+    /// Takes whatever a subclass's own `__init__` takes; see `__init__`.
     #[new]
+    #[pyo3(signature = (*_arguments, **_keywords), text_signature = "(path=None)")]
+    fn new(_arguments: &Bound<'_, PyTuple>, _keywords: Option<&Bound<'_, PyDict>>) -> Self {
+        Self::default()
+    }
+
     #[pyo3(signature = (path=None))]
-    fn new(path: Option<PathBuf>) -> PyResult<Self> {
-        Self::open(path)
+    fn __init__(&self, path: Option<PathBuf>) -> PyResult<()> {
+        let again = |_| PyRuntimeError::new_err("this writer has a file: make another one");
+        self.opened.set(Opened::open(path)?).map_err(again)
     }
 
     /// The file, None if nothing is written.
     #[getter]
     fn path(&self) -> Option<PathBuf> {
-        self.path.clone()
+        self.opened.get().and_then(|opened| opened.path.clone())
     }
 
     /// Whether `close` was called.
     #[getter]
     fn closed(&self) -> bool {
-        self.writer.as_ref().is_some_and(Writer::is_closed)
+        self.writer().is_some_and(Writer::is_closed)
     }
 
     /// Events that could not be written.
     #[getter]
     fn lost(&self) -> u64 {
-        self.writer.as_ref().map_or(0, Writer::lost)
+        self.writer().map_or(0, Writer::lost)
     }
 
     /// Writes an event: any object with the eight fields of `TraceEvent` as attributes.
@@ -91,7 +117,7 @@ impl TraceWriter {
     /// Raises:
     ///     AttributeError, TypeError: a field is missing or has another type.
     fn write(&self, event: &Bound<'_, PyAny>) -> PyResult<()> {
-        if self.writer.as_ref().is_none_or(Writer::is_closed) {
+        if self.writer().is_none_or(Writer::is_closed) {
             return Ok(());
         }
         let mut lines = Lines::default();

@@ -130,7 +130,7 @@ class TraceWriter:
         self._file: TextIO | None = None
         if path is not None:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
-            self._file = Path(path).open("a", encoding="ascii")
+            self._file = Path(path).open("a", encoding="ascii")  # noqa: SIM115 (kept open)
 
     def write(self, event: Event) -> None:
         if self._file is None:
@@ -204,7 +204,7 @@ class BackendInstrumentation:
         finally:
             wall_s = time.perf_counter() - began
             self.stats.scoring_wall_s += wall_s
-            self._write(op, view_id, prompt, top_k, wall_s, hit)
+            self._write(op, view_id, prompt, top_k, wall_s=wall_s, hit=hit)
         return value
 
     def cached_batch(
@@ -246,7 +246,7 @@ class BackendInstrumentation:
         self.stats.cache_hits += len(prompts)
         self.stats.scoring_wall_s += wall_s
         for prompt in prompts:
-            self._write(op, view_id, prompt, top_k, wall_s / len(prompts), True)
+            self._write(op, view_id, prompt, top_k, wall_s=wall_s / len(prompts), hit=True)
 
     def _compute(
         self,
@@ -274,11 +274,11 @@ class BackendInstrumentation:
             wall_s = time.perf_counter() - began
             stats.scoring_wall_s += wall_s
             for prompt in prompts:
-                self._write(op, view_id, prompt, top_k, wall_s / size, False)
+                self._write(op, view_id, prompt, top_k, wall_s=wall_s / size, hit=False)
         return values
 
     def _write(
-        self, op: str, view_id: str, prompt: Prompt, top_k: int, wall_s: float, hit: bool
+        self, op: str, view_id: str, prompt: Prompt, top_k: int, *, wall_s: float, hit: bool
     ) -> None:
         self.trace.write(
             TraceEvent(

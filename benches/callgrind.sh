@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Instructions a hit at 40 B, counted by callgrind: repeatable where seconds are noise.
+#
+# Each loop runs with N and with 2N hits; the difference over N is one hit with its share of the
+# loop. Usage, from the root of the repository: benches/callgrind.sh [N]   (PYTHON chooses another)
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+python=${PYTHON:-.venv/bin/python}
+hits=${1:-20000}
+
+instructions() {
+    PYTHONHASHSEED=0 valgrind --tool=callgrind --callgrind-out-file=/dev/null \
+        "$python" -m benches.hit_loop "$1" "$2" 2>&1 |
+        awk '/Collected :/ { print $NF }'
+}
+
+command -v valgrind >/dev/null || { echo "valgrind is not installed" >&2; exit 3; }
+"$python" -m benches.hit_loop loop 1
+printf '%-12s %s\n' loop 'instructions a prompt'
+for name in loop empty lru_cache hit batch; do
+    once=$(instructions "$name" "$hits")
+    twice=$(instructions "$name" $((2 * hits)))
+    printf '%-12s %d\n' "$name" $(((twice - once) / hits))
+done

@@ -1,0 +1,179 @@
+"""Measures the core beside its peers and writes the tables: ``python -m benches.run``.
+
+The question: what does a cached, counted, traced lookup cost beside a plain memoizing cache, and
+beside the same API in plain Python? A comparison with the plain-Python model is void unless the
+model is a fair one: its own hit has to cost 15 to 30 times that of ``functools.lru_cache``.
+"""
+
+import argparse
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from benches import cases, contenders
+from benches.contenders import LRU_CACHE, OURS, PLAIN, Loop
+from benches.machine import description, refuse_debug_build
+from benches.measure import Samples, interleaved
+
+TITLE = "## The core: hit, traced hit, miss, batch"
+EVERYBODY = [OURS, PLAIN, *contenders.PEERS]
+FAIR_MODEL = (15.0, 30.0)
+ROUNDS = 51
+
+Table = dict[str, Samples]
+"""One column a prompt size."""
+
+
+def hits(again: cases.Again, rounds: int) -> Table:
+    return {
+        label: interleaved(
+            {name: contenders.single(name, cases.CAPACITY) for name in EVERYBODY},
+            again(size),
+            rounds,
+        )
+        for label, size in cases.SIZES.items()
+    }
+
+
+def batches(again: cases.Again, rounds: int) -> Table:
+    return {
+        label: interleaved(
+            {name: contenders.batch(name, 2 * cases.BATCH) for name in EVERYBODY},
+            again(size),
+            max(5, rounds // 3),
+        )
+        for label, size in cases.SIZES.items()
+    }
+
+
+def traced_hits(again: cases.Again, rounds: int) -> Table:
+    with tempfile.TemporaryDirectory() as folder:
+        return {
+            label: interleaved(traced_loops(Path(folder)), again(size), rounds)
+            for label, size in cases.SIZES.items()
+        }
+
+
+def traced_loops(folder: Path) -> dict[str, Loop]:
+    loops = {
+        name: contenders.traced(name, folder / f"{name}.jsonl")
+        for name in contenders.INSTRUMENTATIONS
+    }
+    loops["one `write` of a line"] = contenders.line_write(folder / "lines")
+    return loops
+
+
+def floors(rounds: int) -> Samples:
+    loops = {OURS: contenders.single(OURS, cases.CAPACITY), **contenders.FLOORS}
+    return interleaved(loops, cases.same(40), rounds)
+
+
+def import_ms() -> float:
+    """Milliseconds that the import takes beyond the interpreter's own start."""
+    program = (
+        "import time; began = time.perf_counter(); import forwardcache.instrumentation;"
+        "print((time.perf_counter() - began) * 1e3)"
+    )
+    command = [sys.executable, "-c", program]
+    return statistics.median(float(subprocess.check_output(command)) for _ in range(11))
+
+
+# Markdown
+
+
+def table_lines(title: str, table: Table) -> list[str]:
+    names = list(next(iter(table.values())).of)
+    lines = [f"### {title}", "", f"| ns a prompt | {' | '.join(table)} |"]
+    lines.append("|---" * (len(table) + 1) + "|")
+    for name in names:
+        cells = [cell(samples, name) for samples in table.values()]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
+def cell(samples: Samples, name: str) -> str:
+    nanoseconds = f"{samples.ns(name):,.0f}"
+    return nanoseconds if name == OURS else f"{nanoseconds} ({samples.ratio(name, OURS):.3g} x)"
+
+
+def floor_lines(samples: Samples) -> list[str]:
+    lines = ["### Floor of a call, 40 B", "", "| | ns |", "|---|---|"]
+    lines += [f"| {name} | {samples.ns(name):.0f} |" for name in samples.of]
+    return [*lines, ""]
+
+
+def figure_lines(hit: Samples, floor: Samples) -> list[str]:
+    faster, beside = hit.ratio(PLAIN, OURS), hit.ratio(OURS, LRU_CACHE)
+    model = hit.ratio(PLAIN, LRU_CACHE)
+    is_fair = FAIR_MODEL[0] <= model <= FAIR_MODEL[1]
+    import_took_ms = import_ms()
+    return [
+        "| figure | asked | measured | |",
+        "|---|---|---|---|",
+        f"| the model's own hit beside `functools.lru_cache` | 15 to 30 x | {model:.1f} x | "
+        f"{'fair' if is_fair else 'void'} |",
+        f"| hit at 40 B, times as fast as the model | at least 15 | {faster:.1f} | "
+        f"{verdict(faster >= 15) if is_fair else 'void'} |",
+        f"| hit at 40 B beside `functools.lru_cache` | at most 1.3 x | {beside:.2f} x | "
+        f"{verdict(beside <= 1.3)} |",
+        f"| `import forwardcache` | under 50 ms | {import_took_ms:.1f} ms | "
+        f"{verdict(import_took_ms < 50)} |",
+        "",
+    ]
+
+
+def verdict(is_met: bool) -> str:
+    return "met" if is_met else "**missed**"
+
+
+def section(rounds: int) -> str:
+    same, floor = hits(cases.same, rounds), floors(rounds)
+    return "\n".join(
+        [
+            TITLE,
+            "",
+            *description(),
+            f"- How: one process, {rounds} interleaved rounds (a third of them for batches), "
+            "thread CPU time, medians.",
+            "- In brackets: how many times forwardcache's time it takes, the median of the "
+            "rounds' ratios.",
+            "- The other caches neither count nor trace; what they do in threads of their own is "
+            "not measured.",
+            "",
+            *figure_lines(same["40 B"], floor),
+            *table_lines("Hit, the same `str` object", same),
+            *table_lines("Hit, a fresh equal `str`", hits(cases.fresh, rounds)),
+            *table_lines("Traced hit, the same `str` object", traced_hits(cases.same, rounds)),
+            *table_lines("Traced hit, a fresh equal `str`", traced_hits(cases.fresh, rounds)),
+            *table_lines("Miss, insert and evict", hits(cases.new, rounds)),
+            *table_lines("Batch of 1024 hits, the same objects", batches(cases.same_batch, rounds)),
+            *table_lines("Batch of 1024 hits, fresh ones", batches(cases.fresh_batch, rounds)),
+            *floor_lines(floor),
+        ]
+    )
+
+
+def write_section(path: Path, text: str) -> None:
+    """Replaces our section of ``path`` and leaves the others as they are."""
+    before = path.read_text() if path.exists() else "# Results\n"
+    sections = before.split("\n## ")
+    kept = [each for each in sections if f"\n## {each}".split("\n")[1] != TITLE]
+    path.write_text("\n## ".join([kept[0], text.removeprefix("## "), *kept[1:]]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--write", type=Path, metavar="FILE", help="put the tables into FILE")
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    arguments = parser.parse_args()
+    refuse_debug_build()
+    text = section(arguments.rounds)
+    if arguments.write:
+        write_section(arguments.write, text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

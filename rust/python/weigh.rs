@@ -1,0 +1,89 @@
+//! How many bytes an entry counts for, where a cache is bounded in bytes.
+
+use super::key::Query;
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyInt, PyList, PyTuple, PyType};
+use pyo3::{PyTraverseError, PyVisit, intern};
+
+/// Bytes of an entry beyond its key's text and its value: node, table, key fields, label.
+/// Measured: `tests/instrumentation/test_bytes.py`.
+const ENTRY_BYTES: u64 = 256;
+
+/// Containers within containers are looked into this far.
+const MAX_DEPTH: u32 = 8;
+
+/// The function that says how many bytes an entry counts for.
+pub(super) enum Weigher {
+    /// Arrays, tensors and dataclasses by their contents, anything else by `sys.getsizeof`.
+    Default,
+    /// `weigher(key, value) -> int`.
+    Custom(Py<PyAny>),
+}
+
+impl Weigher {
+    pub(super) fn of(weigher: Option<Py<PyAny>>) -> Self {
+        weigher.map_or(Self::Default, Self::Custom)
+    }
+
+    /// Bytes of an entry. Runs Python code: nothing of the core is held.
+    ///
+    /// # Errors
+    /// Those of the weigher; `ValueError` if it gives a negative number.
+    pub(super) fn weigh(&self, query: &Query<'_, '_>, value: &Py<PyAny>) -> PyResult<u64> {
+        let py = query.py();
+        match self {
+            Self::Default => {
+                let fields = query.fields().iter().map(|field| bytes_of(field, 0));
+                let key = fields.sum::<PyResult<u64>>()?;
+                Ok(ENTRY_BYTES + key + bytes_of(value.bind(py), 0)?)
+            }
+            Self::Custom(weigher) => {
+                let weight = weigher.call1(py, (query.to_tuple()?, value))?;
+                let weight = weight.bind(py).cast::<PyInt>()?;
+                weight.extract().map_err(|_| {
+                    PyValueError::new_err(format!(
+                        "a weigher must give 0 or more bytes, got {weight}"
+                    ))
+                })
+            }
+        }
+    }
+
+    pub(super) fn traverse(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        match self {
+            Self::Default => Ok(()),
+            Self::Custom(weigher) => visit.call(weigher),
+        }
+    }
+}
+
+fn bytes_of(object: &Bound<'_, PyAny>, depth: u32) -> PyResult<u64> {
+    let py = object.py();
+    // numpy arrays, torch tensors, and values that know their size; a class has a descriptor there.
+    if let Some(bytes) = object.getattr_opt(intern!(py, "nbytes"))? {
+        if let Ok(bytes) = bytes.extract() {
+            return Ok(bytes);
+        }
+    }
+    let own = object.call_method0(intern!(py, "__sizeof__"))?.extract::<u64>()?;
+    if depth == MAX_DEPTH || object.is_instance_of::<PyType>() {
+        return Ok(own);
+    }
+    let parts = parts_of(object)?.into_iter().map(|part| bytes_of(&part, depth + 1));
+    Ok(own + parts.sum::<PyResult<u64>>()?)
+}
+
+/// What a container or a dataclass holds.
+fn parts_of<'py>(object: &Bound<'py, PyAny>) -> PyResult<Vec<Bound<'py, PyAny>>> {
+    if object.is_instance_of::<PyTuple>() || object.is_instance_of::<PyList>() {
+        return object.try_iter()?.collect();
+    }
+    if let Ok(dict) = object.cast::<PyDict>() {
+        return Ok(dict.iter().flat_map(|(key, value)| [key, value]).collect());
+    }
+    let fields = object.getattr_opt(intern!(object.py(), "__dataclass_fields__"))?;
+    let names = fields.map(|fields| fields.try_iter()?.collect::<PyResult<Vec<_>>>());
+    let parts = names.transpose()?.unwrap_or_default();
+    parts.iter().map(|name| object.getattr(name.cast::<pyo3::types::PyString>()?)).collect()
+}

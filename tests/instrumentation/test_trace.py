@@ -1,0 +1,344 @@
+"""``TraceWriter`` and ``TraceEvent``: whole, strict JSON lines that are in the file at once.
+
+Not checked here: several threads (``test_threads``), what survives a kill, torn lines of others.
+"""
+
+import dataclasses
+import json
+import math
+import re
+import time
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+
+from forwardcache import instrumentation
+from tests.instrumentation.doubles import FIELDS, RecordingTrace, raising, read_events
+from tests.instrumentation.texts import ANY_TEXT, COLLIDING, NASTY
+
+EVENT = {
+    "ts": 1_700_000_000.25,
+    "probe": "probe-1",
+    "view_id": "base",
+    "prompt_hash": "a9993e364706",
+    "top_k": 256,
+    "op": "next_token_dist",
+    "wall_ms": 1.5,
+    "hit": False,
+}
+
+
+def event(**changes: object) -> SimpleNamespace:
+    return SimpleNamespace(**{**EVENT, **changes})
+
+
+def written(api: ModuleType, path: Path, **changes: object) -> dict[str, Any]:
+    writer = api.TraceWriter(path)
+    writer.write(event(**changes))
+    writer.close()
+    [line] = read_events(path)
+    return line
+
+
+# The event
+
+
+def test_an_event_takes_its_fields_by_position_or_name(api: ModuleType) -> None:
+    by_position = api.TraceEvent(*EVENT.values())
+    assert by_position == api.TraceEvent(**EVENT)
+    assert {name: getattr(by_position, name) for name in FIELDS} == EVENT
+
+
+def test_an_event_is_a_dataclass(api: ModuleType) -> None:
+    assert dataclasses.asdict(api.TraceEvent(**EVENT)) == EVENT
+    assert tuple(field.name for field in dataclasses.fields(api.TraceEvent)) == FIELDS
+
+
+def test_the_private_name_is_the_same_class(api: ModuleType) -> None:
+    assert api._TraceEvent is api.TraceEvent
+
+
+# The file
+
+
+@pytest.mark.parametrize("arguments", [((None,), {}), ((), {"path": None})])
+def test_without_a_path_nothing_is_written(
+    api: ModuleType, arguments: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    positional, keywords = arguments
+    writer = api.TraceWriter(*positional, **keywords)
+    writer.write(event())
+    writer.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_path_may_be_a_str_a_path_or_a_keyword(api: ModuleType, tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("str", "path", "keyword")]
+    writers = [
+        api.TraceWriter(str(paths[0])),
+        api.TraceWriter(paths[1]),
+        api.TraceWriter(path=paths[2]),
+    ]
+    for writer, path in zip(writers, paths, strict=True):
+        writer.write(event())
+        assert len(read_events(path)) == 1
+
+
+def test_parents_are_made_and_the_file_is_there_at_once(api: ModuleType, tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b" / "trace.jsonl"
+    _writer = api.TraceWriter(path)
+    assert path.read_bytes() == b""
+
+
+def test_lines_are_appended_to_what_is_there(api: ModuleType, tmp_path: Path) -> None:
+    path = tmp_path / "trace.jsonl"
+    for number in range(3):
+        writer = api.TraceWriter(path)
+        writer.write(event(top_k=number))
+        writer.close()
+    assert [line["top_k"] for line in read_events(path)] == [0, 1, 2]
+
+
+def test_a_line_is_in_the_file_when_write_returns(api: ModuleType, tmp_path: Path) -> None:
+    path = tmp_path / "trace.jsonl"
+    writer = api.TraceWriter(path)
+    for count in range(1, 4):
+        writer.write(event())
+        assert len(read_events(path)) == count
+
+
+def test_two_writers_of_one_file_append_whole_lines(api: ModuleType, tmp_path: Path) -> None:
+    path = tmp_path / "trace.jsonl"
+    writers = [api.TraceWriter(path), api.TraceWriter(path)]
+    for number in range(20):
+        writers[number % 2].write(event(top_k=number))
+    assert [line["top_k"] for line in read_events(path)] == list(range(20))
+
+
+def test_close_is_idempotent_and_later_writes_are_silent(api: ModuleType, tmp_path: Path) -> None:
+    path = tmp_path / "trace.jsonl"
+    writer = api.TraceWriter(path)
+    writer.write(event())
+    writer.close()
+    writer.close()
+    writer.write(event())
+    assert len(read_events(path)) == 1
+
+
+def test_a_path_that_cannot_be_opened_is_an_os_error(api: ModuleType, tmp_path: Path) -> None:
+    with pytest.raises(IsADirectoryError):
+        api.TraceWriter(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file"):
+        api.TraceWriter(tmp_path / "file" / "trace.jsonl")
+    with pytest.raises(OSError, match="file"):
+        api.BackendInstrumentation(trace_path=tmp_path / "file" / "trace.jsonl")
+
+
+def test_a_full_disk_does_not_come_out_of_a_call(rust: ModuleType) -> None:
+    inst = rust.BackendInstrumentation(trace_path="/dev/full")
+    assert inst.cached("op", "view", "prompt", 1, lambda: "value") == "value"
+    assert inst.cached_batch("op", "view", ["prompt"], 1, raising(AssertionError())) == ["value"]
+    inst.close()
+
+
+# The line
+
+
+def test_a_line_begins_with_the_eight_fields_in_order(api: ModuleType, tmp_path: Path) -> None:
+    line = written(api, tmp_path / "trace.jsonl")
+    assert tuple(line)[:8] == FIELDS
+    assert {name: line[name] for name in FIELDS} == EVENT
+
+
+def test_the_fields_have_their_types(api: ModuleType, tmp_path: Path) -> None:
+    line = written(api, tmp_path / "trace.jsonl")
+    assert [type(line[name]) for name in FIELDS] == [float, str, str, str, int, str, float, bool]
+    assert written(api, tmp_path / "other.jsonl", probe=None)["probe"] is None
+
+
+def test_any_object_with_the_fields_is_an_event(api: ModuleType, tmp_path: Path) -> None:
+    path = tmp_path / "trace.jsonl"
+    writer = api.TraceWriter(path)
+    writer.write(event())
+    writer.write(api.TraceEvent(**EVENT))
+    first, second = read_events(path)
+    assert first == second
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("field", ["ts", "wall_ms"])
+def test_what_json_has_no_number_for_is_null(
+    api: ModuleType, tmp_path: Path, field: str, value: float
+) -> None:
+    line = written(api, tmp_path / "trace.jsonl", **{field: value})
+    assert line[field] is None
+
+
+@pytest.mark.parametrize("value", [0.0, 5e-324, 1e16, 1e22, 0.1, 1.7976931348623157e308, 123456.75])
+def test_floats_are_read_back_exactly_and_as_floats(
+    api: ModuleType, tmp_path: Path, value: float
+) -> None:
+    read = written(api, tmp_path / "trace.jsonl", wall_ms=value)["wall_ms"]
+    assert isinstance(read, float)
+    assert read == value
+
+
+@pytest.mark.parametrize(
+    "number", [True, 1.0, 256.0, Fraction(256), Decimal(256), 2**40, 2**53 + 1, 2**70, -1], ids=repr
+)
+def test_top_k_is_written_as_the_integer_it_equals(
+    api: ModuleType, tmp_path: Path, number: Any
+) -> None:
+    read = written(api, tmp_path / "trace.jsonl", top_k=number)["top_k"]
+    assert type(read) is int
+    assert read == number
+
+
+@pytest.mark.parametrize("text", NASTY, ids=ascii)
+@pytest.mark.parametrize("field", ["probe", "view_id", "prompt_hash", "op"])
+def test_nasty_text_is_escaped_as_json_dumps_does(
+    api: ModuleType, tmp_path: Path, field: str, text: str
+) -> None:
+    path = tmp_path / "trace.jsonl"
+    assert written(api, path, **{field: text})[field] == text
+    assert f'"{field}": {json.dumps(text)}' in path.read_text(encoding="ascii")
+
+
+@given(ANY_TEXT)
+def test_any_text_is_escaped_as_json_dumps_does(text: str) -> None:
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "trace.jsonl"
+        writer = instrumentation.TraceWriter(path)
+        writer.write(instrumentation.TraceEvent(0.5, text, text, "label", 8, text, 0.5, True))
+        writer.close()
+        line = path.read_text(encoding="ascii")
+    for field in ("probe", "view_id", "op"):
+        assert f'"{field}": {json.dumps(text)},' in line
+
+
+# The lines of an instrumentation
+
+
+def test_a_call_leaves_one_line_with_what_it_was_asked(api: ModuleType, tmp_path: Path) -> None:
+    path = tmp_path / "trace.jsonl"
+    with api.BackendInstrumentation(trace_path=path) as inst:
+        inst.set_current_probe("probe-1")
+        inst.cached("next_token_dist", "ft", "abc", 256, lambda: 1)
+    [line] = read_events(path)
+    assert tuple(line)[:8] == FIELDS
+    asked = {**EVENT, "view_id": "ft", "ts": line["ts"], "wall_ms": line["wall_ms"]}
+    assert {name: line[name] for name in FIELDS} == asked
+
+
+def test_times_are_seconds_of_the_clock_and_milliseconds_of_work(
+    api: ModuleType, tmp_path: Path
+) -> None:
+    path = tmp_path / "trace.jsonl"
+    before = time.time()
+    with api.BackendInstrumentation(trace_path=path) as inst:
+        inst.cached("op", "view", "prompt", 1, lambda: time.sleep(0.02))
+        inst.cached("op", "view", "prompt", 1, lambda: None)
+    after = time.time()
+    miss, hit = read_events(path)
+    assert before - 0.01 <= miss["ts"] <= hit["ts"] <= after + 0.01
+    assert 20 <= miss["wall_ms"] <= (after - before) * 1e3
+    assert 0 <= hit["wall_ms"] < miss["wall_ms"]
+
+
+@pytest.mark.parametrize("top_k", [True, 1.0, Fraction(1), Decimal(1)], ids=repr)
+def test_calls_with_equal_top_k_leave_equal_lines(
+    api: ModuleType, tmp_path: Path, top_k: Any
+) -> None:
+    path = tmp_path / "trace.jsonl"
+    with api.BackendInstrumentation(trace_path=path) as inst:
+        inst.cached("op", "view", "prompt", 1, lambda: "value")
+        inst.cached("op", "view", "prompt", top_k, raising(AssertionError()))
+    miss, hit = read_events(path)
+    assert (miss["top_k"], hit["top_k"]) == (1, 1)
+    assert type(hit["top_k"]) is int
+    assert miss.get("key") == hit.get("key")
+
+
+@pytest.mark.parametrize("text", NASTY, ids=ascii)
+def test_the_lines_of_nasty_calls_are_strict_json(
+    api: ModuleType, tmp_path: Path, text: str
+) -> None:
+    path = tmp_path / "trace.jsonl"
+    with api.BackendInstrumentation(trace_path=path) as inst, inst.probe(text):
+        inst.cached(text, text, text, 1, lambda: None)
+    [line] = read_events(path)
+    assert (line["probe"], line["view_id"], line["op"]) == (text, text, text)
+    assert line["prompt_hash"] == api.prompt_hash(text)
+
+
+def keys_of(rust: ModuleType, path: Path, *calls: dict[str, Any]) -> list[str]:
+    with rust.BackendInstrumentation(trace_path=path) as inst:
+        for call in calls:
+            usual = {"op": "op", "view_id": "view", "prompt": "prompt", "top_k": 8}
+            inst.cached(**{**usual, **call}, compute=lambda: None)
+    return [line["key"] for line in read_events(path)]
+
+
+def test_a_line_has_the_digest_of_its_key(rust: ModuleType, tmp_path: Path) -> None:
+    [key] = keys_of(rust, tmp_path / "trace.jsonl", {})
+    assert re.fullmatch("[0-9a-f]{16}", key)
+
+
+def test_equal_keys_have_one_digest(rust: ModuleType, tmp_path: Path) -> None:
+    equal: list[dict[str, Any]] = [{}, {}, {"top_k": 8.0}, {"scope": b""}]
+    assert len(set(keys_of(rust, tmp_path / "trace.jsonl", *equal))) == 1
+    assert len(set(keys_of(rust, tmp_path / "again.jsonl", {}, {"top_k": 8.0}))) == 1
+
+
+def test_a_batch_gives_the_digests_of_single_calls(rust: ModuleType, tmp_path: Path) -> None:
+    path = tmp_path / "trace.jsonl"
+    with rust.BackendInstrumentation(trace_path=path) as inst:
+        inst.cached_batch("op", "view", ["a", "b", "a"], 8, lambda indices: indices)
+        inst.cached("op", "view", "a", 8, lambda: None)
+        inst.cached("op", "view", "b", 8, lambda: None)
+        inst.cached_batch("op", "view", ["b", "a"], 8, lambda indices: indices)
+    keys = [line["key"] for line in read_events(path)]
+    a, b = keys[:2]
+    assert a != b
+    assert keys == [a, b, a, a, b, b, a]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        *[({"prompt": one}, {"prompt": other}) for one, other in COLLIDING],
+        ({"prompt": ("a\0b", "c")}, {"prompt": ("a", "b\0c")}),
+        ({"prompt": ("a",)}, {"prompt": "a"}),
+        ({"op": "a"}, {"op": "b"}),
+        ({"view_id": "a"}, {"view_id": "b"}),
+        ({"op": "a", "view_id": "b"}, {"op": "b", "view_id": "a"}),
+        ({"op": "ab", "view_id": "c"}, {"op": "a", "view_id": "bc"}),
+        ({"top_k": 8}, {"top_k": 64}),
+        ({"scope": b"a"}, {"scope": b"b"}),
+        ({"scope": b"a"}, {}),
+    ],
+    ids=repr,
+)
+def test_different_keys_have_different_digests(
+    rust: ModuleType, tmp_path: Path, one: dict[str, Any], other: dict[str, Any]
+) -> None:
+    first, second = keys_of(rust, tmp_path / "trace.jsonl", one, other)
+    assert first != second
+
+
+def test_a_look_alike_is_given_no_more_than_the_eight_fields(api: ModuleType) -> None:
+    inst = api.BackendInstrumentation()
+    inst.trace = RecordingTrace()
+    inst.cached("op", "view", "prompt", 8.0, lambda: None)
+    [given] = inst.trace.events
+    assert isinstance(given, api.TraceEvent)
+    assert given.top_k == 8
+    assert tuple(dataclasses.asdict(given)) == FIELDS
