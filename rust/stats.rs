@@ -96,6 +96,13 @@ pub struct Stats {
     pub max_batch_size: Counter,
     /// Prompts whose computation raised.
     pub failed_computes: Counter,
+    /// Lookups that waited for another thread's computation; they count as hits.
+    pub waits: Counter,
+    /// Time spent in those waits, in seconds.
+    pub wait_s: Seconds,
+    /// Values computed although another thread was computing them: a cycle, or a wait that was
+    /// too long.
+    pub duplicate_computes: Counter,
 }
 
 impl Stats {

@@ -10,6 +10,7 @@
 //!
 //! Whatever leaves the cache is handed to the caller, who drops it after the lock is free (I3).
 
+pub mod flight;
 mod lru;
 
 use crate::sync::{Mutex, lock};

@@ -1,11 +1,19 @@
 //! One call of `cached_batch`: which prompts are there, which are computed, what each became.
 //!
+//! A batch claims the flights of all keys that nobody computes, computes those, ends all its flights,
+//! and only then waits for the keys that other threads compute: while a batch waits it owns nothing,
+//! so overlapping batches can't wait for each other in a circle. Keys whose computation elsewhere
+//! failed go round once more.
+//!
 //! Events come in this order: the hits, then the misses, then the prompts that stood a second time
-//! in the batch, which are hits of a value that was computed for the first.
+//! in the batch, which are hits of a value that was computed for the first, then those that another
+//! thread computed.
 
 use super::call::{Call, refuse_coroutine};
+use super::flight::{PyFlight, PyTicket, Waited};
 use super::key::{Query, SharedKey, check_prompt};
 use super::parts::{Counts, Found, Outcome};
+use crate::cache::flight::Joined;
 use crate::clock;
 use crate::key::Name;
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
@@ -13,16 +21,30 @@ use pyo3::prelude::*;
 use pyo3::types::{PyList, PyString};
 use std::collections::HashMap;
 
-/// A prompt that has to be computed.
+/// A prompt that was not there; the first of those with its key.
 struct Miss {
     position: usize,
     key: SharedKey,
+    /// Waiting for another thread would not end.
+    alone: bool,
 }
 
 /// A prompt that stands for the second time: its position, and which miss it repeats.
 struct Repeat {
     position: usize,
     miss: usize,
+}
+
+/// What a batch has to compute, and the duty to end the flight, unless it computes beside it.
+struct Mine<'c> {
+    miss: usize,
+    ticket: Option<PyTicket<'c>>,
+}
+
+/// What another thread computes.
+struct Theirs {
+    miss: usize,
+    flight: PyFlight,
 }
 
 struct Batch<'c, 'a, 'py> {
@@ -45,7 +67,8 @@ pub(super) fn run<'py>(
     let mut batch = Batch::new(call, checked_prompts(prompts)?);
     batch.look_up()?;
     batch.count_hits()?;
-    batch.compute(compute_misses)?;
+    batch.fill(compute_misses)?;
+    batch.repeat()?;
     Ok(batch.values.into_iter().flatten().collect())
 }
 
@@ -76,12 +99,9 @@ impl<'c, 'a, 'py> Batch<'c, 'a, 'py> {
         let call = self.call;
         for position in 0..self.prompts.len() {
             let prompt = self.prompts[position].clone();
-            call.with_query(&prompt, |query| {
-                let found = call.parts.cache.get(call.py, query, call.is_traced())?;
-                match found {
-                    Some(found) => self.hit(query, found),
-                    None => self.miss(position, query),
-                }
+            call.with_query(&prompt, |query| match call.get(query)? {
+                Some(found) => self.hit(query, found),
+                None => self.miss(position, query),
             })?;
         }
         Ok(())
@@ -109,7 +129,7 @@ impl<'c, 'a, 'py> Batch<'c, 'a, 'py> {
         }
         same_hash.push(self.misses.len());
         let key = query.store();
-        self.misses.push(Miss { position, key });
+        self.misses.push(Miss { position, key, alone: false });
         Ok(())
     }
 
@@ -120,85 +140,169 @@ impl<'c, 'a, 'py> Batch<'c, 'a, 'py> {
         call.parts.stats.add(call.py, Counts { hits, wall_s, ..Counts::default() })?;
         let share_s = wall_s / self.prompts.len() as f64;
         let outcomes = self.hits.iter().flatten();
-        let outcomes = outcomes.map(|name| Outcome { name: *name, wall_s: share_s, hit: true });
+        let outcomes = outcomes.map(|name| Outcome::hit(*name, share_s));
         call.write(&outcomes.collect::<Vec<_>>(), None)
     }
 
-    fn compute(&mut self, compute_misses: &Bound<'py, PyAny>) -> PyResult<()> {
+    /// Gives every miss its value.
+    fn fill(&mut self, compute_misses: &Bound<'py, PyAny>) -> PyResult<()> {
+        let mut open: Vec<usize> = (0..self.misses.len()).collect();
+        while !open.is_empty() {
+            let (mine, theirs) = self.claim(&open)?;
+            self.compute(mine, compute_misses)?;
+            open = self.wait(theirs)?;
+        }
+        Ok(())
+    }
+
+    /// Who computes which of the open misses; those that are there by now are hits.
+    fn claim(&mut self, open: &[usize]) -> PyResult<(Vec<Mine<'a>>, Vec<Theirs>)> {
+        let (mut mine, mut theirs) = (Vec::new(), Vec::new());
+        for &miss in open {
+            if self.misses[miss].alone {
+                mine.push(Mine { miss, ticket: None });
+                continue;
+            }
+            match self.join(miss)? {
+                Joined::Theirs(flight) => theirs.push(Theirs { miss, flight }),
+                Joined::Mine(ticket) => match self.look_again(miss)? {
+                    None => mine.push(Mine { miss, ticket: Some(ticket) }),
+                    Some(value) => ticket.finish(value),
+                },
+            }
+        }
+        Ok((mine, theirs))
+    }
+
+    fn join(&self, miss: usize) -> PyResult<Joined<'a, SharedKey, Py<PyAny>>> {
+        let Miss { position, key, .. } = &self.misses[miss];
+        let flights = self.call.flights;
+        self.call.with_query(&self.prompts[*position], |query| flights.join(query, key))
+    }
+
+    /// What was computed between the lookup and the claim is a hit.
+    fn look_again(&mut self, miss: usize) -> PyResult<Option<Py<PyAny>>> {
         let call = self.call;
-        let size = self.misses.len() as u64;
-        if size == 0 {
+        let position = self.misses[miss].position;
+        let found = call.with_query(&self.prompts[position], |query| call.look_again(query))?;
+        let Some(found) = found else {
+            return Ok(None);
+        };
+        call.parts.stats.add(call.py, Counts { hits: 1, ..Counts::default() })?;
+        let name = call.name(&self.misses[miss].key)?;
+        call.write(name.map(|name| Outcome::hit(name, 0.0)).as_slice(), None)?;
+        self.values[position] = Some(found.value.clone_ref(call.py));
+        Ok(Some(found.value))
+    }
+
+    fn compute(&mut self, mine: Vec<Mine<'a>>, compute_misses: &Bound<'py, PyAny>) -> PyResult<()> {
+        let call = self.call;
+        if mine.is_empty() {
             return Ok(());
         }
-        let indices = self.misses.iter().map(|miss| miss.position).collect::<Vec<_>>();
+        let indices = mine.iter().map(|mine| self.misses[mine.miss].position).collect::<Vec<_>>();
+        let size = indices.len();
         let began = clock::now();
         let computed = compute_misses.call1((PyList::new(call.py, indices)?,));
-        let computed = computed.and_then(|values| self.checked_values(values));
+        let computed = computed.and_then(|values| checked_values(values, size));
         let wall_s = began.elapsed_s();
+        let size = size as u64;
         let counts = Counts { misses: size, batch: size, wall_s, ..Counts::default() };
         match computed {
-            Ok(values) => self.computed(values, counts),
+            Ok(values) => self.computed(mine, values, counts),
             Err(error) => {
-                call.failed(counts, &self.miss_outcomes(wall_s)?, &error)?;
+                // The tickets go with `mine`: whoever waits computes for itself.
+                call.failed(counts, &self.miss_outcomes(&mine, wall_s)?, &error)?;
                 Err(error)
             }
         }
     }
 
-    /// One value a miss, or the exception that says why not.
-    fn checked_values(&self, values: Bound<'py, PyAny>) -> PyResult<Vec<Bound<'py, PyAny>>> {
-        let values = refuse_coroutine(values)?.try_iter()?;
-        let values = values.map(|value| value.and_then(refuse_coroutine));
-        let values = values.collect::<PyResult<Vec<_>>>()?;
-        let (given, asked) = (values.len(), self.misses.len());
-        if given == asked {
-            return Ok(values);
+    /// Stores the values, ends the flights, counts and writes down.
+    fn computed(
+        &mut self,
+        mine: Vec<Mine<'a>>,
+        values: Vec<Bound<'py, PyAny>>,
+        counts: Counts,
+    ) -> PyResult<()> {
+        let call = self.call;
+        let outcomes = self.miss_outcomes(&mine, counts.wall_s)?;
+        for (Mine { miss, ticket }, value) in mine.into_iter().zip(values) {
+            let Miss { position, key, .. } = &self.misses[miss];
+            let value = value.unbind();
+            let kept = value.clone_ref(call.py);
+            call.with_query(&self.prompts[*position], |query| {
+                call.parts.cache.put(call.py, query, key.clone(), kept)
+            })?;
+            if let Some(ticket) = ticket {
+                ticket.finish(value.clone_ref(call.py));
+            }
+            self.values[*position] = Some(value);
         }
-        Err(PyRuntimeError::new_err(format!(
-            "compute_misses returned {given} values for {asked} prompts: backend bug"
-        )))
+        call.parts.stats.add(call.py, Counts { passes: counts.misses, ..counts })?;
+        call.write(&outcomes, None)
     }
 
-    /// Stores the values, counts and writes down misses and repeats.
-    fn computed(&mut self, values: Vec<Bound<'py, PyAny>>, counts: Counts) -> PyResult<()> {
+    /// Waits for what other threads compute; gives the misses that are still open.
+    fn wait(&mut self, theirs: Vec<Theirs>) -> PyResult<Vec<usize>> {
         let call = self.call;
-        for (miss, value) in self.misses.iter().zip(&values) {
-            let value = value.clone().unbind();
-            self.values[miss.position] = Some(value.clone_ref(call.py));
-            call.with_query(&self.prompts[miss.position], |query| {
-                call.parts.cache.put(call.py, query, miss.key.clone(), value)
-            })?;
+        let mut open = Vec::new();
+        for Theirs { miss, flight } in theirs {
+            let counts = match call.flights.wait(call.py, &flight)? {
+                Waited::Value { value, wait_s } => {
+                    call.waited(&self.misses[miss].key, wait_s)?;
+                    self.values[self.misses[miss].position] = Some(value);
+                    continue;
+                }
+                Waited::Failed { wait_s } => Counts { wait_s, ..Counts::default() },
+                Waited::Alone { wait_s } => {
+                    self.misses[miss].alone = true;
+                    Counts { wait_s, duplicates: 1, ..Counts::default() }
+                }
+            };
+            call.parts.stats.add(call.py, counts)?;
+            open.push(miss);
         }
-        for repeat in &self.repeats {
-            self.values[repeat.position] = Some(values[repeat.miss].clone().unbind());
+        Ok(open)
+    }
+
+    /// Gives the prompts that stand for the second time the value of the first.
+    fn repeat(&mut self) -> PyResult<()> {
+        let call = self.call;
+        if self.repeats.is_empty() {
+            return Ok(());
+        }
+        for Repeat { position, miss } in &self.repeats {
+            let first = self.values[self.misses[*miss].position].as_ref();
+            self.values[*position] = first.map(|value| value.clone_ref(call.py));
         }
         let hits = self.repeats.len() as u64;
-        call.parts.stats.add(call.py, Counts { hits, passes: counts.misses, ..counts })?;
-        call.write(&self.miss_outcomes(counts.wall_s)?, None)?;
-        call.write(&self.repeat_outcomes()?, None)
+        call.parts.stats.add(call.py, Counts { hits, ..Counts::default() })?;
+        let keys = self.repeats.iter().map(|repeat| &self.misses[repeat.miss].key);
+        let names = keys.filter_map(|key| call.name(key).transpose());
+        let outcomes = names.map(|name| Ok(Outcome::hit(name?, 0.0)));
+        call.write(&outcomes.collect::<PyResult<Vec<_>>>()?, None)
     }
 
     /// One outcome a miss; each took its share of the batch.
-    fn miss_outcomes(&self, batch_wall_s: f64) -> PyResult<Vec<Outcome>> {
-        let wall_s = batch_wall_s / self.misses.len() as f64;
-        self.outcomes(self.misses.iter().map(|miss| &miss.key), wall_s, false)
+    fn miss_outcomes(&self, mine: &[Mine<'_>], batch_wall_s: f64) -> PyResult<Vec<Outcome>> {
+        let wall_s = batch_wall_s / mine.len() as f64;
+        let names =
+            mine.iter().filter_map(|mine| self.call.name(&self.misses[mine.miss].key).transpose());
+        names.map(|name| Ok(Outcome::miss(name?, wall_s))).collect()
     }
+}
 
-    fn repeat_outcomes(&self) -> PyResult<Vec<Outcome>> {
-        let keys = self.repeats.iter().map(|repeat| &self.misses[repeat.miss].key);
-        self.outcomes(keys, 0.0, true)
+/// One value a prompt, or the exception that says why not.
+fn checked_values(values: Bound<'_, PyAny>, asked: usize) -> PyResult<Vec<Bound<'_, PyAny>>> {
+    let values = refuse_coroutine(values)?.try_iter()?;
+    let values = values.map(|value| value.and_then(refuse_coroutine));
+    let values = values.collect::<PyResult<Vec<_>>>()?;
+    let given = values.len();
+    if given == asked {
+        return Ok(values);
     }
-
-    fn outcomes<'k>(
-        &self,
-        keys: impl Iterator<Item = &'k SharedKey>,
-        wall_s: f64,
-        hit: bool,
-    ) -> PyResult<Vec<Outcome>> {
-        if !self.call.is_traced() {
-            return Ok(Vec::new());
-        }
-        let name = |key: &SharedKey| key.name(self.call.py);
-        keys.map(|key| Ok(Outcome { name: name(key)?, wall_s, hit })).collect()
-    }
+    Err(PyRuntimeError::new_err(format!(
+        "compute_misses returned {given} values for {asked} prompts: backend bug"
+    )))
 }

@@ -1,10 +1,13 @@
 //! One call of `cached`: look up, compute if need be, count, and write down what happened.
 
-use super::key::{Field, Query, check_prompt};
+use super::flight::{PyFlights, PyTicket, Waited};
+use super::key::{Field, Query, SharedKey, check_prompt};
 use super::parts::{Counts, Found, Outcome, Parts, Source};
 use super::probe::Probes;
 use super::trace::error_name;
+use crate::cache::flight::Joined;
 use crate::clock::{self, Ticks};
+use crate::key::Name;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -22,9 +25,12 @@ pub(super) struct Key<'a, 'py> {
 pub(super) struct Call<'a, 'py> {
     pub(super) py: Python<'py>,
     pub(super) parts: &'a Parts,
+    pub(super) flights: &'a PyFlights,
     probes: &'a Probes,
     key: Key<'a, 'py>,
     started: Ticks,
+    /// Flights that had ended by then.
+    ended_before: u64,
 }
 
 impl<'a, 'py> Call<'a, 'py> {
@@ -34,13 +40,13 @@ impl<'a, 'py> Call<'a, 'py> {
     pub(super) fn begin(
         py: Python<'py>,
         parts: &'a Parts,
-        probes: &'a Probes,
+        (flights, probes): (&'a PyFlights, &'a Probes),
         key: Key<'a, 'py>,
     ) -> PyResult<Self> {
         let started = clock::now();
         let scope = checked_scope(key.scope)?;
         let key = Key { scope, ..key };
-        Ok(Self { py, parts, probes, key, started })
+        Ok(Self { py, parts, flights, probes, key, started, ended_before: flights.ended() })
     }
 
     /// Seconds since the call began.
@@ -69,22 +75,25 @@ impl<'a, 'py> Call<'a, 'py> {
         use_query(&Query::of_fields(self.py, &fields[..count])?)
     }
 
-    /// The value of `prompt`: cached, or computed once and stored.
+    /// The value of `prompt`: cached, computed here once and stored, or computed elsewhere.
     #[inline]
     pub(super) fn run(
         &self,
         prompt: &Bound<'py, PyAny>,
         compute: &Bound<'py, PyAny>,
     ) -> PyResult<Py<PyAny>> {
-        self.with_query(prompt, |query| {
-            match self.parts.cache.get(self.py, query, self.is_traced())? {
-                Some(found) => self.hit(query, found),
-                None => {
-                    check_prompt(prompt)?;
-                    self.compute(query, compute)
-                }
+        self.with_query(prompt, |query| match self.get(query)? {
+            Some(found) => self.hit(query, found),
+            None => {
+                check_prompt(prompt)?;
+                self.miss(query, compute)
             }
         })
+    }
+
+    #[inline]
+    pub(super) fn get(&self, query: &Query<'_, '_>) -> PyResult<Option<Found>> {
+        self.parts.cache.get(self.py, query, self.is_traced())
     }
 
     #[inline]
@@ -93,17 +102,76 @@ impl<'a, 'py> Call<'a, 'py> {
         self.parts.stats.add_hit(self.py, wall_s)?;
         if self.is_traced() {
             let name = query.name(found.key.as_ref())?;
-            self.write(&[Outcome { name, wall_s, hit: true }], None)?;
+            self.write(&[Outcome::hit(name, wall_s)], None)?;
         }
         Ok(found.value)
     }
 
-    fn compute(&self, query: &Query<'_, '_>, compute: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+    /// Computes what is not there, or waits for the thread that does.
+    fn miss(&self, query: &Query<'_, '_>, compute: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
         let key = query.store();
-        let name = self.is_traced().then(|| key.name(self.py)).transpose()?;
+        loop {
+            let flight = match self.flights.join(query, &key)? {
+                Joined::Mine(ticket) => return self.compute_once(query, key, ticket, compute),
+                Joined::Theirs(flight) => flight,
+            };
+            match self.flights.wait(self.py, &flight)? {
+                Waited::Value { value, wait_s } => {
+                    self.waited(&key, wait_s)?;
+                    return Ok(value);
+                }
+                Waited::Alone { wait_s } => {
+                    let counts = Counts { duplicates: 1, wait_s, ..Counts::default() };
+                    self.parts.stats.add(self.py, counts)?;
+                    return self.compute(query, key, compute);
+                }
+                Waited::Failed { wait_s } => {
+                    self.parts.stats.add(self.py, Counts { wait_s, ..Counts::default() })?;
+                }
+            }
+        }
+    }
+
+    /// Counts and writes down a value that another thread computed.
+    pub(super) fn waited(&self, key: &SharedKey, wait_s: f64) -> PyResult<()> {
+        let counts = Counts { hits: 1, waits: 1, wait_s, ..Counts::default() };
+        self.parts.stats.add(self.py, counts)?;
+        let name = self.name(key)?;
+        self.write(name.map(|name| Outcome::waited(name, wait_s)).as_slice(), None)
+    }
+
+    /// What a flight that ended between the lookup and the claim has left (F2).
+    pub(super) fn look_again(&self, query: &Query<'_, '_>) -> PyResult<Option<Found>> {
+        if self.flights.ended() == self.ended_before { Ok(None) } else { self.get(query) }
+    }
+
+    fn compute_once(
+        &self,
+        query: &Query<'_, '_>,
+        key: SharedKey,
+        ticket: PyTicket<'_>,
+        compute: &Bound<'_, PyAny>,
+    ) -> PyResult<Py<PyAny>> {
+        if let Some(found) = self.look_again(query)? {
+            ticket.finish(found.value.clone_ref(self.py));
+            return self.hit(query, found);
+        }
+        let value = self.compute(query, key, compute)?;
+        ticket.finish(value.clone_ref(self.py));
+        Ok(value)
+    }
+
+    fn compute(
+        &self,
+        query: &Query<'_, '_>,
+        key: SharedKey,
+        compute: &Bound<'_, PyAny>,
+    ) -> PyResult<Py<PyAny>> {
+        let name = self.name(&key)?;
+        let began = clock::now();
         let computed = compute.call0().and_then(refuse_coroutine);
-        let wall_s = self.elapsed_s();
-        let outcome = name.map(|name| Outcome { name, wall_s, hit: false });
+        let wall_s = began.elapsed_s();
+        let outcome = name.map(|name| Outcome::miss(name, wall_s));
         let counts = Counts { misses: 1, wall_s, ..Counts::default() };
         match computed {
             Ok(value) => {
@@ -119,6 +187,11 @@ impl<'a, 'py> Call<'a, 'py> {
                 Err(error)
             }
         }
+    }
+
+    /// What a trace calls the key, if there is one.
+    pub(super) fn name(&self, key: &SharedKey) -> PyResult<Option<Name>> {
+        self.is_traced().then(|| key.name(self.py)).transpose()
     }
 
     /// Counts and writes down a computation that raised; `counts.misses` prompts have no value.

@@ -3,12 +3,15 @@
 use super::batch;
 use super::cache::{ForwardCache, MaxBytes, MaxSize};
 use super::call::{Call, Key};
+use super::flight::PyFlights;
 use super::parts::{Part, Parts};
 use super::probe::{ProbeScope, Probes};
 use super::slot::Slot;
 use super::stats::BackendStats;
 use super::trace::TraceWriter;
 use super::weigh::Weigher;
+use crate::sync::OnceLock;
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString, PyTuple};
 use pyo3::{PyTraverseError, PyVisit, intern};
@@ -23,6 +26,8 @@ use std::path::PathBuf;
 ///     cache_maxsize: Most values kept; None for no limit.
 ///     cache_max_bytes: Most bytes kept, of values and their prompts; None for no limit.
 ///     trace_path: File that gets one JSON line an event; None for no trace.
+///     flight_timeout: Seconds to wait for another thread that computes the same key, before
+///         computing it as well.
 ///
 /// Raises:
 ///     ValueError: a limit is not positive.
@@ -31,9 +36,20 @@ use std::path::PathBuf;
 pub(super) struct BackendInstrumentation {
     parts: Slot<Parts>,
     probes: Probes,
+    /// Made by `__init__`, which a subclass calls with arguments of its own choice.
+    flights: OnceLock<PyFlights>,
 }
 
+const DEFAULT_FLIGHT_TIMEOUT_S: f64 = 60.0;
+
 impl BackendInstrumentation {
+    #[inline]
+    fn flights(&self) -> &PyFlights {
+        self.flights.get_or_init(|| {
+            PyFlights::new(DEFAULT_FLIGHT_TIMEOUT_S).expect("the default is positive")
+        })
+    }
+
     /// Replaces some parts; calls under way go on with those they began with.
     fn replace(&self, py: Python<'_>, change: impl Fn(&mut Parts)) -> PyResult<()> {
         loop {
@@ -53,7 +69,8 @@ impl BackendInstrumentation {
     #[new]
     #[pyo3(
         signature = (*_arguments, **_keywords),
-        text_signature = "(*, cache_maxsize=256, cache_max_bytes=None, trace_path=None)"
+        text_signature = "(*, cache_maxsize=256, cache_max_bytes=None, trace_path=None, \
+                          flight_timeout=60.0)"
     )]
     fn new(
         py: Python<'_>,
@@ -65,11 +82,16 @@ impl BackendInstrumentation {
             trace: Part::Native(Py::new(py, TraceWriter::default())?),
             stats: Part::Native(Py::new(py, BackendStats::default())?),
         };
-        Ok(Self { parts: Slot::new(Py::new(py, parts)?), probes: Probes::new() })
+        Ok(Self {
+            parts: Slot::new(Py::new(py, parts)?),
+            probes: Probes::new(),
+            flights: OnceLock::new(),
+        })
     }
 
     #[pyo3(signature = (
-        *, cache_maxsize=MaxSize::DEFAULT, cache_max_bytes=MaxBytes::NO_LIMIT, trace_path=None
+        *, cache_maxsize=MaxSize::DEFAULT, cache_max_bytes=MaxBytes::NO_LIMIT, trace_path=None,
+        flight_timeout=DEFAULT_FLIGHT_TIMEOUT_S,
     ))]
     fn __init__(
         &self,
@@ -77,10 +99,14 @@ impl BackendInstrumentation {
         cache_maxsize: MaxSize,
         cache_max_bytes: MaxBytes,
         trace_path: Option<PathBuf>,
+        flight_timeout: f64,
     ) -> PyResult<()> {
+        let flights = PyFlights::new(flight_timeout)?;
+        let again = |_| PyRuntimeError::new_err("this instrumentation is in use: make another one");
         let cache = ForwardCache::with_limits(cache_maxsize, cache_max_bytes, Weigher::Default);
         let trace = Py::new(py, TraceWriter::open(trace_path)?)?;
         let cache = Py::new(py, cache)?;
+        self.flights.set(flights).map_err(again)?;
         self.replace(py, |parts| {
             parts.cache = Part::Native(cache.clone_ref(py));
             parts.trace = Part::Native(trace.clone_ref(py));
@@ -164,7 +190,7 @@ impl BackendInstrumentation {
     ) -> PyResult<Py<PyAny>> {
         let parts = self.parts.load(py);
         let key = Key { op, view_id, top_k, scope };
-        Call::begin(py, parts.get(), &self.probes, key)?.run(prompt, compute)
+        Call::begin(py, parts.get(), (self.flights(), &self.probes), key)?.run(prompt, compute)
     }
 
     /// Looks every prompt up, then calls `compute_misses(indices)` once with the ascending indices
@@ -201,7 +227,7 @@ impl BackendInstrumentation {
     ) -> PyResult<Bound<'py, PyList>> {
         let parts = self.parts.load(py);
         let key = Key { op, view_id, top_k, scope };
-        let call = Call::begin(py, parts.get(), &self.probes, key)?;
+        let call = Call::begin(py, parts.get(), (self.flights(), &self.probes), key)?;
         PyList::new(py, batch::run(&call, prompts, compute_misses)?)
     }
 
@@ -228,6 +254,7 @@ impl BackendInstrumentation {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.flights.get().map_or(Ok(()), |flights| flights.traverse(visit))?;
         self.parts.visit(|parts| visit.call(parts))
     }
 }

@@ -7,6 +7,7 @@
 mod batch;
 mod cache;
 mod call;
+mod flight;
 mod instrumentation;
 mod key;
 mod parts;

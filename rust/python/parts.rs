@@ -125,6 +125,11 @@ pub(super) struct Counts {
     pub(super) misses: u64,
     pub(super) passes: u64,
     pub(super) failed: u64,
+    /// Hits that another thread computed meanwhile, and the seconds of waiting for them.
+    pub(super) waits: u64,
+    pub(super) wait_s: f64,
+    /// Computations of what another thread was computing too.
+    pub(super) duplicates: u64,
     /// Size of the batch that was handed to the computation.
     pub(super) batch: u64,
     pub(super) wall_s: f64,
@@ -139,6 +144,9 @@ impl Part<BackendStats> {
                 stats.cache_misses.add(counts.misses);
                 stats.forward_passes.add(counts.passes);
                 stats.failed_computes.add(counts.failed);
+                stats.waits.add(counts.waits);
+                stats.wait_s.add(counts.wait_s);
+                stats.duplicate_computes.add(counts.duplicates);
                 stats.scoring_wall_s.add(counts.wall_s);
                 if counts.batch > 0 {
                     stats.batch_sent(counts.batch);
@@ -197,6 +205,22 @@ pub(super) struct Outcome {
     pub(super) name: Name,
     pub(super) wall_s: f64,
     pub(super) hit: bool,
+    /// Whether another thread computed it while this one waited.
+    pub(super) waited: bool,
+}
+
+impl Outcome {
+    pub(super) fn hit(name: Name, wall_s: f64) -> Self {
+        Self { name, wall_s, hit: true, waited: false }
+    }
+
+    pub(super) fn waited(name: Name, wait_s: f64) -> Self {
+        Self { name, wall_s: wait_s, hit: true, waited: true }
+    }
+
+    pub(super) fn miss(name: Name, wall_s: f64) -> Self {
+        Self { name, wall_s, hit: false, waited: false }
+    }
 }
 
 impl Part<TraceWriter> {
@@ -252,6 +276,7 @@ impl<'py> Source<'_, 'py> {
                 op: op.as_bytes(),
                 wall_ms: outcome.wall_s * 1e3,
                 hit: outcome.hit,
+                waited: outcome.waited,
                 key: Some(&outcome.name.digest),
                 error: error.as_ref().map(Text::as_bytes),
             });

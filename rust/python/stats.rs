@@ -179,6 +179,24 @@ impl BackendStats {
         self.stats.failed_computes.set(value);
     }
 
+    /// Hits that waited while another thread computed the value.
+    #[getter]
+    fn waits(&self) -> u64 {
+        self.stats.waits.get()
+    }
+
+    /// Time spent in those waits, in seconds; no part of `scoring_wall_s`.
+    #[getter]
+    fn wait_s(&self) -> f64 {
+        self.stats.wait_s.get()
+    }
+
+    /// Values computed although another thread was computing them, so that nobody waits for ever.
+    #[getter]
+    fn duplicate_computes(&self) -> u64 {
+        self.stats.duplicate_computes.get()
+    }
+
     /// Hits and misses together.
     #[getter]
     fn total_lookups(&self) -> u64 {
@@ -210,6 +228,9 @@ impl BackendStats {
         dict.set_item("max_batch_size", self.max_batch_size())?;
         dict.set_item("avg_batch_size", self.avg_batch_size())?;
         dict.set_item("failed_computes", self.failed_computes())?;
+        dict.set_item("waits", self.waits())?;
+        dict.set_item("wait_s", self.wait_s())?;
+        dict.set_item("duplicate_computes", self.duplicate_computes())?;
         Ok(dict)
     }
 

@@ -163,6 +163,7 @@ fn push_object(lines: &mut Lines, event: &Bound<'_, PyAny>) -> PyResult<()> {
         op: op.as_bytes(),
         wall_ms: field("wall_ms")?.extract()?,
         hit: field("hit")?.is_truthy()?,
+        waited: false,
         key: None,
         error: None,
     });

@@ -22,6 +22,8 @@ pub struct Event<'a> {
     pub wall_ms: f64,
     /// Whether the value was there.
     pub hit: bool,
+    /// Whether another thread computed the value while this one waited.
+    pub waited: bool,
     /// The digest of the whole key, where it is known.
     pub key: Option<&'a KeyDigest>,
     /// The type of the exception that the computation raised.
@@ -59,6 +61,9 @@ impl Event<'_> {
             line.extend_from_slice(b", \"key\": ");
             json::string(line, key);
         }
+        if self.waited {
+            line.extend_from_slice(b", \"waited\": true");
+        }
         if let Some(error) = self.error {
             line.extend_from_slice(b", \"error\": ");
             json::string(line, error);
@@ -77,6 +82,7 @@ pub(crate) fn example() -> Event<'static> {
         op: b"next_token_dist",
         wall_ms: 0.25,
         hit: true,
+        waited: false,
         key: None,
         error: None,
     }

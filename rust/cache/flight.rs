@@ -1,0 +1,415 @@
+//! Single flight: one thread computes a key, the others wait for what it gives.
+//!
+//! A thread that misses a key *joins* its flight. The first to come owns it and holds a [`Ticket`];
+//! the ticket ends the flight with a value, or as failed when it is dropped without one (an
+//! exception, an interrupt, a panic), so nobody waits for ever (F1). The owner puts its value into
+//! the cache before it ends the flight, and a new owner looks the key up again before it computes
+//! if any flight has ended since its lookup, so a key is computed once however the two fall (F2).
+//!
+//! Before a thread waits it writes down whom it waits for and follows the chain from there. A chain
+//! that comes back to it is a cycle of nested computations: it computes the key itself (F3). The
+//! last of the threads in a cycle to write its edge sees the whole of it, since edges are written
+//! and followed under one lock. Nothing is locked while a thread waits or computes.
+//!
+//! After `fork` the child has none of the threads that own the parent's flights: the first join in
+//! another process forgets them all (F4).
+
+use super::{EntryId, Match, Undecided};
+use crate::sync::{Arc, AtomicU64, Condvar, Mutex, Ordering, ThreadId, current_thread, lock};
+use std::collections::HashMap;
+use std::time::Duration;
+
+/// The flights that are under way.
+#[derive(Debug)]
+pub struct Flights<K, V> {
+    table: Mutex<Table<K, V>>,
+    /// How many have ended: one that hasn't moved since a lookup says that the lookup still holds.
+    ended: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Table<K, V> {
+    process: u32,
+    next_id: u64,
+    open: HashMap<u64, Vec<Open<K, V>>>,
+    /// Who waits for whom.
+    waits: HashMap<ThreadId, ThreadId>,
+}
+
+#[derive(Debug)]
+struct Open<K, V> {
+    id: EntryId,
+    key: K,
+    flight: Arc<Flight<V>>,
+}
+
+/// One computation, as those who wait for it see it.
+#[derive(Debug)]
+pub struct Flight<V> {
+    owner: ThreadId,
+    state: Mutex<State<V>>,
+    ended: Condvar,
+}
+
+#[derive(Debug)]
+enum State<V> {
+    Running,
+    Value(V),
+    Failed,
+}
+
+/// What joining a flight made of the caller.
+#[derive(Debug)]
+pub enum Joined<'f, K, V> {
+    /// It computes, and ends the flight with this ticket.
+    Mine(Ticket<'f, K, V>),
+    /// It waits.
+    Theirs(Arc<Flight<V>>),
+}
+
+/// The duty to end a flight.
+#[derive(Debug)]
+pub struct Ticket<'f, K, V> {
+    flights: &'f Flights<K, V>,
+    flight: Arc<Flight<V>>,
+    hash: u64,
+    id: EntryId,
+}
+
+/// Why a thread must not wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// It owns the flight itself: its computation asks for its own key.
+    Own,
+    /// The owner waits, directly or not, for this thread.
+    Cycle,
+}
+
+/// A thread's edge to the one it waits for; taken away when dropped.
+#[derive(Debug)]
+pub struct Waiting<'f, K, V> {
+    flights: &'f Flights<K, V>,
+}
+
+/// How a flight stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended<R> {
+    /// Not yet.
+    No,
+    /// With a value.
+    Value(R),
+    /// Without one.
+    Failed,
+}
+
+impl<K, V> Default for Flights<K, V> {
+    fn default() -> Self {
+        let (open, waits) = (HashMap::new(), HashMap::new());
+        let process = std::process::id();
+        Self {
+            table: Mutex::new(Table { process, next_id: 0, open, waits }),
+            ended: AtomicU64::new(0),
+        }
+    }
+}
+
+impl<K: Clone, V> Flights<K, V> {
+    /// Joins the flight of a key, or begins it; `key` is called to store the key of a new one.
+    ///
+    /// # Errors
+    /// [`Undecided`]: compare outside and call again.
+    pub fn join(
+        &self,
+        hash: u64,
+        mut same: impl FnMut(EntryId, &K) -> Match,
+        key: impl FnOnce() -> K,
+    ) -> Result<Joined<'_, K, V>, Undecided<K>> {
+        let mut table = lock(&self.table);
+        table.forget_parent();
+        let mut undecided = None;
+        for open in table.open.get(&hash).into_iter().flatten() {
+            match same(open.id, &open.key) {
+                Match::Yes => return Ok(Joined::Theirs(Arc::clone(&open.flight))),
+                Match::No => {}
+                Match::Unknown => undecided = Some(open),
+            }
+        }
+        match undecided {
+            Some(open) => Err(Undecided { id: open.id, key: open.key.clone() }),
+            None => Ok(Joined::Mine(self.begin(&mut table, hash, key()))),
+        }
+    }
+
+    fn begin(&self, table: &mut Table<K, V>, hash: u64, key: K) -> Ticket<'_, K, V> {
+        let id = EntryId(table.next_id);
+        table.next_id += 1;
+        let flight = Arc::new(Flight {
+            owner: current_thread(),
+            state: Mutex::new(State::Running),
+            ended: Condvar::new(),
+        });
+        let open = Open { id, key, flight: Arc::clone(&flight) };
+        table.open.entry(hash).or_default().push(open);
+        Ticket { flights: self, flight, hash, id }
+    }
+}
+
+impl<K, V> Flights<K, V> {
+    /// Writes down that this thread waits for `flight`, unless it would wait for itself.
+    ///
+    /// # Errors
+    /// [`Refused`]: the thread has to compute, or to say that it asks for its own key.
+    pub fn begin_wait(&self, flight: &Flight<V>) -> Result<Waiting<'_, K, V>, Refused> {
+        let me = current_thread();
+        if flight.owner == me {
+            return Err(Refused::Own);
+        }
+        let mut table = lock(&self.table);
+        let mut next = Some(&flight.owner);
+        while let Some(thread) = next {
+            if *thread == me {
+                return Err(Refused::Cycle);
+            }
+            next = table.waits.get(thread);
+        }
+        table.waits.insert(me, flight.owner);
+        Ok(Waiting { flights: self })
+    }
+
+    /// Calls `visit` with the key of every flight until it fails. The flights are held meanwhile.
+    ///
+    /// # Errors
+    /// The first error of `visit`.
+    pub fn try_for_each<E>(&self, visit: impl FnMut(&K) -> Result<(), E>) -> Result<(), E> {
+        lock(&self.table).open.values().flatten().map(|open| &open.key).try_for_each(visit)
+    }
+
+    /// Flights under way.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        lock(&self.table).open.values().map(Vec::len).sum()
+    }
+
+    /// Whether nothing is under way.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many flights have ended. Read it before a lookup.
+    #[inline]
+    #[must_use]
+    pub fn ended(&self) -> u64 {
+        // Relaxed: compared after `join`, whose lock orders it after every `take_out` that it sees.
+        self.ended.load(Ordering::Relaxed)
+    }
+
+    fn take_out(&self, hash: u64, id: EntryId) -> Option<Open<K, V>> {
+        let mut table = lock(&self.table);
+        let open = table.open.get_mut(&hash)?;
+        let place = open.iter().position(|open| open.id == id)?;
+        let taken = open.swap_remove(place);
+        if open.is_empty() {
+            table.open.remove(&hash);
+        }
+        Some(taken)
+    }
+}
+
+impl<K, V> Table<K, V> {
+    fn forget_parent(&mut self) {
+        let process = std::process::id();
+        if self.process != process {
+            // Leaked, not dropped: what they hold belongs to threads that are not here.
+            std::mem::forget(std::mem::take(&mut self.open));
+            self.waits.clear();
+            self.process = process;
+        }
+    }
+}
+
+impl<V> Flight<V> {
+    /// Waits for the end, for at most `slice`; `read` gets the value while the flight is held.
+    pub fn wait<R>(&self, slice: Duration, read: impl FnOnce(&V) -> R) -> Ended<R> {
+        let state = lock(&self.state);
+        let running = |state: &mut State<V>| matches!(state, State::Running);
+        let waited = self.ended.wait_timeout_while(state, slice, running);
+        let (state, _) = waited.unwrap_or_else(crate::sync::PoisonError::into_inner);
+        match &*state {
+            State::Running => Ended::No,
+            State::Value(value) => Ended::Value(read(value)),
+            State::Failed => Ended::Failed,
+        }
+    }
+
+    fn end(&self, state: State<V>) {
+        *lock(&self.state) = state;
+        self.ended.notify_all();
+    }
+}
+
+impl<K, V> Ticket<'_, K, V> {
+    /// Ends the flight with a value, which is in the cache by now.
+    pub fn finish(self, value: V) {
+        self.flight.end(State::Value(value));
+    }
+}
+
+impl<K, V> Drop for Ticket<'_, K, V> {
+    fn drop(&mut self) {
+        // Out of the table first: whoever comes now begins a new flight and looks the key up again.
+        // Relaxed: the table's lock, taken next, publishes it.
+        self.flights.ended.fetch_add(1, Ordering::Relaxed);
+        let taken = self.flights.take_out(self.hash, self.id);
+        let running = matches!(*lock(&self.flight.state), State::Running);
+        if running {
+            self.flight.end(State::Failed);
+        }
+        drop(taken);
+    }
+}
+
+impl<K, V> Drop for Waiting<'_, K, V> {
+    fn drop(&mut self) {
+        lock(&self.flights.table).waits.remove(&current_thread());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Barrier;
+
+    type Numbers = Flights<u32, u64>;
+
+    fn join(flights: &Numbers, key: u32) -> Joined<'_, u32, u64> {
+        let same = |_: EntryId, stored: &u32| match *stored == key {
+            true => Match::Yes,
+            false => Match::No,
+        };
+        flights.join(7, same, || key).unwrap()
+    }
+
+    fn own(flights: &Numbers, key: u32) -> Ticket<'_, u32, u64> {
+        match join(flights, key) {
+            Joined::Mine(ticket) => ticket,
+            Joined::Theirs(_) => panic!("somebody else flies {key}"),
+        }
+    }
+
+    fn their(flights: &Numbers, key: u32) -> Arc<Flight<u64>> {
+        match join(flights, key) {
+            Joined::Theirs(flight) => flight,
+            Joined::Mine(_) => panic!("nobody flies {key}"),
+        }
+    }
+
+    const LONG: Duration = Duration::from_secs(20);
+
+    #[test]
+    fn one_thread_computes_and_all_get_its_value() {
+        let (flights, computed) = (Numbers::default(), AtomicU64::new(0));
+        let start = Barrier::new(8);
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    start.wait();
+                    match join(&flights, 1) {
+                        Joined::Mine(ticket) => {
+                            computed.fetch_add(1, Ordering::Relaxed);
+                            std::thread::sleep(Duration::from_millis(50));
+                            ticket.finish(42);
+                        }
+                        Joined::Theirs(flight) => {
+                            assert_eq!(flight.wait(LONG, |value| *value), Ended::Value(42));
+                        }
+                    }
+                });
+            }
+        });
+        assert_eq!(computed.load(Ordering::Relaxed), 1);
+        assert!(flights.is_empty());
+    }
+
+    #[test]
+    fn a_dropped_ticket_fails_the_flight_and_the_next_to_come_owns_a_new_one() {
+        let flights = Numbers::default();
+        let ticket = own(&flights, 1);
+        let flight = their(&flights, 1);
+        assert_eq!(flight.wait(Duration::ZERO, |value| *value), Ended::No);
+        drop(ticket);
+        assert_eq!(flight.wait(LONG, |value| *value), Ended::Failed);
+        own(&flights, 1).finish(2);
+        assert!(flights.is_empty());
+    }
+
+    #[test]
+    fn a_panic_in_the_computation_fails_the_flight() {
+        let flights = Numbers::default();
+        let panicked = std::thread::scope(|scope| {
+            let computing = scope.spawn(|| {
+                let _ticket = own(&flights, 1);
+                panic!("no value");
+            });
+            computing.join().is_err()
+        });
+        assert!(panicked && flights.is_empty());
+    }
+
+    #[test]
+    fn a_thread_does_not_wait_for_itself() {
+        let flights = Numbers::default();
+        let _ticket = own(&flights, 1);
+        assert_eq!(flights.begin_wait(&their(&flights, 1)).unwrap_err(), Refused::Own);
+    }
+
+    #[test]
+    fn the_last_edge_of_a_cycle_is_refused() {
+        let flights = Numbers::default();
+        let (owning, waiting) = (Barrier::new(3), Barrier::new(3));
+        let refused = std::thread::scope(|scope| {
+            let waiters = [(1, 2), (2, 3)].map(|(mine, other)| {
+                let (flights, owning, waiting) = (&flights, &owning, &waiting);
+                scope.spawn(move || {
+                    let ticket = own(flights, mine);
+                    owning.wait();
+                    let flight = their(flights, other);
+                    let edge = flights.begin_wait(&flight).unwrap();
+                    waiting.wait();
+                    let ended = flight.wait(LONG, |value| *value);
+                    drop(edge);
+                    ticket.finish(u64::from(mine));
+                    ended
+                })
+            });
+            let ticket = own(&flights, 3);
+            owning.wait();
+            waiting.wait();
+            let refused = flights.begin_wait(&their(&flights, 1)).err();
+            ticket.finish(3);
+            for waiter in waiters {
+                waiter.join().unwrap();
+            }
+            refused
+        });
+        assert_eq!(refused, Some(Refused::Cycle));
+    }
+
+    #[test]
+    fn keys_of_one_hash_are_flights_of_their_own() {
+        let flights = Numbers::default();
+        let (one, two) = (own(&flights, 1), own(&flights, 2));
+        assert_eq!(flights.len(), 2);
+        one.finish(1);
+        assert_eq!(their(&flights, 2).wait(Duration::ZERO, |value| *value), Ended::No);
+        two.finish(2);
+    }
+
+    #[test]
+    fn a_child_process_forgets_its_parents_flights() {
+        let flights = Numbers::default();
+        std::mem::forget(own(&flights, 1));
+        lock(&flights.table).process += 1;
+        own(&flights, 1).finish(1);
+    }
+}
