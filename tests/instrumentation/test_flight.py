@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,8 @@ def slow(value: Any, calls: list[Any], seconds: float = 0.05) -> Callable[[], An
 
 
 def test_threads_that_miss_one_key_compute_it_once(tmp_path: Path) -> None:
-    inst, calls = BackendInstrumentation(trace_path=tmp_path / "trace.jsonl"), []
+    inst = BackendInstrumentation(trace_path=tmp_path / "trace.jsonl")
+    calls: list[Any] = []
     tasks = [lambda: inst.cached("op", "v", "p", 8, slow("value", calls))] * 8
     assert together(tasks) == ["value"] * 8
     assert calls == ["value"]
@@ -58,7 +60,8 @@ def test_threads_that_miss_one_key_compute_it_once(tmp_path: Path) -> None:
 
 
 def test_a_wait_is_no_part_of_the_scoring_time() -> None:
-    inst, calls, computing = BackendInstrumentation(), [], threading.Event()
+    inst, computing = BackendInstrumentation(), threading.Event()
+    calls: list[Any] = []
 
     def compute() -> str:
         computing.set()
@@ -77,7 +80,8 @@ def test_a_wait_is_no_part_of_the_scoring_time() -> None:
 
 
 def test_after_a_failed_computation_the_next_waiter_computes() -> None:
-    inst, calls = BackendInstrumentation(), []
+    inst = BackendInstrumentation()
+    calls: list[Any] = []
 
     def compute() -> str:
         calls.append(threading.get_ident())
@@ -100,7 +104,7 @@ def test_a_compute_that_asks_for_its_own_key_is_refused() -> None:
     def compute() -> Any:
         return inst.cached("op", "v", "p", 8, lambda: "inner")
 
-    with pytest.raises(RuntimeError, match="its own key|the key that it computes"):
+    with pytest.raises(RuntimeError, match="the key that it computes"):
         inst.cached("op", "v", "p", 8, compute)
 
     def compute_misses(_indices: list[int]) -> Any:
@@ -139,7 +143,8 @@ def test_nested_computations_in_a_circle_end() -> None:
 @pytest.mark.parametrize("orders", list(permutations(range(3), 2)), ids=str)
 def test_overlapping_batches_compute_each_key_once(orders: tuple[int, int]) -> None:
     prompts = [["a", "b", "c", "d"], ["d", "c", "b", "a"], ["b", "d", "a", "e"]]
-    inst, computed, lock = BackendInstrumentation(), [], threading.Lock()
+    inst, lock = BackendInstrumentation(), threading.Lock()
+    computed: list[str] = []
 
     def score(wanted: list[str]) -> list[Any]:
         def compute_misses(indices: list[int]) -> list[str]:
@@ -151,7 +156,7 @@ def test_overlapping_batches_compute_each_key_once(orders: tuple[int, int]) -> N
         return inst.cached_batch("op", "v", wanted, 8, compute_misses)
 
     mine = [prompts[order] for order in orders] * 3
-    results = together([lambda wanted=wanted: score(wanted) for wanted in mine])
+    results = together([partial(score, wanted) for wanted in mine])
     assert results == [[prompt.upper() for prompt in wanted] for wanted in mine]
     assert sorted(computed) == sorted(set(computed))
     assert inst.stats.forward_passes == inst.stats.cache_misses == len(computed)
@@ -159,7 +164,8 @@ def test_overlapping_batches_compute_each_key_once(orders: tuple[int, int]) -> N
 
 
 def test_a_batch_computes_once_more_only_what_failed_elsewhere() -> None:
-    inst, calls = BackendInstrumentation(), []
+    inst = BackendInstrumentation()
+    calls: list[Any] = []
     computing, claimed = threading.Event(), threading.Event()
 
     def failing() -> str:
@@ -204,8 +210,9 @@ def test_a_failed_batch_ends_all_its_flights(values: Any) -> None:
 
 
 def test_a_wait_that_is_too_long_ends_in_computing_too() -> None:
-    inst, release, calls = BackendInstrumentation(flight_timeout=0.1), threading.Event(), []
-    computing = threading.Event()
+    inst = BackendInstrumentation(flight_timeout=0.1)
+    computing, release = threading.Event(), threading.Event()
+    calls: list[Any] = []
 
     def stuck() -> str:
         computing.set()
@@ -291,7 +298,8 @@ def test_a_key_that_only_python_can_compare_flies_once() -> None:
 
         __hash__ = str.__hash__
 
-    inst, calls = BackendInstrumentation(), []
+    inst = BackendInstrumentation()
+    calls: list[Any] = []
     tasks = [lambda: inst.cached("op", "v", Prompt("p"), 8, slow("value", calls))] * 4
     assert together(tasks) == ["value"] * 4
     assert calls == ["value"]
@@ -307,7 +315,8 @@ def test_a_look_alike_cache_flies_once_too() -> None:
         def put(self, key: Any, value: Any) -> None:
             self[key] = value
 
-    inst, calls = BackendInstrumentation(), []
+    inst = BackendInstrumentation()
+    calls: list[Any] = []
     inst.cache = Plain()
     tasks = [lambda: inst.cached("op", "v", "p", 8, slow("value", calls))] * 4
     assert together(tasks) == ["value"] * 4
