@@ -1,0 +1,13 @@
+"""Hugging Face models as views, every forward once.
+
+Reading order: ``backend`` (what users make), ``view`` (what they score with), ``scorer`` (one
+call), ``spec`` and ``switch`` (which view, and putting the model into it), ``identity`` and
+``adapter`` (what the model is), ``encode``, ``plan``, ``forward``, ``kernels``, ``ops`` (from text
+to values). Importing this imports torch, transformers and peft.
+"""
+
+from forwardcache.hf.backend import HFBackend
+from forwardcache.hf.engine import HFEngine
+from forwardcache.hf.view import HFView
+
+__all__ = ["HFBackend", "HFEngine", "HFView"]

@@ -1,0 +1,383 @@
+"""``HFBackend``: a Hugging Face model, its tokenizer, and the views of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from os import PathLike
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from peft import PeftMixedModel, PeftModel
+from transformers import PreTrainedModel
+
+from forwardcache.errors import AdapterError, ForwardCacheError, UnsupportedModelError
+from forwardcache.hf import load as loading
+from forwardcache.hf.encode import Encoder, EncodingOptions
+from forwardcache.hf.forward import ForwardRunner, Limits
+from forwardcache.hf.ops import form_of
+from forwardcache.hf.plan import check_limits
+from forwardcache.hf.scorer import OnError, Scorer
+from forwardcache.hf.spec import BASE, FINETUNED, ViewSpec, null, scaled
+from forwardcache.hf.view import HFView, refuse_inside_view
+from forwardcache.instrumentation import BackendInstrumentation, BackendStats
+from forwardcache.scoring import RollingLogprob, TokenDist
+
+# About 512 MiB of distributions with 256 tokens, with their prompts and entries.
+DEFAULT_CACHE_MAXSIZE = 131_072
+
+# Larger batches are slower on a CPU (16,384: a third of the speed); a GPU wants them.
+_TOKEN_BUDGET = {"cpu": 1024, "cuda": 16_384}
+_MAX_LOGIT_BYTES = {"cpu": 32 * 2**20, "cuda": 512 * 2**20}
+
+_PREFLIGHT_PROMPTS = ("The", "The quick brown fox jumps over the lazy dog.")
+
+
+class HFBackend:
+    """Scores prompts with one model through several views, each forward once.
+
+    The backend itself scores as the model stands: as ``ft`` if it has an adapter, else as ``base``.
+    Inside the ``with`` of a view only that view may be used.
+
+    Args:
+        model: A decoder-only causal model of transformers, with or without PEFT around it.
+        tokenizer: Its tokenizer.
+        adapter: Folder of an adapter to put on the model, or the name of one that it already has.
+        instrumentation: Cache, trace and counters; made here unless given, and then closed here.
+        trace_path: File for the trace of an instrumentation made here.
+        cache_maxsize: Most values kept by an instrumentation made here; None for no limit.
+        add_special_tokens: Whether the tokenizer adds its special tokens to plain text.
+        chat_template: True to put prompts into the tokenizer's chat template, or a template.
+        token_budget: Most positions (rows x longest) in a batch; None chooses for the device.
+        max_padding: Largest share of padding in a batch, 0 to 1.
+        max_logit_bytes: Memory for logits at once; None chooses for the device.
+
+    Raises:
+        UnsupportedModelError: the model or its adapter can't be scored exactly.
+        AdapterError: the adapter isn't there or belongs to another model.
+        InvalidInputError: a limit is out of range.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        adapter: str | PathLike[str] | None = None,
+        instrumentation: BackendInstrumentation | None = None,
+        trace_path: str | PathLike[str] | None = None,
+        cache_maxsize: int | None = DEFAULT_CACHE_MAXSIZE,
+        add_special_tokens: bool = True,
+        chat_template: bool | str = False,
+        token_budget: int | None = None,
+        max_padding: float = 0.10,
+        max_logit_bytes: int | None = None,
+    ) -> None:
+        model = model if adapter is None else _with_adapter(model, str(adapter))
+        causal_lm = _causal_lm(model)
+        where = "cpu" if causal_lm.device.type == "cpu" else "cuda"
+        limits = Limits(
+            _TOKEN_BUDGET[where] if token_budget is None else token_budget,
+            max_padding,
+            _MAX_LOGIT_BYTES[where] if max_logit_bytes is None else max_logit_bytes,
+        )
+        check_limits(limits.token_budget, limits.max_padding)
+        self._owns_instrumentation = instrumentation is None
+        if instrumentation is None:
+            instrumentation = BackendInstrumentation(
+                cache_maxsize=cache_maxsize,
+                trace_path=None if trace_path is None else str(trace_path),
+            )
+        self._scorer = Scorer(
+            model,
+            causal_lm,
+            tokenizer,
+            runner=ForwardRunner(model, causal_lm, limits),
+            instrumentation=instrumentation,
+            options=EncodingOptions(add_special_tokens, chat_template),
+        )
+        # Looks at the adapter now, so that one that can't be handled is refused here.
+        self._scorer.own_spec()
+        self._own_view = HFView.standing(self._scorer)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | PathLike[str],
+        adapter: str | PathLike[str] | None = None,
+        *,
+        device: str = "auto",
+        dtype: str | torch.dtype = "auto",
+        allow_download: bool = False,
+        **options: Any,
+    ) -> HFBackend:
+        """A backend from a model's folder.
+
+        Args:
+            path: Folder with the model and its tokenizer; with ``allow_download`` also a name on
+                the hub.
+            adapter: Folder with a LoRA adapter of this model.
+            device: A torch device, or "auto": the GPU if there is one, else the CPU.
+            dtype: A floating torch dtype or its name, or "auto": the checkpoint's own.
+            allow_download: Whether anything may be fetched. Code that comes with a model is never
+                run, and only safetensors files are read.
+            **options: Those of ``HFBackend``.
+
+        Raises:
+            ModelLoadError: the folder is missing or broken.
+            AdapterError: the adapter is missing, broken, or belongs to another model.
+            UnsupportedModelError: the model is not a decoder-only causal model.
+        """
+        model, tokenizer = loading.load_model(
+            str(path), device=device, dtype=dtype, allow_download=allow_download
+        )
+        return cls(model, tokenizer, adapter=adapter, **options)
+
+    @property
+    def model(self) -> Any:
+        """The model that is run; with an adapter, the PEFT model around it."""
+        return self._scorer.model
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer; another one may be assigned, and nothing older is served then."""
+        return self._scorer.tokenizer
+
+    @tokenizer.setter
+    def tokenizer(self, tokenizer: Any) -> None:
+        self._scorer.tokenizer = tokenizer
+
+    @property
+    def instrumentation(self) -> BackendInstrumentation:
+        """What every scoring call goes through; another one may be assigned."""
+        return self._scorer.instrumentation
+
+    @instrumentation.setter
+    def instrumentation(self, instrumentation: BackendInstrumentation) -> None:
+        self._scorer.instrumentation = instrumentation
+
+    @property
+    def stats(self) -> BackendStats:
+        """The counters of the instrumentation."""
+        stats: BackendStats = self.instrumentation.stats
+        return stats
+
+    @property
+    def progress(self) -> Callable[[int], None] | None:
+        """Called with the number of tokens that are newly done; or None.
+
+        A batch is reported when it is done, and whatever was cached at the end of the call. It may
+        not score with this model.
+        """
+        return self._scorer.progress
+
+    @progress.setter
+    def progress(self, progress: Callable[[int], None] | None) -> None:
+        self._scorer.progress = progress
+
+    @property
+    def nonfinite_results(self) -> int:
+        """Values with a NaN or infinity so far: returned, and not stored."""
+        return self._scorer.nonfinite_results
+
+    def as_base(self) -> HFView:
+        """The base model's own weights, without the adapter.
+
+        Raises (on entering):
+            UnsupportedModelError: the adapter is merged, or changed the base weights (trained
+                biases, PiSSA, OLoRA).
+        """
+        return HFView(self._scorer, BASE)
+
+    def as_finetuned(self) -> HFView:
+        """The model with its active adapter.
+
+        Raises (on entering):
+            AdapterError: the model has no adapter.
+        """
+        return HFView(self._scorer, FINETUNED)
+
+    def as_scaled_adapter(self, lam: float) -> HFView:
+        """The model with ``lam`` times its adapter's present scaling.
+
+        Args:
+            lam: Any finite number, also negative. 0 is ``base`` and 1 is ``ft``: the same passes.
+
+        Raises:
+            ViewParameterError: ``lam`` is not finite.
+            AdapterError: (on entering) the model has no adapter.
+            UnsupportedModelError: (on entering) a trained part is beyond the scaling's reach (DoRA,
+                modules_to_save, trained tokens or biases), and ``lam`` is neither 0 nor 1.
+        """
+        return HFView(self._scorer, scaled(lam))
+
+    def as_null_adapter(
+        self, seed: int, *, init_scale: float = 0.02, rank_scale: float = 1.0
+    ) -> HFView:
+        """The model with noise in its adapter's place, the yardstick for what the adapter did.
+
+        Args:
+            seed: Seed of one CPU generator; every LoRA A and B, in the order of
+                ``named_parameters()``, becomes float32 normal noise, cast to its dtype.
+            init_scale: Standard deviation of the noise, 0 or more.
+            rank_scale: The deviation is multiplied by its square root; positive.
+
+        Raises:
+            ViewParameterError: a parameter is out of range.
+            AdapterError: (on entering) the model has no adapter.
+            UnsupportedModelError: (on entering) the adapter has trained parts beside A and B.
+        """
+        return HFView(self._scorer, null(seed, init_scale, rank_scale))
+
+    def next_token_dist(self, prompt: str, *, top_k: int = 256) -> TokenDist:
+        """As on a view, with the model as it stands."""
+        return self._own_view.next_token_dist(prompt, top_k=top_k)
+
+    def next_token_dist_batch(
+        self, prompts: Sequence[str], *, top_k: int = 256, on_error: OnError = "raise"
+    ) -> list[Any]:
+        """As on a view, with the model as it stands."""
+        return self._own_view.next_token_dist_batch(prompts, top_k=top_k, on_error=on_error)
+
+    def rolling_logprob(self, text: str) -> RollingLogprob:
+        """As on a view, with the model as it stands."""
+        return self._own_view.rolling_logprob(text)
+
+    def rolling_logprob_batch(
+        self, texts: Sequence[str], *, on_error: OnError = "raise"
+    ) -> list[Any]:
+        """As on a view, with the model as it stands."""
+        return self._own_view.rolling_logprob_batch(texts, on_error=on_error)
+
+    def logprob_of(self, prompt: str, completion: str) -> float:
+        """As on a view, with the model as it stands."""
+        return self._own_view.logprob_of(prompt, completion)
+
+    def logprob_of_batch(
+        self, pairs: Sequence[tuple[str, str]], *, on_error: OnError = "raise"
+    ) -> list[Any]:
+        """As on a view, with the model as it stands."""
+        return self._own_view.logprob_of_batch(pairs, on_error=on_error)
+
+    def logprobs_at(self, prompt: str, token_ids: ArrayLike) -> NDArray[np.float32]:
+        """As on a view, with the model as it stands."""
+        return self._own_view.logprobs_at(prompt, token_ids)
+
+    def logprobs_at_batch(
+        self,
+        prompts: Sequence[str],
+        token_ids: Sequence[ArrayLike],
+        *,
+        on_error: OnError = "raise",
+    ) -> list[Any]:
+        """As on a view, with the model as it stands."""
+        return self._own_view.logprobs_at_batch(prompts, token_ids, on_error=on_error)
+
+    def generate(
+        self,
+        prompt: str,
+        *,
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+    ) -> str:
+        """As on a view, with the model as it stands."""
+        return self._own_view.generate(
+            prompt, max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed
+        )
+
+    def token_lengths(self, items: Sequence[Any], *, op: str) -> list[int | ForwardCacheError]:
+        """Checks items without running anything.
+
+        Args:
+            items: Prompts, texts, or for ``logprob_of`` pairs of prompt and completion.
+            op: The operation they are meant for.
+
+        Returns:
+            For each the number of tokens the model would read, or the error that scoring it would
+            raise.
+
+        Raises:
+            InvalidInputError: there is no such operation.
+        """
+        return self._scorer.token_lengths(form_of(op), items)
+
+    def preflight_finite_check(self) -> tuple[bool, str]:
+        """Runs real forwards, past the cache, and looks for NaN and infinity in every logit.
+
+        Returns:
+            Whether all are finite, and a line that says which views were run or which one failed.
+        """
+        refuse_inside_view(self._scorer)
+        own = self._scorer.own_spec()
+        views = [own] if own == BASE or not self._gives(BASE) else [BASE, own]
+        for view in views:
+            reason = self._scorer.run_in(view, self._nonfinite_logits)
+            if reason:
+                return False, f"view {view.view_id}: {reason}"
+        return True, f"all logits finite in {' and '.join(view.view_id for view in views)}"
+
+    def weights_changed(self) -> None:
+        """Serves nothing older from here on.
+
+        For weights that were written in a way torch can't see: through ``.data``, numpy, or another
+        process.
+        """
+        self._scorer.weights_changed()
+
+    def close(self) -> None:
+        """Closes an instrumentation made here; one that was given is left open. Idempotent."""
+        if self._owns_instrumentation:
+            self.instrumentation.close()
+
+    def __enter__(self) -> HFBackend:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _gives(self, spec: ViewSpec) -> bool:
+        try:
+            self._scorer.check(spec)
+        except ForwardCacheError:
+            return False
+        return True
+
+    def _nonfinite_logits(self, encoder: Encoder) -> str:
+        """What is wrong with the logits of the preflight prompts; empty if nothing is."""
+        for prompt in _PREFLIGHT_PROMPTS:
+            logits = self._scorer.runner.all_logits(encoder.encode("prompt", prompt).fed)
+            bad = int((~torch.isfinite(logits)).sum())
+            if bad:
+                return f"{bad} of {logits.numel()} logits of {prompt!r} are not finite"
+        return ""
+
+
+def _causal_lm(model: Any) -> PreTrainedModel:
+    inner = model.get_base_model() if isinstance(model, PeftModel | PeftMixedModel) else model
+    if not isinstance(inner, PreTrainedModel):
+        raise UnsupportedModelError(
+            f"expected a causal language model of transformers, got {type(inner).__name__}"
+        )
+    return inner
+
+
+def _with_adapter(model: Any, adapter: str) -> Any:
+    names = list(getattr(model, "peft_config", {}))
+    if adapter in names:
+        model.set_adapter(adapter)
+        return model
+    if names:
+        raise AdapterError(
+            f"the model has the adapters {', '.join(names)}, not {adapter!r}; "
+            "put another one on it with its own load_adapter"
+        )
+    return loading.put_adapter(model, adapter)

@@ -1,0 +1,137 @@
+"""Rows that decode together over one KV cache, joining and leaving between steps.
+
+Rows are padded on the left, so that every row's next token is the last column; a mask and each
+row's own position ids make up for it. A row that joins is run once over its prompt, and its keys
+and values are put beside those of the others; a row that leaves takes its own with it, and columns
+that are padding for all who stay go too, so memory follows the rows that are there.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+from forwardcache.errors import UnsupportedModelError
+
+Tokens = Sequence[int]
+
+
+class DecodingRows:
+    """The rows of one view that decode together. The caller has switched the model to that view.
+
+    Args:
+        model: What is called: the model, or the PEFT model around it.
+        causal_lm: The transformers model itself.
+
+    Raises:
+        UnsupportedModelError: the model keeps something else than the keys and values of every
+            position, so that rows can't be joined.
+    """
+
+    def __init__(self, model: Any, causal_lm: Any) -> None:
+        self._model = model
+        self._config = causal_lm.config
+        self._takes_positions = "position_ids" in inspect.signature(causal_lm.forward).parameters
+        self._cache: Any = None
+        self._mask = torch.zeros(0, 0, dtype=torch.long, device=causal_lm.device)
+        _check_cache(self._new_cache())
+
+    def __len__(self) -> int:
+        """Rows that are there."""
+        return len(self._mask)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the keys and values that are held."""
+        if self._cache is None:
+            return 0
+        return sum(tensor.nbytes for layer in self._cache.layers for tensor in _states(layer))
+
+    def join(self, prompts: Sequence[Tokens]) -> Tensor:
+        """Adds rows behind those that are there; logits [prompts, vocab] after each prompt."""
+        longest = max(map(len, prompts))
+        padded = [[0] * (longest - len(prompt)) + list(prompt) for prompt in prompts]
+        mask = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+        joining, joining_mask = self._new_cache(), self._tensor(mask)
+        logits = self._forward(self._tensor(padded), joining_mask, joining)
+        if self._cache is None:
+            self._cache, self._mask = joining, joining_mask
+        else:
+            self._merge(joining, joining_mask)
+        return logits
+
+    def step(self, tokens: Tokens) -> Tensor:
+        """Feeds one token to every row, in order; logits [rows, vocab] after it."""
+        self._mask = torch.nn.functional.pad(self._mask, (0, 1), value=1)
+        column = self._tensor([[token] for token in tokens])
+        return self._forward(column, self._mask, self._cache)
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Frees all rows but those at ``rows``, which keep their order."""
+        if not rows:
+            self._cache, self._mask = None, self._mask[:0, :0]
+            return
+        index = torch.tensor(rows, device=self._mask.device)
+        mask = self._mask[index]
+        first = int(mask.any(0).long().argmax())
+        self._mask = mask[:, first:]
+        for layer in self._cache.layers:
+            layer.keys, layer.values = (
+                # A copy: a view would keep the memory of the rows that left.
+                states[index, :, first:].clone()
+                for states in _states(layer)
+            )
+
+    def _forward(self, tokens: Tensor, mask: Tensor, cache: Any) -> Tensor:
+        width = tokens.shape[1]
+        arguments: dict[str, Any] = {"attention_mask": mask, "past_key_values": cache}
+        if self._takes_positions:
+            arguments["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)[:, -width:]
+        output = self._model(input_ids=tokens, use_cache=True, **arguments)
+        logits: Tensor = output.logits[:, -1]
+        return logits.float()
+
+    def _merge(self, joining: Any, joining_mask: Tensor) -> None:
+        widths = self._mask.shape[1], joining_mask.shape[1]
+        missing = [max(widths) - width for width in widths]
+        masks = zip((self._mask, joining_mask), missing, strict=True)
+        self._mask = torch.cat([_padded(mask, short) for mask, short in masks])
+        for layer, other in zip(self._cache.layers, joining.layers, strict=True):
+            pairs = zip(_states(layer), _states(other), strict=True)
+            layer.keys, layer.values = (
+                torch.cat([_padded(mine, missing[0], dim=2), _padded(new, missing[1], dim=2)])
+                for mine, new in pairs
+            )
+
+    def _new_cache(self) -> Any:
+        return DynamicCache(config=self._config)
+
+    def _tensor(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        return torch.tensor(rows, dtype=torch.long, device=self._mask.device)
+
+
+def _states(layer: Any) -> tuple[Tensor, Tensor]:
+    return layer.keys, layer.values
+
+
+def _padded(states: Tensor, columns: int, dim: int = 1) -> Tensor:
+    """``states`` with zeros before its first column."""
+    if columns == 0:
+        return states
+    shape = list(states.shape)
+    shape[dim] = columns
+    return torch.cat([states.new_zeros(shape), states], dim=dim)
+
+
+def _check_cache(cache: Any) -> None:
+    strange = {type(layer).__name__ for layer in cache.layers if type(layer) is not DynamicLayer}
+    if strange:
+        raise UnsupportedModelError(
+            f"streams share one KV cache of full attention; this model keeps {sorted(strange)}"
+        )

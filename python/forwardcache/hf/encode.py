@@ -1,0 +1,231 @@
+"""Text to tokens, and which of them are scored.
+
+A prompt and its completion are tokenized together, since that is what a model sees in its training;
+the two tokenized apart and joined is another text to it wherever a merge crosses the boundary. A
+token that spans the boundary counts as completion.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from forwardcache.errors import (
+    ContextLengthError,
+    EmptyCompletionError,
+    EmptyPromptError,
+    InvalidInputError,
+)
+from forwardcache.hf.spec import tagged
+
+Form = Literal["prompt", "text", "pair"]
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """The tokens of one item.
+
+    Attributes:
+        token_ids: All tokens, scored or read.
+        first_scored: Position of the first token whose log-probability is asked for; the number of
+            tokens if none of these is (the next one is).
+    """
+
+    token_ids: tuple[int, ...]
+    first_scored: int
+
+    @property
+    def fed(self) -> tuple[int, ...]:
+        """The tokens that the model reads: a last one that is itself scored is not read."""
+        if self.first_scored < len(self.token_ids):
+            return self.token_ids[:-1]
+        return self.token_ids
+
+    @property
+    def scored(self) -> tuple[int, ...]:
+        """The tokens whose log-probability is asked for."""
+        return self.token_ids[self.first_scored :]
+
+
+@dataclass(frozen=True, slots=True)
+class EncodingOptions:
+    """How text becomes tokens.
+
+    Attributes:
+        add_special_tokens: Whether the tokenizer adds its special tokens (BOS) to plain text.
+        chat_template: False for plain text; True to put a prompt into the tokenizer's own chat
+            template as the user's turn; a string for that template. Texts to be scored as a whole
+            (``rolling_logprob``) stay plain.
+    """
+
+    add_special_tokens: bool = True
+    chat_template: bool | str = False
+
+    @property
+    def key(self) -> bytes:
+        """These options, exactly."""
+        template = self.chat_template
+        kind = b"str" if isinstance(template, str) else str(bool(template)).encode()
+        text = template.encode("utf-8", "surrogatepass") if isinstance(template, str) else b""
+        return tagged([str(bool(self.add_special_tokens)).encode(), kind, text])
+
+
+class Encoder:
+    """Encodes, and remembers what it encoded: each view of a prompt needs the same tokens.
+
+    Not safe for several threads at once: a fast tokenizer keeps settings between its calls.
+    """
+
+    # Tokens kept, as a bound on memory: about 40 MB of Python integers in tuples.
+    _MAX_TOKENS = 2**20
+
+    def __init__(self, tokenizer: Any, options: EncodingOptions, max_positions: int | None) -> None:
+        self._tokenizer = tokenizer
+        self._options = options
+        self.max_positions = max_positions
+        self._known: OrderedDict[tuple[Form, Any], Encoded] = OrderedDict()
+        self._known_tokens = 0
+
+    def encode(self, form: Form, item: Any) -> Encoded:
+        """The tokens of ``item``.
+
+        Args:
+            form: What ``item`` is: a prompt whose next token is asked for, a text to score as a
+                whole, or a pair of prompt and completion.
+            item: A str, or a tuple of two for a pair.
+
+        Raises:
+            InvalidInputError: ``item`` is of another type, or not valid Unicode.
+            EmptyPromptError: no token stands before the first scored one.
+            EmptyCompletionError: the completion adds no token.
+            ContextLengthError: more tokens than the model has positions for.
+        """
+        key = (form, _checked(form, item))
+        encoded = self._known.get(key)
+        if encoded is None:
+            encoded = self._remember(key, self._new(form, key[1]))
+        return encoded
+
+    def _remember(self, key: tuple[Form, Any], encoded: Encoded) -> Encoded:
+        self._known[key] = encoded
+        self._known_tokens += len(encoded.token_ids)
+        while self._known_tokens > self._MAX_TOKENS:
+            _, oldest = self._known.popitem(last=False)
+            self._known_tokens -= len(oldest.token_ids)
+        return encoded
+
+    def _new(self, form: Form, item: Any) -> Encoded:
+        forms: dict[Form, Callable[[Any], Encoded]] = {
+            "prompt": self._prompt,
+            "text": self._text,
+            "pair": self._pair,
+        }
+        encoded = forms[form](item)
+        positions = len(encoded.fed)
+        if self.max_positions is not None and positions > self.max_positions:
+            raise ContextLengthError(
+                f"{positions} tokens are more than the model's context length of "
+                f"{self.max_positions}"
+            )
+        return encoded
+
+    def _prompt(self, prompt: str) -> Encoded:
+        ids = tuple(self._tokens(self._framed(prompt), self._special)["input_ids"])
+        ids = ids or self._bos_before("an empty prompt has no token")
+        return Encoded(ids, len(ids))
+
+    def _text(self, text: str) -> Encoded:
+        # Nothing precedes the first token, so it has no log-probability.
+        ids = tuple(self._tokens(text, self._options.add_special_tokens)["input_ids"])
+        return Encoded(ids, min(1, len(ids)))
+
+    def _pair(self, pair: tuple[str, str]) -> Encoded:
+        prompt, completion = pair
+        if not completion:
+            raise EmptyCompletionError("the completion is empty; there is no token to score")
+        framed = self._framed(prompt)
+        ids, first = self._span(framed, completion)
+        if first >= len(ids):
+            raise EmptyCompletionError(f"the completion {completion!r} adds no token to the prompt")
+        if first == 0:
+            ids = self._bos_before("no token stands before the completion") + ids
+            first = 1
+        return Encoded(ids, first)
+
+    def _span(self, prompt: str, completion: str) -> tuple[tuple[int, ...], int]:
+        """The joint tokens, and the position of the completion's first."""
+        joint = self._tokens(prompt + completion, self._special)
+        ids, added = tuple(joint["input_ids"]), joint["special_tokens_mask"]
+        if "offset_mapping" in joint:
+            ends = [end for _, end in joint["offset_mapping"]]
+        else:
+            alone = self._tokens(prompt, self._special)["input_ids"]
+            shared = _common_prefix(ids, alone)
+            ends = [int(position >= shared) + len(prompt) for position in range(len(ids))]
+        own = [place for place, special in enumerate(added) if not special]
+        first = next((place for place in own if ends[place] > len(prompt)), len(ids))
+        # A token that the tokenizer adds at the end (EOS) is not part of the completion.
+        return ids[: own[-1] + 1] if own else ids, first
+
+    @property
+    def _special(self) -> bool:
+        # A chat template writes its own special tokens into the text.
+        return self._options.add_special_tokens and not self._options.chat_template
+
+    def _framed(self, prompt: str) -> str:
+        template = self._options.chat_template
+        if not template:
+            return prompt
+        return str(
+            self._tokenizer.apply_chat_template(
+                [{"role": "user", "content": prompt}],
+                chat_template=template if isinstance(template, str) else None,
+                tokenize=False,
+                add_generation_prompt=True,
+            )
+        )
+
+    def _tokens(self, text: str, add_special_tokens: bool) -> Any:
+        try:
+            return self._tokenizer(
+                text,
+                add_special_tokens=add_special_tokens,
+                return_special_tokens_mask=True,
+                return_offsets_mapping=bool(getattr(self._tokenizer, "is_fast", False)),
+                truncation=False,
+                padding=False,
+                verbose=False,
+            )
+        except (TypeError, UnicodeEncodeError) as error:
+            raise InvalidInputError(f"the tokenizer can't read {text!r}: {error}") from None
+
+    def _bos_before(self, reason: str) -> tuple[int, ...]:
+        bos = self._tokenizer.bos_token_id
+        if bos is None:
+            raise EmptyPromptError(f"{reason}, and the tokenizer has no BOS token to begin with")
+        return (int(bos),)
+
+
+def _checked(form: Form, item: Any) -> Any:
+    if form != "pair":
+        if not isinstance(item, str):
+            raise InvalidInputError(f"a {form} must be a str, got {type(item).__name__}")
+        return item
+    try:
+        prompt, completion = item
+    except (TypeError, ValueError):
+        raise InvalidInputError(f"expected a pair of prompt and completion, got {item!r}") from None
+    if isinstance(item, str) or not (isinstance(prompt, str) and isinstance(completion, str)):
+        raise InvalidInputError(f"prompt and completion must be str, got {item!r}")
+    return prompt, completion
+
+
+def _common_prefix(left: tuple[int, ...], right: list[int]) -> int:
+    shared = 0
+    for ours, theirs in zip(left, right, strict=False):
+        if ours != theirs:
+            break
+        shared += 1
+    return shared

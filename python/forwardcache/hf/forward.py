@@ -1,0 +1,306 @@
+"""Runs rows of tokens through the model and asks its head only for the positions needed.
+
+Rows are padded on the right. In causal attention a position never sees what stands after it, so
+padding there changes nothing before it and neither a mask nor position ids are needed; on the left
+it would shift every position (3 nats of error without a mask). Models that are not known to be
+purely causal attention get a mask all the same, and those whose state or positions depend on the
+batch's shape only ever run rows of one length.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from forwardcache.errors import UnsupportedModelError
+from forwardcache.hf.encode import Encoded
+from forwardcache.hf.kernels import token_logprobs
+from forwardcache.hf.plan import Batch, plan_batches
+
+# Purely causal attention, as read in their sources.
+_CAUSAL = frozenset(
+    [
+        "bloom",
+        "codegen",
+        "cohere",
+        "cohere2",
+        "falcon",
+        "gemma",
+        "gemma2",
+        "gemma3_text",
+        "gpt2",
+        "gpt_bigcode",
+        "gpt_neo",
+        "gpt_neox",
+        "gptj",
+        "granite",
+        "llama",
+        "mistral",
+        "mixtral",
+        "olmo",
+        "olmo2",
+        "opt",
+        "phi",
+        "phi3",
+        "qwen2",
+        "qwen2_moe",
+        "qwen3",
+        "qwen3_moe",
+        "smollm3",
+        "stablelm",
+        "starcoder2",
+    ]
+)
+_FLOAT32_BYTES = 4
+
+Row = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much goes through the model at once.
+
+    Attributes:
+        token_budget: Most positions (rows x longest) in a batch.
+        max_padding: Largest share of padding in a batch.
+        max_logit_bytes: Memory of the logits, in float32, that are there at once.
+    """
+
+    token_budget: int
+    max_padding: float
+    max_logit_bytes: int
+
+
+class ForwardRunner:
+    """A model's forward, in batches. The caller holds the model's lock and has switched the view.
+
+    Args:
+        model: What is called: the model, or the PEFT model around it.
+        causal_lm: The transformers model itself.
+        limits: How much goes through it at once.
+
+    Raises:
+        UnsupportedModelError: the model is an encoder-decoder or has no weights in memory.
+    """
+
+    def __init__(self, model: nn.Module, causal_lm: Any, limits: Limits) -> None:
+        _check_model(causal_lm)
+        self._model = model
+        self._lm = causal_lm
+        self._limits = limits
+        config = causal_lm.config.get_text_config()
+        self._masked = config.model_type not in _CAUSAL
+        self._equal_lengths = _depends_on_shape(causal_lm, config)
+        keeps = "logits_to_keep" in inspect.signature(causal_lm.forward).parameters
+        self._modes: list[_Mode] = ["rows", "shared", "full"] if keeps else ["full"]
+        self._replays: bool | None = None
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of logits of a position."""
+        head = self._lm.get_output_embeddings()
+        weight = getattr(head, "weight", None)
+        size = self._lm.config.get_text_config().vocab_size if weight is None else weight.shape[0]
+        return int(size)
+
+    def plan(self, lengths: Sequence[int], *, last_only: bool) -> list[Batch]:
+        """Batches for rows of these lengths; ``last_only`` if each needs one position's logits."""
+        logits_of_a_row = self.vocab_size * _FLOAT32_BYTES
+        return plan_batches(
+            lengths,
+            token_budget=self._limits.token_budget,
+            max_padding=0.0 if self._equal_lengths else self._limits.max_padding,
+            max_rows=max(1, self._limits.max_logit_bytes // logits_of_a_row) if last_only else None,
+        )
+
+    def last_logits(self, rows: Sequence[Row]) -> Tensor:
+        """Logits after the last token of each row: [rows, vocab]."""
+        positions = torch.tensor([[len(row) - 1] for row in rows], device=self._device)
+        return self._logits(rows, positions)[:, 0]
+
+    def all_logits(self, row: Row) -> Tensor:
+        """Logits after every token of one row: [tokens, vocab]."""
+        logits: Tensor = self._call([row]).logits
+        return logits[0]
+
+    def scored_logprobs(self, items: Sequence[Encoded]) -> list[Tensor]:
+        """Log-probabilities of each item's scored tokens: a float32[scored] each, on the CPU."""
+        scored = [len(item.scored) for item in items]
+        width = max(scored) * len(items)
+        if width * self.vocab_size * _FLOAT32_BYTES <= self._limits.max_logit_bytes:
+            flat = self._scored_at_once(items)
+        elif self._replays is not False:
+            flat = self._scored_in_chunks(items)
+        else:
+            flat = torch.cat([self._scored_at_once([item]) for item in items])
+        return list(torch.split(flat.cpu(), scored))
+
+    @property
+    def _device(self) -> torch.device:
+        return torch.device(self._lm.get_input_embeddings().weight.device)
+
+    def _scored_at_once(self, items: Sequence[Encoded]) -> Tensor:
+        rows = [item.fed for item in items]
+        width = max(len(item.scored) for item in items)
+        # Rows that score fewer tokens repeat their last position; it is not read.
+        wanted = [
+            [min(item.first_scored - 1 + step, len(item.fed) - 1) for step in range(width)]
+            for item in items
+        ]
+        logits = self._logits(rows, torch.tensor(wanted, device=self._device))
+        own = [logits[row, : len(item.scored)] for row, item in enumerate(items)]
+        return token_logprobs(torch.cat(own), self._targets(items))
+
+    def _scored_in_chunks(self, items: Sequence[Encoded]) -> Tensor:
+        """The model's body once, then its head on as many positions at a time as memory allows."""
+        body: Any = getattr(self._lm, self._lm.base_model_prefix, None)
+        output = self._body_output([item.fed for item in items], body)
+        if output is None:
+            self._replays = False
+            return torch.cat([self._scored_at_once([item]) for item in items])
+        hidden = output.last_hidden_state
+        spans = [slice(item.first_scored - 1, len(item.fed)) for item in items]
+        flat = torch.cat([hidden[row, span] for row, span in enumerate(spans)])
+        size = max(1, self._limits.max_logit_bytes // (self.vocab_size * _FLOAT32_BYTES))
+        chunks = zip(torch.split(flat, size), torch.split(self._targets(items), size), strict=True)
+        return torch.cat(
+            [
+                token_logprobs(self._head(body, type(output), chunk), targets)
+                for chunk, targets in chunks
+            ]
+        )
+
+    def _targets(self, items: Sequence[Encoded]) -> Tensor:
+        return torch.tensor([token for item in items for token in item.scored], device=self._device)
+
+    def _body_output(self, rows: Sequence[Row], body: Any) -> Any:
+        """What the body gives the head: an output whose hidden states are [rows, longest, width].
+
+        None if the head can't be run on it alone; that is checked against the model's own logits
+        once.
+        """
+        if not isinstance(body, nn.Module) or self._modes[0] == "full":
+            return None
+        outputs: list[Any] = []
+        handle = body.register_forward_hook(lambda _module, _inputs, output: outputs.append(output))
+        try:
+            logits = self._call(rows, logits_to_keep=1).logits
+        finally:
+            handle.remove()
+        if len(outputs) != 1 or not hasattr(outputs[0], "last_hidden_state"):
+            return None
+        self._replays = self._replays or self._head_agrees(body, outputs[0], logits[:, -1])
+        return outputs[0] if self._replays else None
+
+    def _head_agrees(self, body: nn.Module, output: Any, logits: Tensor) -> bool:
+        """Whether the head alone gives the model's own logits after the last position."""
+        try:
+            again = self._head(body, type(output), output.last_hidden_state[:, -1])
+        except (AttributeError, KeyError, TypeError, ValueError):
+            # The model wants more of its body than hidden states.
+            return False
+        return again.shape == logits.shape and torch.allclose(
+            again.float(), logits.float(), rtol=1e-2, atol=1e-2
+        )
+
+    def _head(self, body: nn.Module, kind: type[Any], hidden: Tensor) -> Tensor:
+        """Logits [n, vocab] of hidden states [n, width], through the model's own forward.
+
+        What a model does after its head (soft caps, scales) happens only there.
+        """
+        with _returning(body, kind(last_hidden_state=hidden.unsqueeze(0))):
+            placeholder = torch.zeros(1, len(hidden), dtype=torch.long, device=self._device)
+            logits: Tensor = self._model(input_ids=placeholder, use_cache=False).logits
+        return logits[0]
+
+    def _logits(self, rows: Sequence[Row], positions: Tensor) -> Tensor:
+        """Logits at ``positions`` int64[rows, p] of each row: [rows, p, vocab]."""
+        while True:
+            logits = _KEEP[self._modes[0]](self, rows, positions)
+            if logits is not None:
+                return logits
+            if len(self._modes) == 1:
+                raise UnsupportedModelError(
+                    f"{type(self._lm).__name__} gives no logits of shape [rows, positions, vocab]"
+                )
+            # An unknown or unsupported argument shows only in the shape of what comes back.
+            self._modes.pop(0)
+
+    def _keep_rows(self, rows: Sequence[Row], positions: Tensor) -> Tensor | None:
+        logits: Tensor = self._call(rows, logits_to_keep=positions).logits
+        return logits if logits.shape[:-1] == positions.shape else None
+
+    def _keep_shared(self, rows: Sequence[Row], positions: Tensor) -> Tensor | None:
+        shared, places = torch.unique(positions, return_inverse=True)
+        logits = self._call(rows, logits_to_keep=shared).logits
+        return _at(logits, places, (len(rows), len(shared)))
+
+    def _keep_full(self, rows: Sequence[Row], positions: Tensor) -> Tensor | None:
+        logits = self._call(rows).logits
+        return _at(logits, positions, (len(rows), max(map(len, rows))))
+
+    def _call(self, rows: Sequence[Row], **kept: Any) -> Any:
+        longest = max(map(len, rows))
+        padded = torch.tensor(
+            [[*row, *[0] * (longest - len(row))] for row in rows], device=self._device
+        )
+        if self._masked:
+            lengths = torch.tensor([len(row) for row in rows], device=self._device)
+            places = torch.arange(longest, device=self._device)
+            kept["attention_mask"] = (places < lengths[:, None]).long()
+        return self._model(input_ids=padded, use_cache=False, **kept)
+
+
+_Mode = Literal["rows", "shared", "full"]
+_KEEP: dict[_Mode, Callable[[ForwardRunner, Sequence[Row], Tensor], Tensor | None]] = {
+    "rows": ForwardRunner._keep_rows,
+    "shared": ForwardRunner._keep_shared,
+    "full": ForwardRunner._keep_full,
+}
+
+
+def _at(logits: Tensor, places: Tensor, expected: tuple[int, int]) -> Tensor | None:
+    """Rows of ``logits`` [rows, n, vocab] at ``places`` [rows, p]; None if its shape is another."""
+    if logits.shape[:-1] != expected:
+        return None
+    return logits.take_along_dim(places.unsqueeze(-1), 1)
+
+
+@contextmanager
+def _returning(body: nn.Module, output: Any) -> Iterator[None]:
+    """While it lasts, ``body`` gives ``output`` whatever it is asked."""
+    saved = vars(body).get("forward")
+    body.forward = lambda *_, **__: output
+    try:
+        yield
+    finally:
+        if saved is None:
+            del body.forward
+        else:
+            body.forward = saved
+
+
+def _check_model(causal_lm: Any) -> None:
+    name = type(causal_lm).__name__
+    if getattr(causal_lm.config, "is_encoder_decoder", False):
+        raise UnsupportedModelError(
+            f"{name} is an encoder-decoder; next-token views need a decoder-only causal model"
+        )
+    if causal_lm.get_output_embeddings() is None:
+        raise UnsupportedModelError(f"{name} has no language-model head")
+    if any(parameter.is_meta for parameter in causal_lm.parameters()):
+        raise UnsupportedModelError(f"{name} has weights that are not in memory (device meta)")
+
+
+def _depends_on_shape(causal_lm: Any, config: Any) -> bool:
+    """Whether a row's values depend on its batch's length (recurrent states, stretched RoPE)."""
+    rope = repr(getattr(config, "rope_parameters", None))
+    return bool(getattr(causal_lm, "_is_stateful", False)) or any(
+        kind in rope for kind in ("dynamic", "longrope")
+    )

@@ -1,0 +1,78 @@
+"""Text that a model writes on from a prompt: transformers' own ``generate``, with a seed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from forwardcache.errors import ContextLengthError, InvalidInputError
+
+
+def check_options(max_new_tokens: int, temperature: float, top_p: float) -> None:
+    """Refuses what can't be sampled with.
+
+    Raises:
+        InvalidInputError: ``max_new_tokens`` is below 1, ``temperature`` negative or not finite, or
+            ``top_p`` not above 0 and at most 1.
+    """
+    if max_new_tokens < 1:
+        raise InvalidInputError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
+    if not (math.isfinite(temperature) and temperature >= 0.0):
+        raise InvalidInputError(f"temperature must be finite and not negative, got {temperature}")
+    if not 0.0 < top_p <= 1.0:
+        raise InvalidInputError(f"top_p must be above 0 and at most 1, got {top_p}")
+
+
+def new_tokens(
+    causal_lm: Any,
+    token_ids: Sequence[int],
+    *,
+    max_new_tokens: int,
+    temperature: float,
+    top_p: float,
+    seed: int,
+) -> list[int]:
+    """The tokens that follow ``token_ids``: greedy at temperature 0, else sampled.
+
+    The process's own random state is left as it was.
+    """
+    device = causal_lm.get_input_embeddings().weight.device
+    prompt = torch.tensor([list(token_ids)], device=device)
+    sampling: dict[str, Any] = {"do_sample": temperature > 0.0}
+    if temperature > 0.0:
+        # top_k 0 turns off the limit of 50 that transformers would put on every sample.
+        sampling |= {"temperature": temperature, "top_p": top_p, "top_k": 0}
+    cuda = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=cuda):
+        torch.manual_seed(seed)
+        written = causal_lm.generate(
+            input_ids=prompt,
+            attention_mask=torch.ones_like(prompt),
+            max_new_tokens=max_new_tokens,
+            pad_token_id=_pad_id(causal_lm),
+            **sampling,
+        )
+    ids: list[int] = written[0, prompt.shape[1] :].tolist()
+    return ids
+
+
+def check_fits(prompt_tokens: int, max_new_tokens: int, max_positions: int | None) -> None:
+    """Refuses to write beyond the model's last position.
+
+    Raises:
+        ContextLengthError: prompt and new tokens together are more than the context length.
+    """
+    if max_positions is not None and prompt_tokens + max_new_tokens > max_positions:
+        raise ContextLengthError(
+            f"{prompt_tokens} prompt tokens and {max_new_tokens} new ones are more than the "
+            f"model's context length of {max_positions}"
+        )
+
+
+def _pad_id(causal_lm: Any) -> int:
+    # Only there to keep transformers quiet: one row has no padding.
+    pad = causal_lm.generation_config.pad_token_id
+    return 0 if pad is None else int(pad)

@@ -1,0 +1,154 @@
+"""From folders to a model, its tokenizer and its adapter, or one clear error.
+
+Nothing is downloaded unless allowed, no code that came with a model is run, and no pickle is read:
+weights are taken from safetensors files only.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from peft import PeftModel, get_peft_model_state_dict
+from safetensors import safe_open
+from transformers.utils import logging as transformers_logging
+
+from forwardcache.errors import (
+    AdapterError,
+    ForwardCacheError,
+    ModelLoadError,
+    UnsupportedModelError,
+)
+
+_ADAPTER_NAME = "default"
+_WEIGHTS = "adapter_model.safetensors"
+
+
+def load_model(
+    path: str, *, device: str, dtype: str | torch.dtype, allow_download: bool
+) -> tuple[Any, Any]:
+    """The model and the tokenizer in ``path``, the model in evaluation mode.
+
+    Args:
+        path: A folder, or with ``allow_download`` a name on the hub.
+        device: A torch device, or "auto": the GPU if there is one, else the CPU.
+        dtype: A torch dtype or its name, or "auto": the checkpoint's own.
+        allow_download: Whether the hub may be asked.
+
+    Raises:
+        ModelLoadError: there is no such folder, something in it is missing or broken, or the
+            device or dtype isn't there.
+        UnsupportedModelError: the model is not a decoder-only causal language model.
+    """
+    if not allow_download and not Path(path).is_dir():
+        raise ModelLoadError(f"{path} is not a folder (a hub name needs allow_download)")
+    options = {"local_files_only": not allow_download, "trust_remote_code": False}
+    target = _device(device)
+    with _clear(f"can't load a model from {path}"), _without_bars():
+        config = transformers.AutoConfig.from_pretrained(path, **options)
+        if config.is_encoder_decoder:
+            raise UnsupportedModelError(f"{path} is an encoder-decoder ({config.model_type})")
+        loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
+            path, dtype=_dtype(dtype), use_safetensors=True, output_loading_info=True, **options
+        )
+        model, report = loaded
+        _check_complete(path, report)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(path, **options)
+        return model.to(target).eval(), tokenizer
+
+
+def put_adapter(model: Any, path: str) -> PeftModel:
+    """The model with the adapter in the folder ``path``, in evaluation mode.
+
+    Raises:
+        AdapterError: the folder holds no adapter, or one of another model.
+    """
+    folder = Path(path)
+    if not (folder / "adapter_config.json").is_file() or not (folder / _WEIGHTS).is_file():
+        raise AdapterError(f"{path} holds no adapter (adapter_config.json and {_WEIGHTS})")
+    with _clear(f"can't put the adapter {path} on this model", AdapterError), _without_bars():
+        adapted = PeftModel.from_pretrained(model, path, adapter_name=_ADAPTER_NAME)
+        _check_fits(path, adapted)
+        return adapted.eval()
+
+
+def _check_complete(path: str, report: dict[str, Any]) -> None:
+    # A weight that isn't in the file would be random, and the scores nonsense.
+    missing = sorted({str(key) for key in report["missing_keys"]})
+    if missing:
+        raise ModelLoadError(f"{path} lacks {len(missing)} weights, for instance {missing[0]}")
+
+
+def _check_fits(path: str, adapted: PeftModel) -> None:
+    """PEFT ignores weights for layers that the model doesn't have."""
+    own = get_peft_model_state_dict(
+        adapted, adapter_name=_ADAPTER_NAME, save_embedding_layers=False
+    )
+    with safe_open(Path(path) / _WEIGHTS, framework="pt") as file:
+        given = set(file.keys())
+    only_given = sorted(key for key in given - set(own) if "lora_" in key)
+    only_own = sorted(set(own) - given)
+    if only_given or only_own:
+        first = (only_given or only_own)[0]
+        raise AdapterError(
+            f"the adapter {path} belongs to another model: {len(only_given)} of its weights have "
+            f"no place in this one and {len(only_own)} are missing, for instance {first}"
+        )
+
+
+def _device(device: str) -> torch.device:
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        target = torch.device(device)
+        torch.empty(0, device=target)
+    except (RuntimeError, AssertionError) as error:
+        raise ModelLoadError(f"device {device!r} can't be used: {_first_line(error)}") from None
+    return target
+
+
+def _dtype(dtype: str | torch.dtype) -> Any:
+    if isinstance(dtype, torch.dtype) or dtype == "auto":
+        return dtype
+    found = getattr(torch, dtype, None)
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise ModelLoadError(f'dtype must be "auto" or a floating torch dtype, got {dtype!r}')
+    return found
+
+
+@contextmanager
+def _clear(doing: str, kind: type[ForwardCacheError] = ModelLoadError) -> Iterator[None]:
+    """Turns whatever the libraries raise at broken files into one line.
+
+    They raise nearly anything there, from ``KeyError`` to ``SafetensorError``; memory that runs out
+    and an interrupt are not about the files and pass through.
+    """
+    try:
+        yield
+    except (ForwardCacheError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        raise kind(f"{doing}: {_first_line(error)}") from error
+
+
+def _first_line(error: BaseException) -> str:
+    if isinstance(error, json.JSONDecodeError | KeyError):
+        return f"{type(error).__name__}: {error}"
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]

@@ -1,0 +1,138 @@
+"""The scoring operations: what each one encodes, needs of the model, and gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from forwardcache.errors import InvalidInputError, ViewParameterError
+from forwardcache.hf.encode import Encoded, Form
+from forwardcache.hf.forward import ForwardRunner
+from forwardcache.hf.kernels import dists_at, top_dists
+from forwardcache.scoring import RollingLogprob
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One item on its way: what the caller gave, and its tokens."""
+
+    item: Any
+    encoded: Encoded
+
+
+def _itself(item: Any) -> Any:
+    return item
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One scoring operation with its arguments.
+
+    Attributes:
+        name: Its name in the key and the trace.
+        form: What of an item is encoded.
+        run: Scores tasks that go through the model together.
+        top_k: What the key and the trace have for it; 0 where it means nothing.
+        last_only: Whether it needs the logits of one position a row only.
+        text: The part of an item that is encoded.
+        key: An item as the cache's key: a str or a tuple of them.
+        argument: What of an item, beside its tokens, decides its value.
+    """
+
+    name: str
+    form: Form
+    run: Callable[[ForwardRunner, Sequence[Task]], list[Any]]
+    top_k: int = 0
+    last_only: bool = False
+    text: Callable[[Any], Any] = _itself
+    key: Callable[[Any], Any] = _itself
+    argument: Callable[[Any], Any] = lambda _: None
+
+
+def next_token_dist(top_k: int) -> Operation:
+    """The ``top_k`` most likely next tokens of a prompt.
+
+    Raises:
+        ViewParameterError: ``top_k`` is not an integer of at least 1.
+    """
+    if isinstance(top_k, bool) or not isinstance(top_k, int | np.integer) or top_k < 1:
+        raise ViewParameterError(f"top_k must be an integer of at least 1, got {top_k!r}")
+    k = int(top_k)
+
+    def run(runner: ForwardRunner, tasks: Sequence[Task]) -> list[Any]:
+        return list(top_dists(runner.last_logits([task.encoded.fed for task in tasks]), k))
+
+    return Operation("next_token_dist", "prompt", run, top_k=k, last_only=True)
+
+
+def _token_dist_at(runner: ForwardRunner, tasks: Sequence[Task]) -> list[Any]:
+    logits = runner.last_logits([task.encoded.fed for task in tasks])
+    return list(dists_at(logits, [task.item[1] for task in tasks]))
+
+
+def _rolling(runner: ForwardRunner, tasks: Sequence[Task]) -> list[Any]:
+    scored = runner.scored_logprobs([task.encoded for task in tasks])
+    pairs = zip(tasks, scored, strict=True)
+    return [rolling_value(task.encoded, logprobs.numpy()) for task, logprobs in pairs]
+
+
+def rolling_value(encoded: Encoded, logprobs: Any) -> RollingLogprob:
+    """The value of a text whose scored tokens have these log-probabilities."""
+    total = float(np.sum(logprobs, dtype=np.float64))
+    ids = np.array(encoded.token_ids, dtype=np.int64)
+    return RollingLogprob(ids, logprobs, len(encoded.token_ids), total)
+
+
+def _logprob_of(runner: ForwardRunner, tasks: Sequence[Task]) -> list[Any]:
+    scored = runner.scored_logprobs([task.encoded for task in tasks])
+    return [float(logprobs.double().sum()) for logprobs in scored]
+
+
+ROLLING_LOGPROB = Operation("rolling_logprob", "text", _rolling)
+LOGPROB_OF = Operation("logprob_of", "pair", _logprob_of)
+# An item is (prompt, ids); the ids are part of the key, exactly.
+TOKEN_DIST_AT = Operation(
+    "logprobs_at",
+    "prompt",
+    _token_dist_at,
+    last_only=True,
+    text=lambda item: item[0],
+    key=lambda item: (item[0], ",".join(map(str, item[1]))),
+    argument=lambda item: item[1],
+)
+
+
+def form_of(op: str) -> Form:
+    """What the items of the operation called ``op`` are.
+
+    Raises:
+        InvalidInputError: there is no such operation.
+    """
+    forms: dict[str, Form] = {
+        "next_token_dist": "prompt",
+        "logprobs_at": "prompt",
+        "rolling_logprob": "text",
+        "logprob_of": "pair",
+    }
+    if op not in forms:
+        raise InvalidInputError(f"unknown op {op!r}; there are {', '.join(forms)}")
+    return forms[op]
+
+
+def checked_ids(token_ids: Any, vocab_size: int) -> tuple[int, ...]:
+    """``token_ids`` as a tuple of ints.
+
+    Raises:
+        InvalidInputError: they are empty, not integers, or outside the vocabulary.
+    """
+    ids = np.asarray(token_ids)
+    if ids.ndim != 1 or not len(ids) or not np.issubdtype(ids.dtype, np.integer):
+        raise InvalidInputError(f"token_ids must be one or more integers, got {token_ids!r}")
+    if ids.min() < 0 or ids.max() >= vocab_size:
+        raise InvalidInputError(
+            f"token ids must be from 0 to {vocab_size - 1}, got {ids.min()} to {ids.max()}"
+        )
+    return tuple(ids.tolist())

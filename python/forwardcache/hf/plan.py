@@ -1,0 +1,113 @@
+"""Which prompts run together: tokenized lengths in, batches out. Knows neither torch nor text.
+
+Longest first, and a batch is closed as soon as one more row would break the token budget or the
+cap on padding. Sorting makes rows of one batch nearly equal, so that little is computed for
+padding; longest first makes the largest allocation the first one. Bigger is not better on a CPU,
+where a large batch only falls out of the cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
+
+from forwardcache.errors import InvalidInputError
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Rows that go through the model together.
+
+    Attributes:
+        items: Positions in the planned sequence, longest row first.
+        longest: Tokens of the longest row.
+        tokens: Tokens of all rows, without padding.
+    """
+
+    items: tuple[int, ...]
+    longest: int
+    tokens: int
+
+    @property
+    def padding(self) -> float:
+        """Share of the computed positions that is padding, 0 to 1."""
+        return 1.0 - self.tokens / (len(self.items) * self.longest)
+
+
+def distinct(items: Iterable[Hashable]) -> tuple[list[int], list[int]]:
+    """Drops duplicates.
+
+    Returns:
+        The positions of the first of each kind, and for every item the index of its kind in them.
+    """
+    kinds: dict[Hashable, int] = {}
+    firsts: list[int] = []
+    kind_of = []
+    for position, item in enumerate(items):
+        kind = kinds.setdefault(item, len(firsts))
+        if kind == len(firsts):
+            firsts.append(position)
+        kind_of.append(kind)
+    return firsts, kind_of
+
+
+def plan_batches(
+    lengths: Sequence[int],
+    *,
+    token_budget: int,
+    max_padding: float = 0.10,
+    max_rows: int | None = None,
+) -> list[Batch]:
+    """Splits rows into batches.
+
+    Args:
+        lengths: Tokens of each row, at least 1.
+        token_budget: Most positions (rows x longest) of a batch of several rows; a longer row runs
+            alone.
+        max_padding: Largest share of padding in a batch, 0 (equal lengths only) to 1.
+        max_rows: Most rows of a batch; None for no limit.
+
+    Returns:
+        Batches that hold every row once, longest row first; equal lengths keep their order.
+
+    Raises:
+        InvalidInputError: a limit or a length is out of range.
+    """
+    check_limits(token_budget, max_padding)
+    if any(length < 1 for length in lengths):
+        raise InvalidInputError(f"a row needs at least one token, got {min(lengths)}")
+    order = sorted(range(len(lengths)), key=lambda item: -lengths[item])
+    batches: list[Batch] = []
+    for item in order:
+        grown = _grown(batches[-1], item, lengths[item]) if batches else None
+        if grown and _allowed(grown, token_budget, max_padding, max_rows):
+            batches[-1] = grown
+        else:
+            batches.append(Batch((item,), lengths[item], lengths[item]))
+    return batches
+
+
+def check_limits(token_budget: int, max_padding: float) -> None:
+    """Refuses limits that no plan can keep.
+
+    Raises:
+        InvalidInputError: ``token_budget`` is below 1 or ``max_padding`` outside 0 to 1.
+    """
+    if token_budget < 1:
+        raise InvalidInputError(f"token_budget must be at least 1, got {token_budget}")
+    if not 0.0 <= max_padding <= 1.0:
+        raise InvalidInputError(f"max_padding must be between 0 and 1, got {max_padding}")
+
+
+def _grown(batch: Batch, item: int, length: int) -> Batch:
+    return Batch((*batch.items, item), batch.longest, batch.tokens + length)
+
+
+def _allowed(batch: Batch, token_budget: int, max_padding: float, max_rows: int | None) -> bool:
+    rows = len(batch.items)
+    positions = rows * batch.longest
+    return (
+        positions <= token_budget
+        and positions - batch.tokens <= max_padding * positions
+        and (max_rows is None or rows <= max_rows)
+    )

@@ -1,0 +1,352 @@
+"""One scoring call: state of the model, tokens, cache, and a forward for what is not there.
+
+The key of a value holds the state of the model at the call's beginning. The model's lock is taken
+to read that state, and again inside the computation, where the state is compared before and after
+the forward; if it moved, nothing is stored and the call begins again with the new state. So a key
+never names another state than the one that was run. The view is switched inside the computation
+only: a call whose values are all cached touches no weight.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from forwardcache.errors import ForwardCacheError, InvalidInputError
+from forwardcache.hf.encode import Encoded, Encoder, EncodingOptions, Form
+from forwardcache.hf.forward import ForwardRunner
+from forwardcache.hf.identity import ModelIdentity, ModelState
+from forwardcache.hf.lock import ModelLock, lock_of
+from forwardcache.hf.ops import Operation, Task, rolling_value
+from forwardcache.hf.plan import distinct
+from forwardcache.hf.spec import BASE, FINETUNED, ViewSpec, tagged
+from forwardcache.hf.switch import switched
+from forwardcache.instrumentation import BackendInstrumentation
+
+OnError = Literal["raise", "return"]
+
+# How often a call begins again because the model changed under it, before it goes uncached.
+_ATTEMPTS = 3
+
+
+class _ModelChanged(Exception):
+    """The model is not what the key says; nothing may be stored."""
+
+
+class _NotFinite(Exception):
+    """Some values are not finite and may not be stored; the call holds them."""
+
+
+class _Call:
+    """One scoring call in one state of the model.
+
+    Attributes:
+        state: The state that its keys name.
+        spec: The view that is run.
+        op: What is computed.
+        tasks: The items that can be scored, in their order.
+        left: Tokens whose progress is not reported yet.
+        computed: What this call computed, by key; a value that is not finite stays here only.
+    """
+
+    def __init__(
+        self,
+        state: ModelState,
+        spec: ViewSpec,
+        op: Operation,
+        items: Sequence[Any],
+        encoded: Sequence[Encoded | ForwardCacheError],
+    ) -> None:
+        self.state = state
+        self.spec = spec
+        self.op = op
+        self._encoded = encoded
+        pairs = zip(items, encoded, strict=True)
+        self.tasks = [Task(item, each) for item, each in pairs if isinstance(each, Encoded)]
+        self.left = sum(len(task.encoded.fed) for task in self.tasks)
+        self.computed: dict[Any, Any] = {}
+
+    def key(self, task: Task) -> Any:
+        """The task's item as the cache's key."""
+        return self.op.key(task.item)
+
+    def scope(self, options: EncodingOptions) -> bytes:
+        """Whatever else decides the call's values."""
+        fields = b"forwardcache.hf", self.state.key, tagged(self.spec.key_fields), options.key
+        return tagged(fields)
+
+    def raise_error(self) -> None:
+        """Raises the error of the first item that can't be scored."""
+        for each in self._encoded:
+            if isinstance(each, ForwardCacheError):
+                raise each
+
+    def results(self, values: Sequence[Any]) -> list[Any]:
+        """``values`` of the tasks and the errors of the others, in the items' order."""
+        following = iter(values)
+        return [next(following) if isinstance(each, Encoded) else each for each in self._encoded]
+
+
+class Scorer:
+    """Scores items in a view of one model, through the cache.
+
+    Args:
+        model: What is called: the model, or the PEFT model around it.
+        causal_lm: The transformers model itself.
+        tokenizer: Its tokenizer.
+        runner: Runs its forward.
+        instrumentation: Cache, trace and counters.
+        options: How text becomes tokens.
+
+    Attributes:
+        progress: Called with the number of tokens done, during and after each call; or None.
+        nonfinite_results: Values with a NaN or infinity, which were returned and not stored.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        causal_lm: Any,
+        tokenizer: Any,
+        *,
+        runner: ForwardRunner,
+        instrumentation: BackendInstrumentation,
+        options: EncodingOptions,
+    ) -> None:
+        self.model = model
+        self.causal_lm = causal_lm
+        self.tokenizer = tokenizer
+        self.runner = runner
+        self.instrumentation = instrumentation
+        self.options = options
+        self.progress: Callable[[int], None] | None = None
+        self.nonfinite_results = 0
+        self.lock: ModelLock = lock_of(causal_lm)
+        self.identity = ModelIdentity(model)
+        self._encoder: tuple[int, Encoder] | None = None
+
+    def check(self, spec: ViewSpec | None) -> None:
+        """Refuses a view that this model can't give exactly."""
+        with self.lock:
+            _checked(self.identity.state(self.tokenizer), spec)
+
+    def one(self, spec: ViewSpec | None, op: Operation, item: Any) -> Any:
+        """The value of one item.
+
+        Args:
+            spec: The view; None for the model as it stands, ``ft`` with an adapter, else ``base``.
+            op: What to compute.
+            item: Its argument.
+        """
+        return self._score(spec, op, [item], batched=False)[0]
+
+    def many(
+        self, spec: ViewSpec | None, op: Operation, items: Sequence[Any], on_error: OnError
+    ) -> list[Any]:
+        """The values of several items, in their order.
+
+        Args:
+            spec: As in ``one``.
+            op: As in ``one``.
+            items: Its arguments.
+            on_error: What becomes of an item that can't be scored: "raise" its error once all
+                others are computed and cached, or "return" the error at its position.
+        """
+        if on_error not in ("raise", "return"):
+            raise InvalidInputError(f'on_error must be "raise" or "return", got {on_error!r}')
+        if isinstance(items, str | bytes):
+            raise InvalidInputError(f"expected a list of items, got one {type(items).__name__}")
+        results = self._score(spec, op, list(items), batched=True)
+        return results if on_error == "return" else _raise_first(results)
+
+    def token_lengths(self, form: Form, items: Sequence[Any]) -> list[int | ForwardCacheError]:
+        """Tokens that the model would read for each item, or the error that it would get."""
+        with self.lock:
+            encoder = self._encoder_for(self.identity.state(self.tokenizer))
+            encoded = [_encoded(encoder, form, item, lambda same: same) for item in items]
+        return [each if isinstance(each, ForwardCacheError) else len(each.fed) for each in encoded]
+
+    def run_in(self, spec: ViewSpec | None, work: Callable[[Encoder], Any]) -> Any:
+        """Calls ``work`` with the model in a view, past the cache.
+
+        Raises:
+            UnsupportedModelError: the view can't be exact.
+        """
+        with self.lock:
+            state = self.identity.state(self.tokenizer)
+            with switched(self.model, _checked(state, spec)), torch.inference_mode():
+                return work(self._encoder_for(state))
+
+    def weights_changed(self) -> None:
+        """Begins a new generation of the model."""
+        with self.lock:
+            self.identity.weights_changed()
+
+    def own_spec(self) -> ViewSpec:
+        """The view that the model itself is: ``ft`` with an adapter, else ``base``."""
+        with self.lock:
+            return _own_spec(self.identity.state(self.tokenizer))
+
+    def _score(
+        self, spec: ViewSpec | None, op: Operation, items: list[Any], *, batched: bool
+    ) -> list[Any]:
+        for _ in range(_ATTEMPTS):
+            call = self._begin(spec, op, items)
+            if not batched:
+                call.raise_error()
+            try:
+                return call.results(self._cached(call, batched))
+            except _ModelChanged:
+                continue
+        # Something changes the model in every forward: scored as it is then, and not kept.
+        call = self._begin(spec, op, items)
+        with self.lock:
+            return call.results(self._run(call, call.tasks))
+
+    def _begin(self, spec: ViewSpec | None, op: Operation, items: list[Any]) -> _Call:
+        with self.lock:
+            state = self.identity.state(self.tokenizer)
+            runs = _checked(state, spec)
+            encoder = self._encoder_for(state)
+            encoded = [_encoded(encoder, op.form, item, op.text) for item in items]
+        return _Call(state, runs, op, items, encoded)
+
+    def _encoder_for(self, state: ModelState) -> Encoder:
+        if self._encoder is None or self._encoder[0] != state.generation:
+            positions = _max_positions(self.causal_lm.config)
+            encoder = Encoder(self.tokenizer, self.options, positions)
+            self._encoder = (state.generation, encoder)
+        return self._encoder[1]
+
+    def _cached(self, call: _Call, batched: bool) -> list[Any]:
+        """Values of the call's tasks: from the cache, or computed and stored.
+
+        A computation with values that are not finite raises, so that nothing of it is stored; the
+        others then go through the cache again, without a second forward.
+        """
+        while True:
+            kept = [task for task in call.tasks if _is_finite(call.computed.get(call.key(task)))]
+            try:
+                values = self._look_up(call, kept, batched) if kept or not call.computed else []
+            except _NotFinite:
+                continue
+            self._report(call, call.left)
+            found = dict(zip(map(call.key, kept), values, strict=True))
+            return [found.get(key, call.computed.get(key)) for key in map(call.key, call.tasks)]
+
+    def _look_up(self, call: _Call, tasks: Sequence[Task], batched: bool) -> list[Any]:
+        op, scope = call.op, call.scope(self.options)
+        place, keys = (op.name, call.spec.view_id), [call.key(task) for task in tasks]
+
+        def compute(indices: Sequence[int]) -> list[Any]:
+            return self._compute(call, [tasks[index] for index in indices])
+
+        if batched:
+            batch = self.instrumentation.cached_batch
+            return list(batch(*place, keys, op.top_k, compute, scope=scope))
+        single = self.instrumentation.cached
+        return [single(*place, keys[0], op.top_k, lambda: compute([0])[0], scope=scope)]
+
+    def _compute(self, call: _Call, tasks: Sequence[Task]) -> list[Any]:
+        missing = [task for task in tasks if call.key(task) not in call.computed]
+        if missing:
+            values = self._run_unchanged(call, missing)
+            call.computed.update(zip(map(call.key, missing), values, strict=True))
+            bad = sum(not _is_finite(value) for value in values)
+            if bad:
+                self.nonfinite_results += bad
+                raise _NotFinite
+        return [call.computed[call.key(task)] for task in tasks]
+
+    def _run_unchanged(self, call: _Call, tasks: Sequence[Task]) -> list[Any]:
+        with self.lock:
+            if self.identity.state(self.tokenizer) is not call.state:
+                raise _ModelChanged
+            values = self._run(call, tasks)
+            if self.identity.state(self.tokenizer) is not call.state:
+                raise _ModelChanged
+        return values
+
+    def _run(self, call: _Call, tasks: Sequence[Task]) -> list[Any]:
+        """Values of ``tasks``, by forwards in the call's view; equal tokens run once."""
+        firsts, kind_of = distinct(
+            (task.encoded.token_ids, task.encoded.first_scored, call.op.argument(task.item))
+            for task in tasks
+        )
+        with switched(self.model, call.spec), torch.inference_mode():
+            values = self._run_distinct(call, [tasks[first] for first in firsts])
+        return [values[kind] for kind in kind_of]
+
+    def _run_distinct(self, call: _Call, tasks: list[Task]) -> list[Any]:
+        op = call.op
+        values: dict[int, Any] = {
+            place: rolling_value(task.encoded, [])
+            for place, task in enumerate(tasks)
+            if not op.last_only and not task.encoded.scored
+        }
+        rest = [place for place in range(len(tasks)) if place not in values]
+        lengths = [len(tasks[place].encoded.fed) for place in rest]
+        for batch in self.runner.plan(lengths, last_only=op.last_only):
+            places = [rest[item] for item in batch.items]
+            scored = op.run(self.runner, [tasks[place] for place in places])
+            values.update(zip(places, scored, strict=True))
+            self._report(call, batch.tokens)
+        return [values[place] for place in range(len(tasks))]
+
+    def _report(self, call: _Call, tokens: int) -> None:
+        call.left -= tokens
+        if self.progress is not None and tokens > 0:
+            self.progress(tokens)
+
+
+def _own_spec(state: ModelState) -> ViewSpec:
+    return FINETUNED if state.traits.present else BASE
+
+
+def _checked(state: ModelState, spec: ViewSpec | None) -> ViewSpec:
+    """The view that is run for ``spec``."""
+    runs = _own_spec(state) if spec is None else spec.canonical()
+    state.traits.check(runs)
+    return runs
+
+
+def _encoded(
+    encoder: Encoder, form: Form, item: Any, text: Callable[[Any], Any]
+) -> Encoded | ForwardCacheError:
+    try:
+        return encoder.encode(form, text(item))
+    except ForwardCacheError as error:
+        return error
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether a value may be stored; None stands for one that is not computed yet."""
+    if value is None:
+        return True
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return bool(value.is_finite)
+
+
+def _max_positions(config: Any) -> int | None:
+    """The model's context length in tokens; None if it has no fixed one."""
+    text = config.get_text_config()
+    for name in ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx"):
+        positions = getattr(text, name, None)
+        if isinstance(positions, int) and positions > 0:
+            return positions
+    return None
+
+
+def _raise_first(results: list[Any]) -> list[Any]:
+    """``results``, unless one is an error; the first is raised and carries all of them."""
+    for index, result in enumerate(results):
+        if isinstance(result, ForwardCacheError):
+            result.index = index
+            result.results = results
+            raise result
+    return results

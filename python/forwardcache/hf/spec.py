@@ -1,0 +1,130 @@
+"""Which view: its name in the trace and its exact place in the key.
+
+The name is short (two decimals of λ), so it never decides about a hit; ``ViewSpec.key_fields`` do,
+with every parameter in full and every field length-tagged.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from forwardcache.errors import ViewParameterError
+
+Kind = Literal["base", "ft", "scaled", "null"]
+
+# torch.Generator.manual_seed takes what fits 64 bits, signed or not.
+_SEED_MIN, _SEED_MAX = -(2**63), 2**64 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class ViewSpec:
+    """One way to run the model.
+
+    Attributes:
+        kind: base, ft, scaled or null.
+        lam: Factor on the adapter's current scaling (scaled).
+        seed: Seed of the noise (null).
+        init_scale: Standard deviation of the noise (null).
+        rank_scale: Factor on the rank that the noise stands for (null).
+    """
+
+    kind: Kind
+    lam: float = 1.0
+    seed: int = 0
+    init_scale: float = 0.02
+    rank_scale: float = 1.0
+
+    @property
+    def view_id(self) -> str:
+        """The name in the trace."""
+        if self.kind == "scaled":
+            return f"scaled_{self.lam:.2f}"
+        if self.kind == "null":
+            rank = "" if self.rank_scale == 1.0 else f"_rank{self.rank_scale:.2f}"
+            return f"null_{self.seed}{rank}"
+        return self.kind
+
+    @property
+    def key_fields(self) -> tuple[bytes, ...]:
+        """Everything about the view that decides a value, exactly."""
+        kind = self.kind.encode()
+        if self.kind == "scaled":
+            return kind, self.lam.hex().encode()
+        if self.kind == "null":
+            scales = self.init_scale.hex(), self.rank_scale.hex()
+            return kind, str(self.seed).encode(), *(scale.encode() for scale in scales)
+        return (kind,)
+
+    @property
+    def noise_std(self) -> float:
+        """Standard deviation of the null adapter's noise."""
+        return self.init_scale * math.sqrt(self.rank_scale)
+
+    def canonical(self) -> ViewSpec:
+        """The view that is run and keyed: λ=0 runs base, λ=1 runs ft, bit for bit (rule 28)."""
+        if self.kind == "scaled" and self.lam == 0.0:
+            return BASE
+        if self.kind == "scaled" and self.lam == 1.0:
+            return FINETUNED
+        return self
+
+
+BASE = ViewSpec("base")
+FINETUNED = ViewSpec("ft")
+
+
+def scaled(lam: float) -> ViewSpec:
+    """The adapter times ``lam``; negative values are allowed, they turn the adapter around.
+
+    Raises:
+        ViewParameterError: ``lam`` is not a finite number.
+    """
+    return ViewSpec("scaled", lam=_finite("lam", lam))
+
+
+def null(seed: int, init_scale: float, rank_scale: float) -> ViewSpec:
+    """Noise in place of the adapter.
+
+    Raises:
+        ViewParameterError: ``seed`` is not an integer of 64 bits, ``init_scale`` is negative or not
+            finite, or ``rank_scale`` is not positive and finite.
+    """
+    std = _finite("init_scale", init_scale)
+    rank = _finite("rank_scale", rank_scale)
+    if std < 0.0:
+        raise ViewParameterError(f"init_scale must be 0 or more, got {init_scale!r}")
+    if rank <= 0.0:
+        raise ViewParameterError(f"rank_scale must be positive and finite, got {rank_scale!r}")
+    return ViewSpec("null", seed=_seed(seed), init_scale=std, rank_scale=rank)
+
+
+def _finite(name: str, value: float) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number) or isinstance(value, str):
+        raise ViewParameterError(f"{name} must be a finite number, got {value!r}")
+    return number
+
+
+def _seed(value: int) -> int:
+    try:
+        seed = operator.index(value)
+    except TypeError:
+        raise ViewParameterError(f"seed must be an integer, got {value!r}") from None
+    if not _SEED_MIN <= seed <= _SEED_MAX:
+        raise ViewParameterError(f"seed must fit 64 bits, got {value!r}")
+    return seed
+
+
+def tagged(fields: Iterable[bytes]) -> bytes:
+    """``fields`` as one byte string from which they could be read back.
+
+    Without the lengths, two lists could differ only in where one field ends and the next begins.
+    """
+    return b"".join(len(field).to_bytes(8, "big") + field for field in fields)

@@ -1,0 +1,103 @@
+"""Puts a model into a view and back, bit for bit.
+
+Only fields that PEFT's layers read in ``forward`` are set, directly: ``disable_adapter`` would turn
+gradients on when it ends, ``scale_layer`` accumulates rounding, and merging in place leaves the
+weights 2.9e-6 off. Noise is put in place by pointing a parameter at other memory, so that its own
+memory, and its version counter, are never touched. Whatever was there is put back as the very
+object it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch import nn
+
+from forwardcache.hf.adapter import lora_layers, noise_parameters, switched_modules
+from forwardcache.hf.spec import ViewSpec
+
+_ABSENT = object()
+_FLAG = "_disable_adapters"
+
+
+@contextmanager
+def switched(model: nn.Module, spec: ViewSpec) -> Iterator[None]:
+    """Runs its body with ``model`` in the view ``spec``, in evaluation mode.
+
+    The caller holds the model's lock. Restores everything, also after an exception.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(_evaluating(model))
+        stack.enter_context(_adapters_disabled(model, spec.kind == "base"))
+        if spec.kind == "scaled":
+            stack.enter_context(_scaled(model, spec.lam))
+        if spec.kind == "null":
+            stack.enter_context(_noise(model, spec))
+        yield
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    # Module by module: a model in evaluation mode may hold a part that trains, and the reverse.
+    training = [module for module in model.modules() if module.training]
+    try:
+        for module in training:
+            module.training = False
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+@contextmanager
+def _adapters_disabled(model: nn.Module, disabled: bool) -> Iterator[None]:
+    saved = [(module, vars(module).get(_FLAG, _ABSENT)) for module in switched_modules(model)]
+    try:
+        for module, _ in saved:
+            setattr(module, _FLAG, disabled)
+        yield
+    finally:
+        for module, flag in saved:
+            if flag is _ABSENT:
+                delattr(module, _FLAG)
+            else:
+                setattr(module, _FLAG, flag)
+
+
+@contextmanager
+def _scaled(model: nn.Module, lam: float) -> Iterator[None]:
+    saved = [(layer, dict(layer.scaling)) for layer in lora_layers(model)]
+    try:
+        for layer, scaling in saved:
+            for name in layer.active_adapters:
+                if name in scaling:
+                    layer.scaling[name] = scaling[name] * lam
+        yield
+    finally:
+        for layer, scaling in saved:
+            layer.scaling.update(scaling)
+
+
+@contextmanager
+def _noise(model: nn.Module, spec: ViewSpec) -> Iterator[None]:
+    generator = torch.Generator(device="cpu").manual_seed(spec.seed)
+    saved = [(parameter, parameter.data) for parameter in noise_parameters(model)]
+    try:
+        for parameter, own in saved:
+            parameter.data = noise_like(own, generator, spec.noise_std)
+        yield
+    finally:
+        for parameter, own in saved:
+            parameter.data = own
+
+
+def noise_like(weight: torch.Tensor, generator: torch.Generator, std: float) -> torch.Tensor:
+    """Normal noise in the shape, dtype and place of ``weight``.
+
+    Drawn on the CPU in float32 whatever the weight is, so that a seed means the same noise
+    everywhere.
+    """
+    noise = torch.randn(weight.shape, generator=generator, dtype=torch.float32) * std
+    return noise.to(device=weight.device, dtype=weight.dtype)

@@ -1,0 +1,283 @@
+"""What scoring gives back, who can give it, and how two answers are compared.
+
+Two frozen values, ``TokenDist`` and ``RollingLogprob``; the protocols of a scoring backend; and
+``kl_divergence``. All log-probabilities are natural logarithms (nats). Arrays can't be written to,
+not even by force: a cached value is handed to every later caller, so none may change it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from forwardcache.errors import InvalidInputError
+
+__all__ = [
+    "DifferentialBackend",
+    "NullCalibratedBackend",
+    "RollingLogprob",
+    "ScalableDifferentialBackend",
+    "ScoringBackend",
+    "TokenDist",
+    "kl_divergence",
+    "read_only",
+]
+
+Int64Array = NDArray[np.int64]
+Float32Array = NDArray[np.float32]
+Scalar = TypeVar("Scalar", bound=np.generic)
+
+
+def read_only(values: ArrayLike, dtype: type[Scalar]) -> NDArray[Scalar]:
+    """Copy of ``values`` as a 1-D array that nobody can make writable.
+
+    Args:
+        values: Anything numpy turns into one dimension, shape [n].
+        dtype: Element type of the copy.
+
+    Returns:
+        Array of shape [n] over immutable memory.
+
+    Raises:
+        InvalidInputError: ``values`` has not exactly one dimension.
+    """
+    array = np.asarray(values, dtype=dtype)
+    if array.ndim != 1:
+        raise InvalidInputError(f"expected one dimension, got shape {array.shape}")
+    # Over bytes: the owner of an ordinary array may set its WRITEABLE flag again.
+    return np.frombuffer(array.tobytes(), dtype=dtype)
+
+
+def _set_array(value: object, field: str, dtype: type[np.generic]) -> None:
+    object.__setattr__(value, field, read_only(getattr(value, field), dtype))
+
+
+def _same(left: ArrayLike, right: ArrayLike, dtype: DTypeLike) -> bool:
+    # Bytes, so that a value with a NaN equals itself and hashing agrees with equality.
+    return np.asarray(left, dtype).tobytes() == np.asarray(right, dtype).tobytes()
+
+
+@dataclass(frozen=True, eq=False)
+class TokenDist:
+    """Next-token distribution: the ``k`` most likely tokens, and the mass of all others.
+
+    Attributes:
+        token_ids: int64[k], by falling log-probability, ties by rising id. Where the caller named
+            the ids (``token_dist_at``), in the caller's order.
+        logprobs: float32[k], nats, of those ids.
+        vocab_size: Number of tokens in the full distribution.
+        tail_logprob: Log of the mass outside the k ids, nats; None only if they are the whole
+            vocabulary.
+    """
+
+    token_ids: Int64Array
+    logprobs: Float32Array
+    vocab_size: int
+    tail_logprob: float | None
+
+    def __post_init__(self) -> None:
+        _set_array(self, "token_ids", np.int64)
+        _set_array(self, "logprobs", np.float32)
+        if len(self.token_ids) != len(self.logprobs):
+            raise InvalidInputError(
+                f"{len(self.token_ids)} token ids but {len(self.logprobs)} log-probabilities"
+            )
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the arrays, for a cache that is bounded in bytes."""
+        return self.token_ids.nbytes + self.logprobs.nbytes
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether every log-probability is a number below +inf; a tail of no mass is -inf."""
+        tail = -math.inf if self.tail_logprob is None else self.tail_logprob
+        return bool(np.isfinite(self.logprobs).all()) and tail < math.inf
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, TokenDist):
+            return NotImplemented
+        return (
+            _same(self.token_ids, other.token_ids, np.int64)
+            and _same(self.logprobs, other.logprobs, np.float32)
+            and self.vocab_size == other.vocab_size
+            and self.tail_logprob == other.tail_logprob
+        )
+
+    def __hash__(self) -> int:
+        arrays = self.token_ids.tobytes(), self.logprobs.tobytes()
+        return hash((*arrays, self.vocab_size, self.tail_logprob))
+
+
+@dataclass(frozen=True, eq=False)
+class RollingLogprob:
+    """Log-probability of every token of a text given those before it.
+
+    Attributes:
+        token_ids: int64[n], all tokens, with a BOS token that the tokenizer adds.
+        logprobs: float32[n-1], nats, of the second token onwards; empty for n < 2.
+        num_tokens: n.
+        total_logprob: Sum of ``logprobs`` in float64, nats; 0.0 for n < 2.
+    """
+
+    token_ids: Int64Array
+    logprobs: Float32Array
+    num_tokens: int
+    total_logprob: float
+
+    def __post_init__(self) -> None:
+        _set_array(self, "token_ids", np.int64)
+        _set_array(self, "logprobs", np.float32)
+        if len(self.logprobs) != max(len(self.token_ids) - 1, 0):
+            raise InvalidInputError(
+                f"{len(self.token_ids)} tokens need {max(len(self.token_ids) - 1, 0)} "
+                f"log-probabilities, got {len(self.logprobs)}"
+            )
+
+    @property
+    def mean_logprob(self) -> float:
+        """Mean over the n-1 scored tokens, nats; 0.0 if none is scored."""
+        return self.total_logprob / len(self.logprobs) if len(self.logprobs) else 0.0
+
+    @property
+    def perplexity(self) -> float:
+        """``exp(-mean_logprob)``; 1.0 if no token is scored."""
+        return float(np.exp(-self.mean_logprob))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the arrays, for a cache that is bounded in bytes."""
+        return self.token_ids.nbytes + self.logprobs.nbytes
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether every log-probability is finite."""
+        return bool(np.isfinite(self.logprobs).all())
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, RollingLogprob):
+            return NotImplemented
+        return (
+            _same(self.token_ids, other.token_ids, np.int64)
+            and _same(self.logprobs, other.logprobs, np.float32)
+            and self.num_tokens == other.num_tokens
+            and _same(self.total_logprob, other.total_logprob, np.float64)
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.token_ids.tobytes(), self.logprobs.tobytes(), self.num_tokens))
+
+
+@runtime_checkable
+class ScoringBackend(Protocol):
+    """Whoever gives next-token distributions and log-probabilities, single and batched.
+
+    Every batched form equals the single form of each item, in the items' order.
+    """
+
+    def next_token_dist(self, prompt: str, *, top_k: int = 256) -> TokenDist:
+        """Distribution of the token after ``prompt``."""
+
+    def next_token_dist_batch(self, prompts: Sequence[str], *, top_k: int = 256) -> list[Any]:
+        """One ``TokenDist`` a prompt."""
+
+    def rolling_logprob(self, text: str) -> RollingLogprob:
+        """Log-probability of each token of ``text``."""
+
+    def rolling_logprob_batch(self, texts: Sequence[str]) -> list[Any]:
+        """One ``RollingLogprob`` a text."""
+
+    def logprob_of(self, prompt: str, completion: str) -> float:
+        """Log-probability of ``completion`` after ``prompt``, nats."""
+
+    def logprob_of_batch(self, pairs: Sequence[tuple[str, str]]) -> list[Any]:
+        """One float a pair of prompt and completion, nats."""
+
+
+@runtime_checkable
+class DifferentialBackend(Protocol):
+    """Whoever has a base model and a fine-tuned one.
+
+    The context managers give a view and restore the model, also after an exception.
+    """
+
+    def as_base(self) -> AbstractContextManager[ScoringBackend]:
+        """The base model, without the adapter."""
+
+    def as_finetuned(self) -> AbstractContextManager[ScoringBackend]:
+        """The model with the adapter."""
+
+
+@runtime_checkable
+class ScalableDifferentialBackend(Protocol):
+    """Whoever can scale what the fine-tuning added."""
+
+    def as_scaled_adapter(self, lam: float) -> AbstractContextManager[ScoringBackend]:
+        """The model with ``lam`` times the adapter; 0 is base, 1 is fine-tuned."""
+
+
+@runtime_checkable
+class NullCalibratedBackend(Protocol):
+    """Whoever can put noise in the adapter's place, as a yardstick."""
+
+    def as_null_adapter(
+        self, seed: int, *, init_scale: float = 0.02, rank_scale: float = 1.0
+    ) -> AbstractContextManager[ScoringBackend]:
+        """The model with a random adapter of the same shape."""
+
+
+def kl_divergence(
+    base: TokenDist, other_logprobs: ArrayLike, *, other_tail_logprob: float | None = None
+) -> float:
+    """KL(base || other) over the ids of ``base`` and one bucket for all other tokens.
+
+    Merging the tail into one bucket can only lower the divergence, so this is a lower bound of the
+    full KL; it is exact where ``base`` covers the vocabulary.
+
+    Args:
+        base: The reference distribution, k ids.
+        other_logprobs: float[k], nats, the other distribution at ``base.token_ids``
+            (``view.logprobs_at``).
+        other_tail_logprob: Log of the other distribution's mass outside those ids, nats
+            (``view.token_dist_at``). Without it the mass is 1 minus the sum, with the rounding of
+            float32 given to it, which keeps the result a lower bound.
+
+    Returns:
+        Nats, not negative, computed in float64; inf if ``other`` gives no mass where base has some.
+
+    Raises:
+        InvalidInputError: ``other_logprobs`` has another shape than ``base.logprobs``.
+
+    Source:
+        Data-processing inequality for the partition {id} for each id, {all others}.
+    """
+    other = np.asarray(other_logprobs, dtype=np.float64)
+    if other.shape != base.logprobs.shape:
+        raise InvalidInputError(
+            f"need one log-probability for each of the {len(base.token_ids)} ids of base, "
+            f"got shape {other.shape}"
+        )
+    divergence = float(np.sum(_terms(base.logprobs.astype(np.float64), other)))
+    if base.tail_logprob is not None:
+        tail = _remaining_logprob(other) if other_tail_logprob is None else other_tail_logprob
+        divergence += float(np.sum(_terms(np.array([base.tail_logprob]), np.array([tail]))))
+    return divergence if math.isnan(divergence) else max(divergence, 0.0)
+
+
+def _terms(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> NDArray[np.float64]:
+    """``p log(p/q)`` per bucket; 0 where p is 0, by continuity."""
+    mass = np.exp(ours)
+    with np.errstate(invalid="ignore"):
+        return np.where(mass == 0.0, 0.0, mass * (ours - theirs))
+
+
+def _remaining_logprob(logprobs: NDArray[np.float64]) -> float:
+    """Log of 1 minus the mass of ``logprobs``, never below what float32 rounding can hide."""
+    rounding = float(np.finfo(np.float32).eps)
+    return math.log(max(1.0 - float(np.sum(np.exp(logprobs))), rounding))
