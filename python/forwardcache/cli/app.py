@@ -1,0 +1,161 @@
+"""Commands and options. Nothing heavy is imported here: ``--help`` has to be quick."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from forwardcache import __version__
+from forwardcache.cli.exits import ExitCode, guarded, say
+
+app = typer.Typer(
+    name="forwardcache",
+    help="Every forward pass once: an exact, traced cache under the views of one model.",
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+# The root of click's errors, of which some versions of typer bring a copy of their own.
+_UsageProblem: Any = next(
+    kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"
+)
+
+
+class Op(StrEnum):
+    """The scoring operations."""
+
+    NEXT_TOKEN_DIST = "next_token_dist"
+    ROLLING_LOGPROB = "rolling_logprob"
+    LOGPROB_OF = "logprob_of"
+
+
+class Format(StrEnum):
+    """How a table is printed."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+FormatOption = Annotated[Format, typer.Option("--format", help="How the summary is printed.")]
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run one command; the exit code."""
+    return guarded(lambda: _invoke(list(argv)))
+
+
+def _invoke(argv: list[str]) -> int:
+    try:
+        code = app(args=argv, prog_name="forwardcache", standalone_mode=False)
+    except _UsageProblem as problem:
+        say(f"{problem.format_message()} (forwardcache --help)")
+        return ExitCode.BAD_INPUT
+    except typer.Abort:
+        raise KeyboardInterrupt from None
+    except SystemExit:
+        # Typer ends the process itself where the reader of standard output has gone.
+        return ExitCode.READER_GONE
+    return int(code or 0)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"forwardcache {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _forwardcache(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="And exit.")
+    ] = False,
+) -> None:
+    """Every forward pass once: an exact, traced cache under the views of one model."""
+
+
+@app.command("score")
+def _score(  # noqa: PLR0917 - typer calls it, by name
+    model: Annotated[str, typer.Option(help="Folder of the model and its tokenizer.")],
+    prompts: Annotated[
+        str,
+        typer.Option(
+            help="File, or - for standard input: a prompt a line (.txt), or JSON lines (.jsonl) "
+            "with prompt, completion, and any other field, which is carried through."
+        ),
+    ],
+    adapter: Annotated[str | None, typer.Option(help="Folder of a LoRA adapter.")] = None,
+    views: Annotated[
+        str | None,
+        typer.Option(
+            help="base, ft, scaled:LAMBDA, null:SEED[:INIT_SCALE[:RANK_SCALE]], comma-separated. "
+            "Default: base,ft with an adapter, else base."
+        ),
+    ] = None,
+    op: Annotated[Op, typer.Option(help="What to score.")] = Op.NEXT_TOKEN_DIST,
+    top_k: Annotated[int, typer.Option(min=1, help="Tokens in a distribution.")] = 256,
+    out: Annotated[
+        Path | None, typer.Option(help="FILE.jsonl or FILE.parquet; default standard output.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace --out.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with OUT.part.")] = False,
+    trace: Annotated[Path | None, typer.Option(help="Trace file; it is appended to.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    dtype: Annotated[
+        str, typer.Option(help="auto (the checkpoint's), float32, bfloat16, ...")
+    ] = "auto",
+    chat_template: Annotated[
+        bool, typer.Option(help="Put each prompt into the tokenizer's chat template.")
+    ] = False,
+    special_tokens: Annotated[
+        bool, typer.Option(help="Let the tokenizer add its special tokens.")
+    ] = True,
+    allow_download: Annotated[
+        bool, typer.Option("--allow-download", help="--model may be a hub name.")
+    ] = False,
+    format_: FormatOption = Format.TABLE,
+) -> int:
+    """Score prompts with the views of one model; one row a prompt and view."""
+    from forwardcache.cli.loading import ModelOptions
+    from forwardcache.cli.score import ScoreOptions, score
+
+    loading = ModelOptions(
+        model=model,
+        adapter=adapter,
+        trace=trace,
+        device=device,
+        dtype=dtype,
+        chat_template=chat_template,
+        special_tokens=special_tokens,
+        allow_download=allow_download,
+    )
+    return score(
+        ScoreOptions(
+            loading=loading,
+            prompts=prompts,
+            views=views,
+            op=op.value,
+            top_k=top_k,
+            out=out,
+            force=force,
+            resume=resume,
+            json=format_ is Format.JSON,
+        )
+    )
+
+
+@app.command("demo")
+def _demo(
+    out: Annotated[
+        Path, typer.Option(help="Folder for the rows and the trace; made if it isn't there.")
+    ] = Path("forwardcache-demo"),
+    format_: FormatOption = Format.TABLE,
+) -> int:
+    """Score the model that comes with this package, twice: what the cache saves, what KL shows."""
+    from forwardcache.cli.demo import demo
+
+    return demo(out, json=format_ is Format.JSON)

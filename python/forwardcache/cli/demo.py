@@ -1,0 +1,194 @@
+"""``forwardcache demo``: the embedded model through five views, twice.
+
+The same machinery as ``score``, on a model small enough to ship. The second run asks the same
+backend again: what the cache saves is the difference.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import forwardcache
+from forwardcache.cli.exits import ExitCode, say
+from forwardcache.cli.extras import SCORING, check_installed
+from forwardcache.cli.loading import ModelOptions, Session, load
+from forwardcache.cli.prompts import read_prompts
+from forwardcache.cli.views import parse_views
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from forwardcache.cli.output import RowSink
+    from forwardcache.cli.rows import Row
+    from forwardcache.cli.summary import Difference, RunFigures
+
+ASSETS = Path(forwardcache.__file__).parent / "demo"
+VIEWS = parse_views("base,ft,scaled:0.5,null:7,null:8", has_adapter=True)
+TOP_K = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What the demo found.
+
+    Attributes:
+        found: The views against base.
+        first: The run that computed.
+        second: The run that asked again.
+        equal: Whether both gave the same rows to the last digit.
+    """
+
+    found: list[Difference]
+    first: RunFigures
+    second: RunFigures
+    equal: bool
+
+    @property
+    def seconds_saved(self) -> float:
+        """How much shorter the second run was."""
+        return self.first.seconds - self.second.seconds
+
+
+class DigestedRows:
+    """Passes rows on, if to anywhere, and keeps a digest of all but where they came from."""
+
+    def __init__(self, sink: RowSink | None) -> None:
+        self._sink = sink
+        self.digest = hashlib.sha256()
+
+    def write(self, rows: Sequence[Row]) -> None:
+        """Take rows."""
+        from forwardcache.cli.rows import encoded
+
+        self.digest.update(encoded([{**row, "hit": None} for row in rows]))
+        if self._sink is not None:
+            self._sink.write(rows)
+
+    def publish(self) -> None:
+        """All rows were written."""
+        if self._sink is not None:
+            self._sink.publish()
+
+    def close(self) -> None:
+        """Keep what was written, as it is."""
+        if self._sink is not None:
+            self._sink.close()
+
+
+def demo(out: Path, *, json: bool) -> int:
+    """Run the command; the exit code."""
+    check_installed(*SCORING)
+    out.mkdir(parents=True, exist_ok=True)
+    rows, trace = out / "rows.jsonl", out / "trace.jsonl"
+    say("loading torch and the demo model")
+    session = load(
+        # The weights are stored in half precision, which a CPU computes slowly.
+        ModelOptions(str(ASSETS / "model"), str(ASSETS / "adapter"), trace=trace, dtype="float32")
+    )
+    try:
+        outcome = _run_twice(session, rows)
+    finally:
+        session.close()
+    if json:
+        _print_json(outcome, rows, trace)
+    else:
+        _print_tables(outcome, rows, trace)
+    return ExitCode.DONE
+
+
+def _run_twice(session: Session, rows: Path) -> Outcome:
+    """Score the shipped prompts twice on one backend."""
+    from forwardcache.cli import summary
+    from forwardcache.cli.job import Scoring
+    from forwardcache.cli.output import PartFile
+    from forwardcache.cli.running import make_job, timed_run
+
+    source = read_prompts(str(ASSETS / "prompts.jsonl"))
+    job = make_job(session, source, "next_token_dist", VIEWS, top_k=TOP_K)
+    say(f"{len(source.prompts)} prompts through {len(VIEWS)} views, twice")
+    sinks = DigestedRows(PartFile(rows, {}, resume=False)), DigestedRows(None)
+    runs = []
+    for name, sink in zip(("first run", "second run"), sinks, strict=True):
+        scoring = Scoring(session.backend, session.recorder, job)
+        try:
+            with session.instrumentation.probe(name):
+                runs.append(timed_run(session, scoring, sink))
+            sink.publish()
+        finally:
+            sink.close()
+    found = summary.differences(VIEWS, scoring.tally)
+    equal = sinks[0].digest.digest() == sinks[1].digest.digest()
+    return Outcome(found, runs[0], runs[1], equal)
+
+
+def verdict(found: Sequence[Difference]) -> str:
+    """One sentence: does the adapter move the model more than noise does?"""
+    from forwardcache.cli.summary import yardstick_nats
+
+    (tuned,) = (one for one in found if one.view.kind == "ft")
+    noise = yardstick_nats(found) or 0.0
+    highest = max(one.high_nats for one in found if one.view.is_null)
+    if tuned.low_nats <= highest:
+        return (
+            f"The adapter moves the next-token distribution by {tuned.mean_nats:.2g} nats, no "
+            f"further than random adapters of its shape do ({noise:.2g} nats)."
+        )
+    return (
+        f"The adapter moves the next-token distribution by {tuned.mean_nats:.2g} nats, "
+        f"{tuned.mean_nats / noise:,.0f} times as far as the stronger of two random adapters of "
+        f"its shape ({noise:.2g} nats): it changed the model."
+    )
+
+
+def _print_tables(outcome: Outcome, rows: Path, trace: Path) -> None:
+    from forwardcache.cli import summary
+
+    summary.show(sys.stdout, summary.table(outcome.found, "next_token_dist"), _runs_table(outcome))
+    same = "the same values to the last digit" if outcome.equal else "OTHER VALUES"
+    print(verdict(outcome.found))
+    print(
+        f"The second run took every value from the cache, {same}, and saved "
+        f"{outcome.seconds_saved:.1f} of {outcome.first.seconds:.1f} s."
+    )
+    print(f"Rows: {rows}")
+    print(f"Trace: {trace}")
+
+
+def _runs_table(outcome: Outcome) -> Table:
+    from rich.table import Table
+
+    shown = Table("run", "passes", "hits", "hit rate", "seconds", "tokens/s")
+    for column in shown.columns[1:]:
+        column.justify = "right"
+    for name, run in (("first", outcome.first), ("second", outcome.second)):
+        stats = run.stats
+        shown.add_row(
+            name,
+            f"{stats['forward_passes']:,}",
+            f"{stats['cache_hits']:,}",
+            f"{stats['hit_rate']:.0%}",
+            f"{run.seconds:.2f}",
+            f"{run.tokens_per_s:,.0f}" if run.tokens_run else "-",
+        )
+    return shown
+
+
+def _print_json(outcome: Outcome, rows: Path, trace: Path) -> None:
+    from forwardcache.cli import summary
+
+    told: dict[str, Any] = {
+        "op": "next_token_dist",
+        "views": summary.as_json(outcome.found, "next_token_dist"),
+        "runs": [outcome.first.as_json(), outcome.second.as_json()],
+        "equal": outcome.equal,
+        "seconds_saved": outcome.seconds_saved,
+        "verdict": verdict(outcome.found),
+        "rows": str(rows),
+        "trace": str(trace),
+    }
+    summary.show_json(sys.stdout, told)

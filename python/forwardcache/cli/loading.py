@@ -1,0 +1,152 @@
+"""Options of the command line into a backend, every failure into one line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from forwardcache.cli.exits import BadInputError, first_line, is_out_of_memory
+from forwardcache.cli.extras import quiet_libraries
+from forwardcache.cli.hits import HitRecorder
+from forwardcache.errors import ForwardCacheError
+from forwardcache.instrumentation import BackendInstrumentation
+
+CACHE_BYTES = 512 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class ModelOptions:
+    """What to load and how.
+
+    Attributes:
+        model: Folder of the model, or a hub name.
+        adapter: Folder of the adapter; None without one.
+        trace: Trace file; None for no trace.
+        device: auto, cpu, cuda, ...
+        dtype: auto, float32, bfloat16, ...
+        chat_template: Whether prompts go through the tokenizer's chat template.
+        special_tokens: Whether the tokenizer adds its special tokens.
+        allow_download: Whether ``model`` may be a hub name.
+    """
+
+    model: str
+    adapter: str | None = None
+    trace: Path | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+    chat_template: bool = False
+    special_tokens: bool = True
+    allow_download: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A loaded model and its instrumentation.
+
+    Attributes:
+        backend: The ``HFBackend``.
+        recorder: What the backend calls; knows the hits of the last call.
+        instrumentation: What is behind the recorder.
+    """
+
+    backend: Any
+    recorder: HitRecorder
+    instrumentation: BackendInstrumentation
+
+    @property
+    def vocab_size(self) -> int:
+        """Tokens in a full distribution."""
+        return int(self.backend.model.config.get_text_config().vocab_size)
+
+    def close(self) -> None:
+        """Close the backend and the trace."""
+        self.backend.close()
+        self.instrumentation.close()
+
+
+def check_folders(options: ModelOptions) -> None:
+    """Refuse a model or adapter that isn't there, before torch is imported.
+
+    Raises:
+        BadInputError: naming the option and the folder.
+    """
+    model = Path(options.model)
+    if model.is_dir() and not (model / "config.json").is_file():
+        holds_adapter = (model / "adapter_config.json").is_file()
+        hint = "; it holds an adapter, which --adapter takes" if holds_adapter else ""
+        raise BadInputError(f"--model {model}: there is no config.json in that folder{hint}")
+    if not model.is_dir() and not options.allow_download:
+        raise BadInputError(
+            f"--model {model}: there is no such folder (a hub name needs --allow-download)"
+        )
+    if options.adapter is not None:
+        _check_adapter(Path(options.adapter))
+
+
+def _check_adapter(folder: Path) -> None:
+    if not folder.is_dir():
+        raise BadInputError(f"--adapter {folder}: there is no such folder")
+    if not (folder / "adapter_config.json").is_file():
+        raise BadInputError(f"--adapter {folder}: there is no adapter_config.json in that folder")
+
+
+def check_trace(trace: Path | None) -> None:
+    """Refuse a trace path that can't be one.
+
+    Raises:
+        BadInputError: it is a folder.
+    """
+    if trace is not None and trace.is_dir():
+        raise BadInputError(f"--trace {trace} is a folder")
+
+
+def load(options: ModelOptions) -> Session:
+    """Load the model.
+
+    Raises:
+        BadInputError: it can't be loaded.
+        ForwardCacheError: the backend refuses it, with its reason.
+        OSError: the trace can't be opened.
+    """
+    quiet_libraries()
+    try:
+        from forwardcache.hf import HFBackend
+    except ImportError as error:
+        raise BadInputError(
+            f"can't import torch, transformers or peft ({first_line(error)}): "
+            "pip install --upgrade 'forwardcache[hf]'"
+        ) from error
+    _silence_transformers()
+    instrumentation = BackendInstrumentation(
+        cache_maxsize=None, cache_max_bytes=CACHE_BYTES, trace_path=options.trace
+    )
+    recorder = HitRecorder(instrumentation)
+    try:
+        backend = HFBackend.load(
+            options.model,
+            options.adapter,
+            device=options.device,
+            dtype=options.dtype,
+            allow_download=options.allow_download,
+            add_special_tokens=options.special_tokens,
+            chat_template=options.chat_template,
+            instrumentation=cast(BackendInstrumentation, recorder),
+        )
+    except ForwardCacheError:
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        kind = type(error).__name__
+        raise BadInputError(f"can't load {options.model}: {kind}: {first_line(error)}") from error
+    if options.chat_template and not getattr(backend.tokenizer, "chat_template", None):
+        raise BadInputError(f"--chat-template: the tokenizer in {options.model} has none")
+    return Session(backend, recorder, instrumentation)
+
+
+def _silence_transformers() -> None:
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]

@@ -1,0 +1,163 @@
+"""Prompts in: plain text lines, or JSON lines with ``prompt`` and ``completion``."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+from forwardcache.cli.exits import BadInputError
+
+STDIN = "-"
+JSON_SUFFIXES = frozenset({".jsonl", ".ndjson", ".json"})
+TEXT_SUFFIXES = frozenset({".txt", ".text"})
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One prompt of the input.
+
+    Attributes:
+        line: Its line in the input, from 0; blank lines are counted and hold no prompt.
+        text: What the model reads.
+        completion: What is scored after it; None where the input has none.
+        carried: Every other field of the JSON line, passed through to the rows.
+    """
+
+    line: int
+    text: str
+    completion: str | None = None
+    carried: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class PromptSet:
+    """The prompts of one file or stream.
+
+    Attributes:
+        name: What to call it in a message.
+        prompts: In the input's order.
+        sha256: Digest of the input's bytes, hex.
+    """
+
+    name: str
+    prompts: tuple[Prompt, ...]
+    sha256: str
+
+    def refuse(self, prompt: Prompt, reason: str) -> NoReturn:
+        """Refuse the input because of one prompt.
+
+        Raises:
+            BadInputError: naming the line, from 1 as editors do.
+        """
+        raise BadInputError(f"{self.name} line {prompt.line + 1}: {reason}")
+
+    def items(self, op: str) -> Sequence[str | tuple[str, str]]:
+        """What the backend is asked for ``op``: texts, or pairs of prompt and completion.
+
+        Raises:
+            BadInputError: ``op`` scores completions and a prompt has none.
+        """
+        if op != "logprob_of":
+            return [prompt.text for prompt in self.prompts]
+        return [(prompt.text, self._completion(prompt)) for prompt in self.prompts]
+
+    def _completion(self, prompt: Prompt) -> str:
+        if prompt.completion is None:
+            self.refuse(prompt, "no completion, which logprob_of scores (JSON lines only)")
+        return prompt.completion
+
+
+def read_prompts(source: str) -> PromptSet:
+    """Read a file, or standard input for ``-``.
+
+    A name that ends in .jsonl, .ndjson or .json holds JSON lines, one in .txt plain text; anything
+    else, standard input included, is JSON lines if its first line that isn't blank begins with
+    ``{``.
+
+    Raises:
+        BadInputError: nothing to read, no prompt in it, or a line that can't be used (which is
+            named).
+    """
+    name = "standard input" if source == STDIN else source
+    data = _read_bytes(source)
+    lines = list(_decoded_lines(name, data))
+    parse = _parse_json if _is_json(source, lines) else _parse_text
+    prompts = tuple(parse(name, number, line) for number, line in lines)
+    if not prompts:
+        raise BadInputError(f"{name} holds no prompt")
+    return PromptSet(name, prompts, hashlib.sha256(data).hexdigest())
+
+
+def _read_bytes(source: str) -> bytes:
+    if source == STDIN:
+        return sys.stdin.buffer.read()
+    try:
+        return Path(source).read_bytes()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise BadInputError(f"can't read the prompts {source!r}: {reason}") from error
+
+
+def _decoded_lines(name: str, data: bytes) -> Iterator[tuple[int, str]]:
+    """Line numbers from 0 and text of the lines that aren't blank."""
+    for number, raw in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n")):
+        try:
+            line = raw.removesuffix(b"\r").decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise BadInputError(f"{name} line {number + 1}: not UTF-8 ({error.reason})") from error
+        if line.strip():
+            yield number, line
+
+
+def _is_json(source: str, lines: Sequence[tuple[int, str]]) -> bool:
+    suffix = Path(source).suffix.lower()
+    if suffix in JSON_SUFFIXES | TEXT_SUFFIXES:
+        return suffix in JSON_SUFFIXES
+    return bool(lines) and lines[0][1].lstrip().startswith("{")
+
+
+def _parse_text(name: str, number: int, line: str) -> Prompt:
+    return Prompt(number, line)
+
+
+def _parse_json(name: str, number: int, line: str) -> Prompt:
+    where = f"{name} line {number + 1}"
+    fields = _json_object(where, line)
+    text = _text_field(where, fields, "prompt")
+    if text is None:
+        raise BadInputError(f'{where}: no "prompt"')
+    return Prompt(number, text, _text_field(where, fields, "completion"), fields)
+
+
+def _json_object(where: str, line: str) -> dict[str, Any]:
+    try:
+        fields = json.loads(line, parse_constant=_refuse_constant)
+    except json.JSONDecodeError as error:
+        raise BadInputError(f"{where}: not JSON ({error.msg}, column {error.colno})") from error
+    except (ValueError, RecursionError) as error:
+        raise BadInputError(f"{where}: not JSON ({error})") from error
+    if not isinstance(fields, dict):
+        raise BadInputError(f"{where}: not a JSON object")
+    return fields
+
+
+def _refuse_constant(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no JSON value")
+
+
+def _text_field(where: str, fields: dict[str, Any], field_name: str) -> str | None:
+    """Take a text out of ``fields``; what is left there is carried."""
+    if (value := fields.pop(field_name, None)) is None:
+        return None
+    if not isinstance(value, str):
+        raise BadInputError(f'{where}: "{field_name}" is not a string')
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise BadInputError(f'{where}: "{field_name}" holds half a surrogate pair') from error
+    return value

@@ -1,0 +1,73 @@
+"""One run of a job, timed and counted; ``score`` and ``demo`` share it."""
+
+from __future__ import annotations
+
+import time
+
+from forwardcache.cli.compare import WIDE
+from forwardcache.cli.job import AGAINST_BASE, Job, Scoring, Tally
+from forwardcache.cli.loading import Session
+from forwardcache.cli.output import PartFile, RowSink
+from forwardcache.cli.progress import token_progress
+from forwardcache.cli.prompts import PromptSet
+from forwardcache.cli.summary import RunFigures, figures_between
+from forwardcache.cli.views import View
+from forwardcache.errors import ForwardCacheError
+
+
+def make_job(
+    session: Session, source: PromptSet, op: str, views: tuple[View, ...], *, top_k: int
+) -> Job:
+    """A job whose prompts can all be scored.
+
+    Raises:
+        BadInputError: a prompt can't be scored; its line is named.
+    """
+    lengths = _checked_lengths(session, source, op)
+    compared = len(views) > 1 and any(view.kind == "base" for view in views)
+    asked_k = max(top_k, min(WIDE, session.vocab_size)) if compared else top_k
+    return Job(source, lengths, op, views, top_k, asked_k)
+
+
+def _checked_lengths(session: Session, source: PromptSet, op: str) -> list[int]:
+    lengths: list[int] = []
+    found = session.backend.token_lengths(source.items(op), op=op)
+    for prompt, length in zip(source.prompts, found, strict=True):
+        if isinstance(length, ForwardCacheError):
+            source.refuse(prompt, str(length))
+        lengths.append(length)
+    return lengths
+
+
+def take_up(part: PartFile, job: Job, tally: Tally) -> int:
+    """Go on with the rows of an unfinished run.
+
+    Returns:
+        Prompts that are done: those of whole chunks, so that the others run in the batches they
+        would have run in. What stands behind them in the part is cut off.
+    """
+    ends_of_chunks = {chunk.stop * len(job.views): chunk.stop for chunk in job.chunks()}
+    pending, done, end = [], 0, 0
+    for count, (row, offset) in enumerate(part.whole_rows(job.places()), start=1):
+        pending.append({name: row[name] for name in ("view", *AGAINST_BASE) if name in row})
+        if count in ends_of_chunks:
+            done, end = ends_of_chunks[count], offset
+            for known in pending:
+                tally.note(known)
+            pending.clear()
+    part.cut(end)
+    return done
+
+
+def timed_run(session: Session, scoring: Scoring, sink: RowSink, *, done: int = 0) -> RunFigures:
+    """Score the prompts from ``done`` on into ``sink``; what it cost."""
+    before, began = session.backend.stats.to_dict(), time.perf_counter()
+    job = scoring.job
+    with token_progress(sum(job.lengths[done:]) * len(job.views)) as progress:
+        session.backend.progress = progress.advance
+        try:
+            scoring.run(sink, progress, done=done)
+        finally:
+            session.backend.progress = None
+    stats = figures_between(before, session.backend.stats.to_dict())
+    return RunFigures(stats, scoring.tally.tokens_run, time.perf_counter() - began)

@@ -1,0 +1,175 @@
+"""``forwardcache score``: prompts through the views of one model, one row each.
+
+Everything that can be refused without the model is refused before torch is imported.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from forwardcache.cli.exits import BadInputError, ExitCode, InterruptedRunError, say
+from forwardcache.cli.extras import PARQUET, SCORING, check_installed
+from forwardcache.cli.fingerprint import folder_fingerprint
+from forwardcache.cli.loading import ModelOptions, Session, check_folders, check_trace, load
+from forwardcache.cli.prompts import STDIN, PromptSet, read_prompts
+from forwardcache.cli.views import View, parse_views
+
+if TYPE_CHECKING:
+    from forwardcache.cli.job import Scoring, Tally
+    from forwardcache.cli.output import RowSink
+    from forwardcache.cli.summary import RunFigures
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreOptions:
+    """What was asked for; ``forwardcache score --help`` describes each."""
+
+    loading: ModelOptions
+    prompts: str
+    views: str | None
+    op: str
+    top_k: int
+    out: Path | None
+    force: bool
+    resume: bool
+    json: bool
+
+
+def score(options: ScoreOptions) -> int:
+    """Run the command; the exit code."""
+    parquet = options.out is not None and options.out.suffix.lower() == ".parquet"
+    check_installed(*SCORING, *(PARQUET if parquet else ()))
+    views = _checked_views(options)
+    source = read_prompts(options.prompts)
+    source.items(options.op)
+    check_folders(options.loading)
+    job_facts = _job_facts(options, source, views)
+    _check_outputs(options, job_facts)
+    session = load(options.loading)
+    try:
+        _score_with(session, options, source, views, job_facts)
+    finally:
+        session.close()
+    return ExitCode.DONE
+
+
+def _checked_views(options: ScoreOptions) -> tuple[View, ...]:
+    has_adapter = options.loading.adapter is not None
+    default = "base,ft" if has_adapter else "base"
+    return parse_views(options.views or default, has_adapter=has_adapter)
+
+
+def _check_outputs(options: ScoreOptions, job_facts: dict[str, Any]) -> None:
+    from forwardcache.cli.output import check_out, check_same_job, is_unfinished, part_of
+
+    check_trace(options.loading.trace)
+    if options.out is None:
+        if options.resume:
+            raise BadInputError("--resume needs --out: it goes on with OUT.part")
+        return
+    check_out(options.out, force=options.force, resume=options.resume)
+    inputs = [] if options.prompts == STDIN else [Path(options.prompts)]
+    for path in filter(None, [*inputs, options.loading.trace]):
+        if path.resolve() in {options.out.resolve(), part_of(options.out).resolve()}:
+            raise BadInputError(f"--out {options.out} is also the file of the prompts or the trace")
+    if options.resume and is_unfinished(options.out):
+        check_same_job(options.out, job_facts)
+
+
+def _job_facts(options: ScoreOptions, source: PromptSet, views: Sequence[View]) -> dict[str, Any]:
+    """What decides the rows: a part goes on only with the same."""
+    facts = asdict(options.loading)
+    for name in ("model", "adapter"):
+        if facts[name] is not None and Path(facts[name]).is_dir():
+            facts[name] = folder_fingerprint(Path(facts[name]))
+    for free in ("trace", "allow_download"):
+        del facts[free]
+    names = [view.name for view in views]
+    return {**facts, "op": options.op, "views": names, "top_k": options.top_k,
+            "prompts": source.sha256}  # fmt: skip
+
+
+def _score_with(
+    session: Session,
+    options: ScoreOptions,
+    source: PromptSet,
+    views: tuple[View, ...],
+    job_facts: dict[str, Any],
+) -> None:
+    """Score, publish, report."""
+    from forwardcache.cli.job import Scoring
+    from forwardcache.cli.running import make_job, timed_run
+
+    job = make_job(session, source, options.op, views, top_k=options.top_k)
+    scoring = Scoring(session.backend, session.recorder, job)
+    sink, done = _open_sink(options, scoring, job_facts)
+    try:
+        figures = timed_run(session, scoring, sink, done=done)
+        sink.publish()
+    except KeyboardInterrupt:
+        raise InterruptedRunError(_how_to_go_on(options, scoring)) from None
+    finally:
+        sink.close()
+    _report(options, views, scoring.tally, figures)
+    _warn(session)
+
+
+def _open_sink(
+    options: ScoreOptions, scoring: Scoring, job_facts: dict[str, Any]
+) -> tuple[RowSink, int]:
+    """Where rows go, and how many prompts are done there."""
+    from forwardcache.cli.output import PartFile, StdoutRows
+    from forwardcache.cli.running import take_up
+
+    if options.out is None:
+        return StdoutRows(), 0
+    part = PartFile(options.out, job_facts, resume=options.resume)
+    done = take_up(part, scoring.job, scoring.tally) if options.resume else 0
+    if done:
+        say(f"going on after {done:,} of {len(scoring.job.source.prompts):,} prompts")
+    return part, done
+
+
+def _how_to_go_on(options: ScoreOptions, scoring: Scoring) -> str:
+    from forwardcache.cli.output import is_unfinished
+
+    done = scoring.tally.rows // len(scoring.job.views)
+    count = f"{done:,} of {len(scoring.job.source.prompts):,} prompts"
+    if options.out is None:
+        return f"interrupted; the rows of {count} were written"
+    if not is_unfinished(options.out):
+        return "interrupted before the first rows were done"
+    force = " --force" if options.out.exists() else ""
+    return (
+        f"interrupted; the rows of {count} are in {options.out}.part, "
+        f"the same command with --resume{force} goes on"
+    )
+
+
+def _warn(session: Session) -> None:
+    """Say what went wrong without ending the run."""
+    if bad := session.backend.nonfinite_results:
+        say(f"{bad:,} values are not finite (null in the rows): is the model sound in this dtype?")
+    session.instrumentation.close()
+    if lost := session.instrumentation.trace.lost:
+        say(f"{lost:,} events are missing in the trace: it could not be written")
+
+
+def _report(
+    options: ScoreOptions, views: Sequence[View], tally: Tally, figures: RunFigures
+) -> None:
+    """The comparison where rows don't go, and one line of figures on standard error."""
+    from forwardcache.cli import summary
+
+    stream = sys.stderr if options.out is None else sys.stdout
+    found = summary.differences(views, tally)
+    if options.json:
+        told = {"op": options.op, "views": summary.as_json(found, options.op)}
+        summary.show_json(stream, {**told, "run": figures.as_json()})
+    elif found:
+        summary.show(stream, summary.table(found, options.op))
+    say(figures.line())

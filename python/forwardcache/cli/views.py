@@ -1,0 +1,125 @@
+"""``--views base,ft,scaled:0.5,null:7``: names into views of a backend."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+from forwardcache.cli.exits import BadInputError
+
+INIT_SCALE = 0.02
+RANK_SCALE = 1.0
+KINDS = "base, ft, scaled:LAMBDA, null:SEED[:INIT_SCALE[:RANK_SCALE]]"
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One view as asked for on the command line.
+
+    Attributes:
+        kind: base, ft, scaled or null.
+        lam: Factor on the adapter (scaled).
+        seed: Seed of the noise (null).
+        init_scale: Standard deviation of the noise (null).
+        rank_scale: Factor on the rank the noise stands for (null).
+    """
+
+    kind: str
+    lam: float = 1.0
+    seed: int = 0
+    init_scale: float = INIT_SCALE
+    rank_scale: float = RANK_SCALE
+
+    @property
+    def name(self) -> str:
+        """The name in the rows: the trace's view id where that is exact, in full where it isn't.
+
+        The trace calls λ = 1.001 and λ = 0.996 both ``scaled_1.00``; rows must tell them apart.
+        """
+        if self.kind == "scaled":
+            return f"scaled_{_number(self.lam)}"
+        if self.kind == "null":
+            noise = "" if self.init_scale == INIT_SCALE else f"_init{self.init_scale!r}"
+            rank = "" if self.rank_scale == RANK_SCALE else f"_rank{_number(self.rank_scale)}"
+            return f"null_{self.seed}{noise}{rank}"
+        return self.kind
+
+    @property
+    def is_null(self) -> bool:
+        """Whether the view is noise: the yardstick for the others."""
+        return self.kind == "null"
+
+    def of(self, backend: Any) -> AbstractContextManager[Any]:
+        """The context manager that gives this view of ``backend``."""
+        if self.kind == "base":
+            return _entered(backend.as_base)
+        if self.kind == "ft":
+            return _entered(backend.as_finetuned)
+        if self.kind == "scaled":
+            return _entered(backend.as_scaled_adapter, self.lam)
+        scales = {"init_scale": self.init_scale, "rank_scale": self.rank_scale}
+        return _entered(backend.as_null_adapter, self.seed, **scales)
+
+
+def _entered(method: Callable[..., Any], *args: Any, **kwargs: Any) -> AbstractContextManager[Any]:
+    context: AbstractContextManager[Any] = method(*args, **kwargs)
+    return context
+
+
+def _number(value: float) -> str:
+    """Two decimals where they say it exactly, else every digit."""
+    short = f"{value:.2f}"
+    return short if float(short) == value else repr(value)
+
+
+def parse_views(text: str, *, has_adapter: bool) -> tuple[View, ...]:
+    """The views named in ``text``, in its order.
+
+    Raises:
+        BadInputError: a name or a parameter is unknown, a view stands twice, or a view needs the
+            adapter and there is none.
+    """
+    views = tuple(_parse_view(name.strip()) for name in text.split(","))
+    for position, view in enumerate(views):
+        if view in views[:position]:
+            raise BadInputError(f"--views names {view.name} twice")
+    needing = [view.name for view in views if view.kind != "base"]
+    if needing and not has_adapter:
+        raise BadInputError(f"view {needing[0]} needs an adapter: give --adapter DIR")
+    return views
+
+
+def _parse_view(text: str) -> View:
+    kind, *parameters = text.split(":")
+    if kind in {"base", "ft"} and not parameters:
+        return View(kind)
+    if kind == "scaled" and len(parameters) == 1:
+        # Adding zero makes the -0.0 of "scaled:-0" the 0.0 it equals.
+        return View("scaled", lam=_finite(parameters[0], "lambda", text) + 0.0)
+    if kind == "null" and 1 <= len(parameters) <= 3:
+        return _parse_null(parameters, text)
+    raise BadInputError(f"unknown view {text!r}; views are {KINDS}")
+
+
+def _parse_null(parameters: Sequence[str], text: str) -> View:
+    seed, *scales = parameters
+    if not (seed.isascii() and seed.isdigit() and int(seed) < 2**63):
+        raise BadInputError(f"view {text!r}: the seed {seed!r} is not a whole number below 2^63")
+    named = zip(("init_scale", "rank_scale"), scales, strict=False)
+    values = {name: _finite(scale, name, text) for name, scale in named}
+    if any(value <= 0.0 for value in values.values()):
+        raise BadInputError(f"view {text!r}: scales must be positive")
+    return View("null", seed=int(seed), **values)
+
+
+def _finite(number: str, name: str, text: str) -> float:
+    try:
+        value = float(number)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise BadInputError(f"view {text!r}: {name} {number!r} is not a finite number")
+    return value

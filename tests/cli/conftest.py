@@ -1,0 +1,83 @@
+"""The command line in this process, on the model that ships for the demo."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import forwardcache
+from forwardcache.__main__ import main
+
+ASSETS = Path(forwardcache.__file__).parent / "demo"
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.out.splitlines()]
+
+    def refused(self, *words: str, code: int = 2) -> None:
+        """Asserts one clear line that has ``words``, and nothing on standard output."""
+        assert self.code == code, self.err
+        assert self.err.count("\n") == 1, self.err
+        assert self.err.startswith("forwardcache: ")
+        assert "Traceback" not in self.err
+        assert not self.out
+        for word in words:
+            assert word in self.err
+
+
+Run = Callable[..., Ended]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Calls ``main`` with arguments and standard input."""
+
+    def call(*arguments: object, stdin: bytes = b"") -> Ended:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        capsys.readouterr()
+        code = main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return Ended(code, captured.out, captured.err)
+
+    return call
+
+
+@pytest.fixture
+def score(run: Run) -> Run:
+    """``score`` with the demo's model and adapter, in float32."""
+
+    def call(*arguments: object, **keywords: Any) -> Ended:
+        model = ["--model", ASSETS / "model", "--adapter", ASSETS / "adapter"]
+        return run("score", *model, "--dtype", "float32", *arguments, **keywords)
+
+    return call
+
+
+@pytest.fixture
+def prompts(tmp_path: Path) -> Path:
+    """Twelve prompts with completions and carried fields, as JSON lines."""
+    lines = (ASSETS / "prompts.jsonl").read_text("utf-8").splitlines(keepends=True)
+    path = tmp_path / "prompts.jsonl"
+    path.write_text("".join(lines[:12]), "utf-8")
+    return path
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a JSON lines file."""
+    return [json.loads(line) for line in path.read_text("ascii").splitlines()]

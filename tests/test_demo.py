@@ -1,0 +1,82 @@
+"""``forwardcache demo``: it runs, its second run runs nothing, and it shows what it should."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import forwardcache
+from forwardcache.__main__ import main
+
+ASSETS = Path(forwardcache.__file__).parent / "demo"
+
+
+def read_lines(path: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
+def test_what_ships_is_small_and_has_its_sources() -> None:
+    files = [path for path in ASSETS.rglob("*") if path.is_file() and path.suffix != ".pyc"]
+    assert sum(path.stat().st_size for path in files) < 3_000_000
+    names = {str(path.relative_to(ASSETS)) for path in files}
+    assert {"README.md", "LICENSE-PSF.txt", "demo.json", "model/model.safetensors"} <= names
+    assert all(path.stat().st_mode & 0o044 == 0o044 for path in files)
+
+
+def test_the_prompts_are_a_few_hundred_of_two_styles() -> None:
+    prompts = read_lines(ASSETS / "prompts.jsonl")
+    assert len(prompts) == len({prompt["prompt"] for prompt in prompts}) == 300
+    styles = [prompt["style"] for prompt in prompts]
+    assert (styles.count("documentation"), styles.count("log")) == (180, 120)
+    assert all(prompt["completion"] for prompt in prompts)
+
+
+def test_the_second_run_runs_nothing_and_the_adapter_stands_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["demo", "--out", str(tmp_path / "new" / "demo"), "--format", "json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+
+    first, second = told["runs"]
+    assert (first["forward_passes"], first["cache_hits"]) == (1500, 0)
+    assert (second["forward_passes"], second["cache_hits"]) == (0, 1500)
+    assert second["hit_rate"] == 1.0
+    assert told["equal"]
+    assert told["seconds_saved"] > 0
+
+    views = {view["view"]: view for view in told["views"]}
+    assert set(views) == {"ft", "scaled_0.50", "null_7", "null_8"}
+    nulls = [view["high"] for view in views.values() if view["is_null"]]
+    assert views["ft"]["low"] > 10 * max(nulls)
+    assert (
+        views["ft"]["low"] > views["scaled_0.50"]["high"] > views["scaled_0.50"]["low"] > max(nulls)
+    )
+    assert "it changed the model" in told["verdict"]
+
+    assert len(read_lines(Path(told["rows"]))) == 1500
+    events = read_lines(Path(told["trace"]))
+    labels = [(event["probe"], event["hit"]) for event in events]
+    assert labels == [("first run", False)] * 1500 + [("second run", True)] * 1500
+
+
+def test_the_table_is_for_a_person(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["demo"]) == 0
+    shown = capsys.readouterr()
+    for word in ("null_7 (noise)", "95 % interval", "passes", "second", "changed the model"):
+        assert word in shown.out
+    assert "forwardcache-demo/trace.jsonl" in shown.out
+    assert len(read_lines(tmp_path / "forwardcache-demo" / "trace.jsonl")) == 3000
+    assert "Traceback" not in shown.err
+
+
+def test_a_folder_that_can_t_be_made_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    assert main(["demo", "--out", str(tmp_path / "file" / "demo")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
