@@ -418,9 +418,10 @@ def test_an_equality_may_evict_the_entry_it_is_asked_about(rust: ModuleType, use
     assert cache.get((Scripted("a"),)) == ("value" if use == "put" else rust._MISS)
 
 
-def test_only_the_truth_of_an_equality_counts(api: ModuleType) -> None:
-    assert holding(api, lambda _: []).get((Scripted("a"),)) is api._MISS
-    assert holding(api, lambda _: [1]).get((Scripted("a"),)) == "old"
+def test_only_the_truth_of_an_equality_counts(rust: ModuleType) -> None:
+    # Not beside the model: a dict may probe one slot twice, and the second answer is True.
+    assert holding(rust, lambda _: []).get((Scripted("a"),)) is rust._MISS
+    assert holding(rust, lambda _: [1]).get((Scripted("a"),)) == "old"
 
 
 # Lifetimes
