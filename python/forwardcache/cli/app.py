@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -159,3 +160,56 @@ def _demo(
     from forwardcache.cli.demo import demo
 
     return demo(out, json=format_ is Format.JSON)
+
+
+check = typer.Typer(help="Check that an engine or a backend keeps its contract.")
+app.add_typer(check, name="check")
+
+FactoryArgument = Annotated[str, typer.Argument(help="pkg.mod:factory", metavar="FACTORY")]
+AllOption = Annotated[bool, typer.Option("--all", help="Go on after a failure.")]
+
+
+class Profile(StrEnum):
+    """How much of an engine is checked."""
+
+    SEED = "seed"
+    STRICT = "strict"
+
+
+@check.command("engine")
+def _check_engine(
+    factory: FactoryArgument,
+    profile: Annotated[Profile, typer.Option(help="How much is checked.")] = Profile.SEED,
+    every: AllOption = False,
+    failing_factory: Annotated[
+        str | None,
+        typer.Option(help="pkg.mod:factory of engines whose start raises.", metavar="FACTORY"),
+    ] = None,
+    format_: FormatOption = Format.TABLE,
+) -> int:
+    """Check a streaming engine; exit status 0 if it conforms, 1 if not, 2 if it can't be run."""
+    from forwardcache.conformance.command import check_engine, leave
+
+    code = check_engine(
+        factory,
+        profile=profile.value,
+        output_format=format_.value,
+        report_all=every,
+        failing_spec=failing_factory,
+    )
+    with suppress(SystemExit):
+        # Ends the process at once if the engine has left threads that would hold it.
+        leave(code)
+    return code
+
+
+@check.command("backend")
+def _check_backend(
+    factory: FactoryArgument,
+    every: AllOption = False,
+    format_: FormatOption = Format.TABLE,
+) -> int:
+    """Check a scoring backend; exit status 0 if it conforms, 1 if not, 2 if it can't be made."""
+    from forwardcache.conformance.backend.command import check_backend_spec
+
+    return check_backend_spec(factory, output_format=format_.value, report_all=every)

@@ -8,10 +8,13 @@ import pytest
 
 from forwardcache.conformance.backend import (
     RULES,
+    BackendCheck,
     BackendRuleBroken,
     RuleSkipped,
     Subject,
+    backend_checks,
     check_backend,
+    parametrize_with_backend_checks,
 )
 from tests.conformance.backend.dummy import FAULTS, DummyBackend
 
@@ -126,3 +129,28 @@ def test_the_backend_is_closed_whatever_closing_raises() -> None:
 
     assert check_backend(Closing).conforms
     assert len(closed) == 1
+
+
+@parametrize_with_backend_checks({"dummy": DummyBackend})
+def test_the_pytest_front_gives_one_item_a_rule(check: BackendCheck) -> None:
+    check()
+
+
+@parametrize_with_backend_checks(
+    {"broken": partial(DummyBackend, "ids in order of id")},
+    expected_failures={"distribution_order": "sorted by id"},
+)
+def test_an_expected_failure_of_the_pytest_front_is_an_xfail(check: BackendCheck) -> None:
+    check()
+
+
+def test_each_check_can_be_called_alone() -> None:
+    checks = {check.name: check for check in backend_checks(partial(DummyBackend, "ft is base"))}
+    with pytest.raises(BackendRuleBroken, match="view_isolation"):
+        checks["view_isolation"]()
+    checks["distribution_mass"]()
+
+
+def test_an_expected_failure_must_name_a_rule() -> None:
+    with pytest.raises(ValueError, match=r"'speed'.*rules are value_types"):
+        parametrize_with_backend_checks({}, expected_failures={"speed": "none"})

@@ -53,6 +53,7 @@ def check_backend(
     *,
     rules: Sequence[Rule] = RULES,
     report_all: bool = False,
+    raises: bool = True,
     **asked: Any,
 ) -> BackendReport:
     """Checks a backend against the rules, in order.
@@ -61,26 +62,30 @@ def check_backend(
         factory: Gives a backend; called once, and once more after each broken rule, since a broken
             rule may leave the backend changed.
         rules: The rules to check.
-        report_all: Report every broken rule instead of raising the first.
+        report_all: Go on after a broken rule, and raise nothing.
+        raises: Whether the first broken rule is raised; otherwise the report ends with it.
         **asked: Attributes of ``Subject``: prompts, pairs, top_k, atol, forget.
 
     Returns:
         What came of each rule.
 
     Raises:
-        BackendRuleBroken: A rule doesn't hold, and ``report_all`` is off.
+        BackendRuleBroken: A rule doesn't hold, ``raises`` is on and ``report_all`` off.
     """
     results = []
     backend = factory()
     for rule in rules:
         result = apply(rule, Subject(backend, **asked))
         results.append(result)
-        if result.outcome == "failed":
-            _close(backend)
-            if not report_all:
-                raise BackendRuleBroken(result.rule, result.reason)
-            backend = factory()
-    _close(backend)
+        if result.outcome != "failed":
+            continue
+        close(backend)
+        if raises and not report_all:
+            raise BackendRuleBroken(result.rule, result.reason)
+        if not report_all:
+            return BackendReport(tuple(results))
+        backend = factory()
+    close(backend)
     return BackendReport(tuple(results))
 
 
@@ -98,7 +103,7 @@ def apply(rule: Rule, subject: Subject) -> RuleResult:
     return RuleResult(rule.__name__, "passed")
 
 
-def _close(backend: Any) -> None:
+def close(backend: Any) -> None:
     """Closes a backend that can be closed; whatever that raises must not hide a verdict."""
     close = getattr(backend, "close", None)
     if callable(close):

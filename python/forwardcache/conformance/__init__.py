@@ -1,0 +1,128 @@
+"""Proves that a streaming LLM engine keeps its contract: named checks, each with one clear failure.
+
+Reading order: ``checks`` (the order), ``seed`` and ``strict`` (one small function a check),
+``judge`` (what a stream must be), ``stream`` and ``guard`` (how an engine is run without trusting
+it), ``run`` (the verdict), then the fronts: ``parametrize``, ``pytest_plugin``, ``suite``,
+``command``. Imports neither torch, transformers nor numpy.
+
+Names are imported when they are first used: the pytest plugin lives in this package and is loaded
+by every run of pytest, most of which ask for no check.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from forwardcache.conformance.checks import PROFILES
+    from forwardcache.conformance.chunk import Chunk, Usage
+    from forwardcache.conformance.context import MockContext, cancelling_context, mock_context
+    from forwardcache.conformance.failures import (
+        CancellationIgnored,
+        CancellationNotObserved,
+        CancelWhileOpeningFailed,
+        CheckTimedOut,
+        ChunkAfterTerminal,
+        CleanupAfterFailedStartFailed,
+        CleanupFailed,
+        CleanupWithoutStartFailed,
+        CompletionTokensMismatch,
+        ComponentMetricsNotIdempotent,
+        ConcurrentGenerateFailed,
+        ConcurrentStreamInvalid,
+        ConformanceFailure,
+        CrossTalk,
+        DroppedStreamLeaked,
+        EmptyModelInConfig,
+        EventLoopBlocked,
+        GenerateFailed,
+        InvalidTokenIds,
+        KvEventSourcesFailed,
+        KvEventSourcesNotIdempotent,
+        LeftBehind,
+        MidStreamCancellationIgnored,
+        NeighbourDisturbed,
+        NoChunksYielded,
+        NoTerminalChunk,
+        SecondCleanupFailed,
+        SetupMetricsFailed,
+        StartFailed,
+        StreamYieldedError,
+        UsageInvalid,
+    )
+    from forwardcache.conformance.parametrize import conformance_checks, parametrize_with_checks
+    from forwardcache.conformance.report import CheckResult, Report
+    from forwardcache.conformance.run import check_conformance, run_conformance
+
+__all__ = [
+    "PROFILES",
+    "CancelWhileOpeningFailed",
+    "CancellationIgnored",
+    "CancellationNotObserved",
+    "CheckResult",
+    "CheckTimedOut",
+    "Chunk",
+    "ChunkAfterTerminal",
+    "CleanupAfterFailedStartFailed",
+    "CleanupFailed",
+    "CleanupWithoutStartFailed",
+    "CompletionTokensMismatch",
+    "ComponentMetricsNotIdempotent",
+    "ConcurrentGenerateFailed",
+    "ConcurrentStreamInvalid",
+    "ConformanceFailure",
+    "CrossTalk",
+    "DroppedStreamLeaked",
+    "EmptyModelInConfig",
+    "EventLoopBlocked",
+    "GenerateFailed",
+    "InvalidTokenIds",
+    "KvEventSourcesFailed",
+    "KvEventSourcesNotIdempotent",
+    "LeftBehind",
+    "MidStreamCancellationIgnored",
+    "MockContext",
+    "NeighbourDisturbed",
+    "NoChunksYielded",
+    "NoTerminalChunk",
+    "Report",
+    "SecondCleanupFailed",
+    "SetupMetricsFailed",
+    "StartFailed",
+    "StreamYieldedError",
+    "Usage",
+    "UsageInvalid",
+    "cancelling_context",
+    "check_conformance",
+    "conformance_checks",
+    "mock_context",
+    "parametrize_with_checks",
+    "run_conformance",
+]
+
+_ELSEWHERE = {
+    "PROFILES": "checks",
+    "CheckResult": "report",
+    "Chunk": "chunk",
+    "MockContext": "context",
+    "Report": "report",
+    "Usage": "chunk",
+    "cancelling_context": "context",
+    "check_conformance": "run",
+    "conformance_checks": "parametrize",
+    "mock_context": "context",
+    "parametrize_with_checks": "parametrize",
+    "run_conformance": "run",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import ``name`` from its module; every name that isn't listed is a failure."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = import_module(f"{__name__}.{_ELSEWHERE.get(name, 'failures')}")
+    value = globals()[name] = getattr(module, name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

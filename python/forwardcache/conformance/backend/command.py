@@ -1,0 +1,53 @@
+"""``forwardcache check backend``: a foreign scoring backend from the command line, with no code."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import redirect_stdout
+from typing import TextIO
+
+from forwardcache.conformance.backend.run import BackendReport, check_backend
+from forwardcache.conformance.locate import locate
+from forwardcache.conformance.render import aligned
+
+
+def check_backend_spec(
+    spec: str,
+    *,
+    output_format: str = "table",
+    report_all: bool = False,
+    out: TextIO | None = None,
+    err: TextIO | None = None,
+) -> int:
+    """Checks the backends of the factory ``spec`` and prints the report.
+
+    Args:
+        spec: The factory, ``pkg.mod:factory``.
+        output_format: "table" or "json".
+        report_all: Go on after a broken rule.
+        out: Where the report goes; standard output by default.
+        err: Where words go, and what the backend prints; standard error by default.
+
+    Returns:
+        0 if every rule holds, 1 if one is broken, 2 if the backend can't be made.
+    """
+    out, err = out or sys.stdout, err or sys.stderr
+    try:
+        with redirect_stdout(err):
+            report = check_backend(locate(spec), report_all=report_all, raises=False)
+    except (Exception, SystemExit) as error:
+        why = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        print(f"can't check {spec}: {why}", file=err)
+        return 2
+    print(_printed(spec, report, output_format), file=out)
+    return 0 if report.conforms else 1
+
+
+def _printed(spec: str, report: BackendReport, output_format: str) -> str:
+    if output_format == "json":
+        return json.dumps({"backend": spec, **report.to_dict()}, indent=2)
+    rows = [("rule", "outcome", "")]
+    rows += [(result.rule, result.outcome, result.reason) for result in report.results]
+    word = "keeps" if report.conforms else "does not keep"
+    return "\n".join([*aligned(rows), "", f"{spec} {word} the rules of a scoring backend"])

@@ -1,0 +1,92 @@
+"""``forwardcache check engine``: a foreign engine from the command line, with no code."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from typing import Any, NoReturn, TextIO
+
+from forwardcache.conformance.failures import ConformanceFailure
+from forwardcache.conformance.guard import describe
+from forwardcache.conformance.locate import locate
+from forwardcache.conformance.render import report_table
+from forwardcache.conformance.report import Report
+from forwardcache.conformance.run import check_conformance
+
+__all__ = ["FORMATS", "check_engine", "leave"]
+
+FORMATS = ("table", "json")
+"""How the report can be printed."""
+
+
+def check_engine(
+    spec: str,
+    *,
+    profile: str = "seed",
+    output_format: str = "table",
+    report_all: bool = False,
+    failing_spec: str | None = None,
+    out: TextIO | None = None,
+    err: TextIO | None = None,
+    **options: Any,
+) -> int:
+    """Check the engines of the factory ``spec`` and print the report.
+
+    Args:
+        spec: The factory, ``pkg.mod:factory``.
+        profile: ``"seed"`` or ``"strict"``.
+        output_format: ``"table"`` or ``"json"``.
+        report_all: Go on after a failure.
+        failing_spec: A factory of engines whose ``start`` raises.
+        out: Where the report goes; standard output by default.
+        err: Where words go, and what the engine prints; standard error by default.
+        **options: Any other keyword of ``run_conformance``.
+
+    Returns:
+        0 if the engine conforms, 1 if it doesn't, 2 if it can't be run.
+    """
+    out, err = out or sys.stdout, err or sys.stderr
+    try:
+        if output_format not in FORMATS:
+            raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {output_format!r}")
+        with redirect_stdout(err):
+            failing = locate(failing_spec) if failing_spec else None
+            options |= {"profile": profile, "report_all": report_all, "failing_factory": failing}
+            report = _report_on(locate(spec), options)
+    except (Exception, SystemExit) as error:
+        print(f"can't check {spec}: {_reason(error)}", file=err)
+        return 2
+    print(_printed(spec, report, output_format), file=out)
+    return 0 if report.conforms else 1
+
+
+def leave(code: int) -> NoReturn:
+    """End the process with ``code``, also where the engine has left threads that would hold it."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if any(not t.daemon and t is not threading.main_thread() for t in threading.enumerate()):
+        os._exit(code)
+    raise SystemExit(code)
+
+
+def _report_on(factory: Callable[[], Any], options: dict[str, Any]) -> Report:
+    try:
+        return check_conformance(factory, **options)
+    except ConformanceFailure as failure:
+        if failure.report is None:  # Raised by the factory itself, not by a check.
+            raise
+        return failure.report
+
+
+def _printed(spec: str, report: Report, output_format: str) -> str:
+    if output_format == "json":
+        return json.dumps({"engine": spec, **json.loads(report.to_json())}, indent=2)
+    return report_table(report)
+
+
+def _reason(error: BaseException) -> str:
+    return str(error) if isinstance(error, ValueError) else describe(error)

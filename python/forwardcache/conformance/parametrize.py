@@ -1,0 +1,174 @@
+"""The checks as tests: one callable a check, for pytest, unittest or a plain loop.
+
+The checks of one engine share it: it is made and started when the first of them needs it, whatever
+the order, and is put away by ``close``, by the pytest plugin after the engine's last item, or at
+the latest when the interpreter ends.
+"""
+
+from __future__ import annotations
+
+import atexit
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+from unittest import SkipTest
+
+from forwardcache.conformance.checks import Check, checks_of
+from forwardcache.conformance.failures import ConformanceFailure
+from forwardcache.conformance.loop_thread import LoopBlockedError, LoopThread
+from forwardcache.conformance.report import CheckResult
+from forwardcache.conformance.run import Run, origin_of, watched
+from forwardcache.conformance.subject import Factory, FactoryRaisedError, Settings
+
+if TYPE_CHECKING:
+    import pytest
+
+__all__ = ["EngineCheck", "EngineSession", "conformance_checks", "parametrize_with_checks"]
+
+
+class EngineSession:
+    """One engine that several checks share, and the loop that it lives in."""
+
+    def __init__(self, factory: Factory, settings: Settings) -> None:
+        self._factory = factory
+        self._settings = settings
+        self._thread: LoopThread | None = None
+        self._run: Run | None = None
+
+    def check(self, check: Check) -> CheckResult:
+        """Run one check, on a started engine where it needs one.
+
+        Raises:
+            Exception: what the factory has raised.
+        """
+        thread, run = self._opened()
+        try:
+            result: CheckResult = watched(thread, run, run.check(check))
+        except FactoryRaisedError as error:
+            raise origin_of(error) from None
+        except LoopBlockedError as blocked:
+            self._forget()
+            failure = run.timed_out(stack=str(blocked))
+            seconds = self._settings.check_timeout
+            return CheckResult(check.name, "failed", seconds, (failure,))
+        return result
+
+    def close(self) -> None:
+        """Put the engine away and end its loop; the next check begins anew."""
+        thread, run = self._thread, self._run
+        self._forget()
+        if thread is None or run is None:
+            return
+        with thread:
+            try:
+                watched(thread, run, run.put_away())
+            except LoopBlockedError:
+                return
+
+    def _opened(self) -> tuple[LoopThread, Run]:
+        if self._thread is None or self._run is None:
+            self._thread, self._run = LoopThread(), Run(self._factory, self._settings)
+            atexit.register(self.close)
+        return self._thread, self._run
+
+    def _forget(self) -> None:
+        self._thread = self._run = None
+        atexit.unregister(self.close)
+
+
+class EngineCheck:
+    """One check of one engine, to be called.
+
+    Attributes:
+        name: The check's name.
+        session: The engine that it shares with its siblings.
+    """
+
+    def __init__(self, check: Check, session: EngineSession) -> None:
+        self.name = check.name
+        self.session = session
+        self._check = check
+
+    def __call__(self) -> None:
+        """Run the check.
+
+        Raises:
+            ConformanceFailure: the engine breaks a rule.
+            unittest.SkipTest: the check can't be judged, or the engine did not start; pytest skips
+                on it too.
+        """
+        __tracebackhide__ = True
+        result = self.session.check(self._check)
+        if result.failures:
+            raise _annotated(result)
+        if result.reason is not None:
+            raise SkipTest(result.reason)
+
+    def __repr__(self) -> str:
+        return f"EngineCheck({self.name!r})"
+
+
+def conformance_checks(factory: Factory, **options: Any) -> list[EngineCheck]:
+    """The checks of a profile as callables, in order.
+
+    Args:
+        factory: Makes an engine, and may be a coroutine function.
+        **options: As for ``run_conformance``.
+
+    Raises:
+        ValueError: an option is out of range.
+    """
+    settings = Settings(**options)
+    session = EngineSession(factory, settings)
+    return [EngineCheck(check, session) for check in checks_of(settings.profile)]
+
+
+def parametrize_with_checks(
+    engines: Mapping[str, Factory],
+    *,
+    expected_failures: Mapping[str, str] | None = None,
+    **options: Any,
+) -> pytest.MarkDecorator:
+    """Turn a test function that takes ``check`` and calls it into one item a check and engine.
+
+    Items have ids like ``name-cancellation``; each can be run alone, and none needs a plugin for
+    asyncio. An item whose engine does not start is skipped, with the reason.
+
+    Args:
+        engines: Factories by the name that stands in the ids.
+        expected_failures: Reasons by check, or by id for one engine of several; these items are
+            marked ``xfail``.
+        **options: As for ``run_conformance``.
+
+    Raises:
+        ValueError: an expected failure names no check, or an option is out of range.
+    """
+    import pytest
+
+    items = {
+        f"{name}-{check.name}": check
+        for name, factory in engines.items()
+        for check in conformance_checks(factory, **options)
+    }
+    reasons = dict(expected_failures or {})
+    _require_known(reasons, items)
+    params = []
+    for item, check in items.items():
+        reason = reasons.get(item) or reasons.get(check.name)
+        marks = [pytest.mark.xfail(reason=reason, raises=ConformanceFailure)] if reason else []
+        params.append(pytest.param(check, id=item, marks=marks))
+    return pytest.mark.parametrize("check", params)
+
+
+def _require_known(reasons: Mapping[str, str], items: Mapping[str, EngineCheck]) -> None:
+    known = {*items, *(check.name for check in items.values())}
+    for name in reasons:
+        if name not in known:
+            allowed = ", ".join(sorted({check.name for check in items.values()}))
+            raise ValueError(f"expected_failures names no check: {name!r}; checks are {allowed}")
+
+
+def _annotated(result: CheckResult) -> ConformanceFailure:
+    first, *others = result.failures
+    if others:
+        first.add_note(f"also broken: {', '.join(type(other).__name__ for other in others)}")
+    return first

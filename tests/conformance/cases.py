@@ -1,0 +1,569 @@
+"""The tables of the kit as cases: an engine, how it is run, and the one verdict it must get."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import forwardcache.conformance as kit
+from forwardcache.conformance import ConformanceFailure, check_conformance
+from tests.conformance import engines as e
+from tests.conformance.engines import chunk, usage
+
+QUICK = {"cancel_deadline": 0.2, "check_timeout": 5.0, "concurrency": 4}
+"""Options for engines that are done at once: short deadlines, few streams."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row: ``expected`` is the failure's class, or None where the engine conforms."""
+
+    row: str
+    factory: Callable[[], Any]
+    expected: type[ConformanceFailure] | None = None
+    check: str = ""
+    profile: str = "seed"
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        return f"{self.expected.__name__}: {self.row}" if self.expected else self.row
+
+    def verdict(self, **options: Any) -> ConformanceFailure | None:
+        """What the kit says of the engine."""
+        try:
+            check_conformance(
+                self.factory, **{**QUICK, "profile": self.profile, **self.options, **options}
+            )
+        except ConformanceFailure as failure:
+            return failure
+        return None
+
+
+def source(rank: Any) -> Any:
+    return {"dp_rank": rank}
+
+
+def bindings(ranks: Any) -> Any:
+    return SimpleNamespace(dp_ranks=ranks)
+
+
+def without_usage(item: Any) -> Any:
+    item.pop("completion_usage", None)
+    return item
+
+
+def with_usage(**counts: Any) -> Callable[[Any], Any]:
+    def change(item: Any) -> Any:
+        return {**item, "completion_usage": {**item["completion_usage"], **counts}}
+
+    return change
+
+
+def with_reason(reason: Any) -> Callable[[Any], Any]:
+    return lambda item: {**item, "finish_reason": reason}
+
+
+def faults(
+    expected: type[ConformanceFailure],
+    check: str,
+    rows: dict[str, Callable[[], Any]],
+    profile: str = "seed",
+    **options: Any,
+) -> list[Case]:
+    return [Case(row, make, expected, check, profile, options) for row, make in rows.items()]
+
+
+class Unreadable:
+    """A chunk whose fields raise."""
+
+    token_ids = ()
+
+    @property
+    def finish_reason(self) -> str:
+        raise RuntimeError("gone")
+
+
+class NamelessConfig:
+    @property
+    def model(self) -> str:
+        raise RuntimeError("not loaded")
+
+
+def not_startable() -> Any:
+    return SimpleNamespace(cleanup=e.Engine().cleanup)
+
+
+END = chunk(9, finish="length")
+
+SEED_FAULTS = [
+    *faults(
+        kit.StartFailed,
+        "start",
+        {
+            "start raises": e.having(start=e.raising(ValueError("no GPU"))),
+            "start raises SystemExit": e.having(start=e.raising(SystemExit(3))),
+            "start raises KeyboardInterrupt": e.having(start=e.raising(KeyboardInterrupt())),
+            "start raises CancelledError": e.having(start=e.raising(asyncio.CancelledError())),
+            "start is no coroutine": e.having(start=e.plainly({"model": "toy"})),
+            "there is no start": not_startable,
+            "the config can't be read": e.having(start=e.returning(NamelessConfig())),
+        },
+    ),
+    *faults(
+        kit.EmptyModelInConfig,
+        "start",
+        {
+            "model is empty": e.having(start=e.returning({"model": ""})),
+            "model is None": e.having(start=e.returning({"model": None})),
+            "model is missing": e.having(start=e.returning({})),
+            "there is no config": e.having(start=e.returning(None)),
+            "model is an empty attribute": e.having(start=e.returning(SimpleNamespace(model=""))),
+        },
+    ),
+    *faults(
+        kit.KvEventSourcesFailed,
+        "kv_event_sources",
+        {
+            "the first call raises": e.having(kv_event_sources=e.raising(OSError("port"))),
+            "the second call raises": e.having(
+                kv_event_sources=e.raising(OSError("port"), on_call=2)
+            ),
+            "a source has no dp_rank": e.having(kv_event_sources=e.returning([{"rank": 0}])),
+            "there is no list": e.having(kv_event_sources=e.returning(None)),
+        },
+    ),
+    *faults(
+        kit.KvEventSourcesNotIdempotent,
+        "kv_event_sources",
+        {
+            "the second call adds a rank": e.having(
+                kv_event_sources=e.returning([source(0)], [source(0), source(1)])
+            ),
+            "the second call has another order": e.having(
+                kv_event_sources=e.returning([source(0), source(1)], [source(1), source(0)])
+            ),
+            "the second call repeats a rank": e.having(
+                kv_event_sources=e.returning([source(0)], [source(0), source(0)])
+            ),
+        },
+    ),
+    *faults(
+        kit.SetupMetricsFailed,
+        "setup_metrics",
+        {
+            "the first call raises": e.having(setup_metrics=e.raising(RuntimeError("registry"))),
+            "the second call raises": e.having(
+                setup_metrics=e.raising(RuntimeError("registry"), on_call=2)
+            ),
+            "the ranks can't be listed": e.having(setup_metrics=e.returning(bindings(3))),
+            "component_metrics_dp_ranks can't be listed": e.having(
+                component_metrics_dp_ranks=e.plainly(3)
+            ),
+        },
+    ),
+    *faults(
+        kit.ComponentMetricsNotIdempotent,
+        "setup_metrics",
+        {
+            "the second call adds a rank": e.having(
+                setup_metrics=e.returning(bindings([0]), bindings([0, 1]))
+            ),
+            "the second call has another order": e.having(
+                setup_metrics=e.returning({"dp_ranks": [0, 1]}, {"dp_ranks": [1, 0]})
+            ),
+            "component_metrics_dp_ranks changes": e.having(
+                component_metrics_dp_ranks=e.plainly([0], [1])
+            ),
+            "component_metrics_dp_ranks changes beside no bindings": e.having(
+                setup_metrics=e.returning(None), component_metrics_dp_ranks=e.plainly([0], [1])
+            ),
+        },
+    ),
+    *faults(
+        kit.GenerateFailed,
+        "single_generate",
+        {
+            "calling generate raises": e.having(generate=e.failing_at_once),
+            "awaiting generate raises": e.having(generate=e.failing_when_awaited),
+            "awaiting generate raises SystemExit": e.having(generate=e.raising(SystemExit(1))),
+            "generate gives a list": e.having(generate=e.plainly([END])),
+            "awaiting generate gives a list": e.having(generate=e.returning([END])),
+            "there is no generate": e.having(generate=None),
+        },
+    ),
+    *faults(
+        kit.NoChunksYielded,
+        "single_generate",
+        {"the stream is empty": e.streaming()},
+    ),
+    *faults(
+        kit.StreamYieldedError,
+        "single_generate",
+        {
+            "the first step raises": e.streaming(ValueError("no memory")),
+            "a later step raises": e.streaming(chunk(1), ValueError("no memory")),
+            "an error after the terminal chunk": e.streaming(END, ValueError("late")),
+            "an error after a chunk after the terminal one": e.streaming(
+                END, chunk(1), ValueError("late")
+            ),
+            "an error before usage that is wrong": e.streaming(
+                chunk(1), chunk(2, finish="length", usage=usage(3, 7)), ValueError("late")
+            ),
+            "a CancelledError of the engine's own": e.streaming(chunk(1), asyncio.CancelledError()),
+            "SystemExit": e.streaming(chunk(1), SystemExit(2)),
+            "KeyboardInterrupt": e.streaming(chunk(1), KeyboardInterrupt()),
+            "BaseException": e.streaming(chunk(1), BaseException("odd")),
+            "an item that is no chunk": e.streaming(5, END),
+            "None as an item": e.streaming(None, END),
+            "an item that can't be read": e.streaming(Unreadable(), END),
+            "token_ids that can't be listed": e.streaming({"token_ids": 5}, END),
+        },
+    ),
+    *faults(
+        kit.ChunkAfterTerminal,
+        "single_generate",
+        {
+            "a second terminal chunk": e.streaming(END, chunk(finish="length")),
+            "a chunk after the terminal one": e.streaming(END, chunk(1)),
+            "a chunk between two terminal ones": e.streaming(END, chunk(1), END),
+            "wrong usage too": e.streaming(chunk(1, finish="length", usage=usage(3, 9)), chunk(1)),
+        },
+    ),
+    *faults(
+        kit.NoTerminalChunk,
+        "single_generate",
+        {
+            "no finish_reason at all": e.streaming(chunk(1), chunk(2)),
+            "wrong usage too": e.streaming(chunk(1), chunk(2, usage=usage(3, 9))),
+        },
+    ),
+    *faults(
+        kit.CompletionTokensMismatch,
+        "single_generate",
+        {
+            "one too many": e.ending(with_usage(completion_tokens=9)),
+            "one too few": e.ending(with_usage(completion_tokens=7)),
+            "usage without completion_tokens": e.ending(
+                lambda item: {**item, "completion_usage": {"prompt_tokens": 3}}
+            ),
+            "chunks counted instead of tokens": e.streaming(
+                chunk(1, 2), chunk(3, 4, finish="stop", usage=usage(3, 2))
+            ),
+        },
+    ),
+    *faults(
+        kit.ConcurrentGenerateFailed,
+        "concurrent_generates",
+        {
+            "generate raises beside others": e.RefusesCompany,
+            "a stream is empty beside others": e.crowding(lambda item: []),
+        },
+    ),
+    *faults(
+        kit.GenerateFailed,
+        "cancellation",
+        {
+            "a long request is refused": e.RefusesLongRequests,
+            "abort raises, when asked for": e.AbortRaises,
+        },
+        drive_abort=True,
+    ),
+    *faults(
+        kit.CancellationNotObserved,
+        "cancellation",
+        {
+            "the stream goes on without waiting": e.NeverEnds,
+            "the stream waits": e.Sleeper,
+            "the stop is seen after the deadline": e.SeesTheStopLate,
+            "the loop is blocked until after the deadline": e.BlocksPastTheDeadline,
+            "CancelledError is swallowed": e.SwallowsCancelledError,
+            "only abort stops, and nobody asked for it": e.WithAbort,
+        },
+    ),
+    *faults(
+        kit.CancellationNotObserved,
+        "cancellation",
+        {"abort hangs, when asked for": e.AbortHangs},
+        drive_abort=True,
+    ),
+    *faults(
+        kit.CancellationIgnored,
+        "cancellation",
+        {
+            "it ends as length": e.stopped(chunk(1), END),
+            "the last chunk is not terminal": e.stopped(chunk(1)),
+            "cancelled, then length": e.stopped(chunk(finish="cancelled"), END),
+            "it ends with an error reason": e.stopped(chunk(finish={"error": "stopped"})),
+        },
+    ),
+    *faults(
+        kit.StreamYieldedError,
+        "cancellation",
+        {
+            "it ends in an error": e.stopped(ValueError("stopped")),
+            "an error after cancelled": e.stopped(chunk(finish="cancelled"), ValueError("late")),
+            "it ends in CancelledError": e.stopped(asyncio.CancelledError()),
+        },
+    ),
+    *faults(kit.NoChunksYielded, "cancellation", {"it ends without a chunk": e.stopped()}),
+    *faults(
+        kit.CleanupFailed,
+        "cleanup",
+        {
+            "cleanup raises": e.having(cleanup=e.raising(RuntimeError("busy"))),
+            "cleanup raises SystemExit": e.having(cleanup=e.raising(SystemExit(0))),
+            "cleanup is no coroutine": e.having(cleanup=e.plainly(None)),
+        },
+    ),
+    *faults(
+        kit.SecondCleanupFailed,
+        "cleanup",
+        {"the second raises": e.having(cleanup=e.raising(RuntimeError("freed"), on_call=2))},
+    ),
+    *faults(
+        kit.CleanupWithoutStartFailed,
+        "cleanup_without_start",
+        {"cleanup needs what start makes": e.NeedsStartToCleanUp},
+    ),
+]
+
+TIMEOUTS = [
+    *faults(kit.CheckTimedOut, "start", {"start hangs": e.having(start=e.hanging)}),
+    *faults(kit.CheckTimedOut, "kv_event_sources", {"hangs": e.having(kv_event_sources=e.hanging)}),
+    *faults(kit.CheckTimedOut, "setup_metrics", {"hangs": e.having(setup_metrics=e.hanging)}),
+    *faults(
+        kit.CheckTimedOut,
+        "single_generate",
+        {
+            "generate hangs": e.having(generate=e.hanging),
+            "the stream hangs after its terminal chunk": e.HangsAfterTerminal,
+            "the stream can't be closed": e.HangsOnClose,
+            "the stream never ends": e.NeverEndsAtAll,
+            "the stream waits and swallows CancelledError": e.SwallowsForAWhile,
+            "the loop is blocked for good": e.BlocksForGood,
+            "the loop is blocked longer than the limit": e.BlocksPastTheLimit,
+        },
+    ),
+    *faults(kit.CheckTimedOut, "concurrent_generates", {"streams deadlock": e.Deadlocks}),
+    *faults(kit.CheckTimedOut, "cleanup", {"cleanup hangs": e.having(cleanup=e.hanging)}),
+    *faults(
+        kit.CheckTimedOut, "cleanup_without_start", {"it waits for start": e.WaitsForStartToCleanUp}
+    ),
+]
+
+SEED_PASSES = [
+    Case("the correct engine", e.Engine),
+    Case("a model of blanks", e.having(start=e.returning({"model": "  "}))),
+    Case("the model as attribute", e.having(start=e.returning(SimpleNamespace(model="toy")))),
+    Case("usage absent", e.ending(without_usage)),
+    Case(
+        "usage wrong on a chunk that isn't terminal",
+        e.streaming(chunk(1, usage=usage(3, 77)), chunk(2, finish="length", usage=usage(3, 2))),
+    ),
+    Case("a wrong total", e.ending(with_usage(total_tokens=99))),
+    Case("an error reason", e.ending(with_reason({"error": "content filter"}))),
+    Case("any reason is terminal", e.ending(with_reason(""))),
+    Case("an uncalled-for cancelled", e.streaming(chunk(1), chunk(finish="cancelled"))),
+    Case("abort means cancelled", e.stopping(with_reason("abort"))),
+    Case("duplicate ranks", e.having(kv_event_sources=e.returning([source(1), source(1)]))),
+    Case("no sources", e.having(kv_event_sources=e.returning([]))),
+    Case(
+        "ranks as attributes and methods",
+        e.having(
+            kv_event_sources=e.returning(
+                [SimpleNamespace(dp_rank=0), SimpleNamespace(dp_rank=lambda: 1)]
+            )
+        ),
+    ),
+    Case(
+        "new descriptors with the same ranks",
+        e.having(kv_event_sources=e.returning([source(0)], [SimpleNamespace(dp_rank=0)])),
+    ),
+    Case("None ranks of metrics", e.having(setup_metrics=e.returning(bindings(None), {}))),
+    Case("no bindings", e.having(setup_metrics=e.returning(None))),
+    Case("no component ranks", e.having(component_metrics_dp_ranks=e.plainly([], None))),
+    Case(
+        "bindings come before component ranks",
+        e.having(
+            setup_metrics=e.returning(bindings([0])), component_metrics_dp_ranks=e.plainly([0], [1])
+        ),
+    ),
+    Case("length, then cancelled, when stopped", e.stopped(END, chunk(finish="cancelled"))),
+    Case(
+        "500 tokens, then cancelled, when stopped",
+        e.stopped(*[chunk(1)] * 500, chunk(finish="cancelled")),
+    ),
+    Case("no chunk but the last is judged when stopped", e.stopped(7, chunk(finish="cancelled"))),
+    Case("wrong usage when stopped", e.stopped(chunk(1, finish="cancelled", usage=usage(3, 9)))),
+    Case("streams that raise beside others", e.RaisesInCompany),
+    Case("streams without terminal beside others", e.crowding(lambda item: [chunk(1)])),
+    Case("items that are no chunks beside others", e.crowding(lambda item: [None])),
+    Case("one dict for all chunks", e.OneChunkObject),
+    Case("chunks as objects", e.edited(e.as_object)),
+    Case("reasons as enum", e.with_enum_reasons(e.Reason, "CANCELLED")),
+    Case("reasons as numbered enum", e.with_enum_reasons(e.NumberedReason, "ABORT")),
+    Case("generate is awaited", e.Awaited),
+    Case("a stop while generate opens", e.StopsDuringOpening),
+    Case("a stream that raises when it is closed", e.RaisesOnClose),
+    Case("abort that raises, not asked for", e.AbortRaises),
+    Case("abort stops the stream, when asked for", e.WithAbort, options={"drive_abort": True}),
+    Case("no abort, when asked for", e.Engine, options={"drive_abort": True}),
+    Case("no limit asked for", e.Engine, options={"max_tokens": None}),
+    Case("a stop seen just in time", e.SeesTheStopLate, options={"cancel_deadline": 0.8}),
+]
+
+STRICT_FAULTS = [
+    *faults(
+        kit.InvalidTokenIds,
+        "token_ids",
+        {
+            "text": e.edited(
+                lambda item: {**item, "token_ids": [str(i) for i in item["token_ids"]]}
+            ),
+            "floats": e.edited(
+                lambda item: {**item, "token_ids": [float(i) for i in item["token_ids"]]}
+            ),
+            "a bool": e.ending(lambda item: {**item, "token_ids": [True]}),
+        },
+        "strict",
+    ),
+    *faults(
+        kit.UsageInvalid,
+        "usage",
+        {
+            "total is not prompt + completion": e.ending(with_usage(total_tokens=99)),
+            "the total is text": e.ending(with_usage(total_tokens="11")),
+            "the prompt is text": e.ending(with_usage(prompt_tokens="3")),
+            "a cancelled stream's tokens miscounted": e.stopping(with_usage(completion_tokens=0)),
+            "a cancelled stream's tokens miscounted, with the sum right": e.stopping(
+                with_usage(completion_tokens=0, total_tokens=3)
+            ),
+            "a cancelled stream's total": e.stopping(with_usage(total_tokens=99)),
+        },
+        "strict",
+    ),
+    *faults(
+        kit.MidStreamCancellationIgnored,
+        "mid_stream_cancellation",
+        {
+            "it ends as length": e.StopSeenOnlyAtFirst,
+            "it ends as cancelled, but late": e.StopSeenAfterTheDeadline,
+            "it ends in an error": e.ErrsWhenStopped,
+            "it ends without a word": e.EndsWhenStopped,
+        },
+        "strict",
+    ),
+    *faults(
+        kit.CancelWhileOpeningFailed,
+        "cancel_while_opening",
+        {
+            "generate raises": e.StoppedDuringOpeningRaises,
+            "the stream is empty": e.StoppedDuringOpeningIsEmpty,
+            "it ends as length": e.StoppedDuringOpeningIsIgnored,
+            "it ends in an error": e.StoppedDuringOpeningErrs,
+            "it never opens": e.OpeningHangs,
+            "a long request gives nothing": e.LongRequestsGiveNothing,
+        },
+        "strict",
+    ),
+    *faults(
+        kit.ConcurrentStreamInvalid,
+        "concurrent_streams",
+        {
+            "a stream raises": e.RaisesInCompany,
+            "a stream has no terminal": e.crowding(lambda item: [chunk(1)]),
+            "an item is no chunk": e.crowding(lambda item: [None]),
+        },
+        "strict",
+    ),
+    *faults(
+        kit.CrossTalk,
+        "cross_talk",
+        {"tokens of one stream in another": e.MixesStreams},
+        "strict",
+    ),
+    *faults(
+        kit.NeighbourDisturbed,
+        "neighbours",
+        {
+            "they are cancelled too": e.StopReachesAll,
+            "they get other tokens": e.StopSpoilsNeighbours,
+            "they end without a terminal": e.StopEndsNeighbours,
+            "they are cancelled too, in an engine that samples": e.RandomAndStopReachesAll,
+        },
+        "strict",
+    ),
+    *faults(
+        kit.DroppedStreamLeaked,
+        "dropped_streams",
+        {
+            "tasks": e.KeepsTasks,
+            "slots, so that a later drop waits": e.HasSlots,
+            "slots, so that the next stream waits": e.HasAsManySlotsAsDropped,
+            "slots, so that the next request is refused": e.RefusesWithoutSlot,
+            "what the engine counts": e.CountsInFlight,
+            "what the engine counts by a method": e.CountsInFlightByMethod,
+            "the next stream is spoilt": e.BreaksAfterDrop,
+            "closing raises": e.RaisesWhenDropped,
+        },
+        "strict",
+    ),
+    *faults(
+        kit.EventLoopBlocked,
+        "event_loop",
+        {"each stream blocks": e.BlocksTheLoop},
+        "strict",
+        block_limit=0.04,
+    ),
+    *faults(
+        kit.LeftBehind,
+        "left_behind",
+        {"a task": e.LeavesTask, "a thread": e.LeavesThread},
+        "strict",
+    ),
+    *faults(
+        kit.CleanupAfterFailedStartFailed,
+        "cleanup_after_failed_start",
+        {"cleanup raises": e.Engine},
+        "strict",
+        failing_factory=e.CantCleanUpAfterFailedStart,
+    ),
+]
+
+STRICT_PASSES = [
+    Case(case.row, case.factory, profile="strict", options=case.options)
+    for case in [
+        Case("the correct engine", e.Engine),
+        Case("usage absent", e.ending(without_usage)),
+        Case("usage without total", e.ending(with_usage(total_tokens=None))),
+        Case("usage without prompt", e.ending(with_usage(prompt_tokens=None))),
+        Case("usage absent when stopped", e.stopping(without_usage)),
+        Case("one dict for all chunks", e.OneChunkObject),
+        Case("chunks as objects", e.edited(e.as_object)),
+        Case("generate is awaited", e.Awaited),
+        Case("a stop while generate opens", e.StopsDuringOpening),
+        Case("a single chunk", e.streaming(END)),
+        Case("other tokens each time", e.Random),
+        Case("other tokens each time for one request", e.RandomForOnePrompt),
+        Case("streams without aclose", e.WithoutClose),
+        Case("a scheduler that starts late", e.StartsSchedulerLate),
+        Case("a task that outlives its dropped stream a moment", e.EndsTasksSoonAfterDrop),
+        Case("a loop blocked once", e.BlocksTheLoopOnce),
+        Case("a loop blocked shortly", e.BlocksTheLoopShortly),
+        Case("a daemon thread", e.LeavesDaemonThread),
+        Case("threads of the loop's executor", e.UsesToThread),
+        Case("a task that outlives cleanup a moment", e.LeavesTaskForAMoment),
+        Case("always cancelled", e.ending(with_reason("cancelled"))),
+        Case("one stream at once", e.Engine, options={"concurrency": 1}),
+        Case("abort alone stops", e.WithAbort, options={"drive_abort": True}),
+        Case("a failed start", e.Engine, options={"failing_factory": e.FailsToStart}),
+        Case("a failing factory that starts", e.Engine, options={"failing_factory": e.Engine}),
+    ]
+]
+
+FAULTS = [*SEED_FAULTS, *STRICT_FAULTS]
+PASSES = [*SEED_PASSES, *STRICT_PASSES]

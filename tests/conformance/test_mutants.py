@@ -1,0 +1,135 @@
+"""Every small fault in a check, a comparison or a precedence of the kit is caught by a case.
+
+Checked here: all mutants of the modules that read, receive and judge, made anew from the sources.
+Those in ``EQUIVALENT`` change nothing that can be seen, for the reason given there.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache, partial
+from types import FunctionType, ModuleType
+
+import pytest
+
+from forwardcache.conformance import chunk, judge, seed, stream, strict
+from tests.conformance.cases import FAULTS, PASSES, Case
+from tests.conformance.mutation import Mutant, mutants_of
+from tests.conformance.probes import ABOUT, PROBES
+
+LIMIT_S = 1.0
+MODULES: tuple[ModuleType, ...] = (chunk, judge, seed, stream, strict)
+
+EQUIVALENT: dict[str, str] = {
+    "stream.receive: condition always true in `isinstance(error, asyncio.CancelledError)`": (
+        "differs only for a task that is destroyed with its loop"
+    ),
+    "stream._let_others_run: bound moved in `received > _CROWD`": (
+        "the hundred thousandth chunk waits a millisecond or not"
+    ),
+    "strict.event_loop: bound moved in `took > subject.settings.block_limit`": (
+        "a measured time never equals the limit"
+    ),
+    "strict._alone: condition always true in `prompt not in subject.alone`": (
+        "asks again for what it knows, which costs time alone"
+    ),
+    "strict._traces_of_drops: precedence exchanged in `_traces_of_drops`": (
+        "both are the same failure, in other words"
+    ),
+    "strict._settled: bound moved in `time.monotonic() < until`": (
+        "a measured time never equals the limit"
+    ),
+}
+
+
+def wrong_verdict(case: Case) -> bool:
+    failure = case.verdict(check_timeout=LIMIT_S)
+    if failure is None or case.expected is None:
+        return (failure is None) is not (case.expected is None)
+    return type(failure) is not case.expected or failure.check != case.check
+
+
+def catches(sees: Callable[[], object]) -> bool:
+    """Whether ``sees`` finds something wrong; a kit that breaks is found too."""
+    try:
+        return bool(sees())
+    except BaseException:
+        return True
+
+
+@dataclass(frozen=True)
+class Look:
+    """Something that can catch a mutant, with the check or function and profile it is about."""
+
+    check: str
+    profile: str
+    sees: Callable[[], object]
+    seconds: float
+
+    def catches(self) -> bool:
+        return catches(self.sees)
+
+
+@cache
+def looks() -> list[Look]:
+    """All looks; none of them sees anything in the kit as it is."""
+    found = [
+        _measured(case.check, case.profile, partial(wrong_verdict, case))
+        for case in [*FAULTS, *PASSES]
+    ]
+    return [*found, *(_measured(ABOUT.get(probe, ""), "", probe) for probe in PROBES)]
+
+
+def _measured(check: str, profile: str, sees: Callable[[], object]) -> Look:
+    began = time.perf_counter()
+    assert not catches(sees), sees
+    return Look(check, profile, sees, time.perf_counter() - began)
+
+
+def ordered(mutant: Mutant) -> list[Look]:
+    """Looks at the same function first, then those of the same profile, the quick ones first."""
+    module, _, name = mutant.id.partition(":")[0].partition(".")
+    return sorted(
+        looks(), key=lambda k: (k.check != name, k.profile not in ("", module), k.seconds)
+    )
+
+
+def caught(mutant: Mutant, tried_first: list[Look]) -> bool:
+    """Whether a look sees ``mutant``; that look is tried first on the function's next one."""
+    in_order = [*tried_first, *ordered(mutant)]
+    with mutant.in_place():
+        for look in in_order:
+            if look.catches():
+                tried_first.insert(0, look)
+                return True
+    return False
+
+
+def functions() -> Iterator[tuple[FunctionType, list[Mutant]]]:
+    found: dict[FunctionType, list[Mutant]] = {}
+    for module in MODULES:
+        for mutant in mutants_of(module):
+            found.setdefault(mutant.function, []).append(mutant)
+    yield from found.items()
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(strict, "_SETTLE_S", 0.15)
+    monkeypatch.setattr(strict, "_BEAT_S", 0.001)
+
+
+@pytest.mark.parametrize(
+    "mutants", [pytest.param(found, id=found[0].id.partition(":")[0]) for _, found in functions()]
+)
+def test_every_mutant_of_the_function_is_caught(mutants: list[Mutant]) -> None:
+    tried_first: list[Look] = []
+    kept = [mutant for mutant in mutants if mutant.id not in EQUIVALENT]
+    assert [mutant.id for mutant in kept if not caught(mutant, tried_first)] == []
+
+
+def test_the_equivalent_mutants_still_exist() -> None:
+    ids = {mutant.id for _, found in functions() for mutant in found}
+    assert set(EQUIVALENT) <= ids
