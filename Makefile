@@ -12,7 +12,7 @@ export OMP_WAIT_POLICY := PASSIVE
 export OMP_NUM_THREADS ?= 2
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
-export PYO3_PYTHON := $(abspath $(PY))
+export PYO3_PYTHON := $(CURDIR)/$(PY)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup build demo test test-rust test-python lint format check bench callgrind wheel clean
@@ -23,7 +23,7 @@ help:  ## what there is
 $(VENV)/.installed: pyproject.toml
 	@echo "==> environment in $(VENV): dependencies, and the first build of the Rust core (a few minutes)"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "forwardcache needs Python 3.11 or newer, $(PYTHON) is older: make PYTHON=python3.12 ..."; exit 2; }
+		{ echo "forwardcache needs Python 3.11 or newer; '$(PYTHON)' is older or isn't there: make PYTHON=python3.12 ..."; exit 2; }
 	@command -v cargo >/dev/null || { echo "forwardcache is built with Rust: cargo was not found"; exit 2; }
 ifdef UV
 	@test -x $(PY) || uv venv --quiet --seed --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" $(VENV)
@@ -37,7 +37,7 @@ endif
 
 $(VENV)/.built: $(VENV)/.installed $(RUST_SOURCES)
 	@echo "==> Rust core"
-	@VIRTUAL_ENV=$(abspath $(VENV)) $(VENV)/bin/maturin develop --quiet --release $(if $(UV),--uv)
+	@VIRTUAL_ENV='$(CURDIR)/$(VENV)' $(VENV)/bin/maturin develop --quiet --release $(if $(UV),--uv)
 	@touch $@
 
 setup: $(VENV)/.installed  ## the environment

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from forwardcache import scoring
 from forwardcache.errors import InvalidInputError
 from forwardcache.scoring import (
     DifferentialBackend,
@@ -97,8 +98,8 @@ def test_two_distributions_that_differ_only_in_their_tail_are_not_equal() -> Non
 
 
 def test_nbytes_counts_both_arrays() -> None:
-    assert dist().nbytes == 2 * 8 + 2 * 4
-    assert rolling().nbytes == 3 * 8 + 2 * 4
+    assert dist().nbytes == scoring._OBJECT_BYTES + 2 * 8 + 2 * 4
+    assert rolling().nbytes == scoring._OBJECT_BYTES + 3 * 8 + 2 * 4
 
 
 def test_ids_and_logprobs_of_other_lengths_are_refused_with_both_numbers() -> None:
@@ -190,3 +191,11 @@ def test_no_mass_where_base_has_some_is_infinite() -> None:
 def test_other_logprobs_of_another_length_are_refused() -> None:
     with pytest.raises(InvalidInputError, match="each of the 2 ids"):
         kl_divergence(dist(), [-1.0])
+
+
+def test_a_distribution_with_a_nan_tail_equals_itself() -> None:
+    dist = TokenDist(np.array([1]), np.array([-0.5], np.float32), 8, math.nan)
+    again = TokenDist(np.array([1]), np.array([-0.5], np.float32), 8, math.nan)
+    assert dist == again
+    assert hash(dist) == hash(again)
+    assert dist != TokenDist(np.array([1]), np.array([-0.5], np.float32), 8, None)

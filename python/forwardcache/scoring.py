@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from forwardcache.errors import InvalidInputError
 
 __all__ = [
+    "CompletionLogprob",
     "DifferentialBackend",
     "NullCalibratedBackend",
     "RollingLogprob",
@@ -32,6 +33,9 @@ __all__ = [
 Int64Array = NDArray[np.int64]
 Float32Array = NDArray[np.float32]
 Scalar = TypeVar("Scalar", bound=np.generic)
+
+# Of a value's objects around the arrays' memory. Measured: tests/hf/test_capacity.py.
+_OBJECT_BYTES = 416
 
 
 def read_only(values: ArrayLike, dtype: type[Scalar]) -> NDArray[Scalar]:
@@ -63,6 +67,12 @@ def _same(left: ArrayLike, right: ArrayLike, dtype: DTypeLike) -> bool:
     return np.asarray(left, dtype).tobytes() == np.asarray(right, dtype).tobytes()
 
 
+def _same_tail(left: float | None, right: float | None) -> bool:
+    if left is None or right is None:
+        return left is right
+    return _same(left, right, np.float64)
+
+
 @dataclass(frozen=True, eq=False)
 class TokenDist:
     """Next-token distribution: the ``k`` most likely tokens, and the mass of all others.
@@ -91,8 +101,8 @@ class TokenDist:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the arrays, for a cache that is bounded in bytes."""
-        return self.token_ids.nbytes + self.logprobs.nbytes
+        """Bytes in memory, for a cache that is bounded in bytes."""
+        return _OBJECT_BYTES + self.token_ids.nbytes + self.logprobs.nbytes
 
     @property
     def is_finite(self) -> bool:
@@ -107,12 +117,13 @@ class TokenDist:
             _same(self.token_ids, other.token_ids, np.int64)
             and _same(self.logprobs, other.logprobs, np.float32)
             and self.vocab_size == other.vocab_size
-            and self.tail_logprob == other.tail_logprob
+            and _same_tail(self.tail_logprob, other.tail_logprob)
         )
 
     def __hash__(self) -> int:
         arrays = self.token_ids.tobytes(), self.logprobs.tobytes()
-        return hash((*arrays, self.vocab_size, self.tail_logprob))
+        # Without the tail: equal values have equal arrays, and a NaN has no hash of its own.
+        return hash((*arrays, self.vocab_size))
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,8 +163,8 @@ class RollingLogprob:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the arrays, for a cache that is bounded in bytes."""
-        return self.token_ids.nbytes + self.logprobs.nbytes
+        """Bytes in memory, for a cache that is bounded in bytes."""
+        return _OBJECT_BYTES + self.token_ids.nbytes + self.logprobs.nbytes
 
     @property
     def is_finite(self) -> bool:
@@ -172,6 +183,28 @@ class RollingLogprob:
 
     def __hash__(self) -> int:
         return hash((self.token_ids.tobytes(), self.logprobs.tobytes(), self.num_tokens))
+
+
+@dataclass(frozen=True, slots=True)
+class CompletionLogprob:
+    """Log-probability of a completion, and what it was computed over.
+
+    Attributes:
+        logprob: Sum over the completion's tokens, nats.
+        num_tokens: Number of those tokens.
+        spans_boundary: Whether the first of them begins inside the prompt, because the tokenizer
+            merges across the boundary. Such a token counts as completion, so the sum then also
+            holds the end of the prompt, and another completion of the same prompt may not.
+    """
+
+    logprob: float
+    num_tokens: int
+    spans_boundary: bool
+
+    @property
+    def mean_logprob(self) -> float:
+        """Mean over the completion's tokens, nats."""
+        return self.logprob / self.num_tokens
 
 
 @runtime_checkable

@@ -5,11 +5,11 @@ use super::weigh::Weigher;
 use crate::cache::{Cache, Capacity, Removed};
 use crate::stats::Counter;
 use crate::sync::OnceLock;
-use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyInt, PyTuple};
-use pyo3::{Borrowed, PyTraverseError, PyVisit};
+use pyo3::types::{PyDict, PyTuple};
+use pyo3::{Borrowed, PyTraverseError, PyVisit, intern};
 use std::num::{NonZeroU64, NonZeroUsize};
 
 /// The class of the sentinel `_MISS`.
@@ -80,7 +80,10 @@ fn limit(name: &str, given: &Bound<'_, PyAny>) -> PyResult<Option<NonZeroU64>> {
     if given.is_none() {
         return Ok(None);
     }
-    let number = given.cast::<PyInt>()?;
+    let number = given.call_method0(intern!(given.py(), "__index__")).map_err(|_| {
+        let class = given.get_type();
+        PyTypeError::new_err(format!("{name} must be an int or None, got {given} of {class}"))
+    })?;
     if !number.gt(0)? {
         let number = number.repr()?;
         let reason = format!("{name} must be positive or None, got {number}");

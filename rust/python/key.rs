@@ -293,8 +293,9 @@ pub(super) fn name_of(fields: &[Bound<'_, PyAny>]) -> PyResult<Name> {
     let [op, view_id, prompt, top_k, scope @ ..] = fields else {
         return Err(PyTypeError::new_err("a traced key has at least four fields"));
     };
-    let (op, view_id) = (as_str(op, "op")?, as_str(view_id, "view_id")?);
-    let (op, view_id) = (Text::of(op)?, Text::of(view_id)?);
+    // As text, whatever they are: a trace must not refuse what goes without one.
+    let (op, view_id) = (op.str()?, view_id.str()?);
+    let (op, view_id) = (Text::of(&op)?, Text::of(&view_id)?);
     let scope = scope.first().map(Bound::cast::<PyBytes>).transpose()?;
     let (is_tuple, top_k) = (prompt.is_instance_of::<PyTuple>(), integer(top_k));
     with_prompt(prompt, |prompt| {

@@ -188,8 +188,10 @@ fn add_by_attribute(stats: &Bound<'_, PyAny>, counts: Counts) -> PyResult<()> {
     }
     add("batches_sent", 1)?;
     add("batched_prompts", counts.batch)?;
-    let largest = stats.getattr("max_batch_size")?.extract::<u64>()?;
-    stats.setattr("max_batch_size", largest.max(counts.batch))
+    match stats.getattr("max_batch_size")?.lt(counts.batch)? {
+        true => stats.setattr("max_batch_size", counts.batch),
+        false => Ok(()),
+    }
 }
 
 /// The fields that all events of a call share.
@@ -261,8 +263,8 @@ impl<'py> Source<'_, 'py> {
     fn lines(&self, outcomes: &[Outcome], error: Option<&Bound<'_, PyString>>) -> PyResult<Lines> {
         let probe = self.probe.as_ref().map(Text::of).transpose()?;
         let error = error.map(Text::of).transpose()?;
-        let (op, view_id) = (self.op.cast()?, self.view_id.cast()?);
-        let (op, view_id) = (Text::of(op)?, Text::of(view_id)?);
+        let (op, view_id) = (self.op.str()?, self.view_id.str()?);
+        let (op, view_id) = (Text::of(&op)?, Text::of(&view_id)?);
         let ts = clock::unix_time_s();
         let top_k = super::key::integer(self.top_k);
         let mut lines = Lines::default();

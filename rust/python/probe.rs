@@ -68,14 +68,15 @@ pub(super) struct ProbeScope {
 #[pymethods]
 impl ProbeScope {
     fn __enter__(&self, py: Python<'_>) -> PyResult<()> {
+        if lock(&self.token).is_some() {
+            return Err(PyRuntimeError::new_err(
+                "this probe is already entered: ask for another with probe(name)",
+            ));
+        }
         let name = self.name.as_ref().map(|name| name.clone_ref(py));
         let token = self.variable.call_method1(py, "set", ((name,),))?;
-        match lock(&self.token).replace(token) {
-            None => Ok(()),
-            Some(_) => Err(PyRuntimeError::new_err(
-                "this probe is already entered: ask for another with probe(name)",
-            )),
-        }
+        *lock(&self.token) = Some(token);
+        Ok(())
     }
 
     #[pyo3(signature = (*_exception))]

@@ -18,7 +18,7 @@ use pyo3::types::{PyDict, PyTuple, PyType};
 ///     batches_sent: Batches handed to a computation.
 ///     batched_prompts: Prompts in those batches.
 ///     max_batch_size: The largest of them, in prompts.
-#[pyclass(frozen, subclass, weakref, module = "forwardcache._core")]
+#[pyclass(frozen, subclass, weakref, dict, module = "forwardcache._core")]
 #[derive(Default)]
 pub(super) struct BackendStats {
     pub(super) stats: Stats,
@@ -261,9 +261,13 @@ impl BackendStats {
     /// Lets `dataclasses.fields`, `asdict` and `replace` work on the class.
     #[classattr]
     fn __dataclass_fields__(py: Python<'_>) -> PyResult<Py<PyAny>> {
-        static FIELDS_OF_MODEL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        let fields = FIELDS_OF_MODEL.get_or_try_init(py, || dataclass_fields(py))?;
-        Ok(fields.clone_ref(py))
+        model(py)?.getattr(py, "__dataclass_fields__")
+    }
+
+    /// Lets a dataclass inherit from the class.
+    #[classattr]
+    fn __dataclass_params__(py: Python<'_>) -> PyResult<Py<PyAny>> {
+        model(py)?.getattr(py, "__dataclass_params__")
     }
 
     #[classattr]
@@ -272,15 +276,17 @@ impl BackendStats {
     }
 }
 
-/// The fields of a dataclass with our names, types and defaults.
-fn dataclass_fields(py: Python<'_>) -> PyResult<Py<PyAny>> {
-    let specs = FIELDS.map(|name| match name {
-        "scoring_wall_s" => (name, "float", 0.0.into_py_any(py)),
-        _ => (name, "int", 0_u64.into_py_any(py)),
-    });
-    let specs = specs.into_iter().map(|(name, class, default)| Ok((name, class, default?)));
-    let specs = specs.collect::<PyResult<Vec<_>>>()?;
-    let make_dataclass = py.import("dataclasses")?.getattr("make_dataclass")?;
-    let class = make_dataclass.call1(("BackendStats", specs))?;
-    Ok(class.getattr("__dataclass_fields__")?.unbind())
+/// A dataclass with our names, types and defaults.
+fn model(py: Python<'_>) -> PyResult<&Py<PyAny>> {
+    static MODEL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    MODEL.get_or_try_init(py, || {
+        let specs = FIELDS.map(|name| match name {
+            "scoring_wall_s" => (name, "float", 0.0.into_py_any(py)),
+            _ => (name, "int", 0_u64.into_py_any(py)),
+        });
+        let specs = specs.into_iter().map(|(name, class, default)| Ok((name, class, default?)));
+        let specs = specs.collect::<PyResult<Vec<_>>>()?;
+        let make_dataclass = py.import("dataclasses")?.getattr("make_dataclass")?;
+        make_dataclass.call1(("BackendStats", specs)).map(Bound::unbind)
+    })
 }

@@ -5,13 +5,15 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyInt, PyList, PyTuple, PyType};
 use pyo3::{PyTraverseError, PyVisit, intern};
+use std::cell::Cell;
 
 /// Bytes of an entry beyond its key's text and its value: node, table, key fields, label.
 /// Measured: `tests/instrumentation/test_bytes.py`.
 const ENTRY_BYTES: u64 = 256;
 
-/// Containers within containers are looked into this far.
-const MAX_DEPTH: u32 = 8;
+/// Objects looked at for one entry; a longer list is judged by evenly spaced items.
+const MAX_OBJECTS: u32 = 1000;
+const MAX_ITEMS: usize = 100;
 
 /// The function that says how many bytes an entry counts for.
 pub(super) enum Weigher {
@@ -34,9 +36,15 @@ impl Weigher {
         let py = query.py();
         match self {
             Self::Default => {
-                let fields = query.fields().iter().map(|field| bytes_of(field, 0));
-                let key = fields.sum::<PyResult<u64>>()?;
-                Ok(ENTRY_BYTES + key + bytes_of(value.bind(py), 0)?)
+                let left = Cell::new(MAX_OBJECTS);
+                let fields = query.fields().iter().map(|field| bytes_of(field, &left));
+                let weight = fields.sum::<PyResult<u64>>().and_then(|key| {
+                    Ok(ENTRY_BYTES
+                        .saturating_add(key)
+                        .saturating_add(bytes_of(value.bind(py), &left)?))
+                });
+                // What can't be weighed is too large for any limit: returned, not stored, counted.
+                Ok(weight.unwrap_or(u64::MAX))
             }
             Self::Custom(weigher) => {
                 let weight = weigher.call1(py, (query.to_tuple()?, value))?;
@@ -58,8 +66,10 @@ impl Weigher {
     }
 }
 
-fn bytes_of(object: &Bound<'_, PyAny>, depth: u32) -> PyResult<u64> {
+/// Bytes of an object and of what it holds, as long as there are objects `left` to look at.
+fn bytes_of(object: &Bound<'_, PyAny>, left: &Cell<u32>) -> PyResult<u64> {
     let py = object.py();
+    left.set(left.get().saturating_sub(1));
     // numpy arrays, torch tensors, and values that know their size; a class has a descriptor there.
     if let Some(bytes) = object.getattr_opt(intern!(py, "nbytes"))? {
         if let Ok(bytes) = bytes.extract() {
@@ -67,11 +77,15 @@ fn bytes_of(object: &Bound<'_, PyAny>, depth: u32) -> PyResult<u64> {
         }
     }
     let own = object.call_method0(intern!(py, "__sizeof__"))?.extract::<u64>()?;
-    if depth == MAX_DEPTH || object.is_instance_of::<PyType>() {
+    if left.get() == 0 || object.is_instance_of::<PyType>() {
         return Ok(own);
     }
-    let parts = parts_of(object)?.into_iter().map(|part| bytes_of(&part, depth + 1));
-    Ok(own + parts.sum::<PyResult<u64>>()?)
+    let parts = parts_of(object)?;
+    let step = parts.len().div_ceil(MAX_ITEMS).max(1);
+    let looked_at = parts.iter().step_by(step).map(|part| bytes_of(part, left));
+    let sum = looked_at.sum::<PyResult<u64>>()?;
+    let looked_at = parts.len().div_ceil(step).max(1) as u64;
+    Ok(own + sum.saturating_mul(parts.len() as u64) / looked_at)
 }
 
 /// What a container or a dataclass holds.

@@ -3,6 +3,7 @@
 The oracle puts the model into the view with PEFT's own means, on a copy.
 """
 
+import contextvars
 import copy
 import threading
 from collections.abc import Callable
@@ -418,3 +419,16 @@ def test_view_ids_are_the_contracts(make_backend: MakeBackend) -> None:
         "null_42_rank2.00",
     ]
     assert all(issubclass(kind, ForwardCacheError) for kind in (StaleViewError, NestedViewError))
+
+
+def test_a_context_copied_inside_a_view_scores_once_the_view_is_left(
+    make_backend: MakeBackend,
+) -> None:
+    backend = make_backend()
+    with backend.as_finetuned():
+        context = contextvars.copy_context()
+        with pytest.raises(NestedViewError):
+            context.run(lambda: backend.next_token_dist("hello world"))
+    assert context.run(lambda: backend.next_token_dist("hello world")) == backend.next_token_dist(
+        "hello world"
+    )

@@ -3,6 +3,7 @@
 import gc
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,7 +96,30 @@ def test_a_value_that_holds_itself_is_weighed_in_finite_time() -> None:
     value.append(value)
     cache = ForwardCache(max_bytes=10**6)
     cache.put(("a",), value)
-    assert 0 < cache.nbytes < 10**5
+    assert 0 < cache.nbytes < 10**6
+
+
+def test_a_long_list_is_weighed_by_some_of_its_items() -> None:
+    cache = ForwardCache(max_bytes=10**9)
+    began = time.thread_time()
+    cache.put(("a",), [float(number) for number in range(10**6)])
+    took = time.thread_time() - began
+    began = time.thread_time()
+    sum(sys.getsizeof(float(number)) for number in range(10**6))
+    assert took < time.thread_time() - began
+    assert cache.nbytes == pytest.approx(32 * 10**6, rel=0.2)
+
+
+def test_what_can_not_be_weighed_is_returned_and_counted_and_not_stored() -> None:
+    class Weightless:
+        def __sizeof__(self) -> int:
+            raise OSError("no size")
+
+    inst = BackendInstrumentation(cache_max_bytes=10**6)
+    value = Weightless()
+    assert inst.cached("op", "view", "prompt", 8, lambda: value) is value
+    assert (len(inst.cache), inst.cache.too_large) == (0, 1)
+    assert inst.stats.forward_passes == 1
 
 
 def test_what_a_weigher_raises_passes_through_and_nothing_is_stored() -> None:

@@ -5,7 +5,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -182,3 +182,14 @@ def in_a_thread(run: Any) -> None:
     thread.start()
     thread.join(10)
     assert not thread.is_alive()
+
+
+def test_a_refused_second_entry_of_a_probe_leaves_no_label(rust: ModuleType) -> None:
+    inst = rust.BackendInstrumentation()
+    events: list[Any] = []
+    inst.trace = SimpleNamespace(write=events.append)
+    probe = inst.probe("n")
+    with pytest.raises(RuntimeError, match="already entered"), probe, probe:
+        pass
+    inst.cached("op", "view", "prompt", 8, lambda: 1)
+    assert [event.probe for event in events] == [None]

@@ -128,3 +128,15 @@ def test_ratios_are_zero_when_nothing_was_counted(api: ModuleType) -> None:
     assert isinstance(stats.hit_rate, float)
     assert isinstance(stats.avg_batch_size, float)
     assert (stats.to_dict()["hit_rate"], stats.to_dict()["avg_batch_size"]) == (0.0, 0.0)
+
+
+def test_a_dataclass_may_inherit_and_attributes_may_be_added(api: ModuleType) -> None:
+    @dataclasses.dataclass
+    class Priced(api.BackendStats):  # type: ignore[misc,name-defined]
+        price: float = 0.5
+
+    stats = Priced(cache_hits=3)
+    assert (stats.cache_hits, stats.price) == (3, 0.5)
+    plain = api.BackendStats()
+    plain.note = "mine"
+    assert vars(plain)["note"] == "mine"

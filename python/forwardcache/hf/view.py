@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from forwardcache.errors import NestedViewError, StaleViewError
+from forwardcache.errors import InvalidInputError, NestedViewError, StaleViewError
 from forwardcache.hf import generate as generation
-from forwardcache.hf.encode import Encoder
+from forwardcache.hf.encode import Encoded, Encoder
 from forwardcache.hf.ops import (
     LOGPROB_OF,
     ROLLING_LOGPROB,
@@ -22,7 +22,7 @@ from forwardcache.hf.ops import (
 )
 from forwardcache.hf.scorer import OnError, Scorer
 from forwardcache.hf.spec import ViewSpec
-from forwardcache.scoring import RollingLogprob, TokenDist
+from forwardcache.scoring import CompletionLogprob, RollingLogprob, TokenDist
 
 # The views whose ``with`` is open in this thread or context.
 _entered: ContextVar[tuple[HFView, ...]] = ContextVar("forwardcache_entered_views", default=())
@@ -166,6 +166,37 @@ class HFView:
         """``logprob_of`` of each pair, in order; ``on_error`` as in the other batches."""
         return self._in_force().many(self._spec, LOGPROB_OF, _tuples(pairs), on_error)
 
+    def completion_logprob(self, prompt: str, completion: str) -> CompletionLogprob:
+        """``logprob_of`` with the number of tokens scored and how they meet the prompt.
+
+        The same pass and the same cache entry as ``logprob_of``.
+
+        Args:
+            prompt: As in ``logprob_of``.
+            completion: As in ``logprob_of``.
+
+        Raises:
+            ForwardCacheError: as in ``logprob_of``.
+        """
+        logprob = self.logprob_of(prompt, completion)
+        found: CompletionLogprob = self._with_tokens([(prompt, completion)], [logprob])[0]
+        return found
+
+    def completion_logprob_batch(
+        self, pairs: Sequence[tuple[str, str]], *, on_error: OnError = "raise"
+    ) -> list[Any]:
+        """``completion_logprob`` of each pair, in order; ``on_error`` as in the other batches."""
+        return self._with_tokens(_tuples(pairs), self.logprob_of_batch(pairs, on_error=on_error))
+
+    def _with_tokens(self, pairs: Sequence[Any], logprobs: Sequence[Any]) -> list[Any]:
+        encoded = self._scorer.encoded("pair", pairs)
+        return [
+            CompletionLogprob(logprob, len(tokens.scored), tokens.spans_boundary)
+            if isinstance(logprob, float) and isinstance(tokens, Encoded)
+            else logprob
+            for logprob, tokens in zip(logprobs, encoded, strict=True)
+        ]
+
     def token_dist_at(self, prompt: str, token_ids: ArrayLike) -> TokenDist:
         """Next-token log-probabilities of given ids, and the mass of all others.
 
@@ -282,9 +313,27 @@ def refuse_inside_view(scorer: Scorer, but: HFView | None = None) -> None:
         NestedViewError: one other than ``but`` is open in this thread or context.
     """
     for view in _entered.get():
-        if view is not but and view._scorer.lock is scorer.lock:
+        # A context copied inside a `with` may still hold a view that was left since.
+        in_force = view._stage == "in force" and view._scorer.lock is scorer.lock
+        if view is not but and in_force:
             raise NestedViewError(
                 f"inside the `with` of view {view.view_id}: leave it first, or use that view"
+            )
+
+
+def check_views(views: Sequence[HFView], scorer: Scorer) -> None:
+    """Refuses views that can't be scored side by side.
+
+    Raises:
+        InvalidInputError: one belongs to another backend, or two have the same id.
+    """
+    ids = [view.view_id for view in views]
+    for view, view_id in zip(views, ids, strict=True):
+        if view._scorer is not scorer:
+            raise InvalidInputError(f"view {view_id} belongs to another backend")
+        if ids.count(view_id) > 1:
+            raise InvalidInputError(
+                f"two views have the id {view_id}; score them in calls of their own"
             )
 
 
