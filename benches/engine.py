@@ -14,7 +14,7 @@ import asyncio
 import gc
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ import forwardcache
 from benches.machine import description
 from benches.measure import turned
 from benches.run import verdict, write_section
-from forwardcache.conformance import mock_context
+from forwardcache.conformance import check_conformance, mock_context
 from forwardcache.hf import HFBackend, HFEngine
 
 TITLE = "## Streams: HFEngine on the demo's model"
@@ -83,10 +83,7 @@ async def measured(backend: HFBackend, engine: HFEngine, rounds: int) -> dict[st
 
     contenders: dict[str, Callable[[], Any]] = {
         "`generate`, one after the other": baseline,
-        **{
-            f"engine, {count} at a time": partial(streams, engine, count)
-            for count in (1, 4, 16)
-        },
+        **{f"engine, {count} at a time": partial(streams, engine, count) for count in (1, 4, 16)},
     }
     times = {name: Times() for name in contenders}
     for number in range(-1, rounds):
@@ -139,7 +136,37 @@ async def steps_to_cancel(engine: HFEngine) -> int:
     return most
 
 
-async def section(rounds: int) -> str:
+class TrivialEngine:
+    """The least that conforms."""
+
+    async def start(self, worker_id: int) -> dict[str, str]:
+        return {"model": "trivial"}
+
+    async def generate(self, request: Any, context: Any) -> AsyncIterator[dict[str, Any]]:
+        most = request["stop_conditions"]["max_tokens"]
+        for position in range(most):
+            await asyncio.sleep(0)
+            if context.is_stopped():
+                yield {"token_ids": [], "index": 0, "finish_reason": "cancelled"}
+                return
+            reason = "length" if position == most - 1 else None
+            yield {"token_ids": [position], "index": 0, "finish_reason": reason}
+
+    async def cleanup(self) -> None:
+        return None
+
+
+def profile_ms(profile: str) -> float:
+    """Median time of a whole profile on the trivial engine."""
+    taken = []
+    for _ in range(21):
+        began = time.perf_counter()
+        check_conformance(TrivialEngine, profile=profile)
+        taken.append((time.perf_counter() - began) * 1e3)
+    return statistics.median(taken)
+
+
+async def section(rounds: int, seed_ms: float) -> str:
     torch.set_num_threads(1)
     backend = HFBackend.load(DEMO / "model", DEMO / "adapter", dtype="float32")
     engine = HFEngine(backend)
@@ -163,6 +190,8 @@ async def section(rounds: int) -> str:
     figures += [
         f"| decoding steps from a stop to the end of the stream | at most 1 | {steps} | "
         f"{verdict(steps <= 1)} |",
+        f"| profile `seed` on a trivial engine | under 50 ms | {seed_ms:.1f} ms | "
+        f"{verdict(seed_ms < 50)} |",
         f"| first token, alone | | {await first_token_ms(engine, 0):.1f} ms | |",
         f"| first token, while 15 others decode | | {await first_token_ms(engine, 15):.1f} ms | |",
         f"| keys and values of a stream of 8 + 32 tokens | | "
@@ -190,7 +219,7 @@ def main() -> None:
     parser.add_argument("--write", type=Path, metavar="FILE", help="put the tables into FILE")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     arguments = parser.parse_args()
-    text = asyncio.run(section(arguments.rounds))
+    text = asyncio.run(section(arguments.rounds, profile_ms("seed")))
     if arguments.write:
         write_section(arguments.write, text)
     print(text)
