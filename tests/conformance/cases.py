@@ -13,7 +13,7 @@ from forwardcache.conformance import ConformanceFailure, check_conformance
 from tests.conformance import engines as e
 from tests.conformance.engines import chunk, usage
 
-QUICK = {"cancel_deadline": 0.2, "check_timeout": 5.0, "concurrency": 4}
+QUICK: dict[str, Any] = {"cancel_deadline": 0.2, "check_timeout": 5.0, "concurrency": 4}
 """Options for engines that are done at once: short deadlines, few streams."""
 
 

@@ -5,6 +5,7 @@ deadlines hold within a second; a failed run cleans up and keeps its first failu
 """
 
 import asyncio
+import signal
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -173,6 +174,22 @@ def test_cancelling_the_run_cleans_up_and_stays_a_cancellation() -> None:
     with pytest.raises(asyncio.CancelledError):
         asyncio.run(cancelled_run())
     assert len(cleaned) == 1
+
+
+def test_an_interrupt_by_the_user_cleans_up_and_stays_an_interrupt() -> None:
+    cleaned = threading.Event()
+
+    class Engine(engines.Engine):
+        async def start(self, worker_id: int) -> Any:
+            threading.Timer(0.1, signal.raise_signal, [signal.SIGINT]).start()
+            await asyncio.sleep(60)
+
+        async def cleanup(self) -> None:
+            cleaned.set()
+
+    with pytest.raises(KeyboardInterrupt):
+        check_conformance(Engine)
+    assert cleaned.wait(5)
 
 
 def test_an_engine_that_cancels_the_kits_task_is_judged_and_does_not_stop_the_run() -> None:

@@ -19,6 +19,9 @@ from tests.conformance.cases import FAULTS, PASSES, Case
 from tests.conformance.mutation import Mutant, mutants_of
 from tests.conformance.probes import ABOUT, PROBES
 
+# A mutant may forget to await what an engine gave it.
+pytestmark = pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
+
 LIMIT_S = 1.0
 MODULES: tuple[ModuleType, ...] = (chunk, judge, seed, stream, strict)
 

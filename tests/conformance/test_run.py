@@ -5,6 +5,7 @@ all; JSON; options out of range; the requests that engines get; speed of a run.
 """
 
 import asyncio
+import inspect
 import json
 import pickle
 import time
@@ -26,6 +27,7 @@ from forwardcache.conformance import (
     run_conformance,
 )
 from forwardcache.conformance.checks import CHECKS, checks_of
+from forwardcache.conformance.subject import Options, Settings
 from tests.conformance import engines
 from tests.conformance.cases import QUICK, SEED_FAULTS, Case, with_usage
 
@@ -341,6 +343,24 @@ def test_every_public_name_is_there_and_no_other() -> None:
 def test_every_failure_explains_itself() -> None:
     for name in kit.failures.__all__:
         assert getattr(kit, name).__doc__
+
+
+@pytest.mark.parametrize("function", [run_conformance, check_conformance])
+def test_the_keywords_and_their_defaults_are_those_of_the_page(function: Any) -> None:
+    parameters = inspect.signature(function).parameters
+    defaults = {name: p.default for name, p in parameters.items() if name != "factory"}
+    assert list(defaults.items())[:7] == [
+        ("profile", "seed"),
+        ("cancel_deadline", 2.0),
+        ("max_tokens", 8),
+        ("concurrency", 8),
+        ("context_factory", kit.mock_context),
+        ("check_timeout", 120.0),
+        ("drive_abort", False),
+    ]
+    settings = Settings()
+    assert {name: getattr(settings, name) for name in defaults} == defaults
+    assert set(Options.__annotations__) == set(defaults)
 
 
 def test_a_call_from_within_a_running_loop_works() -> None:

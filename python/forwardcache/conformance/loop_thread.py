@@ -19,6 +19,9 @@ __all__ = ["LoopBlockedError", "LoopThread"]
 T = TypeVar("T")
 _JOIN_S = 0.3
 _LOOK_S = 0.5
+_LAST_WORDS_S = 0.05
+"""What was just cancelled may still begin a cleanup."""
+
 _LAST_THINGS_S = 10.0
 _abandoned: set[asyncio.Task[Any]] = set()
 
@@ -94,10 +97,12 @@ class LoopThread:
 
     async def _last_things(self) -> None:
         """Let cleanups end that nobody waited for, then cancel what is left."""
-        unfinished = unfinished_attempts()
-        if unfinished:
+        this = asyncio.current_task()
+        if others := asyncio.all_tasks() - {this}:
+            await asyncio.wait(others, timeout=_LAST_WORDS_S)
+        if unfinished := unfinished_attempts():
             await asyncio.wait(unfinished, timeout=_LAST_THINGS_S)
-        await release(asyncio.all_tasks() - {asyncio.current_task()})
+        await release(asyncio.all_tasks() - {this})
         closing = asyncio.get_running_loop().create_task(self._loop.shutdown_asyncgens())
         await asyncio.wait([closing], timeout=_JOIN_S)
 

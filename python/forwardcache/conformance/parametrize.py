@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import atexit
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Unpack
 from unittest import SkipTest
 
 from forwardcache.conformance.checks import Check, checks_of
@@ -17,7 +17,7 @@ from forwardcache.conformance.failures import ConformanceFailure
 from forwardcache.conformance.loop_thread import LoopBlockedError, LoopThread
 from forwardcache.conformance.report import CheckResult
 from forwardcache.conformance.run import Run, origin_of, watched
-from forwardcache.conformance.subject import Factory, FactoryRaisedError, Settings
+from forwardcache.conformance.subject import Factory, FactoryRaisedError, Options, Settings
 
 if TYPE_CHECKING:
     import pytest
@@ -107,8 +107,11 @@ class EngineCheck:
         return f"EngineCheck({self.name!r})"
 
 
-def conformance_checks(factory: Factory, **options: Any) -> list[EngineCheck]:
+def conformance_checks(factory: Factory, **options: Unpack[Options]) -> list[EngineCheck]:
     """The checks of a profile as callables, in order.
+
+    They share one engine. Whoever runs only some of them outside pytest ends it with
+    ``checks[0].session.close()``; running all of them does so too.
 
     Args:
         factory: Makes an engine, and may be a coroutine function.
@@ -126,7 +129,7 @@ def parametrize_with_checks(
     engines: Mapping[str, Factory],
     *,
     expected_failures: Mapping[str, str] | None = None,
-    **options: Any,
+    **options: Unpack[Options],
 ) -> pytest.MarkDecorator:
     """Turn a test function that takes ``check`` and calls it into one item a check and engine.
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from contextlib import aclosing
 from typing import Any
 
 from forwardcache.conformance.checks import START, Check, checks_of
+from forwardcache.conformance.context import mock_context
 from forwardcache.conformance.failures import CheckTimedOut, ConformanceFailure
 from forwardcache.conformance.guard import (
     EngineRaisedError,
@@ -40,25 +42,36 @@ _LOOP_LAG_S = 0.5
 """How much later than the loop its watcher gives the verdict, so that a loop that runs is first."""
 
 
-async def run_conformance(factory: Factory, **options: Any) -> Report:
+async def run_conformance(
+    factory: Factory,
+    *,
+    profile: str = "seed",
+    cancel_deadline: float = 2.0,
+    max_tokens: int | None = 8,
+    concurrency: int = 8,
+    context_factory: Callable[[], Any] = mock_context,
+    check_timeout: float = 120.0,
+    drive_abort: bool = False,
+    failing_factory: Factory | None = None,
+    report_all: bool = False,
+    block_limit: float = 0.25,
+) -> Report:
     """Run the checks of a profile on the engines that ``factory`` makes.
 
     Args:
         factory: Makes an engine, and may be a coroutine function. It is called once before the
             check ``cleanup_without_start``, and once for it.
-        **options: Any of these keywords.
-
-            - ``profile="seed"``: or ``"strict"``, which adds rules that a server relies on.
-            - ``cancel_deadline=2.0``: seconds in which a stopped stream has to end.
-            - ``max_tokens=8``: limit of the short requests; None asks for no limit.
-            - ``concurrency=8``: how many streams run at once.
-            - ``context_factory=mock_context``: makes the context of each request.
-            - ``check_timeout=120.0``: seconds for one check.
-            - ``drive_abort=False``: also call the engine's ``abort`` on a stopped request.
-            - ``failing_factory=None``: makes engines whose ``start`` raises, for the check
-              ``cleanup_after_failed_start``.
-            - ``report_all=False``: go on after a failure, so that the report has every broken rule.
-            - ``block_limit=0.25``: seconds for which an engine may keep the event loop.
+        profile: ``"seed"``, or ``"strict"``, which adds rules that a server relies on.
+        cancel_deadline: Seconds in which a stopped stream has to end.
+        max_tokens: Limit of the short requests; None asks for no limit.
+        concurrency: How many streams run at once.
+        context_factory: Makes the context of each request.
+        check_timeout: Seconds for one check.
+        drive_abort: Also call the engine's ``abort`` on a stopped request.
+        failing_factory: Makes engines whose ``start`` raises, for the check
+            ``cleanup_after_failed_start``.
+        report_all: Go on after a failure, so that the report has every broken rule.
+        block_limit: Seconds for which an engine may keep the event loop.
 
     Returns:
         What was checked, with times.
@@ -71,14 +84,38 @@ async def run_conformance(factory: Factory, **options: Any) -> Report:
     Source:
         ``run_conformance`` of NVIDIA Dynamo's ``dynamo-backend-common``.
     """
-    run = Run(factory, Settings(**options))
+    settings = Settings(
+        profile=profile,
+        cancel_deadline=cancel_deadline,
+        max_tokens=max_tokens,
+        concurrency=concurrency,
+        context_factory=context_factory,
+        check_timeout=check_timeout,
+        drive_abort=drive_abort,
+        failing_factory=failing_factory,
+        report_all=report_all,
+        block_limit=block_limit,
+    )
     try:
-        return await run.verdict()
+        return await Run(factory, settings).verdict()
     except FactoryRaisedError as error:
         raise origin_of(error) from None
 
 
-def check_conformance(factory: Factory, **options: Any) -> Report:
+def check_conformance(
+    factory: Factory,
+    *,
+    profile: str = "seed",
+    cancel_deadline: float = 2.0,
+    max_tokens: int | None = 8,
+    concurrency: int = 8,
+    context_factory: Callable[[], Any] = mock_context,
+    check_timeout: float = 120.0,
+    drive_abort: bool = False,
+    failing_factory: Factory | None = None,
+    report_all: bool = False,
+    block_limit: float = 0.25,
+) -> Report:
     """Run the checks from synchronous code; options and errors are those of ``run_conformance``.
 
     The engine lives in a thread of its own, so that this one can give the verdict
@@ -86,7 +123,23 @@ def check_conformance(factory: Factory, **options: Any) -> Report:
     An engine that needs the main thread, for signal handlers say, needs ``run_conformance``.
     """
     __tracebackhide__ = True
-    run = Run(factory, Settings(**options))
+    settings = Settings(
+        profile=profile,
+        cancel_deadline=cancel_deadline,
+        max_tokens=max_tokens,
+        concurrency=concurrency,
+        context_factory=context_factory,
+        check_timeout=check_timeout,
+        drive_abort=drive_abort,
+        failing_factory=failing_factory,
+        report_all=report_all,
+        block_limit=block_limit,
+    )
+    return _verdict_from_a_thread(Run(factory, settings))
+
+
+def _verdict_from_a_thread(run: Run) -> Report:
+    __tracebackhide__ = True
     with LoopThread() as thread:
         try:
             report: Report = watched(thread, run, run.verdict())

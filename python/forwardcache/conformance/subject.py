@@ -7,7 +7,7 @@ import inspect
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 from forwardcache.conformance.context import mock_context
 from forwardcache.conformance.guard import (
@@ -19,7 +19,15 @@ from forwardcache.conformance.guard import (
 )
 from forwardcache.conformance.stream import Reception, Stream, open_stream, receive
 
-__all__ = ["CheckSkippedError", "FactoryRaisedError", "Residue", "Settings", "Subject", "residue"]
+__all__ = [
+    "CheckSkippedError",
+    "FactoryRaisedError",
+    "Options",
+    "Residue",
+    "Settings",
+    "Subject",
+    "residue",
+]
 
 PROMPT = (1, 2, 3)
 LONG_MAX_TOKENS = 10_000
@@ -34,6 +42,21 @@ class FactoryRaisedError(Exception):
 
 class CheckSkippedError(Exception):
     """The check can't be judged here; the text says why."""
+
+
+class Options(TypedDict, total=False):
+    """The keywords of ``run_conformance``, for functions that pass them on."""
+
+    profile: str
+    cancel_deadline: float
+    max_tokens: int | None
+    concurrency: int
+    context_factory: Callable[[], Any]
+    check_timeout: float
+    drive_abort: bool
+    failing_factory: Factory | None
+    report_all: bool
+    block_limit: float
 
 
 @dataclass(frozen=True, kw_only=True)
