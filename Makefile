@@ -81,6 +81,7 @@ $(VENV)/.bench: $(VENV)/.installed
 bench: build $(VENV)/.bench  ## measures beside the peers and writes benches/RESULTS.md
 	$(PY) -m benches.run --write benches/RESULTS.md
 	$(PY) -m benches.engine --write benches/RESULTS.md
+	$(PY) -m benches.scoring --write benches/RESULTS.md
 
 callgrind: build $(VENV)/.bench  ## instructions a hit (needs valgrind)
 	benches/callgrind.sh $(PY)

@@ -6,6 +6,7 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -20,12 +21,12 @@ def refuse_debug_build() -> None:
         sys.exit("forwardcache._core is a debug build: build it with --release and measure again")
 
 
-def description() -> list[str]:
+def description(module: str = "benches.run", packages: Sequence[str] = PEERS) -> list[str]:
     """Command, machine, versions, date and commit, as a Markdown list."""
-    peers = ", ".join(f"{peer} {version(peer)}" for peer in PEERS)
+    peers = ", ".join(f"{package} {version(package)}" for package in packages)
     date = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
     return [
-        f"- Command: `{shlex.join(['python', '-m', 'benches.run', *sys.argv[1:]])}`",
+        f"- Command: `{shlex.join(['python', '-m', module, *sys.argv[1:]])}`",
         f"- Machine: {cpu_model()}, {len(os.sched_getaffinity(0))} cores, {platform.platform()}",
         f"- Versions: {platform.python_implementation()} {platform.python_version()}, "
         f"forwardcache {_core.__version__} ({_core.BUILD_PROFILE}), {peers}",

@@ -156,10 +156,11 @@ def section(rounds: int) -> str:
 
 
 def write_section(path: Path, text: str) -> None:
-    """Replaces our section of ``path`` and leaves the others as they are."""
+    """Replaces the section of ``path`` that has the title of ``text``; leaves the others alone."""
+    title = text.split("\n", 1)[0]
     before = path.read_text() if path.exists() else "# Results\n"
     sections = before.split("\n## ")
-    kept = [each for each in sections if f"\n## {each}".split("\n")[1] != TITLE]
+    kept = [each for each in sections if f"\n## {each}".split("\n")[1] != title]
     path.write_text("\n## ".join([kept[0], text.removeprefix("## "), *kept[1:]]))
 
 

@@ -14,6 +14,7 @@
     │   └── ViewStateError (also RuntimeError) a view is used where it is not in force
     │       ├── StaleViewError                 after its ``with`` ended
     │       └── NestedViewError                inside another view's ``with``, or inside a forward
+    ├── ModelMemoryError (also MemoryError)    a prompt doesn't fit into memory, not even alone
     └── EngineStateError (also RuntimeError)   an engine is not running, or runs already
 
 A batched call raises the error of its first bad item, of the same class as the single call would;
@@ -33,6 +34,7 @@ __all__ = [
     "ForwardCacheError",
     "InvalidInputError",
     "ModelLoadError",
+    "ModelMemoryError",
     "NestedViewError",
     "StaleViewError",
     "UnsupportedModelError",
@@ -88,6 +90,10 @@ class ModelLoadError(InvalidInputError):
 
 class ViewStateError(InvalidInputError, RuntimeError):
     """A view was used where it is not in force."""
+
+
+class ModelMemoryError(ForwardCacheError, MemoryError):
+    """The device's memory is too small for this prompt, also when it runs alone."""
 
 
 class EngineStateError(ForwardCacheError, RuntimeError):

@@ -1,12 +1,12 @@
 """Claims: which tokens are read and which are scored, for every way a boundary can fall.
 
-The tokenizers are byte-level BPE; SentencePiece is not checked here.
+The tokenizers are BPE here; ``test_boundary`` has SentencePiece.
 """
 
 from typing import Any
 
 import pytest
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from forwardcache.errors import (
     ContextLengthError,
@@ -186,3 +186,14 @@ def test_what_is_remembered_is_bounded(tokenizer: Any, monkeypatch: pytest.Monke
         bounded.encode("prompt", f"hello {number}")
     assert bounded.encode("prompt", "hello world") is not first
     assert bounded._known_tokens <= 20
+
+
+@pytest.mark.parametrize("form", ["prompt", "text"])
+@pytest.mark.parametrize("text", ["hello world", ""])
+def test_an_end_that_the_tokenizer_adds_is_no_part_of_a_prompt(form: Any, text: str) -> None:
+    ending: Any = tiny.tokenizer()
+    ending.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 1)]
+    )
+    assert ending(text)["input_ids"][-1] == ending.eos_token_id
+    assert encoder(ending).encode(form, text) == encoder(tiny.tokenizer()).encode(form, text)

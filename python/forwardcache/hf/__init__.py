@@ -1,9 +1,10 @@
 """Hugging Face models as views, every forward once.
 
 Reading order: ``backend`` (what users make), ``view`` (what they score with), ``scorer`` (one
-call), ``spec`` and ``switch`` (which view, and putting the model into it), ``identity`` and
-``adapter`` (what the model is), ``encode``, ``plan``, ``forward``, ``kernels``, ``ops`` (from text
-to values). Importing this imports torch, transformers and peft.
+call), ``spec`` and ``switch`` (which view, and putting the model into it), ``identity``, ``watch``,
+``checksum`` and ``adapter`` (what the model is), ``encode``, ``plan``, ``family``, ``budget``,
+``forward``, ``prefix``, ``kernels``, ``ops`` and ``slices`` (from text to values).
+Importing this imports torch, transformers and peft.
 """
 
 from forwardcache.hf.backend import HFBackend

@@ -17,16 +17,16 @@ from forwardcache.errors import AdapterError, ForwardCacheError, UnsupportedMode
 from forwardcache.hf import load as loading
 from forwardcache.hf.encode import Encoder, EncodingOptions
 from forwardcache.hf.forward import ForwardRunner, Limits
+from forwardcache.hf.identity import ModelIdentity, Policy
 from forwardcache.hf.ops import form_of
 from forwardcache.hf.plan import check_limits
 from forwardcache.hf.scorer import OnError, Scorer
 from forwardcache.hf.spec import BASE, FINETUNED, ViewSpec, null, scaled
-from forwardcache.hf.view import HFView, refuse_inside_view
+from forwardcache.hf.view import HFView, check_views, refuse_inside_view
 from forwardcache.instrumentation import BackendInstrumentation, BackendStats
-from forwardcache.scoring import RollingLogprob, TokenDist
+from forwardcache.scoring import CompletionLogprob, RollingLogprob, TokenDist
 
-# About 512 MiB of distributions with 256 tokens, with their prompts and entries.
-DEFAULT_CACHE_MAXSIZE = 131_072
+DEFAULT_CACHE_MAX_BYTES = 512 * 2**20
 
 # Larger batches are slower on a CPU (16,384: a third of the speed); a GPU wants them.
 _TOKEN_BUDGET = {"cpu": 1024, "cuda": 16_384}
@@ -48,6 +48,23 @@ class HFBackend:
         instrumentation: Cache, trace and counters; made here unless given, and then closed here.
         trace_path: File for the trace of an instrumentation made here.
         cache_maxsize: Most values kept by an instrumentation made here; None for no limit.
+        cache_max_bytes: Most bytes of values, prompts and entries kept there; None for no limit.
+        identity: How changes of the weights are noticed. In every policy: another structure,
+            adapter, scaling, dtype, configuration, hook or tokenizer.
+
+            - "versions": also whatever torch itself sees (in-place operations, tensors replaced or
+              pointed at other memory, ``load_adapter``, merging, a step of any torch optimizer),
+              and any write to an adapter's tensors. Not: writes to base weights or buffers through
+              ``.data``, numpy or another process. Looks as "strict" does where versions can't be
+              relied on: parameters of the base model that require a gradient, a module in
+              training mode, tensors made in inference mode.
+            - "strict": whatever the tensors hold, since all are hashed again at every call.
+            - "label": nothing of what the tensors hold. The caller names it and answers for it.
+
+            No policy sees a hook that changes its mind, or another number in a module's own
+            attribute: call ``weights_changed`` then.
+        identity_label: The name of the weights under "label".
+        store_nonfinite: Whether values with a NaN or infinity are stored; counted in any case.
         add_special_tokens: Whether the tokenizer adds its special tokens to plain text.
         chat_template: True to put prompts into the tokenizer's chat template, or a template.
         token_budget: Most positions (rows x longest) in a batch; None chooses for the device.
@@ -68,7 +85,11 @@ class HFBackend:
         adapter: str | PathLike[str] | None = None,
         instrumentation: BackendInstrumentation | None = None,
         trace_path: str | PathLike[str] | None = None,
-        cache_maxsize: int | None = DEFAULT_CACHE_MAXSIZE,
+        cache_maxsize: int | None = None,
+        cache_max_bytes: int | None = DEFAULT_CACHE_MAX_BYTES,
+        identity: Policy = "versions",
+        identity_label: str | None = None,
+        store_nonfinite: bool = False,
         add_special_tokens: bool = True,
         chat_template: bool | str = False,
         token_budget: int | None = None,
@@ -88,6 +109,7 @@ class HFBackend:
         if instrumentation is None:
             instrumentation = BackendInstrumentation(
                 cache_maxsize=cache_maxsize,
+                cache_max_bytes=cache_max_bytes,
                 trace_path=None if trace_path is None else str(trace_path),
             )
         self._scorer = Scorer(
@@ -97,6 +119,8 @@ class HFBackend:
             runner=ForwardRunner(model, causal_lm, limits),
             instrumentation=instrumentation,
             options=EncodingOptions(add_special_tokens, chat_template),
+            identity=ModelIdentity(model, identity, label=identity_label),
+            store_nonfinite=store_nonfinite,
         )
         # Looks at the adapter now, so that one that can't be handled is refused here.
         self._scorer.own_spec()
@@ -133,6 +157,8 @@ class HFBackend:
         model, tokenizer = loading.load_model(
             str(path), device=device, dtype=dtype, allow_download=allow_download
         )
+        # Nobody trains it yet; weights that might be trained are hashed at every call.
+        model.requires_grad_(False)
         return cls(model, tokenizer, adapter=adapter, **options)
 
     @property
@@ -179,8 +205,13 @@ class HFBackend:
 
     @property
     def nonfinite_results(self) -> int:
-        """Values with a NaN or infinity so far: returned, and not stored."""
+        """Values with a NaN or infinity computed so far; not stored unless asked for."""
         return self._scorer.nonfinite_results
+
+    @property
+    def out_of_memory_batches(self) -> int:
+        """Batches so far that did not fit into memory; they were split and run again."""
+        return self._scorer.runs.out_of_memory
 
     def as_base(self) -> HFView:
         """The base model's own weights, without the adapter.
@@ -231,6 +262,37 @@ class HFBackend:
         """
         return HFView(self._scorer, null(seed, init_scale, rank_scale))
 
+    def score(
+        self, prompts: Sequence[Any], views: Sequence[HFView], op: str, **options: Any
+    ) -> dict[str, list[Any]]:
+        """Scores the same prompts through several views, one after the other.
+
+        The model is switched at most once a view, and not at all where everything is cached.
+
+        Args:
+            prompts: Prompts, texts, or for ``logprob_of`` pairs of prompt and completion.
+            views: Views of this backend that are not entered yet (``as_base()`` and so on).
+            op: The operation: ``next_token_dist``, ``rolling_logprob``, ``logprob_of`` or
+                ``logprobs_at``.
+            **options: Those of the operation's batched form (``top_k``, ``token_ids``,
+                ``on_error``).
+
+        Returns:
+            For each view's id, in the order given, what the batched form gives.
+
+        Raises:
+            InvalidInputError: there is no such operation, a view is of another backend, or two have
+                the same id.
+            ForwardCacheError: as in the batched form; what the views before gave is cached.
+        """
+        form_of(op)
+        check_views(views, self._scorer)
+        results: dict[str, list[Any]] = {}
+        for view in views:
+            with view as entered:
+                results[view.view_id] = getattr(entered, f"{op}_batch")(prompts, **options)
+        return results
+
     def next_token_dist(self, prompt: str, *, top_k: int = 256) -> TokenDist:
         """As on a view, with the model as it stands."""
         return self._own_view.next_token_dist(prompt, top_k=top_k)
@@ -260,6 +322,16 @@ class HFBackend:
     ) -> list[Any]:
         """As on a view, with the model as it stands."""
         return self._own_view.logprob_of_batch(pairs, on_error=on_error)
+
+    def completion_logprob(self, prompt: str, completion: str) -> CompletionLogprob:
+        """As on a view, with the model as it stands."""
+        return self._own_view.completion_logprob(prompt, completion)
+
+    def completion_logprob_batch(
+        self, pairs: Sequence[tuple[str, str]], *, on_error: OnError = "raise"
+    ) -> list[Any]:
+        """As on a view, with the model as it stands."""
+        return self._own_view.completion_logprob_batch(pairs, on_error=on_error)
 
     def logprobs_at(self, prompt: str, token_ids: ArrayLike) -> NDArray[np.float32]:
         """As on a view, with the model as it stands."""
@@ -327,6 +399,20 @@ class HFBackend:
         process.
         """
         self._scorer.weights_changed()
+
+    def identity(self) -> bytes:
+        """32 bytes for the model and tokenizer as they are now; part of every key.
+
+        Under "strict" and "label" the same model, adapter, scaling, dtypes and tokenizer give the
+        same bytes in another process, unless the model has hooks or the tokenizer is one written in
+        Python. Under "versions" the bytes mean something in this backend only.
+        """
+        return self._scorer.identity_key()
+
+    @property
+    def identity_policy(self) -> Policy:
+        """The policy in effect; "versions" may have become "strict"."""
+        return self._scorer.identity_policy()
 
     def close(self) -> None:
         """Closes an instrumentation made here; one that was given is left open. Idempotent."""

@@ -8,7 +8,7 @@ token that spans the boundary counts as completion.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -31,10 +31,13 @@ class Encoded:
         token_ids: All tokens, scored or read.
         first_scored: Position of the first token whose log-probability is asked for; the number of
             tokens if none of these is (the next one is).
+        spans_boundary: Whether the first scored token begins inside the prompt: a merge crosses the
+            boundary between prompt and completion.
     """
 
     token_ids: tuple[int, ...]
     first_scored: int
+    spans_boundary: bool = False
 
     @property
     def fed(self) -> tuple[int, ...]:
@@ -132,42 +135,62 @@ class Encoder:
         return encoded
 
     def _prompt(self, prompt: str) -> Encoded:
-        ids = tuple(self._tokens(self._framed(prompt), self._special)["input_ids"])
+        ids = self._without_end(self._framed(prompt), self._special)
         ids = ids or self._bos_before("an empty prompt has no token")
         return Encoded(ids, len(ids))
 
     def _text(self, text: str) -> Encoded:
         # Nothing precedes the first token, so it has no log-probability.
-        ids = tuple(self._tokens(text, self._options.add_special_tokens)["input_ids"])
+        ids = self._without_end(text, self._options.add_special_tokens)
         return Encoded(ids, min(1, len(ids)))
+
+    def _without_end(self, text: str, add_special_tokens: bool) -> tuple[int, ...]:
+        """The tokens of ``text`` without what the tokenizer adds behind it (EOS).
+
+        A model that has read the end goes on as if another text began.
+        """
+        tokens = self._tokens(text, add_special_tokens)
+        ids, added = list(tokens["input_ids"]), tokens["special_tokens_mask"]
+        while ids and added[len(ids) - 1] and ids[-1] != self._tokenizer.bos_token_id:
+            ids.pop()
+        return tuple(ids)
 
     def _pair(self, pair: tuple[str, str]) -> Encoded:
         prompt, completion = pair
         if not completion:
             raise EmptyCompletionError("the completion is empty; there is no token to score")
         framed = self._framed(prompt)
-        ids, first = self._span(framed, completion)
+        ids, first, spans = self._span(framed, completion)
         if first >= len(ids):
             raise EmptyCompletionError(f"the completion {completion!r} adds no token to the prompt")
         if first == 0:
             ids = self._bos_before("no token stands before the completion") + ids
             first = 1
-        return Encoded(ids, first)
+        return Encoded(ids, first, spans)
 
-    def _span(self, prompt: str, completion: str) -> tuple[tuple[int, ...], int]:
-        """The joint tokens, and the position of the completion's first."""
+    def _span(self, prompt: str, completion: str) -> tuple[tuple[int, ...], int, bool]:
+        """The joint tokens, the position of the completion's first, and whether it spans."""
         joint = self._tokens(prompt + completion, self._special)
         ids, added = tuple(joint["input_ids"]), joint["special_tokens_mask"]
-        if "offset_mapping" in joint:
-            ends = [end for _, end in joint["offset_mapping"]]
-        else:
-            alone = self._tokens(prompt, self._special)["input_ids"]
-            shared = _common_prefix(ids, alone)
-            ends = [int(position >= shared) + len(prompt) for position in range(len(ids))]
         own = [place for place, special in enumerate(added) if not special]
-        first = next((place for place in own if ends[place] > len(prompt)), len(ids))
+        offsets = joint.get("offset_mapping")
+        if offsets is None:
+            first, spans = self._after_common(ids, own, prompt)
+        else:
+            first = next((place for place in own if offsets[place][1] > len(prompt)), len(ids))
+            spans = first < len(ids) and offsets[first][0] < len(prompt)
         # A token that the tokenizer adds at the end (EOS) is not part of the completion.
-        return ids[: own[-1] + 1] if own else ids, first
+        return ids[: own[-1] + 1] if own else ids, first, spans
+
+    def _after_common(
+        self, ids: tuple[int, ...], own: Sequence[int], prompt: str
+    ) -> tuple[int, bool]:
+        """As ``_span``, by what the prompt's own tokens share with the joint ones."""
+        alone = self._tokens(prompt, self._special)
+        shared = _common_prefix(ids, alone["input_ids"])
+        first = next((place for place in own if place >= shared), len(ids))
+        kept = [place for place, special in enumerate(alone["special_tokens_mask"]) if not special]
+        return first, bool(kept) and shared <= kept[-1]
 
     @property
     def _special(self) -> bool:

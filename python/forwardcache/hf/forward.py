@@ -20,8 +20,10 @@ from torch import Tensor, nn
 
 from forwardcache.errors import UnsupportedModelError
 from forwardcache.hf.encode import Encoded
+from forwardcache.hf.family import Family, plan_families
 from forwardcache.hf.kernels import token_logprobs
 from forwardcache.hf.plan import Batch, plan_batches
+from forwardcache.hf.prefix import SharedPrefix, can_share_prefixes
 
 # Purely causal attention, as read in their sources.
 _CAUSAL = frozenset(
@@ -85,6 +87,9 @@ class ForwardRunner:
         causal_lm: The transformers model itself.
         limits: How much goes through it at once.
 
+    Attributes:
+        limits: As given.
+
     Raises:
         UnsupportedModelError: the model is an encoder-decoder or has no weights in memory.
     """
@@ -93,13 +98,14 @@ class ForwardRunner:
         _check_model(causal_lm)
         self._model = model
         self._lm = causal_lm
-        self._limits = limits
+        self.limits = limits
         config = causal_lm.config.get_text_config()
         self._masked = config.model_type not in _CAUSAL
         self._equal_lengths = _depends_on_shape(causal_lm, config)
         keeps = "logits_to_keep" in inspect.signature(causal_lm.forward).parameters
         self._modes: list[_Mode] = ["rows", "shared", "full"] if keeps else ["full"]
         self._replays: bool | None = None
+        self._shares = keeps and not self._equal_lengths and can_share_prefixes(causal_lm)
 
     @property
     def vocab_size(self) -> int:
@@ -109,15 +115,54 @@ class ForwardRunner:
         size = self._lm.config.get_text_config().vocab_size if weight is None else weight.shape[0]
         return int(size)
 
-    def plan(self, lengths: Sequence[int], *, last_only: bool) -> list[Batch]:
-        """Batches for rows of these lengths; ``last_only`` if each needs one position's logits."""
-        logits_of_a_row = self.vocab_size * _FLOAT32_BYTES
+    @property
+    def most_logit_rows(self) -> int:
+        """Most positions whose logits may be there at once, at least 1."""
+        return max(1, self.limits.max_logit_bytes // (self.vocab_size * _FLOAT32_BYTES))
+
+    def plan(
+        self, lengths: Sequence[int], *, last_only: bool, token_budget: int | None = None
+    ) -> list[Batch]:
+        """Batches for rows of these lengths.
+
+        Args:
+            lengths: Tokens of each row.
+            last_only: Whether each needs one position's logits only.
+            token_budget: Most positions in a batch; None for that of the limits.
+        """
         return plan_batches(
             lengths,
-            token_budget=self._limits.token_budget,
-            max_padding=0.0 if self._equal_lengths else self._limits.max_padding,
-            max_rows=max(1, self._limits.max_logit_bytes // logits_of_a_row) if last_only else None,
+            token_budget=self.limits.token_budget if token_budget is None else token_budget,
+            max_padding=0.0 if self._equal_lengths else self.limits.max_padding,
+            max_rows=self.most_logit_rows if last_only else None,
         )
+
+    def families(
+        self, items: Sequence[Encoded], *, pass_cost: int, last_only: bool
+    ) -> list[Family]:
+        """Items whose common prefix is cheaper run once, if this model can do that.
+
+        Args:
+            items: What is to be scored.
+            pass_cost: What a pass costs beside its tokens, in tokens.
+            last_only: Whether each needs the last position's logits only.
+        """
+        if not self._shares:
+            return []
+        rows = [item.fed for item in items]
+        # The logits at the end of the prefix are kept, so its last token may be the first needed.
+        limits = [len(row) for row in rows] if last_only else [item.first_scored for item in items]
+        # Behind a prefix the head isn't run in chunks: rows that need that are not shared.
+        most = self.most_logit_rows
+        limits = [
+            limit if len(item.scored) <= most else 0
+            for limit, item in zip(limits, items, strict=True)
+        ]
+        return plan_families(rows, limits, pass_cost=pass_cost)
+
+    def behind(self, prefix: Row) -> SharedPrefix:
+        """Runs ``prefix``; what it gives scores rows that begin with it."""
+        return SharedPrefix(self._model, self._lm, prefix)
 
     def last_logits(self, rows: Sequence[Row]) -> Tensor:
         """Logits after the last token of each row: [rows, vocab]."""
@@ -133,7 +178,10 @@ class ForwardRunner:
         """Log-probabilities of each item's scored tokens: a float32[scored] each, on the CPU."""
         scored = [len(item.scored) for item in items]
         width = max(scored) * len(items)
-        if width * self.vocab_size * _FLOAT32_BYTES <= self._limits.max_logit_bytes:
+        is_small = width * self.vocab_size * _FLOAT32_BYTES <= self.limits.max_logit_bytes
+        # The other way asks for one position a row more, and for none twice.
+        is_even = width <= 1.25 * (sum(scored) + len(items))
+        if is_small and (is_even or self._replays is False):
             flat = self._scored_at_once(items)
         elif self._replays is not False:
             flat = self._scored_in_chunks(items)
@@ -167,7 +215,7 @@ class ForwardRunner:
         hidden = output.last_hidden_state
         spans = [slice(item.first_scored - 1, len(item.fed)) for item in items]
         flat = torch.cat([hidden[row, span] for row, span in enumerate(spans)])
-        size = max(1, self._limits.max_logit_bytes // (self.vocab_size * _FLOAT32_BYTES))
+        size = max(1, self.limits.max_logit_bytes // (self.vocab_size * _FLOAT32_BYTES))
         chunks = zip(torch.split(flat, size), torch.split(self._targets(items), size), strict=True)
         return torch.cat(
             [

@@ -1,13 +1,22 @@
 """Whether the model and the tokenizer are still those that a cached value came from.
 
-A *snapshot* is everything cheap to read that changes when the weights, the adapter or the encoding
-do: for each tensor its object, memory, version counter and dtype; for each layer its adapters and
-scaling; the configuration; the tokenizer's settings; the number of optimizer steps taken anywhere.
-A snapshot that differs from the last one begins a new *generation*, whose number is part of every
-key, so that nothing older is ever found again.
+What a state's key is made of is the *policy*:
 
-What it doesn't see: writes that torch itself can't see (through ``.data``, numpy, another process).
-``ModelIdentity.weights_changed`` is there for those.
+=============  =====================================================================================
+``versions``   a number that rises whenever a tensor's object, memory or version counter differs,
+               an optimizer anywhere has made a step, or the sum over an adapter's memory differs
+``strict``     a checksum of what all tensors hold, read again at every look
+``label``      the caller's name for what the tensors hold
+=============  =====================================================================================
+
+In all of them the structure counts too (``watch``): modules, adapters and their scaling, dtypes,
+configuration, hooks, tokenizer, precision. Where version counters can't be relied on, ``versions``
+looks as ``strict`` does: parameters of the base model that require a gradient, a module in training
+mode, tensors made in inference mode.
+
+What each doesn't see: ``versions``, writes to base weights and buffers through ``.data``, numpy or
+another process; ``label``, any change of what tensors hold. None sees a hook that changes its mind,
+or another value in a module's own attribute. ``ModelIdentity.weights_changed`` is there for those.
 """
 
 from __future__ import annotations
@@ -15,19 +24,51 @@ from __future__ import annotations
 import itertools
 import os
 import threading
+import warnings
 import weakref
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import compress
+from operator import not_
+from typing import Any, Literal, get_args
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from forwardcache.errors import InvalidInputError
 from forwardcache.hf.adapter import AdapterTraits, traits_of
-from forwardcache.hf.spec import tagged
+from forwardcache.hf.checksum import ContentSums, checksums, digest_of
+from forwardcache.hf.watch import (
+    ModelWatch,
+    TokenizerWatch,
+    described,
+    described_tokenizer,
+    is_adapters,
+    numerics,
+    storage_of,
+)
 
-_Snapshot = tuple[Any, ...]
+Policy = Literal["versions", "strict", "label"]
+
+# Hashing less than this at every call is not worth a warning.
+_WARNED_BYTES = 64 * 2**20
+
+_version_of = torch.Tensor._version.__get__  # type: ignore[attr-defined]
+_needs_gradient = torch.Tensor.requires_grad.__get__  # type: ignore[attr-defined]
+
+
+@dataclass(frozen=True, slots=True)
+class Structure:
+    """How the model and the tokenizer are built, apart from what the tensors hold.
+
+    Attributes:
+        number: Rises whenever anything about it changed.
+        traits: What the adapter allows.
+    """
+
+    number: int
+    traits: AdapterTraits
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +76,19 @@ class ModelState:
     """The model and the tokenizer as they were at one moment.
 
     Attributes:
-        generation: Rises whenever anything changed.
-        traits: What the adapter allows.
-        key: Bytes that no other state of this or any other backend has.
+        structure: How they were built.
+        key: 32 bytes that no other state has. Under ``strict`` and ``label`` another process gives
+            the same state the same bytes, unless hooks or a tokenizer without a description are in
+            it; under ``versions`` no other identity ever gives them.
     """
 
-    generation: int
-    traits: AdapterTraits
+    structure: Structure
     key: bytes
+
+    @property
+    def traits(self) -> AdapterTraits:
+        """What the adapter allows."""
+        return self.structure.traits
 
 
 class ModelIdentity:
@@ -50,49 +96,183 @@ class ModelIdentity:
 
     Every method is called with the model's lock held: in the middle of another thread's forward the
     model is in some view, which is not a change.
+
+    Args:
+        model: What is called.
+        policy: How far it looks.
+        label: Under ``label``, the name of what the tensors hold.
+
+    Raises:
+        InvalidInputError: there is no such policy, or a label is missing or given to another one.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(
+        self, model: nn.Module, policy: Policy = "versions", *, label: str | None = None
+    ) -> None:
+        _check_policy(policy, label)
         self._model = model
-        # Two backends over equal folders share nothing; a random token says so.
+        self._policy = policy
+        self._label = label
+        # Two identities of one process or of two share nothing; a random token says so.
         self._token = os.urandom(16)
         self._steps = _OptimizerSteps.watch(self)
-        self._generations = itertools.count()
-        self._snapshot: _Snapshot | None = None
-        self._watched: list[weakref.ref[Any]] = []
-        self._died = threading.Event()
+        self._numbers = itertools.count()
+        self._announced = 0
+        self._watch: ModelWatch | None = None
+        self._watched_tokenizer: TokenizerWatch | None = None
+        self._numerics: tuple[Any, ...] = ()
+        self._structure: Structure | None = None
+        self._description: bytes | None = None
+        self._is_base: list[bool] = []
+        self._has_inference_tensors = False
+        self._versions: _VersionWatch | None = None
+        self._versions_key = b""
         self._state: ModelState | None = None
+        self._has_warned = False
 
     def state(self, tokenizer: Any) -> ModelState:
-        """The present state; a new generation if anything differs from the last look.
+        """The present state; the same object as long as nothing differs from the last look.
 
         Raises:
             UnsupportedModelError: the adapter is of a kind whose views are not known to be exact.
         """
-        settings = (self._steps.count, _tokenizer_snapshot(tokenizer))
-        snapshot = (settings, _snapshot(self._model))
-        if self._state is None or snapshot != self._snapshot or self._died.is_set():
-            self._state = self._begin(tokenizer)
-            self._snapshot = snapshot
-        return self._state
+        structure = self.structure(tokenizer)
+        key = self._key(tokenizer)
+        known = self._state
+        if known is None or known.key != key or known.structure is not structure:
+            self._state = known = ModelState(structure, key)
+        return known
+
+    def structure(self, tokenizer: Any) -> Structure:
+        """The present structure; no tensor is looked at.
+
+        Raises:
+            UnsupportedModelError: as in ``state``.
+        """
+        if self._structure is None or not self._holds(tokenizer):
+            self._structure = self._begin(tokenizer)
+        return self._structure
+
+    def policy(self, tokenizer: Any) -> Policy:
+        """The policy in effect: ``versions`` may have become ``strict``."""
+        if self._policy == "versions":
+            self.structure(tokenizer)
+            return "strict" if self._must_hash(self._tensors(tokenizer)) else "versions"
+        return self._policy
 
     def weights_changed(self) -> None:
-        """Begins a new generation, for changes that nothing here can see."""
-        self._state = None
+        """Begins a new state, for changes that nothing here can see."""
+        self._announced += 1
+        self._versions = None
 
-    def _begin(self, tokenizer: Any) -> ModelState:
-        self._watch_objects(tokenizer)
-        generation = next(self._generations)
-        key = tagged([self._token, str(generation).encode()])
-        return ModelState(generation, traits_of(self._model), key)
+    def _holds(self, tokenizer: Any) -> bool:
+        return (
+            self._watch is not None
+            and self._watch.holds()
+            and self._watched_tokenizer is not None
+            and self._watched_tokenizer.holds(tokenizer)
+            and numerics() == self._numerics
+        )
 
-    def _watch_objects(self, tokenizer: Any) -> None:
-        # An id alone may be given to a new tensor once the old one is gone. A strong reference
-        # would keep replaced weights in memory, so a weak one reports their end instead.
-        died = threading.Event()
-        self._died = died
-        objects = [*_tensors(self._model), *self._model.modules(), tokenizer]
-        self._watched = [weakref.ref(each, lambda _: died.set()) for each in objects]
+    def _begin(self, tokenizer: Any) -> Structure:
+        # Nothing of this is kept if the adapter is refused: the next call looks again.
+        earlier, known = self._watch, self._watched_tokenizer
+        self._watch = None
+        traits, watch, precision = traits_of(self._model), ModelWatch(self._model), numerics()
+        is_same = (
+            self._structure is not None
+            and earlier is not None
+            and watch.is_same_as(earlier)
+            and known is not None
+            and known.holds(tokenizer)
+            and precision == self._numerics
+        )
+        self._watch, self._numerics = watch, precision
+        self._watched_tokenizer = TokenizerWatch(tokenizer)
+        if is_same and self._structure is not None:
+            return self._structure
+        self._is_base = [not is_adapters(name) for name in watch.names]
+        self._has_inference_tensors = any(map(Tensor.is_inference, watch.tensors()))
+        self._description = self._versions = None
+        return Structure(next(self._numbers), traits)
+
+    def _key(self, tokenizer: Any) -> bytes:
+        if self._policy == "label":
+            return digest_of([b"label", self._describe(tokenizer), str(self._label).encode()])
+        tensors = self._tensors(tokenizer)
+        if self._policy == "strict" or self._must_hash(tensors):
+            # Writes may have gone unseen by the time that versions count again.
+            self._versions = None
+            self._warn(tensors)
+            return digest_of([b"strict", self._describe(tokenizer), *checksums(tensors)])
+        if self._versions is None or not self._versions.holds(tensors, self._steps.count):
+            adapted = list(compress(tensors, map(not_, self._is_base)))
+            self._versions = _VersionWatch(tensors, adapted, self._steps.count)
+            number = str(next(self._numbers)).encode()
+            self._versions_key = digest_of([b"versions", self._token, number])
+        return self._versions_key
+
+    def _tensors(self, tokenizer: Any) -> list[Tensor]:
+        while True:
+            tensors = [] if self._watch is None else self._watch.tensors()
+            if len(tensors) == len(self._is_base):
+                return tensors
+            # Something of the model was deleted since the structure was looked at.
+            self.structure(tokenizer)
+
+    def _describe(self, tokenizer: Any) -> bytes:
+        if self._description is None:
+            self._description = digest_of(self._description_fields(tokenizer))
+        announced = [self._token, str(self._announced).encode()] if self._announced else []
+        return digest_of([self._description, *announced])
+
+    def _description_fields(self, tokenizer: Any) -> list[bytes]:
+        words = described_tokenizer(tokenizer)
+        fields = [*described(self._model), repr(self._numerics).encode(), *(words or ())]
+        if words is None or self._watch is None or self._watch.has_unknown_code:
+            # Nothing can be said about these that would hold in another process.
+            fields += [self._token, str(next(self._numbers)).encode()]
+        return fields
+
+    def _must_hash(self, tensors: Sequence[Tensor]) -> bool:
+        return (
+            self._has_inference_tensors
+            or (self._watch is not None and self._watch.is_training())
+            or True in map(_needs_gradient, compress(tensors, self._is_base))
+        )
+
+    def _warn(self, tensors: Sequence[Tensor]) -> None:
+        size = sum(tensor.nbytes for tensor in tensors)
+        if self._policy == "versions" and not self._has_warned and size >= _WARNED_BYTES:
+            self._has_warned = True
+            warnings.warn(
+                f"weights that may be trained are hashed at every call ({size / 2**20:.0f} MiB): "
+                "use model.eval() and requires_grad_(False) on the base model, or name the weights "
+                'with identity="label"',
+                stacklevel=2,
+            )
+
+
+class _VersionWatch:
+    """What is cheap to read of tensors and changes when their content does."""
+
+    def __init__(self, tensors: Sequence[Tensor], adapted: Sequence[Tensor], steps: int) -> None:
+        self._died = threading.Event()
+        died = self._died
+        # A pointer alone may be given to new memory once the old is freed.
+        storages = map(storage_of, tensors)
+        self._refs = [
+            weakref.ref(each, lambda _: died.set()) for each in storages if each is not None
+        ]
+        self._sums = ContentSums(adapted)
+        self._seen = self._look(tensors, steps)
+
+    def holds(self, tensors: Sequence[Tensor], steps: int) -> bool:
+        return not self._died.is_set() and self._look(tensors, steps) == self._seen
+
+    def _look(self, tensors: Sequence[Tensor], steps: int) -> tuple[Any, ...]:
+        versions, pointers = map(_version_of, tensors), map(Tensor.data_ptr, tensors)
+        return steps, list(versions), list(pointers), self._sums.read()
 
 
 class _OptimizerSteps:
@@ -131,95 +311,16 @@ class _OptimizerSteps:
                 type(self)._shared = None
 
 
-def _snapshot(model: nn.Module) -> list[Any]:
-    """Everything about the model, flat: this runs in every call, also where all is cached."""
-    seen: list[Any] = [model.training, _config_snapshot(model), *_numerics_snapshot()]
-    for module in _modules(model):
-        fields = module.__dict__
-        seen.append(id(module))
-        for tensors in (fields["_parameters"], fields["_buffers"]):
-            for tensor in tensors.values():
-                seen += _tensor_snapshot(tensor)
-        if fields["_forward_hooks"] or fields["_forward_pre_hooks"]:
-            seen += map(id, fields["_forward_hooks"].values())
-            seen += ("pre", *map(id, fields["_forward_pre_hooks"].values()))
-        if "forward" in fields:
-            seen.append(id(fields["forward"]))
-        if "_active_adapter" in fields or "_disable_adapters" in fields:
-            seen += _layer_snapshot(fields)
-    return seen
+def _check_policy(policy: str, label: str | None) -> None:
+    if policy not in get_args(Policy):
+        raise InvalidInputError(
+            f"identity must be one of {', '.join(get_args(Policy))}, got {policy!r}"
+        )
+    if (policy == "label") != bool(label):
+        raise InvalidInputError(
+            f'identity_label names the weights under identity="label", and only there; '
+            f"got identity={policy!r} and identity_label={label!r}"
+        )
 
 
-def _modules(model: nn.Module) -> list[nn.Module]:
-    """All modules, each once; ``Module.modules`` costs several times as much."""
-    found, known = [model], {model}
-    for module in found:
-        for child in module.__dict__["_modules"].values():
-            if child is not None and child not in known:
-                known.add(child)
-                found.append(child)
-    return found
-
-
-def _tensors(model: nn.Module) -> Iterator[torch.Tensor]:
-    for module in _modules(model):
-        for tensors in (module._parameters, module._buffers):
-            yield from (tensor for tensor in tensors.values() if tensor is not None)
-
-
-def _tensor_snapshot(tensor: torch.Tensor | None) -> tuple[Any, ...]:
-    if tensor is None:
-        return (None,)
-    if tensor.is_inference():
-        # No version counter: only the values can tell.
-        return id(tensor), _digest(tensor), tensor.dtype
-    return id(tensor), tensor.data_ptr(), tensor._version, tensor.dtype, tensor.requires_grad
-
-
-def _digest(tensor: torch.Tensor) -> int:
-    return hash(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-
-
-def _layer_snapshot(fields: dict[str, Any]) -> tuple[Any, ...]:
-    """A tuner layer's own fields; one that isn't there has its class's value until it is set."""
-    return (
-        fields.get("_disable_adapters"),
-        tuple(fields.get("_active_adapter", ())),
-        tuple(fields.get("merged_adapters", ())),
-        tuple(fields.get("scaling", {}).items()),
-    )
-
-
-def _config_snapshot(model: Any) -> tuple[Any, ...]:
-    adapters = getattr(model, "peft_config", {})
-    return (repr(_plain(model.config)), *((name, id(adapters[name])) for name in adapters))
-
-
-def _plain(value: Any) -> Any:
-    """A configuration as plain values; its own ``repr`` is JSON, and far slower."""
-    if hasattr(value, "to_dict"):
-        return {key: _plain(each) for key, each in vars(value).items()}
-    return value
-
-
-def _numerics_snapshot() -> Iterator[Any]:
-    """Process-wide settings that change what a forward gives."""
-    yield torch.get_float32_matmul_precision()
-    for device in ("cpu", "cuda"):
-        if torch.is_autocast_enabled(device):
-            yield device, torch.get_autocast_dtype(device)
-
-
-def _tokenizer_snapshot(tokenizer: Any) -> tuple[Any, ...]:
-    fields = vars(tokenizer)
-    # The Rust tokenizer's own repr has the truncation that every call sets anew; its parts haven't.
-    settings = repr({key: value for key, value in fields.items() if key != "_tokenizer"})
-    backend = fields.get("_tokenizer")
-    parts = [
-        repr(getattr(backend, part, None))
-        for part in ("normalizer", "pre_tokenizer", "post_processor")
-    ]
-    return (id(tokenizer), id(backend), len(tokenizer), settings, *parts)
-
-
-__all__ = ["ModelIdentity", "ModelState"]
+__all__ = ["ModelIdentity", "ModelState", "Policy", "Structure"]

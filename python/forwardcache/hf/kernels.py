@@ -22,6 +22,14 @@ def token_logprobs(logits: Tensor, targets: Tensor) -> Tensor:
     Returns:
         float32[n], nats.
     """
+    # logsumexp writes a temporary as large as what it reads; a CPU keeps a small one in its cache.
+    most_bytes = 2**20 if logits.device.type == "cpu" else 2**28
+    rows = max(1, most_bytes // (4 * logits.shape[-1]))
+    pairs = zip(torch.split(logits, rows), torch.split(targets, rows), strict=True)
+    return torch.cat([_token_logprobs(*pair) for pair in pairs])
+
+
+def _token_logprobs(logits: Tensor, targets: Tensor) -> Tensor:
     logits = logits.float()
     chosen = logits.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
     # Gather minus logsumexp: a full log-softmax would write a second [n, vocab].

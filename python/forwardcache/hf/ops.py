@@ -4,15 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+from torch import Tensor
 
 from forwardcache.errors import InvalidInputError, ViewParameterError
 from forwardcache.hf.encode import Encoded, Form
-from forwardcache.hf.forward import ForwardRunner
 from forwardcache.hf.kernels import dists_at, top_dists
 from forwardcache.scoring import RollingLogprob
+
+
+class Runner(Protocol):
+    """Runs rows through the model: in batches (``forward``) or behind a prefix (``prefix``)."""
+
+    def last_logits(self, rows: Sequence[tuple[int, ...]]) -> Tensor:
+        """Logits after the last token of each row: [rows, vocab]."""
+
+    def scored_logprobs(self, items: Sequence[Encoded]) -> list[Tensor]:
+        """Log-probabilities of each item's scored tokens: a float32[scored] each, on the CPU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +54,7 @@ class Operation:
 
     name: str
     form: Form
-    run: Callable[[ForwardRunner, Sequence[Task]], list[Any]]
+    run: Callable[[Runner, Sequence[Task]], list[Any]]
     top_k: int = 0
     last_only: bool = False
     text: Callable[[Any], Any] = _itself
@@ -62,18 +72,18 @@ def next_token_dist(top_k: int) -> Operation:
         raise ViewParameterError(f"top_k must be an integer of at least 1, got {top_k!r}")
     k = int(top_k)
 
-    def run(runner: ForwardRunner, tasks: Sequence[Task]) -> list[Any]:
+    def run(runner: Runner, tasks: Sequence[Task]) -> list[Any]:
         return list(top_dists(runner.last_logits([task.encoded.fed for task in tasks]), k))
 
     return Operation("next_token_dist", "prompt", run, top_k=k, last_only=True)
 
 
-def _token_dist_at(runner: ForwardRunner, tasks: Sequence[Task]) -> list[Any]:
+def _token_dist_at(runner: Runner, tasks: Sequence[Task]) -> list[Any]:
     logits = runner.last_logits([task.encoded.fed for task in tasks])
     return list(dists_at(logits, [task.item[1] for task in tasks]))
 
 
-def _rolling(runner: ForwardRunner, tasks: Sequence[Task]) -> list[Any]:
+def _rolling(runner: Runner, tasks: Sequence[Task]) -> list[Any]:
     scored = runner.scored_logprobs([task.encoded for task in tasks])
     pairs = zip(tasks, scored, strict=True)
     return [rolling_value(task.encoded, logprobs.numpy()) for task, logprobs in pairs]
@@ -86,7 +96,7 @@ def rolling_value(encoded: Encoded, logprobs: Any) -> RollingLogprob:
     return RollingLogprob(ids, logprobs, len(encoded.token_ids), total)
 
 
-def _logprob_of(runner: ForwardRunner, tasks: Sequence[Task]) -> list[Any]:
+def _logprob_of(runner: Runner, tasks: Sequence[Task]) -> list[Any]:
     scored = runner.scored_logprobs([task.encoded for task in tasks])
     return [float(logprobs.double().sum()) for logprobs in scored]
 

@@ -16,16 +16,18 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from forwardcache.errors import ForwardCacheError, InvalidInputError
+from forwardcache.errors import ForwardCacheError, InvalidInputError, ModelMemoryError
+from forwardcache.hf.budget import BatchedRuns
 from forwardcache.hf.encode import Encoded, Encoder, EncodingOptions, Form
 from forwardcache.hf.forward import ForwardRunner
-from forwardcache.hf.identity import ModelIdentity, ModelState
+from forwardcache.hf.identity import ModelIdentity, ModelState, Policy, Structure
 from forwardcache.hf.lock import ModelLock, lock_of
 from forwardcache.hf.ops import Operation, Task, rolling_value
 from forwardcache.hf.plan import distinct
+from forwardcache.hf.slices import Slices
 from forwardcache.hf.spec import BASE, FINETUNED, ViewSpec, tagged
 from forwardcache.hf.switch import switched
-from forwardcache.instrumentation import BackendInstrumentation
+from forwardcache.instrumentation import _MISS, BackendInstrumentation
 
 OnError = Literal["raise", "return"]
 
@@ -101,6 +103,8 @@ class Scorer:
         runner: Runs its forward.
         instrumentation: Cache, trace and counters.
         options: How text becomes tokens.
+        identity: Tells states of the model apart.
+        store_nonfinite: Whether values with a NaN or infinity are stored too.
 
     Attributes:
         progress: Called with the number of tokens done, during and after each call; or None.
@@ -116,23 +120,28 @@ class Scorer:
         runner: ForwardRunner,
         instrumentation: BackendInstrumentation,
         options: EncodingOptions,
+        identity: ModelIdentity,
+        store_nonfinite: bool,
     ) -> None:
         self.model = model
         self.causal_lm = causal_lm
         self.tokenizer = tokenizer
         self.runner = runner
+        self.runs = BatchedRuns(runner)
+        self._slices = Slices()
         self.instrumentation = instrumentation
         self.options = options
         self.progress: Callable[[int], None] | None = None
         self.nonfinite_results = 0
         self.lock: ModelLock = lock_of(causal_lm)
-        self.identity = ModelIdentity(model)
+        self.identity = identity
+        self.store_nonfinite = store_nonfinite
         self._encoder: tuple[int, Encoder] | None = None
 
     def check(self, spec: ViewSpec | None) -> None:
         """Refuses a view that this model can't give exactly."""
         with self.lock:
-            _checked(self.identity.state(self.tokenizer), spec)
+            _checked(self.identity.structure(self.tokenizer), spec)
 
     def one(self, spec: ViewSpec | None, op: Operation, item: Any) -> Any:
         """The value of one item.
@@ -142,7 +151,7 @@ class Scorer:
             op: What to compute.
             item: Its argument.
         """
-        return self._score(spec, op, [item], batched=False)[0]
+        return _raise_first(self._score(spec, op, [item], batched=False), batched=False)[0]
 
     def many(
         self, spec: ViewSpec | None, op: Operation, items: Sequence[Any], on_error: OnError
@@ -165,10 +174,14 @@ class Scorer:
 
     def token_lengths(self, form: Form, items: Sequence[Any]) -> list[int | ForwardCacheError]:
         """Tokens that the model would read for each item, or the error that it would get."""
-        with self.lock:
-            encoder = self._encoder_for(self.identity.state(self.tokenizer))
-            encoded = [_encoded(encoder, form, item, lambda same: same) for item in items]
+        encoded = self.encoded(form, items)
         return [each if isinstance(each, ForwardCacheError) else len(each.fed) for each in encoded]
+
+    def encoded(self, form: Form, items: Sequence[Any]) -> list[Encoded | ForwardCacheError]:
+        """The tokens of each item, or the error that it would get."""
+        with self.lock:
+            encoder = self._encoder_for(self.identity.structure(self.tokenizer))
+            return [_encoded(encoder, form, item, lambda same: same) for item in items]
 
     def run_in(self, spec: ViewSpec | None, work: Callable[[Encoder], Any]) -> Any:
         """Calls ``work`` with the model in a view, past the cache.
@@ -177,19 +190,29 @@ class Scorer:
             UnsupportedModelError: the view can't be exact.
         """
         with self.lock:
-            state = self.identity.state(self.tokenizer)
-            with switched(self.model, _checked(state, spec)), torch.inference_mode():
-                return work(self._encoder_for(state))
+            structure = self.identity.structure(self.tokenizer)
+            with switched(self.model, _checked(structure, spec)), torch.inference_mode():
+                return work(self._encoder_for(structure))
 
     def weights_changed(self) -> None:
-        """Begins a new generation of the model."""
+        """Begins a new state of the model."""
         with self.lock:
             self.identity.weights_changed()
+
+    def identity_key(self) -> bytes:
+        """Key of the model's present state."""
+        with self.lock:
+            return self.identity.state(self.tokenizer).key
+
+    def identity_policy(self) -> Policy:
+        """How changes of the weights are noticed at present."""
+        with self.lock:
+            return self.identity.policy(self.tokenizer)
 
     def own_spec(self) -> ViewSpec:
         """The view that the model itself is: ``ft`` with an adapter, else ``base``."""
         with self.lock:
-            return _own_spec(self.identity.state(self.tokenizer))
+            return _own_spec(self.identity.structure(self.tokenizer))
 
     def _score(
         self, spec: ViewSpec | None, op: Operation, items: list[Any], *, batched: bool
@@ -210,37 +233,60 @@ class Scorer:
     def _begin(self, spec: ViewSpec | None, op: Operation, items: list[Any]) -> _Call:
         with self.lock:
             state = self.identity.state(self.tokenizer)
-            runs = _checked(state, spec)
-            encoder = self._encoder_for(state)
+            runs = _checked(state.structure, spec)
+            encoder = self._encoder_for(state.structure)
             encoded = [_encoded(encoder, op.form, item, op.text) for item in items]
         return _Call(state, runs, op, items, encoded)
 
-    def _encoder_for(self, state: ModelState) -> Encoder:
-        if self._encoder is None or self._encoder[0] != state.generation:
+    def _encoder_for(self, structure: Structure) -> Encoder:
+        if self._encoder is None or self._encoder[0] != structure.number:
             positions = _max_positions(self.causal_lm.config)
             encoder = Encoder(self.tokenizer, self.options, positions)
-            self._encoder = (state.generation, encoder)
+            self._encoder = (structure.number, encoder)
         return self._encoder[1]
 
     def _cached(self, call: _Call, batched: bool) -> list[Any]:
         """Values of the call's tasks: from the cache, or computed and stored.
 
-        A computation with values that are not finite raises, so that nothing of it is stored; the
-        others then go through the cache again, without a second forward.
+        A computation with values that are not finite, or with a prompt that doesn't fit into
+        memory, raises, so that nothing of it is stored; the others then go through the cache again,
+        without a second forward.
         """
+        hits: dict[Any, Any] = {}
         while True:
-            kept = [task for task in call.tasks if _is_finite(call.computed.get(call.key(task)))]
+            kept = [
+                task
+                for task in call.tasks
+                if call.key(task) not in hits and _may_keep(call.computed.get(call.key(task)))
+            ]
             try:
                 values = self._look_up(call, kept, batched) if kept or not call.computed else []
-            except _NotFinite:
+            except (_NotFinite, ModelMemoryError):
+                hits |= self._counted_hits(call)
                 continue
             self._report(call, call.left)
-            found = dict(zip(map(call.key, kept), values, strict=True))
+            found = hits | dict(zip(map(call.key, kept), values, strict=True))
             return [found.get(key, call.computed.get(key)) for key in map(call.key, call.tasks)]
+
+    def _counted_hits(self, call: _Call) -> dict[Any, Any]:
+        """What was found beside a computation that raised: counted already, and read without that.
+
+        A cache that can't be read without counting is asked again.
+        """
+        peek = getattr(self.instrumentation.cache, "peek", None)
+        if peek is None:
+            return {}
+        keys = {call.key(task) for task in call.tasks}.difference(call.computed)
+        place, scope = (call.op.name, call.spec.view_id), call.scope(self.options)
+        found = {key: peek((*place, key, call.op.top_k, scope)) for key in keys}
+        return {key: value for key, value in found.items() if value is not _MISS}
 
     def _look_up(self, call: _Call, tasks: Sequence[Task], batched: bool) -> list[Any]:
         op, scope = call.op, call.scope(self.options)
         place, keys = (op.name, call.spec.view_id), [call.key(task) for task in tasks]
+        if op.top_k:
+            cache = self.instrumentation.cache
+            self._slices.fill(cache, keys, op.top_k, lambda *key: (*place, *key, scope))
 
         def compute(indices: Sequence[int]) -> list[Any]:
             return self._compute(call, [tasks[index] for index in indices])
@@ -256,9 +302,12 @@ class Scorer:
         if missing:
             values = self._run_unchanged(call, missing)
             call.computed.update(zip(map(call.key, missing), values, strict=True))
-            bad = sum(not _is_finite(value) for value in values)
-            if bad:
-                self.nonfinite_results += bad
+            errors = [value for value in values if isinstance(value, ModelMemoryError)]
+            bad = sum(not _may_keep(value) for value in values) - len(errors)
+            self.nonfinite_results += bad
+            if errors:
+                raise errors[0]
+            if bad and not self.store_nonfinite:
                 raise _NotFinite
         return [call.computed[call.key(task)] for task in tasks]
 
@@ -289,12 +338,10 @@ class Scorer:
             if not op.last_only and not task.encoded.scored
         }
         rest = [place for place in range(len(tasks)) if place not in values]
-        lengths = [len(tasks[place].encoded.fed) for place in rest]
-        for batch in self.runner.plan(lengths, last_only=op.last_only):
-            places = [rest[item] for item in batch.items]
-            scored = op.run(self.runner, [tasks[place] for place in places])
-            values.update(zip(places, scored, strict=True))
-            self._report(call, batch.tokens)
+        scored = self.runs.values(
+            op, [tasks[place] for place in rest], lambda tokens: self._report(call, tokens)
+        )
+        values.update(zip(rest, scored, strict=True))
         return [values[place] for place in range(len(tasks))]
 
     def _report(self, call: _Call, tokens: int) -> None:
@@ -303,14 +350,14 @@ class Scorer:
             self.progress(tokens)
 
 
-def _own_spec(state: ModelState) -> ViewSpec:
-    return FINETUNED if state.traits.present else BASE
+def _own_spec(structure: Structure) -> ViewSpec:
+    return FINETUNED if structure.traits.present else BASE
 
 
-def _checked(state: ModelState, spec: ViewSpec | None) -> ViewSpec:
+def _checked(structure: Structure, spec: ViewSpec | None) -> ViewSpec:
     """The view that is run for ``spec``."""
-    runs = _own_spec(state) if spec is None else spec.canonical()
-    state.traits.check(runs)
+    runs = _own_spec(structure) if spec is None else spec.canonical()
+    structure.traits.check(runs)
     return runs
 
 
@@ -323,10 +370,12 @@ def _encoded(
         return error
 
 
-def _is_finite(value: Any) -> bool:
-    """Whether a value may be stored; None stands for one that is not computed yet."""
+def _may_keep(value: Any) -> bool:
+    """Whether a value is finite; an error is not, and None stands for one not computed yet."""
     if value is None:
         return True
+    if isinstance(value, ForwardCacheError):
+        return False
     if isinstance(value, float):
         return math.isfinite(value)
     return bool(value.is_finite)
@@ -342,11 +391,11 @@ def _max_positions(config: Any) -> int | None:
     return None
 
 
-def _raise_first(results: list[Any]) -> list[Any]:
-    """``results``, unless one is an error; the first is raised and carries all of them."""
+def _raise_first(results: list[Any], *, batched: bool = True) -> list[Any]:
+    """``results``, unless one is an error; the first of a batch carries all of them."""
     for index, result in enumerate(results):
         if isinstance(result, ForwardCacheError):
-            result.index = index
-            result.results = results
+            if batched:
+                result.index, result.results = index, results
             raise result
     return results

@@ -9,7 +9,9 @@ object it was.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import weakref
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 import torch
@@ -20,6 +22,8 @@ from forwardcache.hf.spec import ViewSpec
 
 _ABSENT = object()
 _FLAG = "_disable_adapters"
+
+NOISE_MAX_BYTES = 256 * 2**20
 
 
 @contextmanager
@@ -82,11 +86,11 @@ def _scaled(model: nn.Module, lam: float) -> Iterator[None]:
 
 @contextmanager
 def _noise(model: nn.Module, spec: ViewSpec) -> Iterator[None]:
-    generator = torch.Generator(device="cpu").manual_seed(spec.seed)
     saved = [(parameter, parameter.data) for parameter in noise_parameters(model)]
+    drawn = _noises.setdefault(model, NoiseStore()).get(spec, [own for _, own in saved])
     try:
-        for parameter, own in saved:
-            parameter.data = noise_like(own, generator, spec.noise_std)
+        for (parameter, _), noise in zip(saved, drawn, strict=True):
+            parameter.data = noise
         yield
     finally:
         for parameter, own in saved:
@@ -101,3 +105,49 @@ def noise_like(weight: torch.Tensor, generator: torch.Generator, std: float) -> 
     """
     noise = torch.randn(weight.shape, generator=generator, dtype=torch.float32) * std
     return noise.to(device=weight.device, dtype=weight.dtype)
+
+
+class NoiseStore:
+    """The noise of the null adapters last used on one model, so that a seed is drawn once.
+
+    Holds ``NOISE_MAX_BYTES`` at most, on the adapter's device; the noise least recently used goes
+    first, and noise larger than that is drawn anew each time.
+    """
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[tuple[int, float], list[torch.Tensor]] = OrderedDict()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return sum(map(_nbytes, self._kept.values()))
+
+    def get(self, spec: ViewSpec, weights: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Noise for each of ``weights``, in their order."""
+        key = spec.seed, spec.noise_std
+        noise = self._kept.pop(key, None)
+        if noise is None or list(map(_place, noise)) != list(map(_place, weights)):
+            noise = _drawn(spec, weights)
+        if _nbytes(noise) <= NOISE_MAX_BYTES:
+            self._kept[key] = noise
+        while self.nbytes > NOISE_MAX_BYTES:
+            self._kept.popitem(last=False)
+        return noise
+
+
+def _drawn(spec: ViewSpec, weights: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    generator = torch.Generator(device="cpu").manual_seed(spec.seed)
+    # A tensor made in inference mode could not be put in place outside of it.
+    with torch.inference_mode(False):
+        return [noise_like(own, generator, spec.noise_std) for own in weights]
+
+
+_noises: weakref.WeakKeyDictionary[nn.Module, NoiseStore] = weakref.WeakKeyDictionary()
+
+
+def _place(tensor: torch.Tensor) -> tuple[torch.Size, torch.dtype, torch.device]:
+    return tensor.shape, tensor.dtype, tensor.device
+
+
+def _nbytes(tensors: Sequence[torch.Tensor]) -> int:
+    return sum(tensor.nbytes for tensor in tensors)

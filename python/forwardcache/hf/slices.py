@@ -1,0 +1,68 @@
+"""A smaller ``top_k`` out of a larger one that is cached.
+
+Before a lookup with ``top_k`` 8, where the same prompt, view and model state are there with 64 and
+not with 8, the first 8 are put into the cache under their own key. The lookup that follows is then
+an ordinary hit: counted, traced and kept as one, with ``top_k`` 8. Nothing is computed, so nothing
+counts as a miss or a forward pass. Only ``get`` and ``put`` of the cache are used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from forwardcache.instrumentation import _MISS
+from forwardcache.scoring import TokenDist
+
+# Values of top_k that are remembered; a caller who uses more gets no slices for the oldest.
+_MOST_ASKED = 8
+
+
+class Slices:
+    """Which ``top_k`` were asked for, so that a larger one can be looked for."""
+
+    def __init__(self) -> None:
+        self._asked: dict[int, None] = {}
+
+    def fill(self, cache: Any, prompts: Sequence[Any], top_k: int, key: Any) -> None:
+        """Puts into ``cache`` what it has for ``prompts`` with a larger ``top_k`` only.
+
+        Args:
+            cache: Whatever the instrumentation uses at present.
+            prompts: The prompts that are looked up next.
+            top_k: With this many tokens.
+            key: Gives the cache's key of a prompt and a ``top_k``.
+        """
+        for larger in self._larger(top_k):
+            for prompt in prompts:
+                if cache.get(key(prompt, top_k)) is _MISS:
+                    found = cache.get(key(prompt, larger))
+                    if isinstance(found, TokenDist):
+                        cache.put(key(prompt, top_k), first_of(found, top_k))
+
+    def _larger(self, top_k: int) -> list[int]:
+        """Those asked for before, smallest first; ``top_k`` is remembered."""
+        larger = sorted(each for each in list(self._asked) if each > top_k)
+        if top_k not in self._asked:
+            self._asked = dict.fromkeys([*self._asked, top_k][-_MOST_ASKED:])
+        return larger
+
+
+def first_of(dist: TokenDist, top_k: int) -> TokenDist:
+    """The ``top_k`` most likely tokens of a distribution that has at least as many.
+
+    Its order is already the one asked for, so these are the tokens of a direct call; the
+    mass of those left out joins the tail, in float64.
+    """
+    if top_k >= len(dist.token_ids):
+        return dist
+    rest = dist.logprobs[top_k:].astype(np.float64)
+    tail = -np.inf if dist.tail_logprob is None else dist.tail_logprob
+    return TokenDist(
+        dist.token_ids[:top_k],
+        dist.logprobs[:top_k],
+        dist.vocab_size,
+        float(np.logaddexp.reduce([tail, *rest])),
+    )

@@ -1,0 +1,118 @@
+"""Claims: which tokens are a completion's, and which span the boundary, against explicit ids.
+
+BPE whose merges cross words, byte-level BPE, and SentencePiece's two kinds (BPE and Unigram with a
+metaspace), each with and without BOS and EOS, with and without offsets.
+"""
+
+from typing import Any
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+from forwardcache.hf.encode import Encoded, Encoder, EncodingOptions
+from forwardcache.scoring import CompletionLogprob
+from tests.hf import tiny
+from tests.hf.conftest import MakeBackend
+from tests.hf.test_encode import SlowTokenizer
+
+BOS, EOS = 1, 2
+_SPECIAL = ["<unk>", "<s>", "</s>"]
+
+
+def metaspace_unigram() -> Tokenizer:
+    pieces = ["▁", "a", "b", "▁a", "▁b", "ab", "▁ab", "▁a▁b", "."]
+    scores = [-4.0, -3.0, -3.0, -2.0, -2.0, -2.5, -1.5, -1.0, -2.0]
+    vocab = [(word, 0.0) for word in _SPECIAL] + list(zip(pieces, scores, strict=True))
+    inner = Tokenizer(models.Unigram(vocab, unk_id=0, byte_fallback=False))
+    inner.pre_tokenizer = pre_tokenizers.Metaspace(split=False)
+    return inner
+
+
+def metaspace_bpe() -> Tokenizer:
+    words = [*_SPECIAL, "▁", "a", "b", ".", "▁a", "ab", "▁ab"]
+    merges = [("▁", "a"), ("▁a", "b"), ("a", "b")]
+    inner = Tokenizer(models.BPE(vocab={w: n for n, w in enumerate(words)}, merges=merges))
+    inner.pre_tokenizer = pre_tokenizers.Metaspace()
+    return inner
+
+
+def framed(inner: Tokenizer, bos: bool, eos: bool) -> Any:
+    """With a BOS token before the text, an EOS token behind it, or neither."""
+    template = " ".join(["<s>"] * bos + ["$A"] + ["</s>"] * eos)
+    if bos or eos:
+        inner.post_processor = processors.TemplateProcessing(
+            single=template, special_tokens=[("<s>", BOS), ("</s>", EOS)]
+        )
+    return tiny.around(inner, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+
+
+@pytest.mark.parametrize("slow", [False, True])
+@pytest.mark.parametrize(("bos", "eos"), [(False, False), (True, False), (True, True)])
+@pytest.mark.parametrize(
+    ("make", "pair", "ids", "spans"),
+    [
+        # "▁a" + "b" is "▁ab" together.
+        (metaspace_unigram, ("b a", "b"), ([7], [9]), True),
+        (metaspace_unigram, ("b", ".a"), ([7], [11, 4]), False),
+        # The space before the completion belongs to the token of its word.
+        (metaspace_unigram, ("b ", "ab"), ([7], [9]), True),
+        (metaspace_unigram, ("b", " ab"), ([7], [9]), False),
+        # One piece holds the last word and the completion.
+        (metaspace_unigram, ("b a", " b"), ([7], [10]), True),
+        (metaspace_bpe, ("b a", "b"), ([3, 5], [9]), True),
+        (metaspace_bpe, ("b", ".a"), ([3, 5], [6, 4]), False),
+        (metaspace_bpe, ("b ", "ab"), ([3, 5], [9]), True),
+        (metaspace_bpe, ("b a", " b"), ([3, 5, 7], [3, 5]), False),
+    ],
+)
+def test_sentencepiece_boundaries(  # noqa: PLR0917
+    make: Any, pair: Any, ids: Any, spans: bool, bos: bool, eos: bool, slow: bool
+) -> None:
+    tokenizer = framed(make(), bos, eos)
+    encoder = Encoder(SlowTokenizer(tokenizer) if slow else tokenizer, EncodingOptions(), None)
+    before, scored = [*[BOS] * bos, *ids[0]], ids[1]
+    assert encoder.encode("pair", pair) == Encoded(
+        (*before, *scored), len(before), spans_boundary=spans
+    )
+
+
+@pytest.mark.parametrize(
+    ("pair", "spans"),
+    [
+        (("hello wo", "rld"), True),
+        (("hello", " world"), False),
+        (("hello ", "world"), True),
+        (("the quick", "!"), False),
+        (("€", "ü"), False),
+    ],
+)
+def test_byte_level_boundaries(pair: Any, spans: bool, tokenizer: Any) -> None:
+    encoded = Encoder(tokenizer, EncodingOptions(), None).encode("pair", pair)
+    assert encoded.token_ids == tuple(tokenizer("".join(pair))["input_ids"])
+    assert encoded.spans_boundary is spans
+    text = tokenizer.decode(encoded.scored)
+    assert text.endswith(pair[1])
+    assert (len(text) > len(pair[1])) is spans
+
+
+def test_a_bos_put_before_an_empty_prompt_spans_nothing(tokenizer: Any) -> None:
+    plain = Encoder(tokenizer, EncodingOptions(add_special_tokens=False), None)
+    assert not plain.encode("pair", ("", "hello")).spans_boundary
+
+
+def test_completion_logprob_says_what_logprob_of_summed(make_backend: MakeBackend) -> None:
+    backend = make_backend("llama")
+    pairs = [("hello wo", "rld"), ("hello", " world the"), ("hello", "")]
+    found = backend.completion_logprob_batch(pairs, on_error="return")
+    assert [each.spans_boundary for each in found[:2]] == [True, False]
+    ids = backend.tokenizer("hello world the")["input_ids"]
+    assert found[1].num_tokens == len(ids) - len(backend.tokenizer("hello")["input_ids"])
+    passes = backend.stats.forward_passes
+    assert backend.logprob_of(*pairs[0]) == found[0].logprob
+    assert backend.completion_logprob(*pairs[1]) == found[1]
+    assert backend.stats.forward_passes == passes
+    assert isinstance(found[1], CompletionLogprob)
+    assert found[1].mean_logprob == pytest.approx(found[1].logprob / found[1].num_tokens)
+    assert type(found[2]).__name__ == "EmptyCompletionError"
+    assert torch.isfinite(torch.tensor(found[0].logprob))

@@ -1,0 +1,290 @@
+"""Claims: a shared prompt runs once and changes no value; models that can't do it never try.
+
+The oracle is the single form, one prompt in a backend of its own.
+"""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from forwardcache.hf import HFBackend
+from forwardcache.hf.family import Family, plan_families, plan_packs
+from forwardcache.hf.prefix import _PACKABLE, SharedPrefix, can_share_prefixes
+from tests.hf import tiny
+from tests.hf.conftest import MakeBackend
+from tests.hf.test_models import tiny_model
+
+PROMPT = "the quick brown fox jumps over the lazy dog and over the hello world"
+COMPLETIONS = (" dog", " fox jumps again", "x", " and", "s", " hello world the", " lazy", "!")
+PAIRS = [(PROMPT, completion) for completion in COMPLETIONS]
+TOLERANCE = 1e-4
+
+
+@pytest.fixture
+def prefixes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Lengths of the prefixes that were run."""
+    seen: list[int] = []
+    begin = SharedPrefix.__init__
+
+    def counting(self: SharedPrefix, model: Any, causal_lm: Any, prefix: Any) -> None:
+        seen.append(len(prefix))
+        begin(self, model, causal_lm, prefix)
+
+    monkeypatch.setattr(SharedPrefix, "__init__", counting)
+    return seen
+
+
+def cheap(make_backend: MakeBackend, name: str, **options: Any) -> HFBackend:
+    """A backend whose passes cost nothing beside their tokens, so that short prompts are shared."""
+    return make_backend(name, token_budget=options.pop("token_budget", 15), **options)
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "llama+lora", "gpt2+lora"])
+@pytest.mark.parametrize("token_budget", [4, 15])
+def test_completions_of_one_prompt_equal_the_single_form(
+    name: str, token_budget: int, make_backend: MakeBackend, prefixes: list[int]
+) -> None:
+    found = cheap(make_backend, name, token_budget=token_budget).logprob_of_batch(PAIRS)
+    assert len(prefixes) == 1
+    alone = make_backend(name)
+    for pair, value in zip(PAIRS, found, strict=True):
+        assert value == pytest.approx(alone.logprob_of(*pair), abs=TOLERANCE)
+    assert len(prefixes) == 1
+
+
+@pytest.mark.parametrize("name", ["llama+lora", "gpt2"])
+def test_prompts_that_begin_alike_equal_the_single_form(
+    name: str, make_backend: MakeBackend, prefixes: list[int]
+) -> None:
+    prompts = [PROMPT, *(PROMPT + completion for completion in COMPLETIONS), "hello", "a fox"]
+    backend = cheap(make_backend, name)
+    found = backend.next_token_dist_batch(prompts, top_k=7)
+    given_ids = backend.logprobs_at_batch(prompts, [dist.token_ids for dist in found])
+    assert len(prefixes) == 2
+    alone = make_backend(name)
+    for prompt, dist, values in zip(prompts, found, given_ids, strict=True):
+        single = alone.next_token_dist(prompt, top_k=7)
+        assert dist.token_ids.tolist() == single.token_ids.tolist()
+        np.testing.assert_allclose(dist.logprobs, single.logprobs, atol=TOLERANCE)
+        assert dist.tail_logprob == pytest.approx(single.tail_logprob, abs=TOLERANCE)
+        np.testing.assert_allclose(values, single.logprobs, atol=TOLERANCE)
+
+
+def test_every_view_has_its_own_prefix(make_backend: MakeBackend) -> None:
+    backend, alone = cheap(make_backend, "llama+lora"), make_backend("llama+lora")
+    for view, other in (
+        (backend.as_base(), alone.as_base()),
+        (backend.as_scaled_adapter(0.5), alone.as_scaled_adapter(0.5)),
+        (backend.as_null_adapter(3), alone.as_null_adapter(3)),
+    ):
+        with view as shared:
+            found = shared.logprob_of_batch(PAIRS)
+        with other as single:
+            assert found == pytest.approx([single.logprob_of(*pair) for pair in PAIRS], abs=1e-4)
+
+
+def test_one_token_completions_take_one_pass(make_backend: MakeBackend) -> None:
+    backend = cheap(make_backend, "llama")
+    calls: list[Any] = []
+    handle = backend.model.register_forward_pre_hook(lambda *_: calls.append(None))
+    try:
+        tokens = len(backend.tokenizer(PROMPT)["input_ids"])
+        ends = (" dog", " fox", " the", " hello", " over", "!", "?", "#", "$")
+        added = [len(backend.tokenizer(PROMPT + end)["input_ids"]) - tokens for end in ends]
+        pairs = [(PROMPT, end) for end, count in zip(ends, added, strict=True) if count == 1]
+        assert len(pairs) > 3
+        backend.logprob_of_batch(pairs)
+    finally:
+        handle.remove()
+    assert len(calls) == 1
+
+
+def test_the_prompt_runs_once_and_nothing_is_padded(make_backend: MakeBackend) -> None:
+    backend = cheap(make_backend, "llama")
+    tokens: list[int] = []
+    embedding = backend.model.get_input_embeddings()
+    handle = embedding.register_forward_pre_hook(lambda _, args: tokens.append(args[0].numel()))
+    try:
+        backend.logprob_of_batch(PAIRS)
+    finally:
+        handle.remove()
+    rows = [backend.tokenizer(prompt + end)["input_ids"][:-1] for prompt, end in PAIRS]
+    prefix = tokens[0]
+    assert sum(tokens) == prefix + sum(len(row) - prefix for row in rows)
+
+
+def test_the_bound_on_logits_holds_behind_a_prefix(
+    make_backend: MakeBackend, shared_models: Any
+) -> None:
+    seen: list[int] = []
+    head = shared_models["llama"].lm_head
+    handle = head.register_forward_hook(lambda _m, _i, out: seen.append(out[..., 0].numel()))
+    try:
+        backend = cheap(make_backend, "llama", max_logit_bytes=4 * tiny.VOCAB * 3)
+        found = backend.logprob_of_batch(PAIRS)
+    finally:
+        handle.remove()
+    assert max(seen) <= 3
+    alone = make_backend("llama")
+    assert found == pytest.approx([alone.logprob_of(*pair) for pair in PAIRS], abs=TOLERANCE)
+
+
+def test_texts_scored_as_a_whole_share_nothing(
+    make_backend: MakeBackend, prefixes: list[int]
+) -> None:
+    cheap(make_backend, "llama").rolling_logprob_batch([PROMPT + end for end in COMPLETIONS])
+    assert not prefixes
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_within_its_own_noise(dtype: Any, tokenizer: Any) -> None:
+    model = tiny.llama(dtype=dtype)
+    found = HFBackend(model, tokenizer, token_budget=15).logprob_of_batch(PAIRS)
+    alone = HFBackend(model, tokenizer)
+    for pair, value in zip(PAIRS, found, strict=True):
+        assert value == pytest.approx(alone.logprob_of(*pair), abs=0.3)
+
+
+# Models
+
+_WITHOUT_WINDOW = {"mistral": {"sliding_window": None}, "starcoder2": {"sliding_window": None}}
+_CAN_NOT = ["mistral", "gemma2", "bloom", "mamba"]
+_OWN = {
+    "n_head": 4,
+    "n_embd": 32,
+    "n_layer": 2,
+    "n_positions": tiny.CONTEXT,
+    "num_experts": 4,
+    "num_local_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 32,
+    "shared_expert_intermediate_size": 32,
+    "ffn_dim": 64,
+    "word_embed_proj_dim": 32,
+    "bos_token_id": 0,
+    "eos_token_id": 1,
+}
+
+
+def packable_model(model_type: str, attention: str) -> Any:
+    from tests.hf.test_models import _COMMON
+
+    torch.manual_seed(5)
+    known = AutoConfig.for_model(model_type)
+    names = known.to_dict().keys() | known.attribute_map.keys()
+    options = {key: value for key, value in (_COMMON | _OWN).items() if key in names}
+    options |= _WITHOUT_WINDOW.get(model_type, {})
+    config = AutoConfig.for_model(model_type, **options)
+    make: Any = AutoModelForCausalLM.from_config
+    return tiny.sharpened(make(config, attn_implementation=attention)).eval()
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("model_type", sorted(_PACKABLE))
+def test_every_packable_model_equals_its_single_form(
+    model_type: str, attention: str, tokenizer: Any, prefixes: list[int]
+) -> None:
+    model = packable_model(model_type, attention)
+    found = HFBackend(model, tokenizer, token_budget=15).logprob_of_batch(PAIRS)
+    assert len(prefixes) == 1
+    alone = HFBackend(model, tokenizer)
+    for pair, value in zip(PAIRS, found, strict=True):
+        assert value == pytest.approx(alone.logprob_of(*pair), abs=TOLERANCE)
+
+
+@pytest.mark.parametrize("model_type", _CAN_NOT)
+def test_other_models_take_the_ordinary_way(
+    model_type: str, tokenizer: Any, prefixes: list[int]
+) -> None:
+    model = tiny_model(model_type)
+    assert not can_share_prefixes(model)
+    HFBackend(model, tokenizer, token_budget=15).logprob_of_batch(PAIRS)
+    assert not prefixes
+
+
+def test_attention_that_takes_no_mask_is_refused(tokenizer: Any) -> None:
+    model = tiny.llama()
+    assert can_share_prefixes(model)
+    model.config._attn_implementation = "flash_attention_2"
+    assert not can_share_prefixes(model)
+
+
+# The plan
+
+token_rows = st.lists(
+    st.lists(st.integers(0, 2), min_size=1, max_size=30).map(tuple), max_size=20, unique=True
+)
+
+
+@given(token_rows, st.integers(0, 8), st.data())
+def test_families_share_what_they_say_and_are_cheaper(
+    rows: list[tuple[int, ...]], pass_cost: int, data: st.DataObject
+) -> None:
+    limits = [data.draw(st.integers(1, len(row))) for row in rows]
+    families = plan_families(rows, limits, pass_cost=pass_cost)
+    items = [item for family in families for item in family.items]
+    assert len(set(items)) == len(items)
+    for family in families:
+        assert len({rows[item][: family.shared] for item in family.items}) == 1
+        assert all(0 < family.shared <= limits[item] for item in family.items)
+        apart = sum(len(rows[item]) for item in family.items)
+        rests = sum(len(rows[item]) - family.shared for item in family.items)
+        assert family.shared + rests + 2 * pass_cost <= 0.75 * apart
+
+
+@given(token_rows, st.integers(0, 8))
+def test_no_whole_run_of_neighbours_saves_more_as_one_family(
+    rows: list[tuple[int, ...]], pass_cost: int
+) -> None:
+    limits = [len(row) for row in rows]
+    families = plan_families(rows, limits, pass_cost=pass_cost)
+    saved = sum(family.shared * (len(family.items) - 1) - 2 * pass_cost for family in families)
+    order = sorted(rows)
+    for first in range(len(order)):
+        for last in range(first + 1, len(order)):
+            run = order[first : last + 1]
+            shared = next(
+                (at for at, column in enumerate(zip(*run, strict=False)) if len(set(column)) > 1),
+                min(map(len, run)),
+            )
+            around = [*order[max(first - 1, 0) : first], *order[last + 1 : last + 2]]
+            if any(row[:shared] == run[0][:shared] for row in around):
+                continue
+            whole = shared * (len(run) - 1) - 2 * pass_cost
+            assert whole < 0.25 * sum(map(len, run)) or whole <= saved
+
+
+def test_two_prompts_with_their_completions_are_two_families() -> None:
+    first, second = (0, *range(2, 50)), (0, *range(100, 148))
+    rows = [(*first, 7), (*second, 8), (*first, 9, 9), (*second, 3), (0, 1)]
+    families = plan_families(rows, [49, 49, 49, 49, 1], pass_cost=1)
+    assert families == [Family((0, 2), 49), Family((3, 1), 49)]
+
+
+def test_prompts_that_grow_by_a_token_each_are_one_family() -> None:
+    rows = [tuple(range(50 + more)) for more in range(1500)]
+    (family,) = plan_families(rows, [len(row) for row in rows], pass_cost=1)
+    assert family.shared > 400
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 9), st.integers(1, 5)), min_size=1, max_size=20),
+    st.integers(1, 20),
+    st.integers(1, 9),
+)
+def test_packs_hold_every_row_once_within_both_limits(
+    sizes: list[tuple[int, int]], most_tokens: int, most_needed: int
+) -> None:
+    rests, needed = ([size[place] for size in sizes] for place in (0, 1))
+    family = Family(tuple(range(len(sizes))), 3)
+    packs = plan_packs(family, rests, needed, most_tokens=most_tokens, most_needed=most_needed)
+    assert [item for pack in packs for item in pack] == list(family.items)
+    for pack in packs:
+        if len(pack) > 1:
+            assert sum(rests[item] for item in pack) <= most_tokens
+            assert sum(needed[item] for item in pack) <= most_needed
