@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit status: 0 done, 1 the answer is no, 2 wrong use or bad input, 3 the machine failed,
-        130 interrupted.
+        130 interrupted, 141 the reader of standard output has gone.
     """
     arguments = sys.argv[1:] if argv is None else list(argv)
     if arguments == ["--version"]:

@@ -76,6 +76,8 @@ def test_help_imports_neither_torch_nor_numpy(argv: list[str]) -> None:
     ended = python("-c", script)
     assert ended.returncode == 0, ended.stderr
     assert "Usage: forwardcache" in ended.stdout
+    words = " ".join(ended.stdout.split())
+    assert "130 interrupted, 141 the reader of standard output has gone" in words
 
 
 def test_the_module_is_the_command() -> None:

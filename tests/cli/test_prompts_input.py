@@ -64,6 +64,8 @@ GOOD = '{"prompt": "good"}\n'
         (GOOD + '{"prompt": "a", "x": NaN}\n', "line 2: not JSON"),
         (GOOD + '{"prompt": "a", "x": ' + "[" * 100_000 + "\n", "line 2: not JSON"),
         (GOOD + '{"prompt": "a", "x": ' + "1" * 5000 + "}\n", "line 2: not JSON"),
+        (GOOD + '{"prompt": "a", "x": [{"y": -1e999}]}\n', "line 2: the number '-1e999'"),
+        (GOOD + '{"prompt": "a", "x": ' + "9" * 5000 + ".0}\n", "line 2: the number '999"),
         (GOOD.encode() + b'{"prompt": "\xff"}\n', "line 2: not UTF-8"),
         ("", "holds no prompt"),
         (" \n\n", "holds no prompt"),
@@ -88,3 +90,9 @@ def test_completions_are_asked_for_only_where_they_are_scored(tmp_path: Path) ->
     assert list(found.items("next_token_dist")) == ["good", "a"]
     with pytest.raises(BadInputError, match="line 1: no completion"):
         found.items("logprob_of")
+
+
+def test_standard_input_that_is_closed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)  # as in a process started with <&-
+    with pytest.raises(BadInputError, match="standard input is closed"):
+        read_prompts("-")

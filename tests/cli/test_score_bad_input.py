@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -39,6 +40,10 @@ def no_load(monkeypatch: pytest.MonkeyPatch) -> None:
         (("--op", "perplexity"), "perplexity"),
         (("--top-k", "0"), "--top-k"),
         (("--top-k", "many"), "--top-k"),
+        (("--top-k", str(10**23)), "2147483647"),
+        (("--views", ""), "unknown view ''"),
+        (("--views", f"null:{'9' * 5000}"), "below 2^63"),
+        (("--chat-template", "--op", "rolling_logprob"), "--chat-template doesn't go with"),
         (("--format", "yaml"), "yaml"),
         (("--colour",), "--colour"),
         (("surplus",), "surplus"),
@@ -53,6 +58,7 @@ def no_load(monkeypatch: pytest.MonkeyPatch) -> None:
         (("--out", "rows.csv"), ".parquet"),
         (("--out", "no/such/rows.jsonl"), "no folder no/such"),
         (("--trace", "/"), "--trace / is a folder"),
+        (("--trace", f"{__file__}/trace.jsonl"), "is not a folder"),
     ],
 )
 def test_what_needs_no_model_is_refused_before_it_is_loaded(
@@ -80,6 +86,29 @@ def test_an_output_that_is_there_is_not_replaced(score: Run, prompts: Path, tmp_
     score("--prompts", prompts, "--out", tmp_path / "folder.jsonl", "--force").refused(
         "is a folder"
     )
+
+
+@pytest.mark.usefixtures("no_load")
+@pytest.mark.parametrize("name", ["prompts.jsonl", "link.jsonl", "hard.jsonl"])
+def test_the_trace_is_not_written_into_the_prompts(score: Run, prompts: Path, name: str) -> None:
+    before = prompts.read_bytes()
+    prompts.with_name("link.jsonl").symlink_to(prompts)
+    prompts.with_name("hard.jsonl").hardlink_to(prompts)
+    trace = prompts.with_name(name)
+    score("--prompts", prompts, "--trace", trace).refused("also the file of the prompts")
+    assert prompts.read_bytes() == before
+
+
+@pytest.mark.usefixtures("no_load")
+@pytest.mark.parametrize("suffix", ["", ".part", ".part.job", ".tmp"])
+def test_a_file_that_a_run_writes_is_nothing_else(score: Run, prompts: Path, suffix: str) -> None:
+    out = prompts.with_name("rows.jsonl")
+    taken = prompts.with_name(out.name + suffix)
+    score("--prompts", prompts, "--out", out, "--trace", taken).refused(str(taken), "or the trace")
+    assert not taken.exists()
+    taken.write_bytes(prompts.read_bytes())
+    score("--prompts", taken, "--out", out, "--force").refused(str(taken), "file of the prompts")
+    assert taken.read_bytes() == prompts.read_bytes()
 
 
 @pytest.mark.usefixtures("no_load")
@@ -132,9 +161,19 @@ def test_a_broken_model_is_refused(
     (model / name).unlink()
     if content is not None:
         (model / name).write_text(content)
-    out = model / "rows.jsonl"
-    run("score", "--model", model, "--prompts", prompts, "--out", out).refused(str(model))
+    out, trace = model / "rows.jsonl", model / "traces" / "trace.jsonl"
+    options = ("--prompts", prompts, "--out", out, "--trace", trace)
+    run("score", "--model", model, *options).refused(str(model))
     assert not out.exists()
+    assert not trace.parent.exists()
+
+
+def test_what_is_refused_after_loading_leaves_no_trace(
+    score: Run, prompts: Path, tmp_path: Path
+) -> None:
+    trace = tmp_path / "traces" / "trace.jsonl"
+    score("--prompts", prompts, "--chat-template", "--trace", trace).refused("has none")
+    assert not trace.parent.exists()
 
 
 @pytest.mark.parametrize("content", ["torn", None])
@@ -146,6 +185,16 @@ def test_a_broken_adapter_is_refused(
     if content is not None:
         (adapter / "adapter_model.safetensors").write_text(content)
     run("score", "--model", MODEL, "--adapter", adapter, "--prompts", prompts).refused(str(adapter))
+
+
+def test_an_adapter_of_another_rank_is_told_by_its_first_weight(
+    run: Run, prompts: Path, tmp_path: Path
+) -> None:
+    adapter = Path(shutil.copytree(ADAPTER, tmp_path / "adapter"))
+    config = json.loads((adapter / "adapter_config.json").read_text("utf-8"))
+    (adapter / "adapter_config.json").write_text(json.dumps({**config, "r": 4}), "utf-8")
+    ended = run("score", "--model", MODEL, "--adapter", adapter, "--prompts", prompts)
+    ended.refused(str(adapter), "layers.0.self_attn.q_proj.lora_A", "[8, 128]", "[4, 128]")
 
 
 def test_an_adapter_of_another_model_is_refused(run: Run, prompts: Path, tmp_path: Path) -> None:

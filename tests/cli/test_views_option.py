@@ -54,6 +54,9 @@ def test_names_never_coincide() -> None:
         ("null:-1", "seed '-1'"),
         ("null:7.0", "seed '7.0'"),
         ("null:9223372036854775808", "below 2^63"),
+        ("null:" + "9" * 5000, "below 2^63"),
+        ("null:" + "٣", "seed '٣'"),
+        ("null:", "seed ''"),
         ("null:7:x", "init_scale 'x'"),
         ("null:7:0.02:nan", "rank_scale 'nan'"),
         ("null:7:0.02:0", "positive"),
@@ -68,6 +71,12 @@ def test_what_is_no_view_is_refused(text: str, word: str) -> None:
     with pytest.raises(BadInputError, match=r".") as refused:
         parse_views(text, has_adapter=True)
     assert word in str(refused.value)
+    assert len(str(refused.value)) < 300
+
+
+def test_zeros_before_a_seed_don_t_count() -> None:
+    views = parse_views(f"null:{'0' * 5000},null:{'0' * 5000}7", has_adapter=True)
+    assert views == (View("null", seed=0), View("null", seed=7))
 
 
 @pytest.mark.parametrize("text", ["ft", "base,scaled:0.5", "null:7"])

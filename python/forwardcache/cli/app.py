@@ -13,9 +13,16 @@ import typer
 from forwardcache import __version__
 from forwardcache.cli.exits import ExitCode, guarded, say
 
+EXIT_STATUS = (
+    "Exit status: 0 done, 1 the answer is no, 2 wrong use or bad input, 3 the machine failed "
+    "(disk, memory), 130 interrupted, 141 the reader of standard output has gone."
+)
+TOP_K_MAX = 2**31 - 1
+
 app = typer.Typer(
     name="forwardcache",
     help="Every forward pass once: an exact, traced cache under the views of one model.",
+    epilog=EXIT_STATUS,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -43,6 +50,44 @@ class Format(StrEnum):
 
 
 FormatOption = Annotated[Format, typer.Option("--format", help="How the summary is printed.")]
+ModelOption = Annotated[str, typer.Option(help="Folder of the model and its tokenizer.")]
+PromptsOption = Annotated[
+    str,
+    typer.Option(
+        help="File, or - for standard input: a prompt a line (.txt), or JSON lines (.jsonl) "
+        "with prompt, completion, and any other field, which is carried through."
+    ),
+]
+AdapterOption = Annotated[str | None, typer.Option(help="Folder of a LoRA adapter.")]
+ViewsOption = Annotated[
+    str | None,
+    typer.Option(
+        help="base, ft, scaled:LAMBDA, null:SEED[:INIT_SCALE[:RANK_SCALE]], comma-separated. "
+        "Default: base,ft with an adapter, else base."
+    ),
+]
+OpOption = Annotated[Op, typer.Option(help="What to score.")]
+TopKOption = Annotated[int, typer.Option(min=1, max=TOP_K_MAX, help="Tokens in a distribution.")]
+OutOption = Annotated[
+    Path | None, typer.Option(help="FILE.jsonl or FILE.parquet; default standard output.")
+]
+ForceOption = Annotated[bool, typer.Option("--force", help="Replace --out.")]
+ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with OUT.part.")]
+TraceOption = Annotated[Path | None, typer.Option(help="Trace file; it is appended to.")]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
+DtypeOption = Annotated[str, typer.Option(help="auto (the checkpoint's), float32, bfloat16, ...")]
+ChatTemplateOption = Annotated[
+    bool,
+    typer.Option(
+        help="Put each prompt into the tokenizer's chat template (not with rolling_logprob)."
+    ),
+]
+SpecialTokensOption = Annotated[
+    bool, typer.Option(help="Let the tokenizer add its special tokens.")
+]
+DownloadOption = Annotated[
+    bool, typer.Option("--allow-download", help="--model may be a hub name.")
+]
 
 
 def run(argv: Sequence[str]) -> int:
@@ -79,45 +124,23 @@ def _forwardcache(
     """Every forward pass once: an exact, traced cache under the views of one model."""
 
 
-@app.command("score")
+@app.command("score", epilog=EXIT_STATUS)
 def _score(  # noqa: PLR0917 - typer calls it, by name
-    model: Annotated[str, typer.Option(help="Folder of the model and its tokenizer.")],
-    prompts: Annotated[
-        str,
-        typer.Option(
-            help="File, or - for standard input: a prompt a line (.txt), or JSON lines (.jsonl) "
-            "with prompt, completion, and any other field, which is carried through."
-        ),
-    ],
-    adapter: Annotated[str | None, typer.Option(help="Folder of a LoRA adapter.")] = None,
-    views: Annotated[
-        str | None,
-        typer.Option(
-            help="base, ft, scaled:LAMBDA, null:SEED[:INIT_SCALE[:RANK_SCALE]], comma-separated. "
-            "Default: base,ft with an adapter, else base."
-        ),
-    ] = None,
-    op: Annotated[Op, typer.Option(help="What to score.")] = Op.NEXT_TOKEN_DIST,
-    top_k: Annotated[int, typer.Option(min=1, help="Tokens in a distribution.")] = 256,
-    out: Annotated[
-        Path | None, typer.Option(help="FILE.jsonl or FILE.parquet; default standard output.")
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace --out.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with OUT.part.")] = False,
-    trace: Annotated[Path | None, typer.Option(help="Trace file; it is appended to.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
-    dtype: Annotated[
-        str, typer.Option(help="auto (the checkpoint's), float32, bfloat16, ...")
-    ] = "auto",
-    chat_template: Annotated[
-        bool, typer.Option(help="Put each prompt into the tokenizer's chat template.")
-    ] = False,
-    special_tokens: Annotated[
-        bool, typer.Option(help="Let the tokenizer add its special tokens.")
-    ] = True,
-    allow_download: Annotated[
-        bool, typer.Option("--allow-download", help="--model may be a hub name.")
-    ] = False,
+    model: ModelOption,
+    prompts: PromptsOption,
+    adapter: AdapterOption = None,
+    views: ViewsOption = None,
+    op: OpOption = Op.NEXT_TOKEN_DIST,
+    top_k: TopKOption = 256,
+    out: OutOption = None,
+    force: ForceOption = False,
+    resume: ResumeOption = False,
+    trace: TraceOption = None,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
+    chat_template: ChatTemplateOption = False,
+    special_tokens: SpecialTokensOption = True,
+    allow_download: DownloadOption = False,
     format_: FormatOption = Format.TABLE,
 ) -> int:
     """Score prompts with the views of one model; one row a prompt and view."""
@@ -149,7 +172,7 @@ def _score(  # noqa: PLR0917 - typer calls it, by name
     )
 
 
-@app.command("demo")
+@app.command("demo", epilog=EXIT_STATUS)
 def _demo(
     out: Annotated[
         Path, typer.Option(help="Folder for the rows and the trace; made if it isn't there.")

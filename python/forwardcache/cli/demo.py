@@ -111,7 +111,7 @@ def _run_twice(session: Session, rows: Path) -> Outcome:
     source = read_prompts(str(ASSETS / "prompts.jsonl"))
     job = make_job(session, source, "next_token_dist", VIEWS, top_k=TOP_K)
     say(f"{len(source.prompts)} prompts through {len(VIEWS)} views, twice")
-    sinks = DigestedRows(PartFile(rows, {}, resume=False)), DigestedRows(None)
+    sinks = DigestedRows(PartFile(rows, {}, force=True, resume=False)), DigestedRows(None)
     runs = []
     for name, sink in zip(("first run", "second run"), sinks, strict=True):
         scoring = Scoring(session.backend, session.recorder, job)

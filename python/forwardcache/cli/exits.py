@@ -1,9 +1,15 @@
-"""How a command ends: exit codes, and one clear line for whatever went wrong."""
+"""How a command ends: exit codes, and one clear line for whatever went wrong.
+
+0 done, 1 the answer is no, 2 wrong use or bad input, 3 the machine failed (disk, memory),
+130 interrupted, 141 the reader of standard output has gone (``| head``), which is no error and is
+not reported.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
+import reprlib
 import sys
 import traceback
 from collections.abc import Callable
@@ -15,6 +21,9 @@ from forwardcache.errors import ForwardCacheError
 _MACHINE_FAILED = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
 )
+
+_short = reprlib.Repr()
+_short.maxstring = 80
 
 
 class ExitCode(IntEnum):
@@ -44,6 +53,11 @@ class InterruptedRunError(Exception):
 def say(text: str) -> None:
     """One line on standard error."""
     print(f"forwardcache: {' '.join(text.split())}", file=sys.stderr)
+
+
+def shown(text: str) -> str:
+    """``text`` in quotes, the middle of a long one left out."""
+    return _short.repr(text)
 
 
 def guarded(command: Callable[[], int]) -> int:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from forwardcache.cli.exits import BadInputError, first_line, is_out_of_memory
 from forwardcache.cli.extras import quiet_libraries
 from forwardcache.cli.hits import HitRecorder
 from forwardcache.errors import ForwardCacheError
-from forwardcache.instrumentation import BackendInstrumentation
+from forwardcache.instrumentation import BackendInstrumentation, TraceWriter
+
+if TYPE_CHECKING:
+    from forwardcache.hf import HFBackend
 
 CACHE_BYTES = 512 * 2**20
 
@@ -95,14 +99,21 @@ def check_trace(trace: Path | None) -> None:
     """Refuse a trace path that can't be one.
 
     Raises:
-        BadInputError: it is a folder.
+        BadInputError: it is a folder, or can't be written or made where it is.
     """
-    if trace is not None and trace.is_dir():
+    if trace is None:
+        return
+    if trace.is_dir():
         raise BadInputError(f"--trace {trace} is a folder")
+    there = next(path for path in (trace, *trace.absolute().parents) if path.exists())
+    if there != trace and not there.is_dir():
+        raise BadInputError(f"--trace {trace}: {there} is not a folder")
+    if not os.access(there, os.W_OK):
+        raise BadInputError(f"--trace {trace}: {there} can't be written")
 
 
 def load(options: ModelOptions) -> Session:
-    """Load the model.
+    """Load the model, then open the trace: what can't be loaded leaves none behind.
 
     Raises:
         BadInputError: it can't be loaded.
@@ -110,20 +121,20 @@ def load(options: ModelOptions) -> Session:
         OSError: the trace can't be opened.
     """
     quiet_libraries()
-    try:
-        from forwardcache.hf import HFBackend
-    except ImportError as error:
-        raise BadInputError(
-            f"can't import torch, transformers or peft ({first_line(error)}): "
-            "pip install --upgrade 'forwardcache[hf]'"
-        ) from error
-    _silence_transformers()
-    instrumentation = BackendInstrumentation(
-        cache_maxsize=None, cache_max_bytes=CACHE_BYTES, trace_path=options.trace
-    )
+    instrumentation = BackendInstrumentation(cache_maxsize=None, cache_max_bytes=CACHE_BYTES)
     recorder = HitRecorder(instrumentation)
+    backend = _load_backend(options, recorder)
+    if options.chat_template and not getattr(backend.tokenizer, "chat_template", None):
+        raise BadInputError(f"--chat-template: the tokenizer in {options.model} has none")
+    if options.trace is not None:
+        instrumentation.trace = TraceWriter(options.trace)
+    return Session(backend, recorder, instrumentation)
+
+
+def _load_backend(options: ModelOptions, recorder: HitRecorder) -> Any:
+    backend_type = _backend_type()
     try:
-        backend = HFBackend.load(
+        return backend_type.load(
             options.model,
             options.adapter,
             device=options.device,
@@ -140,9 +151,18 @@ def load(options: ModelOptions) -> Session:
             raise
         kind = type(error).__name__
         raise BadInputError(f"can't load {options.model}: {kind}: {first_line(error)}") from error
-    if options.chat_template and not getattr(backend.tokenizer, "chat_template", None):
-        raise BadInputError(f"--chat-template: the tokenizer in {options.model} has none")
-    return Session(backend, recorder, instrumentation)
+
+
+def _backend_type() -> type[HFBackend]:
+    try:
+        from forwardcache.hf import HFBackend
+    except ImportError as error:
+        raise BadInputError(
+            f"can't import torch, transformers or peft ({first_line(error)}): "
+            "pip install --upgrade 'forwardcache[hf]'"
+        ) from error
+    _silence_transformers()
+    return HFBackend
 
 
 def _silence_transformers() -> None:

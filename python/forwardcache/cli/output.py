@@ -3,6 +3,11 @@
 Rows go to ``OUT.part`` as they are done. ``OUT.part.job`` beside it says which job they belong to,
 so that ``--resume`` can't join two. At the end the part is flushed to disk and renamed, or turned
 into parquet first. Torn lines at the part's end, of a kill or a full disk, are cut off on resuming.
+
+Who holds the lock of the file that is named ``OUT.part`` may touch the four names (``OUT``, the
+part, its job, ``OUT.tmp``). Giving the part's name away is therefore the last thing a run does:
+from then on the job beside it may be another run's. Without ``--force``, ``OUT`` is looked at
+again under the lock, and is taken only if nobody has it (``move``).
 """
 
 from __future__ import annotations
@@ -21,13 +26,16 @@ from forwardcache.cli.exits import (
     BadInputError,
     ExitCode,
     MachineError,
-    first_line,
     os_explained,
 )
+from forwardcache.cli.parquet import write_parquet
 from forwardcache.cli.rows import Row, encoded
 
 JSONL = ".jsonl"
 PARQUET = ".parquet"
+
+# What ``link`` says on a file system that has none.
+_NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK})
 
 
 class RowSink(Protocol):
@@ -70,7 +78,17 @@ def check_out(out: Path, *, force: bool, resume: bool) -> None:
         raise BadInputError(f"--out {out}: there is no folder {out.parent}")
     if out.is_dir():
         raise BadInputError(f"--out {out} is a folder")
-    if out.exists() and not force:
+    _check_nobody_writes(out)
+    _check_free(out, force=force, resume=resume)
+
+
+def _check_nobody_writes(out: Path) -> None:
+    with suppress(OSError), part_of(out).open("r+b") as part:
+        _lock(part, out)
+
+
+def _check_free(out: Path, *, force: bool, resume: bool) -> None:
+    if os.path.lexists(out) and not force:
         hint = "--force"
         if is_unfinished(out):
             hint = "--resume --force goes on with the unfinished run and"
@@ -102,40 +120,101 @@ def job_of(out: Path) -> Path:
     return out.with_name(out.name + ".part.job")
 
 
+def names_of(out: Path) -> tuple[Path, ...]:
+    """Every file that a run with ``--out`` writes or removes."""
+    return out, part_of(out), job_of(out), _passing_of(out)
+
+
+def _passing_of(out: Path) -> Path:
+    return out.with_name(out.name + ".tmp")
+
+
+def _lock(part: BinaryIO, out: Path) -> None:
+    # A file system without locks is no reason to refuse the work.
+    with suppress(OSError):
+        try:
+            fcntl.flock(part, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise BadInputError(f"another run is writing {part_of(out)}") from error
+
+
+def _is_name_of(path: Path, file: BinaryIO) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
+
+
+def _open_alone(out: Path) -> BinaryIO:
+    """The part, locked, and still the part once it is: a run may have ended before the lock."""
+    path = part_of(out)
+    while True:
+        part = path.open("a+b")
+        try:
+            _lock(part, out)
+            if _is_name_of(path, part):
+                if not _is_name_of(out, part):
+                    return part
+                # Of a run that was killed while it published: these rows have their name.
+                path.unlink()
+        except BaseException:
+            part.close()
+            raise
+        part.close()
+
+
+def move(source: Path, out: Path, *, force: bool) -> None:
+    """Rename ``source``, over a file only with ``force``.
+
+    Raises:
+        FileExistsError: ``out`` is there; ``source`` stays.
+        OSError: it can't be renamed; ``source`` stays.
+    """
+    if not force:
+        try:
+            os.link(source, out)
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            if os.path.lexists(out):
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(out)) from None
+        else:
+            source.unlink()
+            return
+    source.replace(out)
+
+
 class PartFile:
     """Rows on their way to a file; see the module."""
 
-    def __init__(self, out: Path, job: dict[str, Any], *, resume: bool) -> None:
+    def __init__(self, out: Path, job: dict[str, Any], *, force: bool, resume: bool) -> None:
         """Open the part, empty unless ``resume`` goes on with one.
 
         Args:
             out: The final name.
             job: What decides the rows; JSON values.
+            force: Whether a file under the final name is replaced.
             resume: Whether to keep the rows of an unfinished run of the same job.
 
         Raises:
-            BadInputError: another process writes it, or the part belongs to another job.
+            BadInputError: another process writes it or has finished it meanwhile, or the part
+                belongs to another job.
         """
-        self._out = out
-        self._part: BinaryIO = part_of(out).open("a+b")
+        self._out, self._job, self._force = out, job, force
+        self._part = _open_alone(out)
         try:
-            self._lock()
+            _check_free(out, force=force, resume=resume)
             if resume and self._part.seek(0, os.SEEK_END):
                 check_same_job(out, job)
             else:
                 self._part.truncate(0)
-                job_of(out).write_text(json.dumps(job, indent=1) + "\n", "utf-8")
+                self._note_job()
         except BaseException:
-            self._part.close()
+            self.close()
             raise
 
-    def _lock(self) -> None:
-        # A file system without locks is no reason to refuse the work.
-        with suppress(OSError):
-            try:
-                fcntl.flock(self._part, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise BadInputError(f"another run is writing {part_of(self._out)}") from error
+    def _note_job(self) -> None:
+        job_of(self._out).write_text(json.dumps(self._job, indent=1) + "\n", "utf-8")
 
     def whole_rows(self, expected: Iterable[tuple[int, str]]) -> Iterator[tuple[Row, int]]:
         """The rows already there, as far as they are whole and in place.
@@ -175,27 +254,65 @@ class PartFile:
         """Bring the rows to disk and give them their final name.
 
         Raises:
+            BadInputError: a file of that name has come meanwhile and isn't to be replaced, or the
+                part was taken away.
             MachineError: the disk is full or fails; the part stays.
         """
+        if not _is_name_of(part_of(self._out), self._part):
+            raise BadInputError(f"{part_of(self._out)} was removed while this run was writing it")
         try:
             os.fsync(self._part.fileno())
             if _is_parquet(self._out):
-                _publish_parquet(self._out)
+                self._publish_table()
             else:
-                part_of(self._out).replace(self._out)
+                self._publish_rows()
             _sync_folder(self._out.parent)
+        except FileExistsError as error:
+            raise BadInputError(
+                f"--out {self._out} has come while this run was going on; its rows are in "
+                f"{part_of(self._out)}, the same command with --resume --force replaces the file"
+            ) from error
         except OSError as error:
             raise _write_failed(self._out, error) from error
+
+    def _publish_rows(self) -> None:
         job_of(self._out).unlink(missing_ok=True)
+        try:
+            move(part_of(self._out), self._out, force=self._force)
+        except BaseException:
+            if _is_name_of(part_of(self._out), self._part):
+                self._note_job()
+            raise
+
+    def _publish_table(self) -> None:
+        passing = _passing_of(self._out)
+        try:
+            write_parquet(part_of(self._out), passing)
+            with passing.open("rb") as file:
+                os.fsync(file.fileno())
+            move(passing, self._out, force=self._force)
+        finally:
+            passing.unlink(missing_ok=True)
+        job_of(self._out).unlink(missing_ok=True)
+        part_of(self._out).unlink()
 
     def close(self) -> None:
         """Close the part; rows that were written stay, a part without any goes."""
+        if self._part.closed:
+            return
         # What a full disk refused is refused again here, and was reported then.
         with suppress(OSError):
+            self._part.flush()
+        with suppress(OSError):
+            self._remove_if_empty()
+        with suppress(OSError):
             self._part.close()
-        if not is_unfinished(self._out):
-            part_of(self._out).unlink(missing_ok=True)
+
+    def _remove_if_empty(self) -> None:
+        size = os.fstat(self._part.fileno()).st_size
+        if not size and _is_name_of(part_of(self._out), self._part):
             job_of(self._out).unlink(missing_ok=True)
+            part_of(self._out).unlink()
 
 
 def _whole_row(line: bytes) -> Row | None:
@@ -233,55 +350,6 @@ def _write_failed(out: Path, error: OSError) -> Exception:
     code, reason = os_explained(error)
     message = f"writing {part_of(out)}: {reason}; --resume goes on with the rows that are in it"
     return MachineError(message) if code == ExitCode.MACHINE_FAILED else BadInputError(message)
-
-
-def _publish_parquet(out: Path) -> None:
-    """Turn the part into parquet under a passing name, then give it its own."""
-    passing = out.with_name(out.name + ".tmp")
-    try:
-        _write_parquet(part_of(out), passing)
-        with passing.open("rb") as file:
-            os.fsync(file.fileno())
-        passing.replace(out)
-    finally:
-        passing.unlink(missing_ok=True)
-    part_of(out).unlink()
-
-
-def _write_parquet(part: Path, target: Path) -> None:
-    """Stream JSON lines into parquet.
-
-    Raises:
-        OSError: it could not be written.
-    """
-    import polars as pl
-
-    types: dict[str, Any] = {
-        "id": pl.Int64, "view": pl.String, "op": pl.String, "hit": pl.Boolean, "top_k": pl.Int64,
-        "token_ids": pl.List(pl.Int64), "logprobs": pl.List(pl.Float32), "tail_logprob": pl.Float64,
-        "vocab_size": pl.Int64, "num_tokens": pl.Int64, "total_logprob": pl.Float64,
-        "logprob": pl.Float64, "kl_base_nats": pl.Float64, "delta_nats": pl.Float64,
-        "input": pl.String,
-    }  # fmt: skip
-    columns = _columns(part)
-    schema = {name: kind for name, kind in types.items() if name in columns}
-    try:
-        pl.scan_ndjson(part, schema=schema).sink_parquet(target)
-    except pl.exceptions.PolarsError as error:
-        raise OSError(errno.EIO, first_line(error)) from error
-
-
-def _columns(part: Path) -> set[str]:
-    """The fields of the first prompt's rows; a view beside base has one that base hasn't."""
-    columns: set[str] = set()
-    first_id = None
-    with part.open("rb") as lines:
-        for row in map(json.loads, lines):
-            first_id = row["id"] if first_id is None else first_id
-            if row["id"] != first_id:
-                break
-            columns.update(row)
-    return columns
 
 
 def _sync_folder(folder: Path) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO, cast
 
-from forwardcache.cli.exits import BadInputError
+from forwardcache.cli.exits import BadInputError, shown
 
 STDIN = "-"
 JSON_SUFFIXES = frozenset({".jsonl", ".ndjson", ".json"})
@@ -95,7 +97,10 @@ def read_prompts(source: str) -> PromptSet:
 
 def _read_bytes(source: str) -> bytes:
     if source == STDIN:
-        return sys.stdin.buffer.read()
+        # None where the caller closed it (``<&-``).
+        if (stream := cast(TextIO | None, sys.stdin)) is None:
+            raise BadInputError("can't read the prompts: standard input is closed")
+        return stream.buffer.read()
     try:
         return Path(source).read_bytes()
     except (OSError, ValueError) as error:
@@ -136,7 +141,9 @@ def _parse_json(name: str, number: int, line: str) -> Prompt:
 
 def _json_object(where: str, line: str) -> dict[str, Any]:
     try:
-        fields = json.loads(line, parse_constant=_refuse_constant)
+        fields = json.loads(
+            line, parse_constant=_refuse_constant, parse_float=partial(_finite, where)
+        )
     except json.JSONDecodeError as error:
         raise BadInputError(f"{where}: not JSON ({error.msg}, column {error.colno})") from error
     except (ValueError, RecursionError) as error:
@@ -148,6 +155,13 @@ def _json_object(where: str, line: str) -> dict[str, Any]:
 
 def _refuse_constant(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is no JSON value")
+
+
+def _finite(where: str, number: str) -> float:
+    value = float(number)
+    if not math.isfinite(value):
+        raise BadInputError(f"{where}: the number {shown(number)} is too large to carry")
+    return value
 
 
 def _text_field(where: str, fields: dict[str, Any], field_name: str) -> str | None:

@@ -5,6 +5,7 @@ Everything that can be refused without the model is refused before torch is impo
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -44,6 +45,7 @@ def score(options: ScoreOptions) -> int:
     parquet = options.out is not None and options.out.suffix.lower() == ".parquet"
     check_installed(*SCORING, *(PARQUET if parquet else ()))
     views = _checked_views(options)
+    _check_template(options)
     source = read_prompts(options.prompts)
     source.items(options.op)
     check_folders(options.loading)
@@ -60,24 +62,49 @@ def score(options: ScoreOptions) -> int:
 def _checked_views(options: ScoreOptions) -> tuple[View, ...]:
     has_adapter = options.loading.adapter is not None
     default = "base,ft" if has_adapter else "base"
-    return parse_views(options.views or default, has_adapter=has_adapter)
+    named = default if options.views is None else options.views
+    return parse_views(named, has_adapter=has_adapter)
+
+
+def _check_template(options: ScoreOptions) -> None:
+    if options.loading.chat_template and options.op == "rolling_logprob":
+        raise BadInputError(
+            "--chat-template doesn't go with rolling_logprob, which scores a text as it stands"
+        )
 
 
 def _check_outputs(options: ScoreOptions, job_facts: dict[str, Any]) -> None:
-    from forwardcache.cli.output import check_out, check_same_job, is_unfinished, part_of
+    from forwardcache.cli.output import check_out, check_same_job, is_unfinished
 
     check_trace(options.loading.trace)
+    _check_distinct(options)
     if options.out is None:
         if options.resume:
             raise BadInputError("--resume needs --out: it goes on with OUT.part")
         return
     check_out(options.out, force=options.force, resume=options.resume)
-    inputs = [] if options.prompts == STDIN else [Path(options.prompts)]
-    for path in filter(None, [*inputs, options.loading.trace]):
-        if path.resolve() in {options.out.resolve(), part_of(options.out).resolve()}:
-            raise BadInputError(f"--out {options.out} is also the file of the prompts or the trace")
     if options.resume and is_unfinished(options.out):
         check_same_job(options.out, job_facts)
+
+
+def _check_distinct(options: ScoreOptions) -> None:
+    """Refuse a file that would be written and is also something else."""
+    from forwardcache.cli.output import names_of
+
+    prompts = None if options.prompts == STDIN else Path(options.prompts)
+    trace, out = options.loading.trace, options.out
+    if prompts is not None and trace is not None and _is_same_file(prompts, trace):
+        raise BadInputError(f"--trace {trace} is also the file of the prompts")
+    for written in () if out is None else names_of(out):
+        if any(_is_same_file(path, written) for path in (prompts, trace) if path is not None):
+            beside = "" if written == out else f" writes {written}, which"
+            raise BadInputError(f"--out {out}{beside} is also the file of the prompts or the trace")
+
+
+def _is_same_file(one: Path, other: Path) -> bool:
+    if os.path.realpath(one) == os.path.realpath(other):
+        return True
+    return one.exists() and other.exists() and one.samefile(other)
 
 
 def _job_facts(options: ScoreOptions, source: PromptSet, views: Sequence[View]) -> dict[str, Any]:
@@ -127,7 +154,7 @@ def _open_sink(
 
     if options.out is None:
         return StdoutRows(), 0
-    part = PartFile(options.out, job_facts, resume=options.resume)
+    part = PartFile(options.out, job_facts, force=options.force, resume=options.resume)
     done = take_up(part, scoring.job, scoring.tally) if options.resume else 0
     if done:
         say(f"going on after {done:,} of {len(scoring.job.source.prompts):,} prompts")

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
-from forwardcache.cli.exits import BadInputError
+from forwardcache.cli.exits import BadInputError, shown
 
 INIT_SCALE = 0.02
 RANK_SCALE = 1.0
@@ -101,18 +101,26 @@ def _parse_view(text: str) -> View:
         return View("scaled", lam=_finite(parameters[0], "lambda", text) + 0.0)
     if kind == "null" and 1 <= len(parameters) <= 3:
         return _parse_null(parameters, text)
-    raise BadInputError(f"unknown view {text!r}; views are {KINDS}")
+    raise BadInputError(f"unknown view {shown(text)}; views are {KINDS}")
 
 
 def _parse_null(parameters: Sequence[str], text: str) -> View:
     seed, *scales = parameters
-    if not (seed.isascii() and seed.isdigit() and int(seed) < 2**63):
-        raise BadInputError(f"view {text!r}: the seed {seed!r} is not a whole number below 2^63")
     named = zip(("init_scale", "rank_scale"), scales, strict=False)
     values = {name: _finite(scale, name, text) for name, scale in named}
     if any(value <= 0.0 for value in values.values()):
-        raise BadInputError(f"view {text!r}: scales must be positive")
-    return View("null", seed=int(seed), **values)
+        raise BadInputError(f"view {shown(text)}: scales must be positive")
+    return View("null", seed=_seed(seed, text), **values)
+
+
+def _seed(number: str, text: str) -> int:
+    # The length first: Python refuses to read thousands of digits.
+    digits = number.lstrip("0") or number[-1:]
+    if number.isascii() and number.isdigit() and len(digits) <= 19 and int(digits) < 2**63:
+        return int(digits)
+    raise BadInputError(
+        f"view {shown(text)}: the seed {shown(number)} is not a whole number below 2^63"
+    )
 
 
 def _finite(number: str, name: str, text: str) -> float:
@@ -121,5 +129,5 @@ def _finite(number: str, name: str, text: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise BadInputError(f"view {text!r}: {name} {number!r} is not a finite number")
+        raise BadInputError(f"view {shown(text)}: {name} {shown(number)} is not a finite number")
     return value

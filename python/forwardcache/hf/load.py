@@ -140,7 +140,10 @@ def _first_line(error: BaseException) -> str:
     if isinstance(error, json.JSONDecodeError | KeyError):
         return f"{type(error).__name__}: {error}"
     lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    # Torch heads a list of weights that don't fit; the first of them says more than the heading.
+    if len(lines) > 1 and lines[0].startswith("Error(s) in loading state_dict"):
+        lines = lines[1:]
+    return lines[0].strip() if lines else type(error).__name__
 
 
 @contextmanager

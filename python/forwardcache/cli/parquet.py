@@ -1,0 +1,46 @@
+"""JSON lines of rows into a parquet table, streamed: neither has to fit into memory."""
+
+from __future__ import annotations
+
+import errno
+import json
+from pathlib import Path
+from typing import Any
+
+from forwardcache.cli.exits import first_line
+
+
+def write_parquet(part: Path, target: Path) -> None:
+    """Stream JSON lines into parquet.
+
+    Raises:
+        OSError: it could not be written.
+    """
+    import polars as pl
+
+    types: dict[str, Any] = {
+        "id": pl.Int64, "view": pl.String, "op": pl.String, "hit": pl.Boolean, "top_k": pl.Int64,
+        "token_ids": pl.List(pl.Int64), "logprobs": pl.List(pl.Float32), "tail_logprob": pl.Float64,
+        "vocab_size": pl.Int64, "num_tokens": pl.Int64, "total_logprob": pl.Float64,
+        "logprob": pl.Float64, "kl_base_nats": pl.Float64, "delta_nats": pl.Float64,
+        "input": pl.String,
+    }  # fmt: skip
+    columns = _columns(part)
+    schema = {name: kind for name, kind in types.items() if name in columns}
+    try:
+        pl.scan_ndjson(part, schema=schema).sink_parquet(target)
+    except pl.exceptions.PolarsError as error:
+        raise OSError(errno.EIO, first_line(error)) from error
+
+
+def _columns(part: Path) -> set[str]:
+    """The fields of the first prompt's rows; a view beside base has one that base hasn't."""
+    columns: set[str] = set()
+    first_id = None
+    with part.open("rb") as lines:
+        for row in map(json.loads, lines):
+            first_id = row["id"] if first_id is None else first_id
+            if row["id"] != first_id:
+                break
+            columns.update(row)
+    return columns
