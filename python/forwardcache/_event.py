@@ -1,4 +1,4 @@
-"""The event that a trace's ``write`` is given."""
+"""The event that a trace's ``write`` is given, and the one that a reader gives back."""
 
 from dataclasses import dataclass
 
@@ -26,3 +26,32 @@ class TraceEvent:
     op: str
     wall_ms: float
     hit: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class TraceLine(TraceEvent):
+    """One line of a trace file: an event and the further fields that stand in its line.
+
+    Attributes:
+        run: Hex digits that name the writer, new at each opening; None in a line of another writer.
+        thread: Number of the thread within the run, from 0.
+        seq: Number of the event within the run and thread, from 0.
+        key: Hex digits of a digest of the full key; comparable within one process only.
+        batch: Number of the batch within the run; None for a single call.
+        batch_size: Prompts that were computed in that batch.
+        batch_wall_ms: Milliseconds that the batch took.
+        bytes: Bytes that the value was counted with when it was stored.
+        error: Type of the exception that the computation raised.
+        waited: Whether another thread computed the value while this one waited.
+    """
+
+    run: str | None = None
+    thread: int | None = None
+    seq: int | None = None
+    key: str | None = None
+    batch: int | None = None
+    batch_size: int | None = None
+    batch_wall_ms: float | None = None
+    bytes: int | None = None
+    error: str | None = None
+    waited: bool = False
