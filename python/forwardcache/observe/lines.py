@@ -1,0 +1,50 @@
+"""The whole lines of a file, in bounded memory.
+
+A line is whole when its newline is there. What stands behind the last newline is being written at
+this moment, or was torn by a crash; either way nobody can say what it is going to be.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import BinaryIO
+
+MAX_LINE_BYTES = 1 << 20
+"""Longest line that is read unless the caller says otherwise; one of ours has about 400 bytes."""
+
+BLANK = "blank line"
+TOO_LONG = "line too long"
+UNFINISHED = "no newline at the end"
+
+_BLOCK_BYTES = 1 << 18
+
+
+def whole_lines(
+    file: BinaryIO, skipped: Counter[str], *, max_line_bytes: int = MAX_LINE_BYTES
+) -> Iterator[bytes]:
+    """The lines of ``file`` without their newlines, up to its last newline.
+
+    Args:
+        file: Read from where it stands, in blocks; it need not be seekable.
+        skipped: Counts what is left out, by reason.
+        max_line_bytes: A longer line is left out and never held in memory as a whole.
+    """
+    rest, too_long = b"", False
+    while block := file.read(_BLOCK_BYTES):
+        if too_long:
+            _, newline, block = block.partition(b"\n")
+            too_long = not newline
+        *lines, rest = (rest + block).split(b"\n")
+        for line in lines:
+            if len(line) > max_line_bytes:
+                skipped[TOO_LONG] += 1
+            elif not line or line.isspace():
+                skipped[BLANK] += 1
+            else:
+                yield line
+        if len(rest) > max_line_bytes:
+            skipped[TOO_LONG] += 1
+            rest, too_long = b"", True
+    if rest:
+        skipped[UNFINISHED] += 1

@@ -1,0 +1,175 @@
+"""``read_trace``: the events of trace files, and counts of everything else in them."""
+
+from __future__ import annotations
+
+import heapq
+import os
+from collections import Counter
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from itertools import chain
+from math import inf, isnan
+from types import MappingProxyType, TracebackType
+from typing import BinaryIO, Self, TypeAlias, cast
+
+from forwardcache._event import TraceLine
+from forwardcache.observe.lines import MAX_LINE_BYTES, whole_lines
+from forwardcache.observe.parse import LostEvents, UnusableLineError, parse_line
+
+TraceSource: TypeAlias = str | os.PathLike[str] | BinaryIO
+"""A path, or a file that is open for reading bytes."""
+
+
+@dataclass(slots=True)
+class Counts:
+    """What was met besides events, and how many of those.
+
+    Attributes:
+        read: Events.
+        lost: Events that are missing, as the trace itself says.
+        skipped: Lines that can't be used, by reason.
+    """
+
+    read: int = 0
+    lost: int = 0
+    skipped: Counter[str] = field(default_factory=Counter)
+
+
+class TraceReader(Iterator[TraceLine]):
+    """An iterator over events that also counts; made by :func:`read_trace`.
+
+    The counts are those of what was read so far, so they are complete at the end.
+    """
+
+    def __init__(self, events: Iterator[TraceLine], counts: Counts) -> None:
+        self._counts = counts
+        self._events = _counted(events, counts)
+
+    def __iter__(self) -> Iterator[TraceLine]:
+        # Not the object itself: a loop over the generator needn't call __next__ for every event.
+        return self._events
+
+    def __next__(self) -> TraceLine:
+        return next(self._events)
+
+    @property
+    def read(self) -> int:
+        """Events that were given out."""
+        return self._counts.read
+
+    @property
+    def lost(self) -> int:
+        """Events that are missing because they could not be written, as the trace itself says."""
+        return self._counts.lost
+
+    @property
+    def skipped(self) -> Mapping[str, int]:
+        """Lines that can't be used, by reason; a live view."""
+        return MappingProxyType(self._counts.skipped)
+
+    def close(self) -> None:
+        """Stop early: the files that are open are closed."""
+        self._events.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def read_trace(
+    paths: TraceSource | Iterable[TraceSource],
+    *,
+    merge: bool = False,
+    max_line_bytes: int = MAX_LINE_BYTES,
+) -> TraceReader:
+    """Read events from one trace or several, also while they are being written.
+
+    Lines that can't be used cost no other line: they are left out and counted by reason. What
+    stands behind a file's last newline is left out too, since it may be half a line.
+
+    Args:
+        paths: A path or an open binary file, or several. A file that the caller opened is read
+            from where it stands and stays open.
+        merge: Read several by time instead of one after the other. Each file keeps its own order,
+            and with it the order of each thread, also where the clock stepped back; all files are
+            open at the same time.
+        max_line_bytes: A longer line is skipped, and never held in memory as a whole.
+
+    Returns:
+        An iterator over the events, in memory that does not grow with the files, with ``read``,
+        ``lost`` and ``skipped``.
+
+    Raises:
+        OSError: a path isn't there; or, while iterating, a file can't be opened or read.
+    """
+    sources = _as_sources(paths)
+    for source in sources:
+        if isinstance(source, str | os.PathLike):
+            os.stat(source)
+    counts = Counts()
+    streams = [_events_of(source, counts, max_line_bytes) for source in sources]
+    events = heapq.merge(*streams, key=time_of) if merge else chain.from_iterable(streams)
+    return TraceReader(events, counts)
+
+
+def usable_lines(
+    source: TraceSource, counts: Counts, *, max_line_bytes: int = MAX_LINE_BYTES
+) -> Iterator[tuple[bytes, TraceLine | LostEvents]]:
+    """The lines of one trace that can be used, without their newlines, and what they say.
+
+    Args:
+        source: A path or an open binary file.
+        counts: Lines that can't be used are counted in ``skipped``.
+        max_line_bytes: A longer line is skipped.
+
+    Raises:
+        OSError: the file can't be opened or read.
+    """
+    with _opened(source) as file:
+        for line in whole_lines(file, counts.skipped, max_line_bytes=max_line_bytes):
+            try:
+                said = parse_line(line)
+            except UnusableLineError as error:
+                counts.skipped[error.reason] += 1
+            else:
+                yield line, said
+
+
+def time_of(said: TraceLine | LostEvents) -> float:
+    """When to merge a line: where nobody knows the time, at once behind the line before it."""
+    return -inf if isnan(said.ts) else said.ts
+
+
+def _as_sources(paths: TraceSource | Iterable[TraceSource]) -> Sequence[TraceSource]:
+    # An open file is an iterable too, of its lines.
+    if isinstance(paths, str | os.PathLike) or hasattr(paths, "read"):
+        return [cast(TraceSource, paths)]
+    return list(paths)
+
+
+def _opened(source: TraceSource) -> AbstractContextManager[BinaryIO]:
+    if isinstance(source, str | os.PathLike):
+        return open(source, "rb")
+    return nullcontext(source)
+
+
+def _events_of(source: TraceSource, counts: Counts, max_line_bytes: int) -> Iterator[TraceLine]:
+    for _, said in usable_lines(source, counts, max_line_bytes=max_line_bytes):
+        if isinstance(said, LostEvents):
+            counts.lost += said.events
+        else:
+            yield said
+
+
+def _counted(events: Iterable[TraceLine], counts: Counts) -> Generator[TraceLine]:
+    for event in events:
+        counts.read += 1
+        yield event
