@@ -83,13 +83,13 @@ fn monotonic_ns() -> u64 {
 
 #[cfg(target_arch = "x86_64")]
 mod tsc {
-    use crate::sync::{AtomicU64, Ordering};
+    use crate::sync::{Ordering, StaticU64};
     use std::arch::x86_64::{__cpuid, _rdtsc};
 
     const UNKNOWN: u64 = 0;
     const NO: u64 = 1;
     const YES: u64 = 2;
-    static INVARIANT: AtomicU64 = AtomicU64::new(UNKNOWN);
+    static INVARIANT: StaticU64 = StaticU64::new(UNKNOWN);
 
     /// Whether the counter runs at one rate always (CPUID leaf 0x8000_0007, EDX bit 8).
     #[inline]

@@ -9,21 +9,16 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 
 /// Hex digits of a label: 12 of SHA-1's 40, as the trace has always had them.
 pub const LABEL_DIGITS: usize = 12;
-/// Hex digits of a key's digest.
-pub const DIGEST_DIGITS: usize = 16;
-
 /// The first 12 hex digits of the SHA-1 of a prompt.
 pub type Label = [u8; LABEL_DIGITS];
-/// A 64-bit digest in hex, under a key drawn by this process.
-pub type KeyDigest = [u8; DIGEST_DIGITS];
 
 /// What a trace line says about a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Name {
     /// Of the prompt alone.
     pub label: Label,
-    /// Of every field of the key.
-    pub digest: KeyDigest,
+    /// Of every field of the key, under a key drawn by this process.
+    pub digest: u64,
 }
 
 /// The fields of a key, as text.
@@ -43,21 +38,46 @@ pub struct KeyText<'a> {
     pub scope: &'a [u8],
 }
 
-/// The label of a prompt: SHA-1 over its fields joined by NUL.
+/// A secret that goes before the prompt when its label is made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Salt {
+    bytes: Vec<u8>,
+    id: u64,
+}
+
+impl Salt {
+    /// A salt of these bytes.
+    #[must_use]
+    pub fn new(bytes: Vec<u8>) -> Self {
+        let id = seeded().hash_one(&bytes);
+        Self { bytes, id }
+    }
+
+    /// Tells salts apart within this process.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+}
+
+/// The label of a prompt: SHA-1 over the salt, then its fields joined by NUL.
 #[must_use]
-pub fn label(prompt: &[&[u8]]) -> Label {
-    label_of(&prompt_sha1(prompt))
+pub fn label(salt: Option<&Salt>, prompt: &[&[u8]]) -> Label {
+    label_of(&prompt_sha1(salt, prompt))
 }
 
 /// Label and digest of a key; the prompt is hashed once for both.
 #[must_use]
-pub fn name(text: &KeyText<'_>) -> Name {
-    let sha1 = prompt_sha1(text.prompt);
+pub fn name(salt: Option<&Salt>, text: &KeyText<'_>) -> Name {
+    let sha1 = prompt_sha1(salt, text.prompt);
     Name { label: label_of(&sha1), digest: digest(text, &sha1) }
 }
 
-fn prompt_sha1(prompt: &[&[u8]]) -> [u8; 20] {
+fn prompt_sha1(salt: Option<&Salt>, prompt: &[&[u8]]) -> [u8; 20] {
     let mut hasher = Sha1::new();
+    if let Some(salt) = salt {
+        hasher.update(&salt.bytes);
+    }
     for (position, field) in prompt.iter().enumerate() {
         if position > 0 {
             hasher.update([0]);
@@ -71,13 +91,18 @@ fn label_of(sha1: &[u8; 20]) -> Label {
     hex(&sha1[..LABEL_DIGITS / 2])
 }
 
+/// One seed a process.
+fn seeded() -> &'static RandomState {
+    static SEED: OnceLock<RandomState> = OnceLock::new();
+    SEED.get_or_init(RandomState::new)
+}
+
 /// Keyed, so that nobody can search for the prompt of a published trace by its digest.
 ///
 /// The lengths of the prompt's fields stand beside its SHA-1, which runs over the joined text:
 /// ("a\0b", "c") and ("a", "b\0c") get two digests.
-fn digest(text: &KeyText<'_>, sha1: &[u8; 20]) -> KeyDigest {
-    static SEED: OnceLock<RandomState> = OnceLock::new();
-    let mut hasher = SEED.get_or_init(RandomState::new).build_hasher();
+fn digest(text: &KeyText<'_>, sha1: &[u8; 20]) -> u64 {
+    let mut hasher = seeded().build_hasher();
     for field in [text.op, text.view_id, text.scope] {
         hasher.write_usize(field.len());
         hasher.write(field);
@@ -90,7 +115,13 @@ fn digest(text: &KeyText<'_>, sha1: &[u8; 20]) -> KeyDigest {
     hasher.write(sha1);
     hasher.write_u8(u8::from(text.top_k.is_some()));
     hasher.write_i128(text.top_k.unwrap_or_default());
-    hex(&hasher.finish().to_be_bytes())
+    hasher.finish()
+}
+
+/// A digest as the trace writes it.
+#[must_use]
+pub fn digest_hex(digest: u64) -> [u8; 16] {
+    hex(&digest.to_be_bytes())
 }
 
 fn hex<const DIGITS: usize>(bytes: &[u8]) -> [u8; DIGITS] {
@@ -127,7 +158,7 @@ mod tests {
     use super::*;
 
     fn named(prompt: &[&[u8]], top_k: i128) -> Name {
-        name(&KeyText {
+        name(None, &KeyText {
             op: b"next_token_dist",
             view_id: b"base",
             prompt,
@@ -140,8 +171,15 @@ mod tests {
     #[test]
     fn a_label_is_twelve_digits_of_sha1() {
         // FIPS 180 test vector: SHA-1("abc") = a9993e36 4706816a ba3e2571 7850c26c 9cd0d89d.
-        assert_eq!(&label(&[b"abc"]), b"a9993e364706");
-        assert_eq!(label(&[b"a", b"b"]), label(&[b"a\0b"]));
+        assert_eq!(&label(None, &[b"abc"]), b"a9993e364706");
+        assert_eq!(label(None, &[b"a", b"b"]), label(None, &[b"a\0b"]));
+    }
+
+    #[test]
+    fn a_salt_goes_before_the_prompt() {
+        let salt = Salt::new(b"a".to_vec());
+        assert_eq!(label(Some(&salt), &[b"bc"]), label(None, &[b"abc"]));
+        assert_ne!(salt.id(), Salt::new(b"b".to_vec()).id());
     }
 
     #[test]

@@ -12,7 +12,8 @@
 use super::call::{Call, refuse_coroutine};
 use super::flight::{PyFlight, PyTicket, Waited};
 use super::key::{Query, SharedKey, check_prompt};
-use super::parts::{Counts, Found, Outcome};
+use super::event::Outcome;
+use super::parts::{Counts, Found};
 use crate::cache::flight::Joined;
 use crate::clock;
 use crate::key::Name;
@@ -56,6 +57,8 @@ struct Batch<'c, 'a, 'py> {
     misses: Vec<Miss>,
     repeats: Vec<Repeat>,
     misses_of_hash: HashMap<u64, Vec<usize>>,
+    /// What the trace calls this batch.
+    id: Option<u64>,
 }
 
 /// The values of all prompts, in order.
@@ -92,6 +95,7 @@ impl<'c, 'a, 'py> Batch<'c, 'a, 'py> {
             misses: Vec::new(),
             repeats: Vec::new(),
             misses_of_hash: HashMap::new(),
+            id: call.parts.trace.next_batch(),
         }
     }
 
@@ -110,7 +114,7 @@ impl<'c, 'a, 'py> Batch<'c, 'a, 'py> {
     fn hit(&mut self, query: &Query<'_, '_>, found: Found) -> PyResult<()> {
         self.values.push(Some(found.value));
         let name = match self.call.is_traced() {
-            true => Some(query.name(found.key.as_ref())?),
+            true => Some(query.name(found.key.as_ref(), self.call.parts.trace.salt())?),
             false => None,
         };
         self.hits.push(name);
@@ -138,9 +142,11 @@ impl<'c, 'a, 'py> Batch<'c, 'a, 'py> {
         let wall_s = call.elapsed_s();
         let hits = self.hits.len() as u64;
         call.parts.stats.add(call.py, Counts { hits, wall_s, ..Counts::default() })?;
-        let share_s = wall_s / self.prompts.len() as f64;
+        let looked_up = self.prompts.len();
+        let share_s = wall_s / looked_up as f64;
         let outcomes = self.hits.iter().flatten();
-        let outcomes = outcomes.map(|name| Outcome::hit(*name, share_s));
+        let outcomes = outcomes
+            .map(|name| Outcome::hit(*name, share_s).in_batch(self.id, looked_up, wall_s));
         call.write(&outcomes.collect::<Vec<_>>(), None)
     }
 
@@ -190,7 +196,8 @@ impl<'c, 'a, 'py> Batch<'c, 'a, 'py> {
         };
         call.parts.stats.add(call.py, Counts { hits: 1, ..Counts::default() })?;
         let name = call.name(&self.misses[miss].key)?;
-        call.write(name.map(|name| Outcome::hit(name, 0.0)).as_slice(), None)?;
+        let outcome = name.map(|name| Outcome::hit(name, 0.0).in_batch(self.id, 1, 0.0));
+        call.write(outcome.as_slice(), None)?;
         self.values[position] = Some(found.value.clone_ref(call.py));
         Ok(Some(found.value))
     }
@@ -226,14 +233,17 @@ impl<'c, 'a, 'py> Batch<'c, 'a, 'py> {
         counts: Counts,
     ) -> PyResult<()> {
         let call = self.call;
-        let outcomes = self.miss_outcomes(&mine, counts.wall_s)?;
-        for (Mine { miss, ticket }, value) in mine.into_iter().zip(values) {
+        let mut outcomes = self.miss_outcomes(&mine, counts.wall_s)?;
+        for (place, (Mine { miss, ticket }, value)) in mine.into_iter().zip(values).enumerate() {
             let Miss { position, key, .. } = &self.misses[miss];
             let value = value.unbind();
             let kept = value.clone_ref(call.py);
-            call.with_query(&self.prompts[*position], |query| {
+            let bytes = call.with_query(&self.prompts[*position], |query| {
                 call.parts.cache.put(call.py, query, key.clone(), kept)
             })?;
+            if let Some(outcome) = outcomes.get_mut(place) {
+                *outcome = outcome.stored(bytes);
+            }
             if let Some(ticket) = ticket {
                 ticket.finish(value.clone_ref(call.py));
             }
@@ -280,7 +290,9 @@ impl<'c, 'a, 'py> Batch<'c, 'a, 'py> {
         call.parts.stats.add(call.py, Counts { hits, ..Counts::default() })?;
         let keys = self.repeats.iter().map(|repeat| &self.misses[repeat.miss].key);
         let names = keys.filter_map(|key| call.name(key).transpose());
-        let outcomes = names.map(|name| Ok(Outcome::hit(name?, 0.0)));
+        let repeats = self.repeats.len();
+        let outcomes =
+            names.map(|name| Ok(Outcome::hit(name?, 0.0).in_batch(self.id, repeats, 0.0)));
         call.write(&outcomes.collect::<PyResult<Vec<_>>>()?, None)
     }
 
@@ -289,7 +301,8 @@ impl<'c, 'a, 'py> Batch<'c, 'a, 'py> {
         let wall_s = batch_wall_s / mine.len() as f64;
         let names =
             mine.iter().filter_map(|mine| self.call.name(&self.misses[mine.miss].key).transpose());
-        names.map(|name| Ok(Outcome::miss(name?, wall_s))).collect()
+        let outcome = |name| Outcome::miss(name, wall_s).in_batch(self.id, mine.len(), batch_wall_s);
+        names.map(|name| name.map(outcome)).collect()
     }
 }
 

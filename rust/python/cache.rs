@@ -152,17 +152,17 @@ impl ForwardCache {
         }
     }
 
-    /// Stores `value`; `key` is what `query.store()` gave.
+    /// Stores `value`; `key` is what `query.store()` gave. Returns the bytes that it counts for, if
+    /// bytes are counted.
     pub(super) fn store(
         &self,
         query: &Query<'_, '_>,
         key: SharedKey,
         value: Py<PyAny>,
-    ) -> PyResult<()> {
-        let weight = match self.made().cache.capacity().bytes {
-            Some(_) => self.made().weigher.weigh(query, &value)?,
-            None => 0,
-        };
+    ) -> PyResult<Option<u64>> {
+        let bounded = self.made().cache.capacity().bytes;
+        let bytes = bounded.map(|_| self.made().weigher.weigh(query, &value)).transpose()?;
+        let weight = bytes.unwrap_or_default();
         let mut entry = Some((key, value));
         let mut verdicts = Verdicts::default();
         loop {
@@ -173,7 +173,7 @@ impl ForwardCache {
                 Ok(put) => {
                     self.made().evictions.add(put.evicted as u64);
                     self.made().too_large.add(u64::from(!put.stored));
-                    return Ok(());
+                    return Ok(bytes);
                 }
                 Err(undecided) => verdicts.ask(query, &undecided)?,
             }
@@ -269,7 +269,7 @@ impl ForwardCache {
     /// Stores or replaces the value of `key` as the most recent one; evicts the least recent entry
     /// while there are more than `maxsize`.
     fn put(&self, key: &Bound<'_, PyAny>, value: Py<PyAny>) -> PyResult<()> {
-        Query::with(key, |query| self.store(query, query.store(), value))
+        Query::with(key, |query| self.store(query, query.store(), value)).map(drop)
     }
 
     /// Removes every entry.

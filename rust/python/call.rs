@@ -2,7 +2,8 @@
 
 use super::flight::{PyFlights, PyTicket, Waited};
 use super::key::{Field, Query, SharedKey, check_prompt};
-use super::parts::{Counts, Found, Outcome, Parts, Source};
+use super::event::{Outcome, Source};
+use super::parts::{Counts, Found, Parts};
 use super::probe::Probes;
 use super::trace::error_name;
 use crate::cache::flight::Joined;
@@ -101,7 +102,7 @@ impl<'a, 'py> Call<'a, 'py> {
         let wall_s = self.elapsed_s();
         self.parts.stats.add_hit(self.py, wall_s)?;
         if self.is_traced() {
-            let name = query.name(found.key.as_ref())?;
+            let name = query.name(found.key.as_ref(), self.parts.trace.salt())?;
             self.write(&[Outcome::hit(name, wall_s)], None)?;
         }
         Ok(found.value)
@@ -177,8 +178,9 @@ impl<'a, 'py> Call<'a, 'py> {
             Ok(value) => {
                 let value = value.unbind();
                 let kept = value.clone_ref(self.py);
-                self.parts.cache.put(self.py, query, key, kept)?;
+                let bytes = self.parts.cache.put(self.py, query, key, kept)?;
                 self.parts.stats.add(self.py, Counts { passes: 1, ..counts })?;
+                let outcome = outcome.map(|outcome| outcome.stored(bytes));
                 self.write(outcome.as_slice(), None)?;
                 Ok(value)
             }
@@ -191,7 +193,7 @@ impl<'a, 'py> Call<'a, 'py> {
 
     /// What a trace calls the key, if there is one.
     pub(super) fn name(&self, key: &SharedKey) -> PyResult<Option<Name>> {
-        self.is_traced().then(|| key.name(self.py)).transpose()
+        self.is_traced().then(|| key.name(self.py, self.parts.trace.salt())).transpose()
     }
 
     /// Counts and writes down a computation that raised; `counts.misses` prompts have no value.

@@ -8,7 +8,7 @@ use super::parts::{Part, Parts};
 use super::probe::{ProbeScope, Probes};
 use super::slot::Slot;
 use super::stats::BackendStats;
-use super::trace::TraceWriter;
+use super::trace::{DEFAULT_INTERVAL_S, DEFAULT_JOURNAL_EVENTS, Opening, TraceWriter};
 use super::weigh::Weigher;
 use crate::sync::OnceLock;
 use pyo3::exceptions::PyRuntimeError;
@@ -25,7 +25,8 @@ use std::path::PathBuf;
 /// Args:
 ///     cache_maxsize: Most values kept; None for no limit.
 ///     cache_max_bytes: Most bytes kept, of values and their prompts; None for no limit.
-///     trace_path: File that gets one JSON line an event; None for no trace.
+///     trace_path: File that gets one JSON line an event; None for no trace. See `TraceWriter`.
+///     trace_salt: Goes before each prompt when its label is made; see `TraceWriter`.
 ///     flight_timeout: Seconds to wait for another thread that computes the same key, before
 ///         computing it as well.
 ///
@@ -70,7 +71,7 @@ impl BackendInstrumentation {
     #[pyo3(
         signature = (*_arguments, **_keywords),
         text_signature = "(*, cache_maxsize=256, cache_max_bytes=None, trace_path=None, \
-                          flight_timeout=60.0)"
+                          trace_salt=None, flight_timeout=60.0)"
     )]
     fn new(
         py: Python<'_>,
@@ -91,7 +92,7 @@ impl BackendInstrumentation {
 
     #[pyo3(signature = (
         *, cache_maxsize=MaxSize::DEFAULT, cache_max_bytes=MaxBytes::NO_LIMIT, trace_path=None,
-        flight_timeout=DEFAULT_FLIGHT_TIMEOUT_S,
+        trace_salt=None, flight_timeout=DEFAULT_FLIGHT_TIMEOUT_S,
     ))]
     fn __init__(
         &self,
@@ -99,12 +100,20 @@ impl BackendInstrumentation {
         cache_maxsize: MaxSize,
         cache_max_bytes: MaxBytes,
         trace_path: Option<PathBuf>,
+        trace_salt: Option<Vec<u8>>,
         flight_timeout: f64,
     ) -> PyResult<()> {
         let flights = PyFlights::new(flight_timeout)?;
         let again = |_| PyRuntimeError::new_err("this instrumentation is in use: make another one");
         let cache = ForwardCache::with_limits(cache_maxsize, cache_max_bytes, Weigher::Default);
-        let trace = Py::new(py, TraceWriter::open(trace_path)?)?;
+        let opening = Opening {
+            path: trace_path,
+            interval_s: DEFAULT_INTERVAL_S,
+            fsync: false,
+            journal_events: DEFAULT_JOURNAL_EVENTS,
+            salt: trace_salt,
+        };
+        let trace = Py::new(py, py.detach(|| TraceWriter::open(opening))?)?;
         let cache = Py::new(py, cache)?;
         self.flights.set(flights).map_err(again)?;
         self.replace(py, |parts| {
@@ -132,7 +141,12 @@ impl BackendInstrumentation {
 
     #[setter]
     fn set_trace(&self, trace: &Bound<'_, PyAny>) -> PyResult<()> {
-        self.replace(trace.py(), |parts| parts.trace = Part::of(trace.clone()))
+        let before = self.parts.load(trace.py());
+        self.replace(trace.py(), |parts| parts.trace = Part::of(trace.clone()))?;
+        if let Part::Native(replaced) = &before.get().trace {
+            replaced.get().flush_now(trace.py());
+        }
+        Ok(())
     }
 
     /// The statistics: a `BackendStats`, or whatever has its fields.
@@ -234,7 +248,9 @@ impl BackendInstrumentation {
     /// Closes the trace; a second call does nothing.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         match &self.parts.load(py).get().trace {
-            Part::Native(trace) => trace.get().shut(),
+            Part::Native(trace) => {
+                trace.get().shut(py)?;
+            }
             Part::Foreign(trace) => {
                 if let Some(close) = trace.bind(py).getattr_opt(intern!(py, "close"))? {
                     close.call0()?;

@@ -8,7 +8,7 @@
 
 use super::text::Text;
 use crate::cache::{EntryId, Match, Undecided};
-use crate::key::{KeyText, Name, combine, label, name};
+use crate::key::{KeyText, Name, Salt, combine, label, name};
 use crate::sync::OnceLock;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
@@ -26,7 +26,7 @@ pub(super) struct StoredKey {
     fields: Box<[Py<PyAny>]>,
     opaque: bool,
     /// Made once an entry, when a trace first needs it.
-    name: OnceLock<Name>,
+    name: OnceLock<(Option<u64>, Name)>,
 }
 
 /// A key that is looked for.
@@ -262,12 +262,17 @@ impl StoredKey {
     ///
     /// # Errors
     /// `TypeError` if a field is not of the type that `cached` takes.
-    pub(super) fn name(&self, py: Python<'_>) -> PyResult<Name> {
-        if let Some(name) = self.name.get() {
+    pub(super) fn name(&self, py: Python<'_>, salt: Option<&Salt>) -> PyResult<Name> {
+        let salted_by = salt.map(Salt::id);
+        if let Some((by, name)) = self.name.get()
+            && *by == salted_by
+        {
             return Ok(*name);
         }
-        let name = name_of(self.fields.each_bound(py).as_slice())?;
-        Ok(*self.name.get_or_init(|| name))
+        let name = name_of(self.fields.each_bound(py).as_slice(), salt)?;
+        // A cache that traces with different salts share is named for the first of them.
+        let _ = self.name.set((salted_by, name));
+        Ok(name)
     }
 
     pub(super) fn traverse(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -289,7 +294,7 @@ impl EachBound for [Py<PyAny>] {
 ///
 /// # Errors
 /// `TypeError` naming the field that has another type than `cached` takes.
-pub(super) fn name_of(fields: &[Bound<'_, PyAny>]) -> PyResult<Name> {
+pub(super) fn name_of(fields: &[Bound<'_, PyAny>], salt: Option<&Salt>) -> PyResult<Name> {
     let [op, view_id, prompt, top_k, scope @ ..] = fields else {
         return Err(PyTypeError::new_err("a traced key has at least four fields"));
     };
@@ -299,7 +304,7 @@ pub(super) fn name_of(fields: &[Bound<'_, PyAny>]) -> PyResult<Name> {
     let scope = scope.first().map(Bound::cast::<PyBytes>).transpose()?;
     let (is_tuple, top_k) = (prompt.is_instance_of::<PyTuple>(), integer(top_k));
     with_prompt(prompt, |prompt| {
-        name(&KeyText {
+        name(salt, &KeyText {
             op: op.as_bytes(),
             view_id: view_id.as_bytes(),
             prompt,
@@ -368,6 +373,6 @@ fn with_prompt<R>(prompt: &Bound<'_, PyAny>, run: impl FnOnce(&[&[u8]]) -> R) ->
 /// its three bytes (`surrogatepass`).
 #[pyfunction]
 pub(super) fn prompt_hash(prompt: &Bound<'_, PyAny>) -> PyResult<String> {
-    let digits = with_prompt(prompt, label)?;
+    let digits = with_prompt(prompt, |prompt| label(None, prompt))?;
     Ok(digits.iter().map(|&digit| char::from(digit)).collect())
 }

@@ -7,6 +7,7 @@
 mod batch;
 mod cache;
 mod call;
+mod event;
 mod flight;
 mod instrumentation;
 mod key;
@@ -38,7 +39,7 @@ mod _core {
     #[pymodule_export]
     use super::stats::BackendStats;
     #[pymodule_export]
-    use super::trace::TraceWriter;
+    use super::trace::{TraceWriter, finish_traces, recover_trace};
 
     /// The version, which lives in `Cargo.toml` alone.
     #[pymodule_export]
@@ -52,6 +53,9 @@ mod _core {
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         crate::clock::start();
+        let py = module.py();
+        let finish = module.getattr("_finish_traces")?;
+        py.import("atexit")?.call_method1("register", (finish,))?;
         module.add("_MISS", super::cache::miss(module.py())?)
     }
 }

@@ -6,14 +6,10 @@
 use super::cache::{ForwardCache, miss};
 use super::key::{Query, SharedKey, name_of};
 use super::stats::BackendStats;
-use super::text::Text;
 use super::trace::TraceWriter;
-use crate::clock;
-use crate::key::Name;
-use crate::trace::{Event, Lines};
+use crate::key::{Name, Salt};
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyString, PyTuple};
+use pyo3::types::PyTuple;
 use pyo3::{PyTraverseError, PyVisit, intern};
 
 /// Ours, or an object that behaves like it.
@@ -101,18 +97,19 @@ impl Part<ForwardCache> {
         }
     }
 
+    /// Stores a value; returns the bytes that it counts for, if anybody counts.
     pub(super) fn put(
         &self,
         py: Python<'_>,
         query: &Query<'_, '_>,
         key: SharedKey,
         value: Py<PyAny>,
-    ) -> PyResult<()> {
+    ) -> PyResult<Option<u64>> {
         match self {
             Self::Native(cache) => cache.get().store(query, key, value),
             Self::Foreign(cache) => {
                 let entry = (query.to_tuple()?, value);
-                cache.call_method1(py, intern!(py, "put"), entry).map(drop)
+                cache.call_method1(py, intern!(py, "put"), entry).map(|_| None)
             }
         }
     }
@@ -194,120 +191,6 @@ fn add_by_attribute(stats: &Bound<'_, PyAny>, counts: Counts) -> PyResult<()> {
     }
 }
 
-/// The fields that all events of a call share.
-pub(super) struct Source<'a, 'py> {
-    pub(super) probe: Option<Bound<'py, PyString>>,
-    pub(super) op: &'a Bound<'py, PyAny>,
-    pub(super) view_id: &'a Bound<'py, PyAny>,
-    pub(super) top_k: &'a Bound<'py, PyAny>,
-}
-
-/// What happened to one prompt.
-pub(super) struct Outcome {
-    pub(super) name: Name,
-    pub(super) wall_s: f64,
-    pub(super) hit: bool,
-    /// Whether another thread computed it while this one waited.
-    pub(super) waited: bool,
-}
-
-impl Outcome {
-    pub(super) fn hit(name: Name, wall_s: f64) -> Self {
-        Self { name, wall_s, hit: true, waited: false }
-    }
-
-    pub(super) fn waited(name: Name, wait_s: f64) -> Self {
-        Self { name, wall_s: wait_s, hit: true, waited: true }
-    }
-
-    pub(super) fn miss(name: Name, wall_s: f64) -> Self {
-        Self { name, wall_s, hit: false, waited: false }
-    }
-}
-
-impl Part<TraceWriter> {
-    /// Whether events are wanted.
-    #[inline]
-    pub(super) fn is_on(&self) -> bool {
-        match self {
-            Self::Native(trace) => trace.get().is_on(),
-            Self::Foreign(_) => true,
-        }
-    }
-
-    /// Writes one event an outcome; `error` is the exception's type where there was one.
-    pub(super) fn write(
-        &self,
-        source: &Source<'_, '_>,
-        outcomes: &[Outcome],
-        error: Option<&Bound<'_, PyString>>,
-    ) -> PyResult<()> {
-        match self {
-            Self::Native(trace) => {
-                let lines = source.lines(outcomes, error)?;
-                trace.get().append(source.op.py(), &lines);
-                Ok(())
-            }
-            Self::Foreign(trace) => {
-                let trace = trace.bind(source.op.py());
-                outcomes.iter().try_for_each(|outcome| {
-                    let event = source.event_object(outcome)?;
-                    trace.call_method1("write", (event,)).map(drop)
-                })
-            }
-        }
-    }
-}
-
-impl<'py> Source<'_, 'py> {
-    fn lines(&self, outcomes: &[Outcome], error: Option<&Bound<'_, PyString>>) -> PyResult<Lines> {
-        let probe = self.probe.as_ref().map(Text::of).transpose()?;
-        let error = error.map(Text::of).transpose()?;
-        let (op, view_id) = (self.op.str()?, self.view_id.str()?);
-        let (op, view_id) = (Text::of(&op)?, Text::of(&view_id)?);
-        let ts = clock::unix_time_s();
-        let top_k = super::key::integer(self.top_k);
-        let mut lines = Lines::default();
-        for outcome in outcomes {
-            lines.push(&Event {
-                ts,
-                probe: probe.as_ref().map(Text::as_bytes),
-                view_id: view_id.as_bytes(),
-                prompt_hash: &outcome.name.label,
-                top_k,
-                op: op.as_bytes(),
-                wall_ms: outcome.wall_s * 1e3,
-                hit: outcome.hit,
-                waited: outcome.waited,
-                key: Some(&outcome.name.digest),
-                error: error.as_ref().map(Text::as_bytes),
-            });
-        }
-        Ok(lines)
-    }
-
-    /// The event as the object that a look-alike's `write` gets.
-    fn event_object(&self, outcome: &Outcome) -> PyResult<Bound<'py, PyAny>> {
-        static CLASS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        let py = self.op.py();
-        let class = CLASS.get_or_try_init(py, || {
-            let module = py.import("forwardcache._event")?;
-            module.getattr("TraceEvent").map(Bound::unbind)
-        })?;
-        let label = std::str::from_utf8(&outcome.name.label).expect("hex digits are ASCII");
-        class.bind(py).call1((
-            clock::unix_time_s(),
-            self.probe.as_ref(),
-            self.view_id,
-            label,
-            super::key::integer(self.top_k),
-            self.op,
-            outcome.wall_s * 1e3,
-            outcome.hit,
-        ))
-    }
-}
-
 impl<'py> Query<'_, 'py> {
     /// The tuple that a look-alike cache, or a weigher, gets as the key.
     pub(super) fn to_tuple(&self) -> PyResult<Bound<'py, PyTuple>> {
@@ -315,12 +198,12 @@ impl<'py> Query<'_, 'py> {
     }
 
     /// Label and digest, from the stored key where there is one.
-    pub(super) fn name(&self, key: Option<&SharedKey>) -> PyResult<Name> {
+    pub(super) fn name(&self, key: Option<&SharedKey>, salt: Option<&Salt>) -> PyResult<Name> {
         match key {
-            Some(key) => key.name(self.py()),
+            Some(key) => key.name(self.py(), salt),
             None => {
                 let fields = self.fields().iter().map(|field| Bound::clone(field));
-                name_of(&fields.collect::<Vec<_>>())
+                name_of(&fields.collect::<Vec<_>>(), salt)
             }
         }
     }

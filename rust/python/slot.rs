@@ -9,7 +9,9 @@ use pyo3::prelude::*;
 mod cell {
     use std::cell::UnsafeCell;
 
-    pub(super) struct Cell<T>(UnsafeCell<T>);
+    /// Holds a value that whoever is attached reads and changes.
+    #[derive(Default)]
+    pub struct Cell<T>(UnsafeCell<T>);
 
     // SAFETY: the value is touched only inside `with`, by a thread that holds the GIL (the slot asks
     // for a `Python` token), so never by two threads at once; T itself may be sent between threads.
@@ -17,14 +19,14 @@ mod cell {
     unsafe impl<T: Send> Sync for Cell<T> {}
 
     impl<T> Cell<T> {
-        pub(super) fn new(value: T) -> Self {
+        pub fn new(value: T) -> Self {
             Self(UnsafeCell::new(value))
         }
 
         /// `run` must neither run Python code nor call back into this cell.
         #[inline]
         #[allow(unsafe_code)]
-        pub(super) fn with<R>(&self, run: impl FnOnce(&mut T) -> R) -> R {
+        pub fn with<R>(&self, run: impl FnOnce(&mut T) -> R) -> R {
             // SAFETY: the GIL is held and, by the rule above, not released before `run` returns;
             // the reference does not outlive it.
             run(unsafe { &mut *self.0.get() })
@@ -36,18 +38,22 @@ mod cell {
 mod cell {
     use crate::sync::{Mutex, lock};
 
-    pub(super) struct Cell<T>(Mutex<T>);
+    /// Holds a value that whoever is attached reads and changes.
+    #[derive(Default)]
+    pub struct Cell<T>(Mutex<T>);
 
     impl<T> Cell<T> {
-        pub(super) fn new(value: T) -> Self {
+        pub fn new(value: T) -> Self {
             Self(Mutex::new(value))
         }
 
-        pub(super) fn with<R>(&self, run: impl FnOnce(&mut T) -> R) -> R {
+        pub fn with<R>(&self, run: impl FnOnce(&mut T) -> R) -> R {
             run(&mut lock(&self.0))
         }
     }
 }
+
+pub(super) use cell::Cell;
 
 /// Holds one Python object.
 pub(super) struct Slot<T>(cell::Cell<Py<T>>);

@@ -1,24 +1,49 @@
-//! `TraceWriter`, and events on their way into it.
+//! `TraceWriter`: the trace of a backend, and events that others write into it.
 
 use super::key::{as_str, integer};
+use super::slot::Cell;
 use super::text::Text;
+use crate::key::Salt;
 use crate::sync::OnceLock;
-use crate::trace::{Event, Lines, Writer};
-use pyo3::exceptions::{PyOSError, PyRuntimeError};
+use crate::trace::writer::{finish_all, this_thread};
+use crate::trace::{Batch, Label, NameId, Options, Record, Run, TopK, Writer, Written};
+use pyo3::exceptions::{PyOSError, PyRuntimeError, PyRuntimeWarning, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyString, PyTuple};
+use pyo3::types::{PyBytes, PyDict, PyString, PyTuple};
+use std::ffi::CString;
+use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
+
+pub(super) const DEFAULT_INTERVAL_S: f64 = 0.2;
+pub(super) const DEFAULT_JOURNAL_EVENTS: u64 = 1 << 15;
+/// A signal is seen after at most this long.
+const SLICE: Duration = Duration::from_millis(50);
 
 /// Writes one JSON line an event.
 ///
-/// A line is in the file when the call that wrote it returns. What can't be written (disk full) is
-/// counted in `lost` and never raised.
+/// An event is accepted when the call that wrote it returns: it then lies in a journal beside the
+/// file, which survives the end of the process however it comes (SIGKILL, ``os._exit``), and the next
+/// writer of the path, or ``forwardcache trace recover``, completes the file from it. A thread appends
+/// the accepted events every ``interval_s``. After ``close`` or the interpreter's end there is only the
+/// file. What can't be written (disk full) is counted in ``lost`` and never raised.
 ///
 /// Args:
 ///     path: File to append to; its folders are made and it is there at once. None: writes nothing.
+///     interval_s: Seconds after which an accepted event is in the file, at most.
+///     fsync: Sync the file to its disk after every block, so that a power failure costs at most the
+///         events of one interval. Without it, power failures are not provided for.
+///     journal_events: Events that the journal takes; 128 bytes each. Rounded up to a power of two.
+///         A full journal makes calls wait; after five seconds without progress events are lost.
+///     salt: Goes before the prompt when its label is made. The SHA-1 of a short prompt can be guessed;
+///         with a secret salt it can't.
+///
+/// Writers of one path in one process share a journal, with the options of the first.
 ///
 /// Raises:
 ///     OSError: the file can't be opened.
+///     ValueError: `interval_s` is not a positive number of seconds, or `journal_events` is not
+///         between 2 and 2**26.
 #[pyclass(frozen, subclass, weakref, module = "forwardcache._core")]
 #[derive(Default)]
 pub(super) struct TraceWriter {
@@ -30,26 +55,57 @@ pub(super) struct TraceWriter {
 struct Opened {
     writer: Option<Writer>,
     path: Option<PathBuf>,
+    salt: Option<Salt>,
+    known: KnownNames,
 }
 
-impl Opened {
-    fn open(path: Option<PathBuf>) -> PyResult<Self> {
-        let writer = path.as_ref().map(|path| Writer::open(path)).transpose();
-        let writer = writer.map_err(|error| {
-            // With the number first, Python raises FileNotFoundError, PermissionError and so on.
-            let reason = error.to_string();
-            match error.raw_os_error() {
-                Some(number) => PyOSError::new_err((number, reason, path.clone())),
-                None => PyOSError::new_err(reason),
-            }
+/// How a `TraceWriter` is opened.
+pub(super) struct Opening {
+    pub(super) path: Option<PathBuf>,
+    pub(super) interval_s: f64,
+    pub(super) fsync: bool,
+    pub(super) journal_events: u64,
+    pub(super) salt: Option<Vec<u8>>,
+}
+
+impl Opening {
+    fn options(&self) -> PyResult<Options> {
+        let interval = Duration::try_from_secs_f64(self.interval_s).ok();
+        let interval = interval.filter(|span| !span.is_zero()).ok_or_else(|| {
+            let given = self.interval_s;
+            PyValueError::new_err(format!("interval_s must be positive seconds, got {given}"))
         })?;
-        Ok(Self { writer, path })
+        if !(2..=1 << 26).contains(&self.journal_events) {
+            let given = self.journal_events;
+            return Err(PyValueError::new_err(format!(
+                "journal_events must be between 2 and 2**26, got {given}"
+            )));
+        }
+        let journal_events = self.journal_events.next_power_of_two();
+        Ok(Options { interval, fsync: self.fsync, journal_events })
+    }
+
+    fn open(self) -> PyResult<Opened> {
+        let options = self.options()?;
+        let writer = self.path.as_ref().map(|path| Writer::open(path, options)).transpose();
+        let writer = writer.map_err(|error| os_error(&error, self.path.as_ref()))?;
+        let salt = self.salt.map(Salt::new);
+        Ok(Opened { writer, path: self.path, salt, known: KnownNames::default() })
+    }
+}
+
+fn os_error(error: &io::Error, path: Option<&PathBuf>) -> PyErr {
+    let reason = error.to_string();
+    // With the number first, Python raises FileNotFoundError, PermissionError and so on.
+    match error.raw_os_error() {
+        Some(number) => PyOSError::new_err((number, reason, path.cloned())),
+        None => PyOSError::new_err(reason),
     }
 }
 
 impl TraceWriter {
-    pub(super) fn open(path: Option<PathBuf>) -> PyResult<Self> {
-        Ok(Self { opened: OnceLock::from(Opened::open(path)?) })
+    pub(super) fn open(opening: Opening) -> PyResult<Self> {
+        Ok(Self { opened: OnceLock::from(opening.open()?) })
     }
 
     #[inline]
@@ -57,39 +113,142 @@ impl TraceWriter {
         self.opened.get().and_then(|opened| opened.writer.as_ref())
     }
 
+    /// The run that takes events now.
+    #[inline]
+    pub(super) fn run(&self) -> Option<Run<'_>> {
+        self.writer().and_then(Writer::run)
+    }
+
     /// Whether an event would be written.
     #[inline]
     pub(super) fn is_on(&self) -> bool {
-        self.writer().is_some()
+        self.writer().is_some_and(|writer| !writer.is_closed())
     }
 
-    pub(super) fn shut(&self) {
-        if let Some(writer) = self.writer() {
-            writer.close();
+    pub(super) fn salt(&self) -> Option<&Salt> {
+        self.opened.get().and_then(|opened| opened.salt.as_ref())
+    }
+
+    pub(super) fn next_batch(&self) -> Option<u64> {
+        self.run().map(Run::next_batch)
+    }
+
+    /// The number of `text`, or of its `str`; None if it can't be written down.
+    #[inline]
+    pub(super) fn name(
+        &self,
+        py: Python<'_>,
+        run: Run<'_>,
+        text: &Bound<'_, PyAny>,
+    ) -> PyResult<Option<NameId>> {
+        let known = self.opened.get().map(|opened| &opened.known);
+        if let Some(id) = known.and_then(|known| known.find(run.id(), text)) {
+            return Ok(Some(id));
+        }
+        let exact = text.cast_exact::<PyString>().ok();
+        let id = run.name(Text::of(&text.str()?)?.as_bytes());
+        if let (Some(known), Some(exact), Some(id)) = (known, exact, id) {
+            known.keep(py, run.id(), exact, id);
+        }
+        Ok(id)
+    }
+
+    /// `top_k` as the trace writes it; None if its digits can't be written down.
+    #[inline]
+    pub(super) fn top_k(&self, run: Run<'_>, top_k: &Bound<'_, PyAny>) -> Option<TopK> {
+        let Some(integer) = integer(top_k) else {
+            return Some(TopK::None);
+        };
+        match i64::try_from(integer) {
+            Ok(integer) => Some(TopK::Integer(integer)),
+            Err(_) => run.name(integer.to_string().as_bytes()).map(TopK::Digits),
         }
     }
 
-    /// Writes lines, with the interpreter free meanwhile.
-    pub(super) fn append(&self, py: Python<'_>, lines: &Lines) {
+    /// Appends what is accepted, with the interpreter free meanwhile.
+    pub(super) fn flush_now(&self, py: Python<'_>) {
         if let Some(writer) = self.writer() {
-            py.detach(|| writer.write(lines));
+            py.detach(|| writer.flush());
         }
     }
+
+    /// Closes the file and warns once if it doesn't have every event.
+    ///
+    /// # Errors
+    /// The warning, where it is made an error.
+    pub(super) fn shut(&self, py: Python<'_>) -> PyResult<u64> {
+        let Some(writer) = self.writer() else {
+            return Ok(0);
+        };
+        let was_open = !writer.is_closed();
+        let missing = py.detach(|| writer.close());
+        if was_open && missing > 0 {
+            let path = self.opened.get().and_then(|opened| opened.path.as_ref());
+            let path = path.map_or_else(String::new, |path| path.display().to_string());
+            let message = format!("{missing} events are not in the trace {path}: it can't be written");
+            let message = CString::new(message).unwrap_or_default();
+            PyErr::warn(py, &py.get_type::<PyRuntimeWarning>(), &message, 1)?;
+        }
+        Ok(missing)
+    }
+}
+
+/// Accepts one event; waits, with the interpreter free, while the journal is full.
+///
+/// # Errors
+/// Whatever a signal handler raises during the wait; the event is lost then.
+#[inline]
+pub(super) fn write(py: Python<'_>, run: Run<'_>, record: &Record) -> PyResult<()> {
+    match run.write(record) {
+        Written::Done => Ok(()),
+        Written::Full => wait_and_write(py, run, record),
+    }
+}
+
+#[cold]
+fn wait_and_write(py: Python<'_>, run: Run<'_>, record: &Record) -> PyResult<()> {
+    let mut patience = run.patience();
+    while run.write(record) == Written::Full {
+        if !py.detach(|| run.wait_for_room(&mut patience, SLICE)) {
+            run.lose(1);
+            return Ok(());
+        }
+        py.check_signals().inspect_err(|_| run.lose(1))?;
+    }
+    Ok(())
 }
 
 #[pymethods]
 impl TraceWriter {
     /// Takes whatever a subclass's own `__init__` takes; see `__init__`.
     #[new]
-    #[pyo3(signature = (*_arguments, **_keywords), text_signature = "(path=None)")]
+    #[pyo3(
+        signature = (*_arguments, **_keywords),
+        text_signature = "(path=None, *, interval_s=0.2, fsync=False, journal_events=32768, \
+                          salt=None)"
+    )]
     fn new(_arguments: &Bound<'_, PyTuple>, _keywords: Option<&Bound<'_, PyDict>>) -> Self {
         Self::default()
     }
 
-    #[pyo3(signature = (path=None))]
-    fn __init__(&self, path: Option<PathBuf>) -> PyResult<()> {
+    #[pyo3(signature = (
+        path=None, *, interval_s=DEFAULT_INTERVAL_S, fsync=false,
+        journal_events=DEFAULT_JOURNAL_EVENTS, salt=None,
+    ))]
+    fn __init__(
+        &self,
+        py: Python<'_>,
+        path: Option<PathBuf>,
+        interval_s: f64,
+        fsync: bool,
+        journal_events: u64,
+        salt: Option<Bound<'_, PyBytes>>,
+    ) -> PyResult<()> {
         let again = |_| PyRuntimeError::new_err("this writer has a file: make another one");
-        self.opened.set(Opened::open(path)?).map_err(again)
+        let salt = salt.map(|salt| salt.as_bytes().to_vec());
+        let opening = Opening { path, interval_s, fsync, journal_events, salt };
+        let opened = py.detach(|| opening.open())?;
+        self.opened.set(opened).map_err(again)
     }
 
     /// The file, None if nothing is written.
@@ -104,34 +263,45 @@ impl TraceWriter {
         self.writer().is_some_and(Writer::is_closed)
     }
 
-    /// Events that could not be written.
+    /// Events that could not be accepted: the disk was full, or writing had become impossible.
     #[getter]
     fn lost(&self) -> u64 {
         self.writer().map_or(0, Writer::lost)
     }
 
-    /// Writes an event: any object with the eight fields of `TraceEvent` as attributes.
+    /// Writes an event: any object with the eight fields of `TraceEvent` as attributes, and those of
+    /// the further fields of `TraceLine` that it has. `run`, `thread` and `seq` are this writer's.
     ///
     /// Does nothing without a path or after `close`.
     ///
     /// Raises:
     ///     AttributeError, TypeError: a field is missing or has another type.
     fn write(&self, event: &Bound<'_, PyAny>) -> PyResult<()> {
-        if self.writer().is_none_or(Writer::is_closed) {
+        let Some(run) = self.run() else {
             return Ok(());
+        };
+        match self.record(run, event)? {
+            Some(record) => write(event.py(), run, &record),
+            None => {
+                run.lose(1);
+                Ok(())
+            }
         }
-        let mut lines = Lines::default();
-        push_object(&mut lines, event)?;
-        self.append(event.py(), &lines);
-        Ok(())
     }
 
-    /// Every line is already in the file; kept for those who flush.
-    fn flush(&self) {}
+    /// Appends every event that is accepted by now to the file.
+    fn flush(&self, py: Python<'_>) {
+        self.flush_now(py);
+    }
 
     /// Closes the file; a second call does nothing.
-    fn close(&self) {
-        self.shut();
+    ///
+    /// Returns:
+    ///     The number of events that the file doesn't have, 0 if all went well. If there are any, a
+    ///     `RuntimeWarning` says so once. Those that a journal still holds are appended by the next
+    ///     writer of the path.
+    fn close(&self, py: Python<'_>) -> PyResult<u64> {
+        self.shut(py)
     }
 
     fn __enter__(slf: PyRef<'_, Self>) -> PyRef<'_, Self> {
@@ -139,38 +309,150 @@ impl TraceWriter {
     }
 
     #[pyo3(signature = (*_exception))]
-    fn __exit__(&self, _exception: &Bound<'_, PyTuple>) {
-        self.shut();
+    fn __exit__(&self, py: Python<'_>, _exception: &Bound<'_, PyTuple>) -> PyResult<()> {
+        self.shut(py).map(drop)
     }
 }
 
-/// Adds the event that an object describes by its attributes.
-fn push_object(lines: &mut Lines, event: &Bound<'_, PyAny>) -> PyResult<()> {
-    let field = |name: &str| event.getattr(name);
-    let probe = field("probe")?;
-    let probe = if probe.is_none() { None } else { Some(as_str(&probe, "probe")?) };
-    let probe = probe.map(Text::of).transpose()?;
-    let (view_id, label, op) = (field("view_id")?, field("prompt_hash")?, field("op")?);
-    let view_id = Text::of(as_str(&view_id, "view_id")?)?;
-    let label = Text::of(as_str(&label, "prompt_hash")?)?;
-    let op = Text::of(as_str(&op, "op")?)?;
-    lines.push(&Event {
-        ts: field("ts")?.extract()?,
-        probe: probe.as_ref().map(Text::as_bytes),
-        view_id: view_id.as_bytes(),
-        prompt_hash: label.as_bytes(),
-        top_k: integer(&field("top_k")?),
-        op: op.as_bytes(),
-        wall_ms: field("wall_ms")?.extract()?,
-        hit: field("hit")?.is_truthy()?,
-        waited: false,
-        key: None,
-        error: None,
-    });
-    Ok(())
+impl TraceWriter {
+    /// The event that an object describes by its attributes; None if a text can't be written down.
+    fn record(&self, run: Run<'_>, event: &Bound<'_, PyAny>) -> PyResult<Option<Record>> {
+        let py = event.py();
+        let field = |name: &str| event.getattr(name);
+        let text = |name: &str| -> PyResult<Option<NameId>> {
+            let value = field(name)?;
+            as_str(&value, name)?;
+            self.name(py, run, &value)
+        };
+        let further = |name: &str| -> PyResult<Option<Bound<'_, PyAny>>> {
+            Ok(event.getattr_opt(name)?.filter(|value| !value.is_none()))
+        };
+        let probe = field("probe")?;
+        let probe = if probe.is_none() { None } else { Some(text("probe")?) };
+        let error = further("error")?.map(|_| text("error")).transpose()?;
+        let (view_id, op) = (text("view_id")?, text("op")?);
+        let label = field("prompt_hash")?;
+        let label = Text::of(as_str(&label, "prompt_hash")?)?;
+        let label = Label::inline(label.as_bytes())
+            .or_else(|| run.name(label.as_bytes()).map(Label::Name));
+        let top_k = self.top_k(run, &field("top_k")?);
+        let (ts, wall_ms) = (field("ts")?.extract()?, field("wall_ms")?.extract()?);
+        let hit = field("hit")?.is_truthy()?;
+        let key = further("key")?.and_then(|key| hex_number(&key));
+        let bytes = further("bytes")?.map(|bytes| bytes.extract()).transpose()?;
+        let waited = further("waited")?.is_some_and(|waited| waited.is_truthy().unwrap_or(false));
+        let batch = match (further("batch")?, further("batch_size")?, further("batch_wall_ms")?) {
+            (Some(id), Some(size), Some(wall_ms)) => Some(Batch {
+                id: id.extract()?,
+                size: size.extract()?,
+                wall_ms: wall_ms.extract()?,
+            }),
+            _ => None,
+        };
+        let (Some(label), Some(top_k), true) = (
+            label,
+            top_k,
+            view_id.is_some() && op.is_some() && probe != Some(None) && error != Some(None),
+        ) else {
+            return Ok(None);
+        };
+        Ok(Some(Record {
+            ts,
+            probe: probe.flatten(),
+            view_id,
+            label,
+            top_k,
+            op,
+            wall_ms,
+            hit,
+            thread: this_thread(),
+            key,
+            batch,
+            bytes,
+            error: error.flatten(),
+            waited,
+            lost: None,
+        }))
+    }
+}
+
+fn hex_number(text: &Bound<'_, PyAny>) -> Option<u64> {
+    let text = text.extract::<String>().ok()?;
+    u64::from_str_radix(&text, 16).ok()
+}
+
+const KNOWN: usize = 16;
+
+/// Names of the `str` objects that calls bring again and again, found by identity.
+#[derive(Default)]
+struct KnownNames(Cell<Known>);
+
+#[derive(Default)]
+struct Known {
+    run: u64,
+    names: [Option<(Py<PyString>, NameId)>; KNOWN],
+}
+
+impl KnownNames {
+    #[inline]
+    fn find(&self, run: u64, text: &Bound<'_, PyAny>) -> Option<NameId> {
+        let place = place_of(text);
+        self.0.with(|known| match &known.names[place] {
+            Some((held, id)) if known.run == run && held.is(text) => Some(*id),
+            _ => None,
+        })
+    }
+
+    fn keep(&self, _py: Python<'_>, run: u64, text: &Bound<'_, PyString>, id: NameId) {
+        let (place, entry) = (place_of(text), (text.clone().unbind(), id));
+        // What was known before is dropped here, with nothing held.
+        let _before = self.0.with(|known| {
+            if known.run != run {
+                let names = std::mem::take(&mut known.names);
+                (known.run, known.names[place]) = (run, Some(entry));
+                return (Some(names), None);
+            }
+            (None, known.names[place].replace(entry))
+        });
+    }
+}
+
+#[inline]
+fn place_of(text: &Bound<'_, PyAny>) -> usize {
+    let address = text.as_ptr() as usize;
+    (address >> 4 ^ address >> 9) % KNOWN
 }
 
 /// The name of an exception's class, as the trace gives it.
 pub(super) fn error_name(py: Python<'_>, error: &PyErr) -> PyResult<Py<PyString>> {
     Ok(error.get_type(py).qualname()?.unbind())
+}
+
+/// Completes the trace at `path` from the journals that dead processes left beside it.
+///
+/// Returns:
+///     `recovered`: events appended; `journals`: journals completed; `damaged`: parts of them that
+///     could not be read; `alive`: journals of living processes, which are left alone; `lost`: events
+///     that the dead processes said were lost.
+///
+/// Raises:
+///     OSError: the trace or a journal can't be read or written.
+#[pyfunction]
+pub(super) fn recover_trace(py: Python<'_>, path: PathBuf) -> PyResult<Bound<'_, PyDict>> {
+    let recovered = py.detach(|| crate::trace::recover(&path));
+    let recovered = recovered.map_err(|error| os_error(&error, Some(&path)))?;
+    let counts = PyDict::new(py);
+    counts.set_item("recovered", recovered.events)?;
+    counts.set_item("journals", recovered.journals)?;
+    counts.set_item("damaged", recovered.damaged)?;
+    counts.set_item("alive", recovered.alive)?;
+    counts.set_item("lost", recovered.lost)?;
+    Ok(counts)
+}
+
+/// Ends every trace of this process; called at the interpreter's end.
+#[pyfunction]
+#[pyo3(name = "_finish_traces")]
+pub(super) fn finish_traces(py: Python<'_>) {
+    py.detach(finish_all);
 }

@@ -29,15 +29,13 @@ pub(super) fn float(line: &mut Vec<u8>, value: f64) {
     }
 }
 
-/// An integer, or null.
-pub(super) fn integer(line: &mut Vec<u8>, value: Option<i128>) {
-    match value {
-        Some(value) => line.extend_from_slice(itoa::Buffer::new().format(value).as_bytes()),
-        None => line.extend_from_slice(b"null"),
-    }
+/// An integer.
+pub(super) fn integer(line: &mut Vec<u8>, value: impl itoa::Integer) {
+    line.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
 }
 
-fn is_plain(byte: u8) -> bool {
+/// Whether a character stands in a JSON string as itself.
+pub(super) fn is_plain(byte: u8) -> bool {
     matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\'
 }
 
@@ -79,7 +77,7 @@ fn escape_units(line: &mut Vec<u8>, code_point: u32) {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
     use proptest::prelude::*;

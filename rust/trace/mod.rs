@@ -1,11 +1,40 @@
-//! What is written down: one JSON line an event.
+//! What is written down: one JSON line an event, none lost by a kill, none twice.
 //!
-//! `event` is what a line says and how it looks, `writer` is the file. Every event is in the file
-//! when the call that made it returns.
+//! An accepted event lies in a *journal*, mapped memory of a file beside the trace, from which a
+//! thread makes lines in large blocks. Reading order: `ring` (the journal's queue), `record` (what
+//! an event is, as words and as a line), `name` (the texts that events share), `journal` (the file),
+//! `sink` (the trace), `lockfile` (one process at a time), `recover` (what dead processes left),
+//! `live` (one run), `writer` (what its user holds), `fork`. DESIGN.md draws the journal and says
+//! what is promised for a kill, a fork, a full disk.
 
-pub mod event;
+mod doorbell;
 mod json;
+pub mod ring;
+
+#[cfg(not(loom))]
+mod fork;
+#[cfg(not(loom))]
+pub mod journal;
+#[cfg(not(loom))]
+mod live;
+#[cfg(not(loom))]
+mod lockfile;
+#[cfg(not(loom))]
+pub mod name;
+#[cfg(not(loom))]
+pub mod record;
+#[cfg(not(loom))]
+pub mod recover;
+#[cfg(not(loom))]
+mod sink;
+#[cfg(not(loom))]
 pub mod writer;
 
-pub use event::Event;
-pub use writer::{Lines, Writer};
+#[cfg(not(loom))]
+pub use {
+    live::Options,
+    name::NameId,
+    record::{Batch, Label, Record, TopK},
+    recover::{Recovered, recover},
+    writer::{Run, Writer, Written},
+};

@@ -1,0 +1,173 @@
+//! What happened to the prompts of a call, on its way into the trace.
+
+use super::key::integer;
+use super::parts::Part;
+use super::trace::TraceWriter;
+use crate::clock;
+use crate::key::{Name, Salt};
+use crate::trace::{Batch, Label, Record, writer::this_thread};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::PyString;
+
+/// The fields that all events of a call share.
+pub(super) struct Source<'a, 'py> {
+    pub(super) probe: Option<Bound<'py, PyString>>,
+    pub(super) op: &'a Bound<'py, PyAny>,
+    pub(super) view_id: &'a Bound<'py, PyAny>,
+    pub(super) top_k: &'a Bound<'py, PyAny>,
+}
+
+/// What happened to one prompt.
+#[derive(Clone, Copy)]
+pub(super) struct Outcome {
+    name: Name,
+    wall_s: f64,
+    hit: bool,
+    /// Whether another thread computed it while this one waited.
+    waited: bool,
+    batch: Option<Batch>,
+    /// Bytes that the value was stored with.
+    bytes: Option<u64>,
+}
+
+impl Outcome {
+    pub(super) fn hit(name: Name, wall_s: f64) -> Self {
+        Self { name, wall_s, hit: true, waited: false, batch: None, bytes: None }
+    }
+
+    pub(super) fn waited(name: Name, wait_s: f64) -> Self {
+        Self { waited: true, ..Self::hit(name, wait_s) }
+    }
+
+    pub(super) fn miss(name: Name, wall_s: f64) -> Self {
+        Self { hit: false, ..Self::hit(name, wall_s) }
+    }
+
+    /// The outcome as one of a batch's; `shared_by` prompts took `wall_s` together.
+    pub(super) fn in_batch(self, id: Option<u64>, shared_by: usize, wall_s: f64) -> Self {
+        let size = u32::try_from(shared_by).unwrap_or(u32::MAX);
+        let batch = id.map(|id| Batch { id, size, wall_ms: wall_s * 1e3 });
+        Self { batch, ..self }
+    }
+
+    /// The outcome with what its value was stored with.
+    pub(super) fn stored(self, bytes: Option<u64>) -> Self {
+        Self { bytes, ..self }
+    }
+}
+
+impl Part<TraceWriter> {
+    /// Whether events are wanted.
+    #[inline]
+    pub(super) fn is_on(&self) -> bool {
+        match self {
+            Self::Native(trace) => trace.get().is_on(),
+            Self::Foreign(_) => true,
+        }
+    }
+
+    /// What goes into the labels of this trace beside the prompt.
+    pub(super) fn salt(&self) -> Option<&Salt> {
+        match self {
+            Self::Native(trace) => trace.get().salt(),
+            Self::Foreign(_) => None,
+        }
+    }
+
+    /// The number of a batch that begins; None if nobody writes it down.
+    pub(super) fn next_batch(&self) -> Option<u64> {
+        match self {
+            Self::Native(trace) => trace.get().next_batch(),
+            Self::Foreign(_) => None,
+        }
+    }
+
+    /// Writes one event an outcome; `error` is the exception's type where there was one.
+    pub(super) fn write(
+        &self,
+        source: &Source<'_, '_>,
+        outcomes: &[Outcome],
+        error: Option<&Bound<'_, PyString>>,
+    ) -> PyResult<()> {
+        match self {
+            Self::Native(trace) => source.write_to(trace.get(), outcomes, error),
+            Self::Foreign(trace) => {
+                let trace = trace.bind(source.op.py());
+                outcomes.iter().try_for_each(|outcome| {
+                    let event = source.event_object(outcome)?;
+                    trace.call_method1("write", (event,)).map(drop)
+                })
+            }
+        }
+    }
+}
+
+impl<'py> Source<'_, 'py> {
+    fn write_to(
+        &self,
+        trace: &TraceWriter,
+        outcomes: &[Outcome],
+        error: Option<&Bound<'_, PyString>>,
+    ) -> PyResult<()> {
+        let py = self.op.py();
+        let Some(run) = trace.run() else {
+            return Ok(());
+        };
+        let op = trace.name(py, run, self.op)?;
+        let view_id = trace.name(py, run, self.view_id)?;
+        let probe = self.probe.as_ref().map(|probe| trace.name(py, run, probe)).transpose()?;
+        let error = error.map(|error| trace.name(py, run, error)).transpose()?;
+        let top_k = trace.top_k(run, self.top_k);
+        let (Some(op), Some(view_id), Some(top_k), false, false) =
+            (op, view_id, top_k, probe == Some(None), error == Some(None))
+        else {
+            run.lose(outcomes.len() as u64);
+            return Ok(());
+        };
+        let (ts, thread) = (clock::unix_time_s(), this_thread());
+        let records = outcomes.iter().map(|outcome| Record {
+            ts,
+            probe: probe.flatten(),
+            view_id: Some(view_id),
+            label: Label::inline(&outcome.name.label).expect("twelve hex digits fit"),
+            top_k,
+            op: Some(op),
+            wall_ms: outcome.wall_s * 1e3,
+            hit: outcome.hit,
+            thread,
+            key: Some(outcome.name.digest),
+            batch: outcome.batch,
+            bytes: outcome.bytes,
+            error: error.flatten(),
+            waited: outcome.waited,
+            lost: None,
+        });
+        for record in records {
+            super::trace::write(py, run, &record)?;
+        }
+        Ok(())
+    }
+
+    /// The event as the object that a look-alike's `write` gets.
+    fn event_object(&self, outcome: &Outcome) -> PyResult<Bound<'py, PyAny>> {
+        static CLASS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let py = self.op.py();
+        let class = CLASS.get_or_try_init(py, || {
+            let module = py.import("forwardcache._event")?;
+            module.getattr(intern!(py, "TraceEvent")).map(Bound::unbind)
+        })?;
+        let label = std::str::from_utf8(&outcome.name.label).expect("hex digits are ASCII");
+        class.bind(py).call1((
+            clock::unix_time_s(),
+            self.probe.as_ref(),
+            self.view_id,
+            label,
+            integer(self.top_k),
+            self.op,
+            outcome.wall_s * 1e3,
+            outcome.hit,
+        ))
+    }
+}

@@ -1,0 +1,494 @@
+//! One event: as words of a journal, and as a line of JSON.
+//!
+//! The line is a pure function of the words, the run and its names, so whoever finds a journal
+//! writes the same line as the process that left it (J5).
+
+use super::json;
+use super::name::{JsonNames, NameId};
+use crate::key::digest_hex;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+/// Words of a slot: the ring's own, a checksum, and what a [`Record`] holds.
+pub const WORDS: usize = 16;
+
+/// A slot.
+pub type Words = [u64; WORDS];
+
+/// The op of the line that says how many events were lost before it.
+pub const LOSS_OP: &[u8] = b"trace_lost";
+
+/// Bytes of a label that stand in the slot itself.
+const INLINE_LABEL: usize = 15;
+
+/// A prompt's label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Label {
+    /// Up to 15 printable ASCII characters that JSON doesn't escape: the bytes, and how many.
+    Inline([u8; INLINE_LABEL], u8),
+    /// Anything else.
+    Name(NameId),
+}
+
+impl Label {
+    /// `text` as it stands, if it fits.
+    #[must_use]
+    pub fn inline(text: &[u8]) -> Option<Self> {
+        let mut bytes = [0; INLINE_LABEL];
+        let fits = text.len() <= INLINE_LABEL && text.iter().all(|&byte| json::is_plain(byte));
+        fits.then(|| {
+            bytes[..text.len()].copy_from_slice(text);
+            Self::Inline(bytes, text.len() as u8)
+        })
+    }
+}
+
+/// The number of tokens asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TopK {
+    /// It was no integer.
+    None,
+    /// An integer of 64 bits.
+    Integer(i64),
+    /// A longer one, by its decimal digits.
+    Digits(NameId),
+}
+
+/// What the events of one batch share.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Batch {
+    /// Number of the batch within the run.
+    pub id: u64,
+    /// Prompts that shared `wall_ms`.
+    pub size: u32,
+    /// Milliseconds of the lookup or the computation that they shared.
+    pub wall_ms: f64,
+}
+
+/// One prompt of one call.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Record {
+    /// Seconds since the epoch.
+    pub ts: f64,
+    /// Who asked, if anybody said so.
+    pub probe: Option<NameId>,
+    /// The view, as it is called in the trace.
+    pub view_id: Option<NameId>,
+    /// The prompt's label.
+    pub label: Label,
+    /// The number of tokens asked for.
+    pub top_k: TopK,
+    /// The scoring operation.
+    pub op: Option<NameId>,
+    /// Milliseconds that the lookup, or this prompt's share of the computation, took.
+    pub wall_ms: f64,
+    /// Whether the value was there.
+    pub hit: bool,
+    /// The thread's number within its process.
+    pub thread: u32,
+    /// The digest of the whole key, where it is known.
+    pub key: Option<u64>,
+    /// The batch, if it was one.
+    pub batch: Option<Batch>,
+    /// Bytes that the value was counted with when it was stored.
+    pub bytes: Option<u64>,
+    /// The type of the exception that the computation raised.
+    pub error: Option<NameId>,
+    /// Whether another thread computed the value while this one waited.
+    pub waited: bool,
+    /// Events that were lost before this one; only in the line that says so.
+    pub lost: Option<u64>,
+}
+
+const HIT: u32 = 1;
+const WAITED: u32 = 1 << 1;
+const KEY: u32 = 1 << 2;
+const BATCH: u32 = 1 << 3;
+const BYTES: u32 = 1 << 4;
+const LOST: u32 = 1 << 5;
+const TOP_K_INTEGER: u32 = 1 << 6;
+const TOP_K_DIGITS: u32 = 1 << 7;
+const LABEL_NAME: u32 = 1 << 8;
+const ALL: u32 = (1 << 9) - 1;
+
+fn halves(low: u32, high: u32) -> u64 {
+    u64::from(low) | u64::from(high) << 32
+}
+
+fn low(word: u64) -> u32 {
+    word as u32
+}
+
+fn high(word: u64) -> u32 {
+    (word >> 32) as u32
+}
+
+impl Record {
+    /// The words of the event at `pos` of a run.
+    #[inline]
+    #[must_use]
+    pub fn to_words(&self, run: u64, pos: u64) -> Words {
+        let (top_k, top_k_flag) = match self.top_k {
+            TopK::None => (0, 0),
+            TopK::Integer(integer) => (integer as u64, TOP_K_INTEGER),
+            TopK::Digits(id) => (u64::from(NameId::number(Some(id))), TOP_K_DIGITS),
+        };
+        let ([label_low, label_high], label_flag) = match self.label {
+            Label::Inline(bytes, length) => (label_words(&bytes, length), 0),
+            Label::Name(id) => ([u64::from(NameId::number(Some(id))), 0], LABEL_NAME),
+        };
+        let flag = |set: bool, flag: u32| if set { flag } else { 0 };
+        let flags = flag(self.hit, HIT)
+            | flag(self.waited, WAITED)
+            | flag(self.key.is_some(), KEY)
+            | flag(self.batch.is_some(), BATCH)
+            | flag(self.bytes.is_some(), BYTES)
+            | flag(self.lost.is_some(), LOST)
+            | top_k_flag
+            | label_flag;
+        let batch = self.batch.unwrap_or(Batch { id: 0, size: 0, wall_ms: 0.0 });
+        let mut words = [
+            0,
+            0,
+            self.ts.to_bits(),
+            self.wall_ms.to_bits(),
+            top_k,
+            halves(NameId::number(self.view_id), NameId::number(self.op)),
+            halves(NameId::number(self.probe), NameId::number(self.error)),
+            halves(self.thread, flags),
+            label_low,
+            label_high,
+            self.key.unwrap_or_default(),
+            batch.id,
+            u64::from(batch.size),
+            batch.wall_ms.to_bits(),
+            self.bytes.unwrap_or_default(),
+            self.lost.unwrap_or_default(),
+        ];
+        words[1] = checksum(run, pos, &words);
+        words
+    }
+
+    /// The event that stands in a slot for `pos`; None if the slot is damaged.
+    #[must_use]
+    pub fn of_words(run: u64, pos: u64, words: &Words) -> Option<Self> {
+        let flags = high(words[7]);
+        if words[1] != checksum(run, pos, words) || flags & !ALL != 0 {
+            return None;
+        }
+        let has = |flag: u32| flags & flag != 0;
+        let number = |word: u64| NameId::of_number(low(word));
+        Some(Self {
+            ts: f64::from_bits(words[2]),
+            wall_ms: f64::from_bits(words[3]),
+            top_k: match (has(TOP_K_INTEGER), has(TOP_K_DIGITS)) {
+                (true, _) => TopK::Integer(words[4] as i64),
+                (_, true) => TopK::Digits(number(words[4])?),
+                _ => TopK::None,
+            },
+            view_id: number(words[5]),
+            op: NameId::of_number(high(words[5])),
+            probe: number(words[6]),
+            error: NameId::of_number(high(words[6])),
+            thread: low(words[7]),
+            hit: has(HIT),
+            waited: has(WAITED),
+            label: if has(LABEL_NAME) {
+                Label::Name(number(words[8])?)
+            } else {
+                label_of_words([words[8], words[9]])?
+            },
+            key: has(KEY).then_some(words[10]),
+            batch: has(BATCH).then_some(Batch {
+                id: words[11],
+                size: low(words[12]),
+                wall_ms: f64::from_bits(words[13]),
+            }),
+            bytes: has(BYTES).then_some(words[14]),
+            lost: has(LOST).then_some(words[15]),
+        })
+    }
+
+    /// Whether every name of the event is among `names`.
+    #[must_use]
+    pub fn is_named_in(&self, names: &JsonNames) -> bool {
+        let label = match self.label {
+            Label::Name(id) => Some(id),
+            Label::Inline(..) => None,
+        };
+        let top_k = match self.top_k {
+            TopK::Digits(id) => Some(id),
+            TopK::Integer(_) | TopK::None => None,
+        };
+        let used = [self.probe, self.view_id, self.op, self.error, label, top_k];
+        used.into_iter().flatten().all(|id| names.get(id).is_some())
+    }
+
+    /// Appends the event as one line of JSON, its newline included.
+    pub fn append_to(&self, line: &mut Vec<u8>, run: u64, seq: u64, names: &JsonNames) {
+        let name = |id: Option<NameId>| id.and_then(|id| names.get(id));
+        line.extend_from_slice(b"{\"ts\": ");
+        json::float(line, self.ts);
+        line.extend_from_slice(b", \"probe\": ");
+        line.extend_from_slice(name(self.probe).unwrap_or(b"null"));
+        line.extend_from_slice(b", \"view_id\": ");
+        line.extend_from_slice(name(self.view_id).unwrap_or(b"\"\""));
+        line.extend_from_slice(b", \"prompt_hash\": ");
+        match &self.label {
+            Label::Inline(bytes, length) => quoted(line, &bytes[..usize::from(*length)]),
+            Label::Name(id) => line.extend_from_slice(name(Some(*id)).unwrap_or(b"\"\"")),
+        }
+        line.extend_from_slice(b", \"top_k\": ");
+        self.append_top_k(line, names);
+        line.extend_from_slice(b", \"op\": ");
+        line.extend_from_slice(name(self.op).unwrap_or(b"\"\""));
+        line.extend_from_slice(b", \"wall_ms\": ");
+        json::float(line, self.wall_ms);
+        line.extend_from_slice(if self.hit { b", \"hit\": true" } else { b", \"hit\": false" });
+        append_identity(line, run, self.thread, seq);
+        self.append_further_fields(line, names);
+        line.extend_from_slice(b"}\n");
+    }
+
+    fn append_top_k(&self, line: &mut Vec<u8>, names: &JsonNames) {
+        match self.top_k {
+            TopK::None => line.extend_from_slice(b"null"),
+            TopK::Integer(integer) => json::integer(line, integer),
+            TopK::Digits(id) => {
+                let quoted = names.get(id).unwrap_or(b"\"0\"");
+                line.extend_from_slice(&quoted[1..quoted.len() - 1]);
+            }
+        }
+    }
+
+    fn append_further_fields(&self, line: &mut Vec<u8>, names: &JsonNames) {
+        if let Some(key) = self.key {
+            line.extend_from_slice(b", \"key\": ");
+            quoted(line, &digest_hex(key));
+        }
+        if let Some(batch) = self.batch {
+            line.extend_from_slice(b", \"batch\": ");
+            json::integer(line, batch.id);
+            line.extend_from_slice(b", \"batch_size\": ");
+            json::integer(line, batch.size);
+            line.extend_from_slice(b", \"batch_wall_ms\": ");
+            json::float(line, batch.wall_ms);
+        }
+        if let Some(bytes) = self.bytes {
+            line.extend_from_slice(b", \"bytes\": ");
+            json::integer(line, bytes);
+        }
+        if let Some(error) = self.error.and_then(|id| names.get(id)) {
+            line.extend_from_slice(b", \"error\": ");
+            line.extend_from_slice(error);
+        }
+        if self.waited {
+            line.extend_from_slice(b", \"waited\": true");
+        }
+        if let Some(lost) = self.lost {
+            line.extend_from_slice(b", \"lost\": ");
+            json::integer(line, lost);
+        }
+    }
+}
+
+fn append_identity(line: &mut Vec<u8>, run: u64, thread: u32, seq: u64) {
+    line.extend_from_slice(b", \"run\": ");
+    quoted(line, &digest_hex(run));
+    line.extend_from_slice(b", \"thread\": ");
+    json::integer(line, thread);
+    line.extend_from_slice(b", \"seq\": ");
+    json::integer(line, seq);
+}
+
+/// The `seq` of a line that the run `run` wrote; None for any other line.
+///
+/// Inside a JSON string every quote is escaped, so the pattern can stand nowhere else.
+#[must_use]
+pub fn seq_of_line(line: &[u8], run: u64) -> Option<u64> {
+    let mut run_field = b", \"run\": ".to_vec();
+    quoted(&mut run_field, &digest_hex(run));
+    let after_run = after(line, &run_field)?;
+    let digits = after(after_run, b", \"seq\": ")?;
+    let end = digits.iter().position(|byte| !byte.is_ascii_digit())?;
+    std::str::from_utf8(&digits[..end]).ok()?.parse().ok()
+}
+
+fn after<'l>(line: &'l [u8], pattern: &[u8]) -> Option<&'l [u8]> {
+    let start = line.windows(pattern.len()).position(|window| window == pattern)?;
+    Some(&line[start + pattern.len()..])
+}
+
+fn quoted(line: &mut Vec<u8>, plain: &[u8]) {
+    line.push(b'"');
+    line.extend_from_slice(plain);
+    line.push(b'"');
+}
+
+fn label_words(bytes: &[u8; INLINE_LABEL], length: u8) -> [u64; 2] {
+    let mut both = [0; 16];
+    both[..INLINE_LABEL].copy_from_slice(bytes);
+    both[INLINE_LABEL] = length;
+    let both = u128::from_le_bytes(both);
+    [both as u64, (both >> 64) as u64]
+}
+
+fn label_of_words([low, high]: [u64; 2]) -> Option<Label> {
+    let both = (u128::from(low) | u128::from(high) << 64).to_le_bytes();
+    let text = both.get(..usize::from(both[INLINE_LABEL]).min(INLINE_LABEL))?;
+    Label::inline(text)
+}
+
+/// Over run, position and payload, so that neither another run's slot nor another lap's passes.
+#[inline]
+fn checksum(run: u64, pos: u64, words: &Words) -> u64 {
+    let mut bytes = [0; (WORDS - 2) * 8];
+    for (chunk, word) in bytes.chunks_exact_mut(8).zip(&words[2..]) {
+        chunk.copy_from_slice(&word.to_le_bytes());
+    }
+    xxh3_64_with_seed(&bytes, run ^ pos.rotate_left(32))
+}
+
+#[cfg(all(test, not(loom)))]
+pub(super) mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    pub(in crate::trace) fn example(names: &mut JsonNames) -> Record {
+        Record {
+            ts: 1_700_000_000.5,
+            probe: None,
+            view_id: Some(names.push(b"base")),
+            label: Label::inline(b"a9993e364706").unwrap(),
+            top_k: TopK::Integer(8),
+            op: Some(names.push(b"next_token_dist")),
+            wall_ms: 0.25,
+            hit: true,
+            thread: 3,
+            key: None,
+            batch: None,
+            bytes: None,
+            error: None,
+            waited: false,
+            lost: None,
+        }
+    }
+
+    fn line(record: &Record, names: &JsonNames) -> String {
+        let mut line = Vec::new();
+        record.append_to(&mut line, 0xab, 7, names);
+        String::from_utf8(line).unwrap()
+    }
+
+    #[test]
+    fn a_line_has_the_eight_fields_then_its_identity() {
+        let mut names = JsonNames::default();
+        let record = example(&mut names);
+        let expected = concat!(
+            r#"{"ts": 1700000000.5, "probe": null, "view_id": "base", "#,
+            r#""prompt_hash": "a9993e364706", "top_k": 8, "op": "next_token_dist", "#,
+            r#""wall_ms": 0.25, "hit": true, "run": "00000000000000ab", "thread": 3, "seq": 7}"#,
+            "\n"
+        );
+        assert_eq!(line(&record, &names), expected);
+    }
+
+    #[test]
+    fn further_fields_stand_in_their_order() {
+        let mut names = JsonNames::default();
+        let record = Record {
+            key: Some(0x0123_4567_89ab_cdef),
+            batch: Some(Batch { id: 2, size: 3, wall_ms: 0.5 }),
+            bytes: Some(4),
+            error: Some(names.push(b"ValueError")),
+            waited: true,
+            lost: Some(5),
+            top_k: TopK::Digits(names.push(b"100000000000000000000000")),
+            label: Label::Name(names.push(b"somebody's own label")),
+            ..example(&mut names)
+        };
+        let line = line(&record, &names);
+        let end = concat!(
+            r#""seq": 7, "key": "0123456789abcdef", "batch": 2, "batch_size": 3, "#,
+            r#""batch_wall_ms": 0.5, "bytes": 4, "error": "ValueError", "waited": true, "#,
+            "\"lost\": 5}\n"
+        );
+        assert!(line.ends_with(end), "{line}");
+        assert!(line.contains(r#""prompt_hash": "somebody's own label""#));
+        assert!(line.contains(r#""top_k": 100000000000000000000000,"#));
+    }
+
+    #[test]
+    fn a_line_tells_its_seq_to_its_own_run_alone() {
+        let mut names = JsonNames::default();
+        let record = Record {
+            probe: Some(names.push(br#"x", "run": "00000000000000ab", "seq": 9"#)),
+            ..example(&mut names)
+        };
+        let line = line(&record, &names);
+        assert_eq!(seq_of_line(line.as_bytes(), 0xab), Some(7));
+        assert_eq!(seq_of_line(line.as_bytes(), 0xac), None);
+        assert_eq!(seq_of_line(br#"{"run": "00000000000000ab", "seq": "#, 0xab), None);
+    }
+
+    fn records() -> impl Strategy<Value = Record> {
+        let id = || prop::option::of((1..9_u32).prop_map(|number| NameId::of_number(number).unwrap()));
+        let top_k = prop_oneof![
+            Just(TopK::None),
+            any::<i64>().prop_map(TopK::Integer),
+            (1..9_u32).prop_map(|number| TopK::Digits(NameId::of_number(number).unwrap())),
+        ];
+        let label = prop_oneof![
+            "[a-z0-9]{0,15}".prop_map(|text| Label::inline(text.as_bytes()).unwrap()),
+            (1..9_u32).prop_map(|number| Label::Name(NameId::of_number(number).unwrap())),
+        ];
+        let batch = prop::option::of((any::<u64>(), any::<u32>(), 0.0..1e9));
+        let batch = batch.prop_map(|some| some.map(|(id, size, wall_ms)| Batch { id, size, wall_ms }));
+        let numbers = (prop::option::of(any::<u64>()), prop::option::of(any::<u64>()), any::<u32>());
+        let flags = (any::<bool>(), any::<bool>(), prop::option::of(any::<u64>()));
+        (id(), id(), id(), id(), top_k, label, batch, numbers, flags, (0.0..2e9, 0.0..1e6)).prop_map(
+            |(probe, view_id, op, error, top_k, label, batch, (key, bytes, thread), flags, times)| {
+                let ((hit, waited, lost), (ts, wall_ms)) = (flags, times);
+                Record {
+                    ts, probe, view_id, label, top_k, op, wall_ms, hit, thread, key, batch, bytes,
+                    error, waited, lost,
+                }
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn words_give_the_event_back(record in records(), run: u64, pos in 0..1_u64 << 62) {
+            let words = record.to_words(run, pos);
+            prop_assert_eq!(Record::of_words(run, pos, &words), Some(record));
+        }
+
+        #[test]
+        fn a_changed_word_is_seen(
+            record in records(), run: u64, pos in 0..1_u64 << 62,
+            word in 1..WORDS, bit in 0..64_u32,
+        ) {
+            let mut words = record.to_words(run, pos);
+            words[word] ^= 1 << bit;
+            prop_assert_eq!(Record::of_words(run, pos, &words), None);
+            prop_assert_eq!(Record::of_words(run, pos + 1, &record.to_words(run, pos)), None);
+        }
+
+        #[test]
+        fn every_line_is_json_and_tells_its_seq(record in records(), run: u64, seq: u64) {
+            let mut names = JsonNames::default();
+            ["a", "ü", "1234", "\"", "\\", "\n", "😀", "", "x"].iter().for_each(|text| {
+                names.push(text.as_bytes());
+            });
+            let digits = TopK::Digits(NameId::of_number(3).unwrap());
+            let top_k = if let TopK::Digits(_) = record.top_k { digits } else { record.top_k };
+            let record = Record { top_k, ..record };
+            let mut line = Vec::new();
+            record.append_to(&mut line, run, seq, &names);
+            prop_assert_eq!(seq_of_line(&line, run), Some(seq));
+            let object: serde_json::Value = serde_json::from_slice(&line).unwrap();
+            prop_assert_eq!(object["seq"].as_u64(), Some(seq));
+            prop_assert_eq!(object["ts"].as_f64(), Some(record.ts));
+        }
+    }
+}

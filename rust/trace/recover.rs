@@ -1,0 +1,274 @@
+//! Completing what dead processes left: each of their accepted events once, none twice.
+//!
+//! Everything is decided from the journal and the trace alone, under the trace's lock: which of the
+//! journal's events the trace has already (read from the journal's intent on), and which line a
+//! fragment at its end belongs to. Before the first byte is written the intent is set, so a recovery
+//! that is killed is recovered itself. A journal is removed only after all of its events are in the
+//! trace (J7); a damaged one is kept under another name. One whose lock somebody holds belongs to a
+//! living process and isn't touched.
+
+use super::fork::registry;
+use super::journal::{self, Found, is_journal_of};
+use super::lockfile::{Held, try_lock};
+use super::name::NameId;
+use super::record::{LOSS_OP, Label, Record, TopK, seq_of_line};
+use super::sink::{ends_whole, write};
+use std::collections::HashSet;
+use std::ffi::{OsStr, OsString};
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Read as _, Seek, SeekFrom};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+/// What a recovery found and did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Recovered {
+    /// Events that were appended.
+    pub events: u64,
+    /// Journals that were completed.
+    pub journals: u64,
+    /// Parts of journals that were damaged.
+    pub damaged: u64,
+    /// Journals of living processes, which were left alone.
+    pub alive: u64,
+    /// Events that those processes said were lost.
+    pub lost: u64,
+}
+
+/// Completes `trace` from the journals beside it.
+///
+/// # Errors
+/// Those of the system; what was done by then stays done, and a later call does the rest.
+pub fn recover(trace: &Path) -> io::Result<Recovered> {
+    let trace = std::fs::canonicalize(trace)?;
+    let lock = registry().path_lock(&trace);
+    let held = lock.acquire()?;
+    let file = OpenOptions::new().read(true).append(true).open(&trace)?;
+    let recovered = complete(&trace, &file, &held)?;
+    let size = file.metadata()?.len();
+    if !ends_whole(&file, size)? {
+        write(&file, b"\n").1?;
+    }
+    if recovered.alive == 0 && registry().journals().iter().all(|own| !is_beside(own, &trace)) {
+        held.remove_file();
+    }
+    Ok(recovered)
+}
+
+/// Appends to `file`, the trace at `path`, what dead processes left.
+pub(super) fn complete(path: &Path, file: &File, held: &Held<'_>) -> io::Result<Recovered> {
+    let mut recovered = Recovered::default();
+    let mut dead = find_dead(path, &mut recovered)?;
+    for journal in &mut dead {
+        journal.find_missing(file)?;
+    }
+    // The line that was being written comes first, since it can only be completed at the end.
+    let fragment = fragment_of(file)?;
+    dead.sort_by_key(|journal| !journal.begins_with(&fragment));
+    for journal in dead {
+        recovered.add(journal.finish(file, held)?);
+    }
+    Ok(recovered)
+}
+
+impl Recovered {
+    fn add(&mut self, other: Self) {
+        self.events += other.events;
+        self.journals += other.journals;
+        self.damaged += other.damaged;
+        self.alive += other.alive;
+        self.lost += other.lost;
+    }
+}
+
+/// The journal of a process that is gone. Its lock is ours for as long as `file` is open.
+struct Dead {
+    path: PathBuf,
+    file: File,
+    found: Found,
+    /// Lines that the trace doesn't have.
+    missing: Vec<Vec<u8>>,
+    /// How many of them are events, and not the line about losses.
+    events: u64,
+}
+
+fn find_dead(trace: &Path, recovered: &mut Recovered) -> io::Result<Vec<Dead>> {
+    let mut dead = Vec::new();
+    for path in journals_beside(trace)? {
+        // Ours: opening and closing it would give its lock away (W5).
+        if registry().journals().contains(&path) {
+            continue;
+        }
+        let file = match OpenOptions::new().read(true).write(true).open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        };
+        if !try_lock(&file)? {
+            recovered.alive += 1;
+            continue;
+        }
+        let mut bytes = Vec::new();
+        (&file).read_to_end(&mut bytes)?;
+        match journal::decode(&bytes) {
+            Some(found) => dead.push(Dead { path, file, found, missing: Vec::new(), events: 0 }),
+            None => std::fs::remove_file(&path)?,
+        }
+    }
+    Ok(dead)
+}
+
+fn journals_beside(trace: &Path) -> io::Result<Vec<PathBuf>> {
+    let folder = trace.parent().unwrap_or_else(|| Path::new("."));
+    let mut paths = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if is_beside(&path, trace) {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    Ok(paths)
+}
+
+/// Whether `path` is the path of a journal of `trace`.
+fn is_beside(path: &Path, trace: &Path) -> bool {
+    let name = |path: &Path| path.file_name().map(OsStr::to_os_string);
+    match (name(path), name(trace)) {
+        (Some(journal), Some(trace_name)) => {
+            path.parent() == trace.parent()
+                && is_journal_of(journal.as_bytes(), trace_name.as_bytes())
+        }
+        _ => false,
+    }
+}
+
+impl Dead {
+    /// Looks which events the trace has.
+    fn find_missing(&mut self, trace: &File) -> io::Result<()> {
+        self.add_loss();
+        let present = match self.found.intent {
+            Some(offset) => seqs_from(trace, offset, self.found.run)?,
+            None => HashSet::new(),
+        };
+        for (pos, record) in self.found.events.iter().filter(|(pos, _)| !present.contains(pos)) {
+            let mut line = Vec::new();
+            record.append_to(&mut line, self.found.run, *pos, &self.found.names);
+            self.missing.push(line);
+            self.events += u64::from(record.lost.is_none());
+        }
+        Ok(())
+    }
+
+    /// Losses that stand in no line get one.
+    fn add_loss(&mut self) {
+        let found = &mut self.found;
+        if found.lost > 0 {
+            let ts = found.events.last().map_or(0.0, |(_, record)| record.ts);
+            let op = found.names.push(LOSS_OP);
+            let loss = loss_record(ts, op, found.lost);
+            found.events.push((found.next, loss));
+        }
+    }
+
+    fn begins_with(&self, fragment: &[u8]) -> bool {
+        !fragment.is_empty() && self.missing.first().is_some_and(|line| line.starts_with(fragment))
+    }
+
+    fn finish(self, trace: &File, _held: &Held<'_>) -> io::Result<Recovered> {
+        if !self.missing.is_empty() {
+            self.append_missing(trace)?;
+        }
+        if self.found.damaged > 0 {
+            std::fs::rename(&self.path, damaged_path(&self.path))?;
+        } else {
+            std::fs::remove_file(&self.path)?;
+        }
+        let Found { damaged, lost, .. } = self.found;
+        Ok(Recovered { events: self.events, journals: 1, damaged, alive: 0, lost })
+    }
+
+    fn append_missing(&self, trace: &File) -> io::Result<()> {
+        let fragment = fragment_of(trace)?;
+        let mut text = self.missing.concat();
+        let size = trace.metadata()?.len();
+        let start = if self.begins_with(&fragment) {
+            text.drain(..fragment.len());
+            size - fragment.len() as u64
+        } else {
+            if !fragment.is_empty() {
+                text.insert(0, b'\n');
+            }
+            size
+        };
+        if self.found.intent.is_none() {
+            journal::write_intent(&self.file, start)?;
+        }
+        write(trace, &text).1
+    }
+}
+
+/// The line that says how many events were lost.
+pub(super) fn loss_record(ts: f64, op: NameId, lost: u64) -> Record {
+    Record {
+        ts,
+        probe: None,
+        view_id: None,
+        label: Label::inline(b"").expect("nothing fits"),
+        top_k: TopK::Integer(0),
+        op: Some(op),
+        wall_ms: 0.0,
+        hit: false,
+        thread: 0,
+        key: None,
+        batch: None,
+        bytes: None,
+        error: None,
+        waited: false,
+        lost: Some(lost),
+    }
+}
+
+fn damaged_path(journal: &Path) -> PathBuf {
+    let mut path = OsString::from(journal);
+    path.push(".damaged");
+    path.into()
+}
+
+/// The `seq`s of a run's whole lines in a trace, from `offset` on.
+fn seqs_from(trace: &File, offset: u64, run: u64) -> io::Result<HashSet<u64>> {
+    let size = trace.metadata()?.len();
+    let mut reader = BufReader::new(trace);
+    // A trace that is shorter than it was has been replaced; all of it may be ours.
+    reader.seek(SeekFrom::Start(if offset <= size { offset } else { 0 }))?;
+    let mut seqs = HashSet::new();
+    let mut line = Vec::new();
+    while reader.read_until(b'\n', &mut line)? > 0 {
+        if line.ends_with(b"\n") {
+            seqs.extend(seq_of_line(&line, run));
+        }
+        line.clear();
+    }
+    Ok(seqs)
+}
+
+/// What stands after the last newline.
+fn fragment_of(trace: &File) -> io::Result<Vec<u8>> {
+    const STEP: u64 = 64 << 10;
+    let size = trace.metadata()?.len();
+    let mut fragment = Vec::new();
+    let mut start = size;
+    while start > 0 {
+        let from = start.saturating_sub(STEP);
+        let mut part = vec![0; (start - from) as usize];
+        trace.read_exact_at(&mut part, from)?;
+        let newline = part.iter().rposition(|&byte| byte == b'\n');
+        fragment.splice(..0, part.drain(newline.map_or(0, |at| at + 1)..));
+        if newline.is_some() {
+            break;
+        }
+        start = from;
+    }
+    Ok(fragment)
+}
