@@ -91,7 +91,8 @@ def test_a_further_field_of_another_type_is_ignored(name: str, value: object) ->
     (event,) = read_trace(BytesIO(line(**{name: value})))
     same = type(value) is type(FURTHER[name])
     number = name == "batch_wall_ms" and type(value) in {int, float}
-    assert event == (TraceLine(**EIGHT, **{name: value}) if same or number else TraceLine(**EIGHT))
+    fields = {**EIGHT, name: value} if same or number else EIGHT
+    assert event == TraceLine(**fields)
 
 
 @pytest.mark.parametrize("name", EIGHT)

@@ -236,3 +236,42 @@ def _check_backend(
     from forwardcache.conformance.backend.command import check_backend_spec
 
     return check_backend_spec(factory, output_format=format_.value, report_all=every)
+
+
+trace_commands = typer.Typer(help="Read traces, merge them, complete what a crash left.")
+app.add_typer(trace_commands, name="trace")
+
+TracesArgument = Annotated[
+    list[str], typer.Argument(help="Traces; - for standard input.", metavar="PATH...")
+]
+
+
+@trace_commands.command("summary", epilog=EXIT_STATUS)
+def _trace_summary(paths: TracesArgument, format_: FormatOption = Format.TABLE) -> int:
+    """Figures of traces for each probe, view and op: hits, misses, times, what is missing."""
+    from forwardcache.cli.trace import summary
+
+    return summary(paths, as_json=format_ is Format.JSON)
+
+
+@trace_commands.command("merge", epilog=EXIT_STATUS)
+def _trace_merge(
+    paths: TracesArgument,
+    out: Annotated[Path, typer.Option("--out", "-o", help="File for the merged trace.")],
+    force: ForceOption = False,
+) -> int:
+    """Merge traces by time into one; lines stay as they are, and in their file's order."""
+    from forwardcache.cli.trace_merge import merge
+
+    return merge(paths, out, force=force)
+
+
+@trace_commands.command("recover", epilog=EXIT_STATUS)
+def _trace_recover(
+    path: Annotated[Path, typer.Argument(help="The trace.")],
+    format_: FormatOption = Format.TABLE,
+) -> int:
+    """Complete a trace whose process was killed; exit status 1 if events are lost."""
+    from forwardcache.cli.trace import recover
+
+    return recover(path, as_json=format_ is Format.JSON)

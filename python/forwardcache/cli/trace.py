@@ -1,0 +1,189 @@
+"""``forwardcache trace``: what a trace comes to, and completing what a killed process left."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, BinaryIO, TextIO, cast
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from forwardcache import _core
+from forwardcache.cli.exits import BadInputError, ExitCode, say
+from forwardcache.observe import TraceReader, read_trace
+from forwardcache.observe.summary import Figures, Group, figures_of, total_of
+
+STDIN = "-"
+
+# A file isn't wrapped to the width of some terminal, and the numbers need this much of one.
+_WIDTH_OF_A_FILE = 1000
+_LEAST_WIDTH = 100
+_NONE = "-"
+
+_LOOKUPS = ("events", "hits", "misses", "hit rate", "failed", "waited", "batches", "mean batch")
+_TIMES = ("hits, s", "waits, s", "misses, s", "failed, s", "p50, ms", "p99, ms")
+
+
+def source_of(path: str) -> str | BinaryIO:
+    """The path, or standard input for ``-``.
+
+    Raises:
+        BadInputError: standard input is closed.
+    """
+    if path != STDIN:
+        return path
+    # None where the caller closed it (``<&-``).
+    if (stream := cast(TextIO | None, sys.stdin)) is None:
+        raise BadInputError("can't read the trace: standard input is closed")
+    return stream.buffer
+
+
+def summary(paths: Sequence[str], *, as_json: bool) -> int:
+    """Print the figures of the events in ``paths``, for each probe, view and op."""
+    reader = read_trace([source_of(path) for path in paths])
+    groups = figures_of(reader)
+    if not groups:
+        say(f"no events in {', '.join(paths)}{_but(reader)}")
+    if as_json:
+        _print_json(_summary_as_json(groups, reader))
+    elif groups:
+        _print_tables(_lookups(groups), _times(groups))
+        print(_closing_line(total_of(groups.values()), reader))
+    return ExitCode.DONE
+
+
+def _summary_as_json(groups: Mapping[Group, Figures], reader: TraceReader) -> dict[str, Any]:
+    return {
+        **total_of(groups.values()).as_dict(),
+        "lost": reader.lost,
+        "skipped": dict(reader.skipped),
+        "groups": [{**group._asdict(), **figures.as_dict()} for group, figures in groups.items()],
+    }
+
+
+def _lookups(groups: Mapping[Group, Figures]) -> Table:
+    return _table(_LOOKUPS, {group: _lookup_cells(each) for group, each in groups.items()})
+
+
+def _lookup_cells(figures: Figures) -> list[str]:
+    size = figures.mean_batch_size
+    return [
+        f"{figures.events:,}",
+        f"{figures.hits:,}",
+        f"{figures.misses:,}",
+        f"{figures.hit_rate:.1%}",
+        *(f"{n:,}" if n else _NONE for n in (figures.failed, figures.waited, figures.batches)),
+        _NONE if size is None else f"{size:,.1f}",
+    ]
+
+
+def _times(groups: Mapping[Group, Figures]) -> Table:
+    return _table(_TIMES, {group: _time_cells(each) for group, each in groups.items()})
+
+
+def _time_cells(figures: Figures) -> list[str]:
+    seconds = (figures.hit_wall_s, figures.wait_s, figures.miss_wall_s, figures.failed_wall_s)
+    quantiles = (figures.wall_ms.at(0.5), figures.wall_ms.at(0.99))
+    return [
+        *(f"{value:,.3f}" if value else _NONE for value in seconds),
+        *(_NONE if value is None else f"{value:,.4g}" for value in quantiles),
+    ]
+
+
+def _table(columns: Sequence[str], rows: Mapping[Group, Sequence[str]]) -> Table:
+    """A row a group; columns that are empty in every row are left out."""
+    table = Table()
+    for name in ("probe", "view", "op"):
+        table.add_column(name, overflow="fold", min_width=8)
+    shown = [
+        at for at, column in enumerate(zip(*rows.values(), strict=True)) if {*column} != {_NONE}
+    ]
+    for at in shown:
+        table.add_column(columns[at], justify="right", no_wrap=True)
+    for group, cells in rows.items():
+        probe = _NONE if group.probe is None else group.probe
+        names = [Text(_printable(name)) for name in (probe, group.view_id, group.op)]
+        table.add_row(*names, *(cells[at] for at in shown))
+    return table
+
+
+def _printable(name: str) -> str:
+    """``name`` without what would move a terminal's cursor or can't be encoded."""
+    return name if name.isprintable() else ascii(name)[1:-1]
+
+
+def _closing_line(total: Figures, reader: TraceReader) -> str:
+    what = f"{counted(total.events, 'event')}, {counted(len(total.runs), 'run')}"
+    return f"{what}, {_clock(total.first_ts)} to {_clock(total.last_ts)}{_but(reader)}"
+
+
+def _clock(ts: float) -> str:
+    try:
+        return datetime.fromtimestamp(ts, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    except (ValueError, OverflowError, OSError):
+        return str(ts)
+
+
+def _but(reader: TraceReader) -> str:
+    """What is missing among the events that were read."""
+    skipped = reader.skipped
+    lost = f"; {counted(reader.lost, 'event')} lost by the writer" if reader.lost else ""
+    if not skipped:
+        return lost
+    return f"; skipped {reasons(skipped)}{lost}"
+
+
+def reasons(skipped: Mapping[str, int]) -> str:
+    """How many lines were skipped, and why."""
+    each = ", ".join(f"{reason}: {count:,}" for reason, count in sorted(skipped.items()))
+    return f"{counted(sum(skipped.values()), 'line')} ({each})"
+
+
+def counted(number: int, noun: str) -> str:
+    """``1 line``, ``2 lines``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def recover(path: Path, *, as_json: bool) -> int:
+    """Complete the trace ``path`` with what killed processes left beside it.
+
+    Returns:
+        NO if a journal was damaged or events are lost: the trace is not complete.
+    """
+    found = _core.recover_trace(path)
+    if as_json:
+        _print_json(found)
+    else:
+        print(_recovery_line(path, found))
+    return ExitCode.NO if found["damaged"] or found["lost"] else ExitCode.DONE
+
+
+def _recovery_line(path: Path, found: Mapping[str, int]) -> str:
+    recovered, journals = (
+        counted(found["recovered"], "event"),
+        counted(found["journals"], "journal"),
+    )
+    parts = [f"{recovered} recovered from {journals}"]
+    if damaged := found["damaged"]:
+        parts.append(f"{counted(damaged, 'journal')} damaged, complete up to the damage")
+    if lost := found["lost"]:
+        parts.append(f"{counted(lost, 'event')} lost")
+    if alive := found["alive"]:
+        parts.append(f"{counted(alive, 'journal')} in use, left alone")
+    return f"{path}: {'; '.join(parts)}"
+
+
+def _print_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def _print_tables(*tables: Table) -> None:
+    console = Console(file=sys.stdout)
+    console.width = max(console.width, _LEAST_WIDTH) if console.is_terminal else _WIDTH_OF_A_FILE
+    for table in tables:
+        console.print(table)
