@@ -158,14 +158,17 @@ mod tests {
     use super::*;
 
     fn named(prompt: &[&[u8]], top_k: i128) -> Name {
-        name(None, &KeyText {
-            op: b"next_token_dist",
-            view_id: b"base",
-            prompt,
-            is_tuple: prompt.len() > 1,
-            top_k: Some(top_k),
-            scope: b"",
-        })
+        name(
+            None,
+            &KeyText {
+                op: b"next_token_dist",
+                view_id: b"base",
+                prompt,
+                is_tuple: prompt.len() > 1,
+                top_k: Some(top_k),
+                scope: b"",
+            },
+        )
     }
 
     #[test]

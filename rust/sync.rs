@@ -47,8 +47,7 @@ pub fn wait_for<'m, T>(
     guard: MutexGuard<'m, T>,
     most: Duration,
 ) -> MutexGuard<'m, T> {
-    let (guard, _) =
-        condition.wait_timeout(guard, most).unwrap_or_else(PoisonError::into_inner);
+    let (guard, _) = condition.wait_timeout(guard, most).unwrap_or_else(PoisonError::into_inner);
     guard
 }
 

@@ -10,9 +10,9 @@
 //! thread computed.
 
 use super::call::{Call, refuse_coroutine};
+use super::event::Outcome;
 use super::flight::{PyFlight, PyTicket, Waited};
 use super::key::{Query, SharedKey, check_prompt};
-use super::event::Outcome;
 use super::parts::{Counts, Found};
 use crate::cache::flight::Joined;
 use crate::clock;
@@ -145,8 +145,8 @@ impl<'c, 'a, 'py> Batch<'c, 'a, 'py> {
         let looked_up = self.prompts.len();
         let share_s = wall_s / looked_up as f64;
         let outcomes = self.hits.iter().flatten();
-        let outcomes = outcomes
-            .map(|name| Outcome::hit(*name, share_s).in_batch(self.id, looked_up, wall_s));
+        let outcomes =
+            outcomes.map(|name| Outcome::hit(*name, share_s).in_batch(self.id, looked_up, wall_s));
         call.write(&outcomes.collect::<Vec<_>>(), None)
     }
 
@@ -301,7 +301,8 @@ impl<'c, 'a, 'py> Batch<'c, 'a, 'py> {
         let wall_s = batch_wall_s / mine.len() as f64;
         let names =
             mine.iter().filter_map(|mine| self.call.name(&self.misses[mine.miss].key).transpose());
-        let outcome = |name| Outcome::miss(name, wall_s).in_batch(self.id, mine.len(), batch_wall_s);
+        let outcome =
+            |name| Outcome::miss(name, wall_s).in_batch(self.id, mine.len(), batch_wall_s);
         names.map(|name| name.map(outcome)).collect()
     }
 }

@@ -1,8 +1,8 @@
 //! One call of `cached`: look up, compute if need be, count, and write down what happened.
 
+use super::event::{Outcome, Source};
 use super::flight::{PyFlights, PyTicket, Waited};
 use super::key::{Field, Query, SharedKey, check_prompt};
-use super::event::{Outcome, Source};
 use super::parts::{Counts, Found, Parts};
 use super::probe::Probes;
 use super::trace::error_name;

@@ -304,14 +304,17 @@ pub(super) fn name_of(fields: &[Bound<'_, PyAny>], salt: Option<&Salt>) -> PyRes
     let scope = scope.first().map(Bound::cast::<PyBytes>).transpose()?;
     let (is_tuple, top_k) = (prompt.is_instance_of::<PyTuple>(), integer(top_k));
     with_prompt(prompt, |prompt| {
-        name(salt, &KeyText {
-            op: op.as_bytes(),
-            view_id: view_id.as_bytes(),
-            prompt,
-            is_tuple,
-            top_k,
-            scope: scope.map_or(b"", |scope| scope.as_bytes()),
-        })
+        name(
+            salt,
+            &KeyText {
+                op: op.as_bytes(),
+                view_id: view_id.as_bytes(),
+                prompt,
+                is_tuple,
+                top_k,
+                scope: scope.map_or(b"", |scope| scope.as_bytes()),
+            },
+        )
     })
 }
 

@@ -185,7 +185,8 @@ impl TraceWriter {
         if was_open && missing > 0 {
             let path = self.opened.get().and_then(|opened| opened.path.as_ref());
             let path = path.map_or_else(String::new, |path| path.display().to_string());
-            let message = format!("{missing} events are not in the trace {path}: it can't be written");
+            let message =
+                format!("{missing} events are not in the trace {path}: it can't be written");
             let message = CString::new(message).unwrap_or_default();
             PyErr::warn(py, &py.get_type::<PyRuntimeWarning>(), &message, 1)?;
         }
@@ -333,8 +334,8 @@ impl TraceWriter {
         let (view_id, op) = (text("view_id")?, text("op")?);
         let label = field("prompt_hash")?;
         let label = Text::of(as_str(&label, "prompt_hash")?)?;
-        let label = Label::inline(label.as_bytes())
-            .or_else(|| run.name(label.as_bytes()).map(Label::Name));
+        let label =
+            Label::inline(label.as_bytes()).or_else(|| run.name(label.as_bytes()).map(Label::Name));
         let top_k = self.top_k(run, &field("top_k")?);
         let (ts, wall_ms) = (field("ts")?.extract()?, field("wall_ms")?.extract()?);
         let hit = field("hit")?.is_truthy()?;

@@ -9,15 +9,13 @@
 //! descriptor of that file, so this process opens a lock file once and its own journals never again
 //! (W5).
 
-use crate::sync::{
-    OnceLock, Ordering, StaticMutex, StaticMutexGuard, StaticU64, lock_static,
-};
+use crate::sync::{OnceLock, Ordering, StaticMutex, StaticMutexGuard, StaticU64, lock_static};
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
-use super::lockfile::PathLock;
 use super::live::Live;
+use super::lockfile::PathLock;
 
 /// Forks that lie between this process and the one that loaded the library.
 static FORKS: StaticU64 = StaticU64::new(0);

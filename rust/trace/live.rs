@@ -17,9 +17,7 @@ use super::recover;
 use super::ring::Refused;
 use super::sink::Sink;
 use crate::clock;
-use crate::sync::{
-    AtomicBool, AtomicU64, Condvar, Mutex, Ordering, StaticU64, lock, wait_for,
-};
+use crate::sync::{AtomicBool, AtomicU64, Condvar, Mutex, Ordering, StaticU64, lock, wait_for};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -195,7 +193,7 @@ impl Live {
             return Err(Refused::Sealed);
         };
         let pos = journal.ring.push(|pos| record.to_words(self.run, pos))?;
-        if pos & (journal.ring.capacity() / 4 - 1) == 0 {
+        if (pos + 1) & (journal.ring.capacity() / 4 - 1) == 0 {
             self.bell.ring();
         } else {
             self.bell.ring_if_asleep();
@@ -262,7 +260,8 @@ impl Live {
     }
 
     fn has_work(&self) -> bool {
-        let waiting = self.journal.as_ref().is_some_and(|journal| journal.ring.tail() > self.drained());
+        let waiting =
+            self.journal.as_ref().is_some_and(|journal| journal.ring.tail() > self.drained());
         waiting || self.unreported().load(Ordering::Relaxed) > 0
     }
 
@@ -329,8 +328,16 @@ impl Live {
         }
     }
 
+    /// The right to append. A folder that was removed is made again.
     fn path_lock(&self) -> io::Result<Held<'_>> {
-        self.lock.as_ref().ok_or(io::ErrorKind::Unsupported)?.acquire()
+        let lock = self.lock.as_ref().ok_or(io::ErrorKind::Unsupported)?;
+        match lock.acquire() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                std::fs::create_dir_all(self.path.parent().unwrap_or(&self.path))?;
+                lock.acquire()
+            }
+            acquired => acquired,
+        }
     }
 
     /// Fills the block with the events that are accepted. False: there is none.
@@ -413,11 +420,10 @@ impl Live {
 
     /// Appends the block and forgets what did not fit. Returns the lines that did.
     fn append_block(&self, work: &mut Work) -> usize {
-        let held = self.lock.as_ref().map(|lock| lock.acquire());
-        let held = match held {
-            Some(Err(error)) if error.kind() == io::ErrorKind::TimedOut => return 0,
-            // A folder that takes no lock file: appended without one.
-            held => held.and_then(Result::ok),
+        let held = match self.path_lock() {
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => return 0,
+            // A device, or a folder that takes no lock file: appended without one.
+            held => held.ok(),
         };
         if work.sink.prepare(held.as_ref()).is_err() {
             return 0;

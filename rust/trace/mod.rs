@@ -38,3 +38,6 @@ pub use {
     recover::{Recovered, recover},
     writer::{Run, Writer, Written},
 };
+
+#[cfg(all(test, not(loom)))]
+mod tests;

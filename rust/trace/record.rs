@@ -431,7 +431,8 @@ pub(super) mod tests {
     }
 
     fn records() -> impl Strategy<Value = Record> {
-        let id = || prop::option::of((1..9_u32).prop_map(|number| NameId::of_number(number).unwrap()));
+        let id =
+            || prop::option::of((1..9_u32).prop_map(|number| NameId::of_number(number).unwrap()));
         let top_k = prop_oneof![
             Just(TopK::None),
             any::<i64>().prop_map(TopK::Integer),
@@ -442,18 +443,45 @@ pub(super) mod tests {
             (1..9_u32).prop_map(|number| Label::Name(NameId::of_number(number).unwrap())),
         ];
         let batch = prop::option::of((any::<u64>(), any::<u32>(), 0.0..1e9));
-        let batch = batch.prop_map(|some| some.map(|(id, size, wall_ms)| Batch { id, size, wall_ms }));
-        let numbers = (prop::option::of(any::<u64>()), prop::option::of(any::<u64>()), any::<u32>());
+        let batch =
+            batch.prop_map(|some| some.map(|(id, size, wall_ms)| Batch { id, size, wall_ms }));
+        let numbers =
+            (prop::option::of(any::<u64>()), prop::option::of(any::<u64>()), any::<u32>());
         let flags = (any::<bool>(), any::<bool>(), prop::option::of(any::<u64>()));
-        (id(), id(), id(), id(), top_k, label, batch, numbers, flags, (0.0..2e9, 0.0..1e6)).prop_map(
-            |(probe, view_id, op, error, top_k, label, batch, (key, bytes, thread), flags, times)| {
-                let ((hit, waited, lost), (ts, wall_ms)) = (flags, times);
-                Record {
-                    ts, probe, view_id, label, top_k, op, wall_ms, hit, thread, key, batch, bytes,
-                    error, waited, lost,
-                }
-            },
-        )
+        (id(), id(), id(), id(), top_k, label, batch, numbers, flags, (0.0..2e9, 0.0..1e6))
+            .prop_map(
+                |(
+                    probe,
+                    view_id,
+                    op,
+                    error,
+                    top_k,
+                    label,
+                    batch,
+                    (key, bytes, thread),
+                    flags,
+                    times,
+                )| {
+                    let ((hit, waited, lost), (ts, wall_ms)) = (flags, times);
+                    Record {
+                        ts,
+                        probe,
+                        view_id,
+                        label,
+                        top_k,
+                        op,
+                        wall_ms,
+                        hit,
+                        thread,
+                        key,
+                        batch,
+                        bytes,
+                        error,
+                        waited,
+                        lost,
+                    }
+                },
+            )
     }
 
     proptest! {

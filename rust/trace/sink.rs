@@ -115,7 +115,8 @@ impl Sink {
     fn reopen_if_gone(&mut self) -> io::Result<()> {
         let ours = self.file.metadata()?;
         let there = std::fs::metadata(&self.path);
-        let same = |there: &std::fs::Metadata| (there.dev(), there.ino()) == (ours.dev(), ours.ino());
+        let same =
+            |there: &std::fs::Metadata| (there.dev(), there.ino()) == (ours.dev(), ours.ino());
         if !there.is_ok_and(|there| same(&there)) {
             (self.file, self.is_regular) = open(&self.path)?;
             self.fragment = None;

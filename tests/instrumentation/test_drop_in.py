@@ -76,7 +76,7 @@ def test_an_instrumentation_may_be_subclassed(api: ModuleType, tmp_path: Path) -
     assert inst.cached("op", "view", "prompt", 8, never) == "value"
     assert inst.cache.maxsize == 2
     assert ("mine:op", "view", "prompt", 8) in inst.cache
-    assert [line["op"] for line in read_events(tmp_path / "mine.jsonl")] == ["mine:op", "mine:op"]
+    assert [line["op"] for line in read_events(tmp_path / "mine.jsonl", inst.trace)] == ["mine:op", "mine:op"]
 
 
 def test_a_cache_may_be_subclassed(api: ModuleType) -> None:
@@ -113,8 +113,8 @@ def test_a_writer_may_be_subclassed(api: ModuleType, tmp_path: Path) -> None:
     inst.trace = Choosy(tmp_path / "trace.jsonl", "ft")
     for view in ("base", "ft"):
         inst.cached("op", view, "prompt", 8, lambda: "value")
-    assert [line["view_id"] for line in read_events(tmp_path / "trace.jsonl")] == ["ft"]
     inst.close()
+    assert [line["view_id"] for line in read_events(tmp_path / "trace.jsonl")] == ["ft"]
 
 
 def test_statistics_may_be_subclassed(api: ModuleType) -> None:
@@ -137,7 +137,7 @@ def test_an_event_made_by_hand_is_written(api: ModuleType, tmp_path: Path) -> No
     inst = api.BackendInstrumentation(trace_path=tmp_path / "trace.jsonl")
     label = api._prompt_hash("abc")
     inst.trace.write(api._TraceEvent(1.5, None, "base", label, 8, "op", 0.25, hit=False))
-    [line] = read_events(tmp_path / "trace.jsonl")
+    [line] = read_events(tmp_path / "trace.jsonl", inst.trace)
     assert [line[name] for name in FIELDS] == [1.5, None, "base", label, 8, "op", 0.25, False]
 
 

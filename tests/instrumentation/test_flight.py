@@ -54,7 +54,7 @@ def test_threads_that_miss_one_key_compute_it_once(tmp_path: Path) -> None:
     stats = inst.stats
     assert (stats.cache_hits, stats.cache_misses, stats.forward_passes) == (7, 1, 1)
     assert stats.waits <= 7
-    events = read_events(tmp_path / "trace.jsonl")
+    events = read_events(tmp_path / "trace.jsonl", inst.trace)
     assert sum(event["hit"] for event in events) == 7
     assert sum("waited" in event for event in events) == stats.waits > 0
 

@@ -170,7 +170,7 @@ class Pair:
         assert len(self.ours.cache) == len(self.model.cache)
 
     def check_events(self) -> None:
-        lines = read_events(self.folder / "trace.jsonl")
+        lines = read_events(self.folder / "trace.jsonl", self.ours.trace)
         ours = [_without_times({name: line[name] for name in FIELDS}) for line in lines]
         assert ours == [_without_times(asdict(event)) for event in self.expected.events]
 

@@ -143,7 +143,7 @@ def test_an_assigned_writer_gets_the_next_line_and_the_old_one_no_more(
     inst.trace = api.TraceWriter(tmp_path / "new.jsonl")
     inst.cached("op", "view", "a", 8, never)
     assert [line["hit"] for line in read_events(tmp_path / "old.jsonl")] == [False]
-    assert [line["hit"] for line in read_events(tmp_path / "new.jsonl")] == [True]
+    assert [line["hit"] for line in read_events(tmp_path / "new.jsonl", inst.trace)] == [True]
     assert inst.trace is not old
 
 
@@ -152,7 +152,7 @@ def test_a_replaced_writer_is_not_closed(api: ModuleType, tmp_path: Path) -> Non
     old, inst.trace = inst.trace, RecordingTrace()
     inst.close()
     old.write(api.TraceEvent(1.0, None, "view", "label", 8, "op", 1.0, True))
-    assert len(read_events(tmp_path / "old.jsonl")) == 1
+    assert len(read_events(tmp_path / "old.jsonl", old)) == 1
 
 
 def test_a_replaced_writer_is_closed_with_its_last_reference(
@@ -193,7 +193,7 @@ def test_one_writer_may_serve_two_instrumentations(api: ModuleType, tmp_path: Pa
     other.trace = one.trace
     one.cached("op", "one", "a", 8, lambda: 1)
     other.cached("op", "other", "a", 8, lambda: 1)
-    views = [line["view_id"] for line in read_events(tmp_path / "trace.jsonl")]
+    views = [line["view_id"] for line in read_events(tmp_path / "trace.jsonl", one.trace)]
     assert views == ["one", "other"]
 
 
@@ -207,7 +207,7 @@ def test_values_from_before_the_trace_are_labelled_too(
     inst.trace = api.TraceWriter(path) if with_file else RecordingTrace()
     inst.cached("op", "view", "abc", 8, never)
     inst.cached("op", "view", "put from outside é", 8, never)
-    lines = read_events(path) if with_file else map(dataclasses.asdict, inst.trace.events)
+    lines = read_events(path, inst.trace) if with_file else map(dataclasses.asdict, inst.trace.events)
     expected = [api.prompt_hash("abc"), api.prompt_hash("put from outside é")]
     assert [line["prompt_hash"] for line in lines] == expected
 
@@ -216,10 +216,11 @@ def test_an_assigned_cache_and_a_writer_work_together(api: ModuleType, tmp_path:
     path = tmp_path / "trace.jsonl"
     inst = api.BackendInstrumentation(trace_path=path)
     inst.cached("op", "view", "abc", 8, lambda: 1)
+    trace = inst.trace
     inst.cache = DictCache(api._MISS)
     inst.cached("op", "view", "abc", 8, lambda: 1)
     inst.cached("op", "view", "abc", 8, never)
-    first, *others = read_events(path)
+    first, *others = read_events(path, trace)
     assert [line["hit"] for line in others] == [False, True]
     for line in others:
         assert line["prompt_hash"] == "a9993e364706"

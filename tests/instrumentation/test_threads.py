@@ -139,7 +139,7 @@ def test_lines_of_several_threads_are_whole(rust: ModuleType, tmp_path: Path) ->
                 inst.cached_batch("op", f"view {number}", ["a", "b"], turn, list)
 
     in_threads(8, score)
-    lines = read_events(path)
+    lines = read_events(path, inst.trace)
     assert len(lines) == 8 * 300
     for line in lines:
         assert line["probe"] == line["view_id"].replace("view", "probe")
