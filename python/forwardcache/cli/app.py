@@ -106,6 +106,9 @@ def _invoke(argv: list[str]) -> int:
     except SystemExit:
         # Typer ends the process itself where the reader of standard output has gone.
         return ExitCode.READER_GONE
+    if code == ExitCode.INTERRUPTED:
+        # Typer makes this of Ctrl-C, without a word.
+        raise KeyboardInterrupt
     return int(code or 0)
 
 

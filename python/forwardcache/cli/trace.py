@@ -153,7 +153,10 @@ def recover(path: Path, *, as_json: bool) -> int:
     """Complete the trace ``path`` with what killed processes left beside it.
 
     Returns:
-        NO if a journal was damaged or events are lost: the trace is not complete.
+        NO if a journal was damaged or events are lost, so that the trace isn't complete.
+
+    Raises:
+        OSError: the trace or a journal can't be read or written.
     """
     found = _core.recover_trace(path)
     if as_json:
@@ -170,7 +173,7 @@ def _recovery_line(path: Path, found: Mapping[str, int]) -> str:
     )
     parts = [f"{recovered} recovered from {journals}"]
     if damaged := found["damaged"]:
-        parts.append(f"{counted(damaged, 'journal')} damaged, complete up to the damage")
+        parts.append(f"{counted(damaged, 'part')} of a journal damaged and left out")
     if lost := found["lost"]:
         parts.append(f"{counted(lost, 'event')} lost")
     if alive := found["alive"]:

@@ -28,14 +28,18 @@ def merge(paths: Sequence[str], out: Path, *, force: bool) -> int:
     inputs = [Path(path) for path in paths if path != STDIN]
     _check_out(out, inputs, force=force)
     counts = Counts()
-    with _open_part(out, force=force) as part:
-        try:
-            _write_merged(paths, part, out, counts)
-            _publish(part, out, force=force)
-        except BaseException:
-            with suppress(OSError):
-                _part_of(out).unlink()
-            raise
+    part = _open_part(out, force=force)
+    try:
+        _write_merged(paths, part, out, counts)
+        _publish(part, out, force=force)
+    except BaseException:
+        with suppress(OSError):
+            _part_of(out).unlink()
+        raise
+    finally:
+        # What a full disk refused is refused again here, and was reported then.
+        with suppress(OSError):
+            part.close()
     merged = f"{counted(counts.read, 'event')} of {counted(len(paths), 'trace')}"
     say(f"{out}: {merged}{_left_out(counts)}")
     return ExitCode.DONE
