@@ -208,6 +208,27 @@ def test_merge_refuses_to_write_what_it_reads(run: Run, tmp_path: Path) -> None:
     assert one.read_bytes() == line(1.0)
 
 
+def test_merge_reads_standard_input_and_does_not_write_it(tmp_path: Path) -> None:
+    one, out = trace(tmp_path / "one", line(1.0), line(3.0)), tmp_path / "out"
+    ended = command("merge", one, "-", "-o", out, stdin=line(2.0))
+    assert ended.returncode == 0, ended.stderr
+    assert out.read_bytes() == line(1.0) + line(2.0) + line(3.0)
+    arguments = ["-m", "forwardcache", "trace", "merge", "-", "--force", "-o", str(one)]
+    with one.open("rb") as stdin:
+        refused = subprocess.run(
+            [sys.executable, *arguments], stdin=stdin, capture_output=True, timeout=60, check=False
+        )
+    assert refused.returncode == 2
+    assert one.read_bytes() == line(1.0) + line(3.0)
+
+
+def test_times_are_shown_with_the_digits_that_are_known(run: Run, tmp_path: Path) -> None:
+    path = trace(tmp_path / "t", line(wall_ms=0.0123456), line(wall_ms=23_456_789.0, hit=False))
+    rows = [row for row in run("trace", "summary", path).out.splitlines() if "base" in row]
+    _, times = ([cell.strip() for cell in row.split("│")[4:-1]] for row in rows)
+    assert times == ["1.235e-05", "23,460", "0.0123", "23,500,000"]
+
+
 def test_merge_replaces_a_file_only_with_force(run: Run, tmp_path: Path) -> None:
     one, out = trace(tmp_path / "one", line(1.0)), trace(tmp_path / "out", b"precious")
     run("trace", "merge", one, "-o", out).refused("is there already", "--force")

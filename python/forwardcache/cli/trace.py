@@ -90,9 +90,15 @@ def _time_cells(figures: Figures) -> list[str]:
     seconds = (figures.hit_wall_s, figures.wait_s, figures.miss_wall_s, figures.failed_wall_s)
     quantiles = (figures.wall_ms.at(0.5), figures.wall_ms.at(0.99))
     return [
-        *(f"{value:,.3f}" if value else _NONE for value in seconds),
-        *(_NONE if value is None else f"{value:,.4g}" for value in quantiles),
+        *(_short(value, digits=4) if value else _NONE for value in seconds),
+        # They are known to half a per cent.
+        *(_NONE if value is None else _short(value, digits=3) for value in quantiles),
     ]
+
+
+def _short(value: float, *, digits: int) -> str:
+    rounded = float(f"{value:.{digits}g}")
+    return f"{rounded:,.0f}" if 10**digits <= rounded < 1e15 else f"{rounded:.{digits}g}"
 
 
 def _table(columns: Sequence[str], rows: Mapping[Group, Sequence[str]]) -> Table:

@@ -21,12 +21,12 @@ from forwardcache.observe.parse import LostEvents
 from forwardcache.observe.reader import Counts, time_of, usable_lines
 
 _BUFFER_BYTES = 1 << 20
+_STDIN_NAME = "/dev/stdin"
 
 
 def merge(paths: Sequence[str], out: Path, *, force: bool) -> int:
     """Merge the traces ``paths`` into ``out``; what was left out is said on standard error."""
-    inputs = [Path(path) for path in paths if path != STDIN]
-    _check_out(out, inputs, force=force)
+    _check_out(out, [Path(_STDIN_NAME if path == STDIN else path) for path in paths], force=force)
     counts = Counts()
     part = _open_part(out, force=force)
     try:
