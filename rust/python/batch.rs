@@ -114,7 +114,7 @@ impl<'c, 'a, 'py> Batch<'c, 'a, 'py> {
     fn hit(&mut self, query: &Query<'_, '_>, found: Found) -> PyResult<()> {
         self.values.push(Some(found.value));
         let name = match self.call.is_traced() {
-            true => Some(query.name(found.key.as_ref(), self.call.parts.trace.salt())?),
+            true => Some(query.name(&found.key, self.call.parts.trace.salt())?),
             false => None,
         };
         self.hits.push(name);

@@ -94,7 +94,7 @@ impl<'a, 'py> Call<'a, 'py> {
 
     #[inline]
     pub(super) fn get(&self, query: &Query<'_, '_>) -> PyResult<Option<Found>> {
-        self.parts.cache.get(self.py, query, self.is_traced())
+        self.parts.cache.get(self.py, query, &self.parts.trace)
     }
 
     #[inline]
@@ -102,7 +102,7 @@ impl<'a, 'py> Call<'a, 'py> {
         let wall_s = self.elapsed_s();
         self.parts.stats.add_hit(self.py, wall_s)?;
         if self.is_traced() {
-            let name = query.name(found.key.as_ref(), self.parts.trace.salt())?;
+            let name = query.name(&found.key, self.parts.trace.salt())?;
             self.write(&[Outcome::hit(name, wall_s)], None)?;
         }
         Ok(found.value)

@@ -126,7 +126,7 @@ impl<'py> Source<'_, 'py> {
             run.lose(outcomes.len() as u64);
             return Ok(());
         };
-        let (ts, thread) = (clock::unix_time_s(), this_thread());
+        let (ts, thread) = (trace.unix_time_s(py), this_thread());
         let records = outcomes.iter().map(|outcome| Record {
             ts,
             probe: probe.flatten(),

@@ -162,8 +162,8 @@ impl BackendInstrumentation {
 
     /// Labels later events of every thread with a probe's name; None takes the label away.
     #[pyo3(signature = (name))]
-    fn set_current_probe(&self, name: Option<Bound<'_, PyString>>) {
-        self.probes.set(name);
+    fn set_current_probe(&self, py: Python<'_>, name: Option<Bound<'_, PyString>>) {
+        self.probes.set(py, name);
     }
 
     /// Labels the events of this thread or context while the `with` lasts; comes before

@@ -263,16 +263,20 @@ impl StoredKey {
     /// # Errors
     /// `TypeError` if a field is not of the type that `cached` takes.
     pub(super) fn name(&self, py: Python<'_>, salt: Option<&Salt>) -> PyResult<Name> {
-        let salted_by = salt.map(Salt::id);
-        if let Some((by, name)) = self.name.get()
-            && *by == salted_by
-        {
-            return Ok(*name);
+        if let Some(name) = self.made_name(salt) {
+            return Ok(name);
         }
         let name = name_of(self.fields.each_bound(py).as_slice(), salt)?;
         // A cache that traces with different salts share is named for the first of them.
-        let _ = self.name.set((salted_by, name));
+        let _ = self.name.set((salt.map(Salt::id), name));
         Ok(name)
+    }
+
+    /// The name, if it was made before with this salt.
+    #[inline]
+    pub(super) fn made_name(&self, salt: Option<&Salt>) -> Option<Name> {
+        let (by, name) = self.name.get()?;
+        (*by == salt.map(Salt::id)).then_some(*name)
     }
 
     pub(super) fn traverse(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {

@@ -70,10 +70,26 @@ impl Parts {
     }
 }
 
-/// A value from the cache, with its key where a trace needs its name.
+/// A value from the cache, with what a trace needs to name its key.
 pub(super) struct Found {
     pub(super) value: Py<PyAny>,
-    pub(super) key: Option<SharedKey>,
+    pub(super) key: FoundKey,
+}
+
+/// The key of a value that was found.
+pub(super) enum FoundKey {
+    /// Nobody wants its name, or the cache is a look-alike that keeps its keys to itself.
+    Unknown,
+    /// Its name was made before.
+    Named(Name),
+    /// Its name is still to be made.
+    Unnamed(SharedKey),
+}
+
+impl FoundKey {
+    fn of(key: &SharedKey, salt: Option<&Salt>) -> Self {
+        key.made_name(salt).map_or_else(|| Self::Unnamed(SharedKey::clone(key)), Self::Named)
+    }
 }
 
 impl Part<ForwardCache> {
@@ -82,17 +98,20 @@ impl Part<ForwardCache> {
         &self,
         py: Python<'_>,
         query: &Query<'_, '_>,
-        with_key: bool,
+        trace: &Part<TraceWriter>,
     ) -> PyResult<Option<Found>> {
         match self {
             Self::Native(cache) => cache.get().lookup(query, |key, value| Found {
                 value: value.clone_ref(py),
-                key: with_key.then(|| key.clone()),
+                key: match trace.is_on() {
+                    true => FoundKey::of(key, trace.salt()),
+                    false => FoundKey::Unknown,
+                },
             }),
             Self::Foreign(cache) => {
                 let value = cache.call_method1(py, intern!(py, "get"), (query.to_tuple()?,))?;
                 let found = !value.is(miss(py)?);
-                Ok(found.then_some(Found { value, key: None }))
+                Ok(found.then_some(Found { value, key: FoundKey::Unknown }))
             }
         }
     }
@@ -198,10 +217,12 @@ impl<'py> Query<'_, 'py> {
     }
 
     /// Label and digest, from the stored key where there is one.
-    pub(super) fn name(&self, key: Option<&SharedKey>, salt: Option<&Salt>) -> PyResult<Name> {
+    #[inline]
+    pub(super) fn name(&self, key: &FoundKey, salt: Option<&Salt>) -> PyResult<Name> {
         match key {
-            Some(key) => key.name(self.py(), salt),
-            None => {
+            FoundKey::Named(name) => Ok(*name),
+            FoundKey::Unnamed(key) => key.name(self.py(), salt),
+            FoundKey::Unknown => {
                 let fields = self.fields().iter().map(|field| Bound::clone(field));
                 name_of(&fields.collect::<Vec<_>>(), salt)
             }

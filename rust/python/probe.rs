@@ -9,22 +9,23 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyString, PyTuple};
 
+use super::slot::Cell;
 use crate::sync::{Mutex, lock};
 
 pub(super) struct Probes {
-    current: Mutex<Option<Py<PyString>>>,
+    current: Cell<Option<Py<PyString>>>,
     /// Holds `(name,)` inside a `with`, so that None can be told from nothing.
     scoped: PyOnceLock<Py<PyAny>>,
 }
 
 impl Probes {
     pub(super) fn new() -> Self {
-        Self { current: Mutex::new(None), scoped: PyOnceLock::new() }
+        Self { current: Cell::new(None), scoped: PyOnceLock::new() }
     }
 
-    pub(super) fn set(&self, name: Option<Bound<'_, PyString>>) {
+    pub(super) fn set(&self, _py: Python<'_>, name: Option<Bound<'_, PyString>>) {
         let name = name.map(Bound::unbind);
-        let replaced = std::mem::replace(&mut *lock(&self.current), name);
+        let replaced = self.current.with(|current| std::mem::replace(current, name));
         drop(replaced);
     }
 
@@ -36,7 +37,7 @@ impl Probes {
                 return Ok(scoped.get_item(0)?.cast_into().ok());
             }
         }
-        let current = lock(&self.current).as_ref().map(|name| name.clone_ref(py));
+        let current = self.current.with(|current| current.as_ref().map(|name| name.clone_ref(py)));
         Ok(current.map(|name| name.into_bound(py)))
     }
 

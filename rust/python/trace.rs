@@ -3,6 +3,7 @@
 use super::key::{as_str, integer};
 use super::slot::Cell;
 use super::text::Text;
+use crate::clock::{self, WallClock};
 use crate::key::Salt;
 use crate::sync::OnceLock;
 use crate::trace::writer::{finish_all, this_thread};
@@ -57,6 +58,7 @@ struct Opened {
     path: Option<PathBuf>,
     salt: Option<Salt>,
     known: KnownNames,
+    clock: Cell<WallClock>,
 }
 
 /// How a `TraceWriter` is opened.
@@ -90,7 +92,7 @@ impl Opening {
         let writer = self.path.as_ref().map(|path| Writer::open(path, options)).transpose();
         let writer = writer.map_err(|error| os_error(&error, self.path.as_ref()))?;
         let salt = self.salt.map(Salt::new);
-        Ok(Opened { writer, path: self.path, salt, known: KnownNames::default() })
+        Ok(Opened { writer, path: self.path, salt, ..Opened::default() })
     }
 }
 
@@ -151,6 +153,13 @@ impl TraceWriter {
             known.keep(py, run.id(), exact, id);
         }
         Ok(id)
+    }
+
+    /// Seconds since the epoch.
+    #[inline]
+    pub(super) fn unix_time_s(&self, _py: Python<'_>) -> f64 {
+        let clock = self.opened.get().map(|opened| &opened.clock);
+        clock.map_or_else(clock::unix_time_s, |clock| clock.with(WallClock::unix_time_s))
     }
 
     /// `top_k` as the trace writes it; None if its digits can't be written down.

@@ -71,10 +71,10 @@ fn bytes_of(object: &Bound<'_, PyAny>, left: &Cell<u32>) -> PyResult<u64> {
     let py = object.py();
     left.set(left.get().saturating_sub(1));
     // numpy arrays, torch tensors, and values that know their size; a class has a descriptor there.
-    if let Some(bytes) = object.getattr_opt(intern!(py, "nbytes"))? {
-        if let Ok(bytes) = bytes.extract() {
-            return Ok(bytes);
-        }
+    if let Some(bytes) = object.getattr_opt(intern!(py, "nbytes"))?
+        && let Ok(bytes) = bytes.extract()
+    {
+        return Ok(bytes);
     }
     let own = object.call_method0(intern!(py, "__sizeof__"))?.extract::<u64>()?;
     if left.get() == 0 || object.is_instance_of::<PyType>() {

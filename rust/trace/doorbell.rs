@@ -26,7 +26,8 @@ impl Doorbell {
     /// Wakes the drainer if it sleeps without an end. After the ring's `push`.
     #[inline]
     pub fn ring_if_asleep(&self) {
-        if self.asleep.load(Ordering::SeqCst) {
+        // The swap: one ring is enough, however long the drainer takes to wake up.
+        if self.asleep.load(Ordering::SeqCst) && self.asleep.swap(false, Ordering::SeqCst) {
             self.ring();
         }
     }
@@ -41,7 +42,7 @@ impl Doorbell {
             }
             *rung = false;
         }
-        // Relaxed: a producer that still sees the flag rings once too often.
+        // Relaxed: whoever still sees the flag rings once too often.
         self.asleep.store(false, Ordering::Relaxed);
     }
 

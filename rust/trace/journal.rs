@@ -1,7 +1,7 @@
 //! The file beside a trace that holds what is accepted and not yet written as a line.
 //!
 //! ```text
-//! byte 0      header: magic, layout, capacity, run, checksum; losses; intent
+//! byte 0      header: magic, capacity, run, checksum; losses; intent; head
 //! 4096        slots of the ring, 128 bytes each
 //! then        names, appended: length u32, checksum u32, bytes
 //! ```
@@ -12,13 +12,13 @@
 //! the file for as long as it lives, which is how others tell that it does (W5).
 //!
 //! The *intent* is one word: where in the trace the block begins that is being appended. It is set
-//! before the first byte of a block and cleared after the slots of its events are free, so whoever
-//! finds it set reads the trace from there and sees which of the journal's events are in it (J6).
+//! before the first byte of a block and cleared after `head` has moved past its events, so whoever
+//! finds it set reads the trace from there and sees which of the events it owes are in it (J6).
 
 use super::lockfile::{beside, try_lock, unlock};
 use super::name::{JsonNames, NameId};
 use super::record::{Record, WORDS, Words};
-use super::ring::{Ring, Turn, position_of};
+use super::ring::{InSlot, Memory, Ring, found_in_slot};
 use crate::key::digest_hex;
 use crate::sync::{AtomicU64, Ordering};
 use memmap2::{Advice, MmapMut, MmapOptions};
@@ -27,7 +27,6 @@ use std::io;
 use std::ops::Deref;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"fwdjrnl1");
@@ -40,10 +39,11 @@ const AT_RUN: usize = 2;
 const AT_CHECKSUM: usize = 3;
 const AT_LOST: usize = 8;
 const AT_INTENT: usize = 16;
+const AT_HEAD: usize = 24;
 
 /// The mapped words of a journal.
 #[derive(Debug)]
-struct Mapping(MmapMut);
+pub(super) struct Mapping(MmapMut);
 
 impl Deref for Mapping {
     type Target = [AtomicU64];
@@ -58,16 +58,18 @@ impl Deref for Mapping {
     }
 }
 
-/// The slots of a mapping.
-#[derive(Debug)]
-pub(super) struct Slots(Arc<Mapping>);
-
-impl Deref for Slots {
-    type Target = [AtomicU64];
-
+impl Memory for Mapping {
     #[inline]
-    fn deref(&self) -> &[AtomicU64] {
-        &self.0[HEADER_WORDS..]
+    fn slots(&self) -> &[AtomicU64] {
+        &self[HEADER_WORDS..]
+    }
+
+    fn head(&self) -> u64 {
+        number_of(self[AT_HEAD].load(Ordering::Acquire))
+    }
+
+    fn set_head(&self, pos: u64) {
+        self[AT_HEAD].store(checked_word(pos), Ordering::Release);
     }
 }
 
@@ -76,8 +78,7 @@ impl Deref for Slots {
 pub(super) struct Journal {
     path: PathBuf,
     file: File,
-    mapping: Arc<Mapping>,
-    pub(super) ring: Ring<Slots, WORDS>,
+    pub(super) ring: Ring<Mapping, WORDS>,
 }
 
 impl Journal {
@@ -100,15 +101,15 @@ impl Journal {
         }
         let length = names_offset(capacity);
         allocate(&file, length)?;
-        let mapping = Arc::new(Mapping(map(&file, length)?));
-        let ring = Ring::new(Slots(Arc::clone(&mapping)));
+        let mapping = Mapping(map(&file, length)?);
         let store = |at: usize, word: u64| mapping[at].store(word, Ordering::Relaxed);
         store(AT_CAPACITY, capacity);
         store(AT_RUN, run);
+        store(AT_HEAD, checked_word(0));
         store(AT_CHECKSUM, header_checksum(capacity, run));
         // Release: a header with its magic is whole.
         mapping[AT_MAGIC].store(MAGIC, Ordering::Release);
-        Ok(Self { path, file, mapping, ring })
+        Ok(Self { path, file, ring: Ring::new(mapping) })
     }
 
     /// Writes the text of a name down, at `offset` of the file's names. Returns the next offset.
@@ -135,18 +136,18 @@ impl Journal {
     /// Says that a block is appended to the trace, from `offset` on.
     pub(super) fn set_intent(&self, offset: u64) {
         // Release: before the first byte is written, as the compiler sees it; a kill keeps the order.
-        self.mapping[AT_INTENT].store(pack_intent(offset), Ordering::Release);
+        self.ring.memory()[AT_INTENT].store(checked_word(offset), Ordering::Release);
     }
 
-    /// Says that every drained event is in the trace and its slot free.
+    /// Says that every event before `head` is in the trace, and nothing else.
     pub(super) fn clear_intent(&self) {
-        // Release: after the slots were freed.
-        self.mapping[AT_INTENT].store(0, Ordering::Release);
+        // Release: after `head` was moved.
+        self.ring.memory()[AT_INTENT].store(0, Ordering::Release);
     }
 
     /// Events that were lost and are in no line yet.
     pub(super) fn lost(&self) -> &AtomicU64 {
-        &self.mapping[AT_LOST]
+        &self.ring.memory()[AT_LOST]
     }
 
     /// Removes the file; all of its events are in the trace.
@@ -169,7 +170,7 @@ impl Journal {
 
 /// Sets the intent of a journal that this process doesn't map.
 pub(super) fn write_intent(journal: &File, offset: u64) -> io::Result<()> {
-    journal.write_all_at(&pack_intent(offset).to_le_bytes(), (AT_INTENT * WORD) as u64)
+    journal.write_all_at(&checked_word(offset).to_le_bytes(), (AT_INTENT * WORD) as u64)
 }
 
 /// The journal of a run.
@@ -218,22 +219,24 @@ pub fn decode(bytes: &[u8]) -> Option<Found> {
     }
     let whole = word(AT_MAGIC) == MAGIC
         && word(AT_CHECKSUM) == header_checksum(capacity, run)
-        && capacity.is_power_of_two()
-        && capacity >= 2;
+        && capacity.is_power_of_two();
     if !whole {
         return Some(Found { damaged: 1, ..Found::default() });
     }
     let mut found = Found { run, lost: word(AT_LOST), ..Found::default() };
-    found.intent = match word(AT_INTENT) {
-        0 => None,
-        packed => Some(unpack_intent(packed).unwrap_or_else(|| {
-            found.damaged += 1;
-            // Reading the whole trace is always right.
-            0
-        })),
+    let head = checked_number(word(AT_HEAD));
+    found.intent = match (word(AT_INTENT), head) {
+        (0, Some(_)) => None,
+        (intent, _) => {
+            Some(checked_number(intent).filter(|_| head.is_some()).unwrap_or_else(|| {
+                found.damaged += 1;
+                // Every event may be in the trace; reading all of it is always right.
+                0
+            }))
+        }
     };
     read_names(&mut found, bytes, names_offset(capacity));
-    read_slots(&mut found, words, capacity);
+    read_slots(&mut found, words, capacity, head.unwrap_or(0));
     Some(found)
 }
 
@@ -254,17 +257,19 @@ fn read_names(found: &mut Found, bytes: &[u8], offset: u64) {
     }
 }
 
-fn read_slots(found: &mut Found, words: &[[u8; WORD]], capacity: u64) {
+fn read_slots(found: &mut Found, words: &[[u8; WORD]], capacity: u64, head: u64) {
     let slots = words.get(HEADER_WORDS..).unwrap_or_default();
     let present = usize::try_from(capacity).map_or(slots.len(), |capacity| capacity * WORDS);
     let slots = slots.get(..present).unwrap_or(slots).as_chunks::<WORDS>().0;
     found.damaged += capacity.saturating_sub(slots.len() as u64);
     for (slot, bytes) in (0..).zip(slots) {
         let words: Words = bytes.map(u64::from_le_bytes);
-        match position_of(words[0], slot, capacity) {
-            Turn::Free(pos) => found.next = found.next.max(pos.saturating_sub(capacity) + 1),
-            Turn::Damaged => found.damaged += 1,
-            Turn::Accepted(pos) => match Record::of_words(found.run, pos, &words) {
+        match found_in_slot(words[0], slot, capacity) {
+            InSlot::Nothing => {}
+            InSlot::Damage => found.damaged += 1,
+            // Also where the next event's payload was begun: the old one is written.
+            InSlot::Event(pos) if pos < head => found.next = found.next.max(pos + 1),
+            InSlot::Event(pos) => match Record::of_words(found.run, pos, &words) {
                 Some(record) if record.is_named_in(&found.names) => {
                     found.next = found.next.max(pos + 1);
                     found.events.push((pos, record));
@@ -290,20 +295,20 @@ fn name_checksum(run: u64, id: NameId, text: &[u8]) -> u32 {
     xxh3_64_with_seed(text, seed) as u32
 }
 
-const OFFSET_BITS: u32 = 48;
+const NUMBER_BITS: u32 = 48;
 
-/// An offset and 16 bits that say that it is one; never 0.
-fn pack_intent(offset: u64) -> u64 {
-    offset | intent_check(offset) << OFFSET_BITS
+/// A number, and 16 bits that say that it is one; never 0. One store writes both.
+fn checked_word(number: u64) -> u64 {
+    number | (xxh3_64_with_seed(&number.to_le_bytes(), MAGIC) >> NUMBER_BITS | 1) << NUMBER_BITS
 }
 
-fn unpack_intent(packed: u64) -> Option<u64> {
-    let offset = packed & ((1 << OFFSET_BITS) - 1);
-    (pack_intent(offset) == packed).then_some(offset)
+fn number_of(word: u64) -> u64 {
+    word & ((1 << NUMBER_BITS) - 1)
 }
 
-fn intent_check(offset: u64) -> u64 {
-    xxh3_64_with_seed(&offset.to_le_bytes(), MAGIC) >> OFFSET_BITS | 1
+/// The number of a word that this process may not have written; None if it is damaged.
+fn checked_number(word: u64) -> Option<u64> {
+    (checked_word(number_of(word)) == word).then(|| number_of(word))
 }
 
 /// Takes the blocks of a file, so that a mapping of it never meets a full disk.

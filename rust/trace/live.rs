@@ -50,8 +50,6 @@ pub(super) struct Live {
     journal: Option<Journal>,
     names: Mutex<KeptNames>,
     work: Mutex<Work>,
-    /// The first position that is not drained.
-    head: AtomicU64,
     bell: Doorbell,
     room: (Mutex<()>, Condvar),
     stop: AtomicBool,
@@ -108,7 +106,6 @@ impl Live {
             journal: None,
             names: Mutex::default(),
             work: Mutex::new(Work::new(sink)),
-            head: AtomicU64::new(0),
             bell: Doorbell::default(),
             room: (Mutex::new(()), Condvar::new()),
             stop: AtomicBool::new(false),
@@ -231,9 +228,9 @@ impl Live {
         true
     }
 
+    /// The first position that is not in the file.
     fn drained(&self) -> u64 {
-        // Acquire: pairs with the Release in `free_drained`.
-        self.head.load(Ordering::Acquire)
+        self.journal.as_ref().map_or(0, |journal| journal.ring.head())
     }
 
     /// Counts events that could not be accepted.
@@ -363,11 +360,7 @@ impl Live {
     }
 
     fn free_drained(&self, journal: &Journal, lines: usize) {
-        let head = self.drained();
-        let next = head + lines as u64;
-        (head..next).for_each(|pos| journal.ring.free(pos));
-        // Release: whoever sees the new head sees the slots free.
-        self.head.store(next, Ordering::Release);
+        journal.ring.free_until(journal.ring.head() + lines as u64);
         let (mutex, condition) = &self.room;
         drop(lock(mutex));
         condition.notify_all();

@@ -1,23 +1,20 @@
 //! The queue of a journal: bounded, for many producers and one drainer, in words that outlive the
 //! process.
 //!
-//! A slot's first word says whose turn it is (Vyukov's bounded queue). For position `p`, which lies
-//! in slot `p % capacity`:
+//! The event at position `p` lies in slot `p % capacity`. A producer takes a position by moving `tail`,
+//! writes the payload, and then stores `p + 1` into the slot's first word: from that store on the
+//! event is accepted (J1). A process that is killed between the two leaves the slot as it was, with
+//! the word of an earlier lap or none. The drainer reads positions in order and moves `head`, a word
+//! of the journal like the slots: what lies before it is written and its slots may be used again. So
+//! the events that a journal still owes are those with `head <= p` and the word `p + 1` (J2).
 //!
-//! | word | state |
-//! |---|---|
-//! | `p` | free, waits for the event at `p` |
-//! | `p + 1` | the event at `p` is accepted |
-//! | `p + capacity` | it was drained; free for the next lap |
+//! Producers look at a copy of the limit `head + capacity` and ask `head` only when that says that the
+//! ring is full; otherwise the drainer's progress costs them nothing.
 //!
-//! A producer takes a position by moving `tail`, writes the payload, and then stores the word: from
-//! that store on the event is accepted (J1). A process that is killed between the two leaves a free
-//! slot, which nobody reads. Positions only grow, so those of one thread are in its order (J2), and
-//! [`Ring::seal`] makes the tail final: whoever took a position before it is waited for, whoever comes
-//! later is refused (J3).
+//! Positions only grow, so those of one thread are in its order (J3), and [`Ring::seal`] makes the
+//! tail final: whoever took a position before it is waited for, whoever comes later is refused (J4).
 
 use crate::sync::{AtomicU64, Ordering};
-use std::ops::Deref;
 
 /// A tail with this bit takes no more events.
 const SEALED: u64 = 1 << 63;
@@ -31,27 +28,37 @@ pub enum Refused {
     Sealed,
 }
 
+/// The words that a ring lives in.
+pub trait Memory {
+    /// The slots, one after the other.
+    fn slots(&self) -> &[AtomicU64];
+    /// The first position that is not drained. Acquire: pairs with `set_head`.
+    fn head(&self) -> u64;
+    /// Moves it. Release: the slots before it were read.
+    fn set_head(&self, pos: u64);
+}
+
 /// Slots of `WORDS` words each, the first of which is the ring's own.
 #[derive(Debug)]
 pub struct Ring<M, const WORDS: usize> {
-    words: M,
+    memory: M,
     capacity: u64,
     tail: AtomicU64,
+    /// A position that may be taken lies before it; a copy of `head + capacity` that may be behind.
+    limit: AtomicU64,
 }
 
-impl<M: Deref<Target = [AtomicU64]>, const WORDS: usize> Ring<M, WORDS> {
-    /// A ring over `words`, all of its slots free.
+impl<M: Memory, const WORDS: usize> Ring<M, WORDS> {
+    /// A ring over `memory`, all of whose words are 0.
     ///
     /// # Panics
-    /// If there is no power of two of slots, at least two.
+    /// If there is no power of two of slots.
     #[must_use]
-    pub fn new(words: M) -> Self {
-        let capacity = words.len() / WORDS;
-        assert!(capacity >= 2 && capacity.is_power_of_two(), "{capacity} slots");
-        let ring = Self { words, capacity: capacity as u64, tail: AtomicU64::new(0) };
-        // Relaxed: nobody else has the ring yet.
-        (0..ring.capacity).for_each(|pos| ring.turn(pos).store(pos, Ordering::Relaxed));
-        ring
+    pub fn new(memory: M) -> Self {
+        let capacity = memory.slots().len() / WORDS;
+        assert!(capacity.is_power_of_two(), "{capacity} slots");
+        let capacity = capacity as u64;
+        Self { memory, capacity, tail: AtomicU64::new(0), limit: AtomicU64::new(capacity) }
     }
 
     /// Takes an event: `encode` gives the words for its position, the first of which is ignored.
@@ -62,13 +69,13 @@ impl<M: Deref<Target = [AtomicU64]>, const WORDS: usize> Ring<M, WORDS> {
     pub fn push(&self, encode: impl FnOnce(u64) -> [u64; WORDS]) -> Result<u64, Refused> {
         let pos = self.take_position()?;
         let payload = encode(pos);
-        let slot = &self.slot(pos)[1..];
-        for (word, value) in slot.iter().zip(&payload[1..]) {
-            // Relaxed: published by the turn below.
+        let slot = self.slot(pos);
+        for (word, value) in slot[1..].iter().zip(&payload[1..]) {
+            // Relaxed: published by the first word, below.
             word.store(*value, Ordering::Relaxed);
         }
-        // Release: whoever reads this turn reads the payload (J1).
-        self.turn(pos).store(pos + 1, Ordering::Release);
+        // Release: whoever reads this word reads the payload (J1).
+        slot[0].store(pos + 1, Ordering::Release);
         Ok(pos)
     }
 
@@ -80,51 +87,48 @@ impl<M: Deref<Target = [AtomicU64]>, const WORDS: usize> Ring<M, WORDS> {
             if pos & SEALED != 0 {
                 return Err(Refused::Sealed);
             }
-            // Acquire: pairs with the Release in `free`, so the drainer has read the old payload
-            // before it is written over.
-            let turn = self.turn(pos).load(Ordering::Acquire);
-            let now = if turn == pos {
-                // SeqCst: one order with the drainer's "asleep" flag, see `doorbell` (J4).
-                let swap = self.tail.compare_exchange_weak(
-                    pos,
-                    pos + 1,
-                    Ordering::SeqCst,
-                    Ordering::Relaxed,
-                );
-                match swap {
-                    Ok(_) => return Ok(pos),
-                    Err(now) => now,
-                }
-            } else {
-                self.tail.load(Ordering::Relaxed)
-            };
-            if now == pos && turn < pos {
+            // Acquire: pairs with the Release in `raise_limit`, so the drainer has read the old
+            // payload of the slot before it is written over.
+            if pos >= self.limit.load(Ordering::Acquire) && pos >= self.raise_limit() {
                 return Err(Refused::Full);
             }
-            pos = now;
+            // SeqCst: one order with the drainer's "asleep" flag, see `doorbell` (J5).
+            match self.tail.compare_exchange_weak(pos, pos + 1, Ordering::SeqCst, Ordering::Relaxed)
+            {
+                Ok(_) => return Ok(pos),
+                Err(now) => pos = now,
+            }
         }
     }
 
-    /// The event at `pos`, if it is accepted and not drained.
+    #[cold]
+    fn raise_limit(&self) -> u64 {
+        let limit = self.memory.head() + self.capacity;
+        // AcqRel: hands on what was acquired; the larger of two limits stays.
+        self.limit.fetch_max(limit, Ordering::AcqRel).max(limit)
+    }
+
+    /// The event at `pos`, if it is accepted. Not for positions whose slots may be used again.
     #[inline]
     pub fn read(&self, pos: u64) -> Option<[u64; WORDS]> {
+        let slot = self.slot(pos);
         // Acquire: pairs with the Release in `push` (J1).
-        if self.turn(pos).load(Ordering::Acquire) != pos + 1 {
+        if slot[0].load(Ordering::Acquire) != pos + 1 {
             return None;
         }
-        let slot = self.slot(pos);
-        Some(std::array::from_fn(|word| match word {
-            0 => pos + 1,
-            // Relaxed: ordered by the turn just read.
-            word => slot[word].load(Ordering::Relaxed),
-        }))
+        // Relaxed: ordered by the word just read.
+        Some(std::array::from_fn(|word| slot[word].load(Ordering::Relaxed)))
     }
 
-    /// Gives the slot of a drained event back. For the drainer alone.
-    #[inline]
-    pub fn free(&self, pos: u64) {
-        // Release: pairs with the Acquire in `take_position`.
-        self.turn(pos).store(pos + self.capacity, Ordering::Release);
+    /// Gives the slots of all events before `pos` back. For the drainer alone.
+    pub fn free_until(&self, pos: u64) {
+        self.memory.set_head(pos);
+    }
+
+    /// The first position that is not drained.
+    #[must_use]
+    pub fn head(&self) -> u64 {
+        self.memory.head()
     }
 
     /// The position that the next event gets.
@@ -134,7 +138,7 @@ impl<M: Deref<Target = [AtomicU64]>, const WORDS: usize> Ring<M, WORDS> {
         self.tail.load(Ordering::SeqCst) & !SEALED
     }
 
-    /// Refuses all later events and returns the final tail (J3).
+    /// Refuses all later events and returns the final tail (J4).
     pub fn seal(&self) -> u64 {
         // AcqRel: after the last position that was taken, before anything that is refused.
         self.tail.fetch_or(SEALED, Ordering::AcqRel) & !SEALED
@@ -146,46 +150,78 @@ impl<M: Deref<Target = [AtomicU64]>, const WORDS: usize> Ring<M, WORDS> {
         self.capacity
     }
 
+    /// The memory.
+    pub fn memory(&self) -> &M {
+        &self.memory
+    }
+
     #[inline]
     fn slot(&self, pos: u64) -> &[AtomicU64] {
         let first = (pos & (self.capacity - 1)) as usize * WORDS;
-        &self.words[first..first + WORDS]
-    }
-
-    #[inline]
-    fn turn(&self, pos: u64) -> &AtomicU64 {
-        &self.slot(pos)[0]
+        &self.memory.slots()[first..first + WORDS]
     }
 }
 
-/// What a slot's first word says about the slot, in a ring that nobody works on any more.
+/// What a slot's first word says, in a ring that nobody works on any more.
 #[must_use]
-pub fn position_of(turn: u64, slot: u64, capacity: u64) -> Turn {
-    let lap = turn.wrapping_sub(slot) % capacity;
-    match lap {
-        0 => Turn::Free(turn),
-        1 => Turn::Accepted(turn.wrapping_sub(1)),
-        _ => Turn::Damaged,
+pub fn found_in_slot(word: u64, slot: u64, capacity: u64) -> InSlot {
+    match word.checked_sub(1) {
+        None => InSlot::Nothing,
+        Some(pos) if pos % capacity == slot && pos < SEALED => InSlot::Event(pos),
+        Some(_) => InSlot::Damage,
     }
 }
 
-/// See [`position_of`].
+/// See [`found_in_slot`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Turn {
-    /// Free, for this position.
-    Free(u64),
-    /// Holds the event at this position.
-    Accepted(u64),
+pub enum InSlot {
+    /// It was never used.
+    Nothing,
+    /// The event at this position, drained or not.
+    Event(u64),
     /// No word that a ring writes.
-    Damaged,
+    Damage,
+}
+
+/// Memory of a process, for tests and models.
+#[cfg(test)]
+pub(super) mod words {
+    use super::{AtomicU64, Memory, Ordering};
+
+    pub struct Words {
+        slots: Vec<AtomicU64>,
+        head: AtomicU64,
+    }
+
+    impl Words {
+        pub fn new(length: usize) -> Self {
+            let slots = (0..length).map(|_| AtomicU64::new(0)).collect();
+            Self { slots, head: AtomicU64::new(0) }
+        }
+    }
+
+    impl Memory for Words {
+        fn slots(&self) -> &[AtomicU64] {
+            &self.slots
+        }
+
+        fn head(&self) -> u64 {
+            self.head.load(Ordering::Acquire)
+        }
+
+        fn set_head(&self, pos: u64) {
+            self.head.store(pos, Ordering::Release);
+        }
+    }
 }
 
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use crate::trace::ring::words::Words;
 
-    fn ring(slots: usize) -> Ring<Vec<AtomicU64>, 2> {
-        Ring::new((0..slots * 2).map(|_| AtomicU64::new(0)).collect())
+    fn ring(slots: usize) -> Ring<Words, 2> {
+        Ring::new(Words::new(slots * 2))
     }
 
     #[test]
@@ -195,7 +231,7 @@ mod tests {
             assert_eq!(ring.read(pos), None);
             assert_eq!(ring.push(|at| [0, at * 10]), Ok(pos));
             assert_eq!(ring.read(pos), Some([pos + 1, pos * 10]));
-            ring.free(pos);
+            ring.free_until(pos + 1);
         }
     }
 
@@ -204,10 +240,9 @@ mod tests {
         let ring = ring(2);
         (0..2).for_each(|_| assert!(ring.push(|_| [0, 1]).is_ok()));
         assert_eq!(ring.push(|_| [0, 1]), Err(Refused::Full));
-        ring.free(1);
-        assert_eq!(ring.push(|_| [0, 1]), Err(Refused::Full), "the oldest is not free");
-        ring.free(0);
+        ring.free_until(1);
         assert_eq!(ring.push(|_| [0, 1]), Ok(2));
+        assert_eq!(ring.push(|_| [0, 1]), Err(Refused::Full));
     }
 
     #[test]
@@ -220,11 +255,11 @@ mod tests {
     }
 
     #[test]
-    fn a_turn_tells_free_from_accepted_from_damaged() {
-        assert_eq!(position_of(8, 0, 4), Turn::Free(8));
-        assert_eq!(position_of(10, 1, 4), Turn::Accepted(9));
-        assert_eq!(position_of(11, 1, 4), Turn::Damaged);
-        assert_eq!(position_of(0, 3, 4), Turn::Accepted(u64::MAX));
+    fn a_word_tells_an_event_from_nothing_and_from_damage() {
+        assert_eq!(found_in_slot(0, 3, 4), InSlot::Nothing);
+        assert_eq!(found_in_slot(10, 1, 4), InSlot::Event(9));
+        assert_eq!(found_in_slot(11, 1, 4), InSlot::Damage);
+        assert_eq!(found_in_slot(u64::MAX, 2, 4), InSlot::Damage);
     }
 
     #[test]
@@ -250,7 +285,7 @@ mod tests {
                         None => std::thread::yield_now(),
                     }
                 };
-                ring.free(pos);
+                ring.free_until(pos + 1);
                 let (thread, number) = ((event >> 32) as usize, event & u64::from(u32::MAX));
                 assert_eq!(number, seen[thread], "order within the thread");
                 seen[thread] += 1;
