@@ -5,12 +5,16 @@
 //! `python`, the only room that knows pyo3. Everything else builds and is tested without an
 //! interpreter: `cargo nextest run`.
 
+#[cfg(not(loom))]
 pub mod cache;
+#[cfg(not(loom))]
 pub mod clock;
+#[cfg(not(loom))]
 pub mod key;
+#[cfg(not(loom))]
 pub mod stats;
 pub mod sync;
 pub mod trace;
 
-#[cfg(feature = "python")]
+#[cfg(all(feature = "python", not(loom)))]
 mod python;

@@ -2,8 +2,10 @@
 //!
 //! While events come, the drainer looks once an interval, or sooner when somebody rings. With nothing
 //! to do it falls asleep until it is rung, and says so by a flag that every producer looks at after
-//! it took its position. Producer: move `tail`, then read the flag. Drainer: raise the flag, then
-//! read `tail`. All four are SeqCst, so one of the two sees the other (J4): no event waits for ever.
+//! it took its position. The drainer raises the flag and then looks at the tail by a read-modify-write
+//! (`tail_before_sleep`); a producer moves the tail by one and then reads the flag. Of the two
+//! read-modify-writes one comes first, and the second sees what was done before it: no event waits
+//! for ever (J5).
 
 use crate::sync::{AtomicBool, Condvar, Mutex, Ordering, lock, wait, wait_for};
 use std::time::{Duration, Instant};
@@ -26,15 +28,17 @@ impl Doorbell {
     /// Wakes the drainer if it sleeps without an end. After the ring's `push`.
     #[inline]
     pub fn ring_if_asleep(&self) {
-        // The swap: one ring is enough, however long the drainer takes to wake up.
-        if self.asleep.load(Ordering::SeqCst) && self.asleep.swap(false, Ordering::SeqCst) {
+        // Relaxed: ordered by the tail. The swap: one ring is enough, however long the drainer takes
+        // to wake up.
+        if self.asleep.load(Ordering::Relaxed) && self.asleep.swap(false, Ordering::Relaxed) {
             self.ring();
         }
     }
 
-    /// Waits until it is rung, unless `has_work` by then.
+    /// Waits until it is rung, unless `has_work`, which looks at `tail_before_sleep`.
     pub fn sleep(&self, has_work: impl FnOnce() -> bool) {
-        self.asleep.store(true, Ordering::SeqCst);
+        // Relaxed: published by the read-modify-write in `has_work`.
+        self.asleep.store(true, Ordering::Relaxed);
         if !has_work() {
             let mut rung = lock(&self.rung);
             while !*rung {

@@ -257,14 +257,16 @@ impl Live {
     }
 
     fn has_work(&self) -> bool {
-        let waiting =
-            self.journal.as_ref().is_some_and(|journal| journal.ring.tail() > self.drained());
+        let waiting = self
+            .journal
+            .as_ref()
+            .is_some_and(|journal| journal.ring.tail_before_sleep() > journal.ring.head());
         waiting || self.unreported().load(Ordering::Relaxed) > 0
     }
 
     fn drain_until_stopped(&self) {
-        // SeqCst: in one order with the doorbell's flag, so a stop is never slept through.
-        let stopped = || self.stop.load(Ordering::SeqCst);
+        // Relaxed: whoever stops rings afterwards, under the bell's lock.
+        let stopped = || self.stop.load(Ordering::Relaxed);
         while !stopped() {
             self.bell.sleep(|| self.has_work() || stopped());
             if !stopped() {
@@ -433,7 +435,7 @@ impl Live {
         if let Some(journal) = &self.journal {
             journal.ring.seal();
         }
-        self.stop.store(true, Ordering::SeqCst);
+        self.stop.store(true, Ordering::Relaxed);
         self.bell.ring();
         let thread = lock(&self.thread).take();
         if let Some(thread) = thread {

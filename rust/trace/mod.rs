@@ -8,13 +8,14 @@
 //! what is promised for a kill, a fork, a full disk.
 
 mod doorbell;
-mod json;
 pub mod ring;
 
 #[cfg(not(loom))]
 mod fork;
 #[cfg(not(loom))]
 pub mod journal;
+#[cfg(not(loom))]
+mod json;
 #[cfg(not(loom))]
 mod live;
 #[cfg(not(loom))]
@@ -41,3 +42,6 @@ pub use {
 
 #[cfg(all(test, not(loom)))]
 mod tests;
+
+#[cfg(all(test, loom))]
+mod models;

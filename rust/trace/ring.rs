@@ -134,8 +134,17 @@ impl<M: Memory, const WORDS: usize> Ring<M, WORDS> {
     /// The position that the next event gets.
     #[must_use]
     pub fn tail(&self) -> u64 {
-        // SeqCst: see `take_position`.
-        self.tail.load(Ordering::SeqCst) & !SEALED
+        // Acquire: what was done before the last event was pushed is seen, its names above all.
+        self.tail.load(Ordering::Acquire) & !SEALED
+    }
+
+    /// [`Ring::tail`] for a drainer that is about to sleep: whoever pushes unseen by it sees that
+    /// it sleeps (J5).
+    #[must_use]
+    pub fn tail_before_sleep(&self) -> u64 {
+        // A read-modify-write, so it has a place among those of the producers: what comes before it
+        // is seen here, and what comes after it acquires what was stored before it.
+        self.tail.fetch_add(0, Ordering::AcqRel) & !SEALED
     }
 
     /// Refuses all later events and returns the final tail (J4).
