@@ -103,6 +103,8 @@ pub struct Stats {
     /// Values computed although another thread was computing them: a cycle, or a wait that was
     /// too long.
     pub duplicate_computes: Counter,
+    /// Events that the trace could not accept.
+    pub trace_lost: Counter,
 }
 
 impl Stats {

@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 from dataclasses import Field
 from os import PathLike
 from types import TracebackType
-from typing import Any, ClassVar, Final, Protocol, Self, TypeVar, type_check_only
+from typing import Any, ClassVar, Final, Protocol, Self, TypedDict, TypeVar, type_check_only
 
 from typing_extensions import disjoint_base
 
@@ -22,7 +22,9 @@ __all__ = [
     "TraceWriter",
     "__version__",
     "_empty_call",
+    "_finish_traces",
     "prompt_hash",
+    "recover_trace",
 ]
 
 __version__: Final[str]
@@ -104,6 +106,8 @@ class BackendStats:
     @property
     def duplicate_computes(self) -> int: ...
     @property
+    def trace_lost(self) -> int: ...
+    @property
     def total_lookups(self) -> int: ...
     @property
     def hit_rate(self) -> float: ...
@@ -113,9 +117,28 @@ class BackendStats:
     def __eq__(self, other: object, /) -> bool: ...
     def __reduce__(self) -> tuple[type[Self], tuple[int | float, ...]]: ...
 
+@type_check_only
+class _Recovered(TypedDict):
+    recovered: int
+    journals: int
+    damaged: int
+    alive: int
+    lost: int
+
+def recover_trace(path: str | PathLike[str]) -> _Recovered: ...
+def _finish_traces() -> None: ...
+
 @disjoint_base
 class TraceWriter:
-    def __init__(self, path: str | PathLike[str] | None = None) -> None: ...
+    def __init__(
+        self,
+        path: str | PathLike[str] | None = None,
+        *,
+        interval_s: float = 0.2,
+        fsync: bool = False,
+        journal_events: int = 32768,
+        salt: bytes | None = None,
+    ) -> None: ...
     @property
     def path(self) -> Any: ...
     @property
@@ -124,7 +147,7 @@ class TraceWriter:
     def lost(self) -> int: ...
     def write(self, event: _Event) -> None: ...
     def flush(self) -> None: ...
-    def close(self) -> None: ...
+    def close(self) -> int: ...
     def __enter__(self) -> Self: ...
     def __exit__(
         self,
@@ -145,6 +168,7 @@ class BackendInstrumentation:
         cache_maxsize: int | None = 256,
         cache_max_bytes: int | None = None,
         trace_path: str | PathLike[str] | None = None,
+        trace_salt: bytes | None = None,
         flight_timeout: float = 60.0,
     ) -> None: ...
     def set_current_probe(self, name: str | None) -> None: ...

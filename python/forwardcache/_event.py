@@ -34,12 +34,12 @@ class TraceLine(TraceEvent):
 
     Attributes:
         run: Hex digits that name the writer, new at each opening; None in a line of another writer.
-        thread: Number of the thread within the run, from 0.
-        seq: Number of the event within the run and thread, from 0.
+        thread: Number of the thread within its process, from 0.
+        seq: Number of the event within the run, from 0; it rises within a thread.
         key: Hex digits of a digest of the full key; comparable within one process only.
-        batch: Number of the batch within the run; None for a single call.
-        batch_size: Prompts that were computed in that batch.
-        batch_wall_ms: Milliseconds that the batch took.
+        batch: Number of the ``cached_batch`` call within the run; None for a single call.
+        batch_size: Prompts that shared ``batch_wall_ms``: those looked up, or those computed, together.
+        batch_wall_ms: Milliseconds that they took; ``wall_ms`` is this prompt's share.
         bytes: Bytes that the value was counted with when it was stored.
         error: Type of the exception that the computation raised.
         waited: Whether another thread computed the value while this one waited.

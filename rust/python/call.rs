@@ -221,7 +221,10 @@ impl<'a, 'py> Call<'a, 'py> {
         let Key { op, view_id, top_k, .. } = self.key;
         let probe = self.probes.current(self.py)?;
         let source = Source { probe, op, view_id, top_k };
-        self.parts.trace.write(&source, outcomes, error)
+        match self.parts.trace.write(&source, outcomes, error)? {
+            0 => Ok(()),
+            lost => self.parts.stats.add(self.py, Counts { lost, ..Counts::default() }),
+        }
     }
 }
 

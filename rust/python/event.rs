@@ -84,13 +84,14 @@ impl Part<TraceWriter> {
         }
     }
 
-    /// Writes one event an outcome; `error` is the exception's type where there was one.
+    /// Writes one event an outcome; `error` is the exception's type where there was one. Returns how
+    /// many could not be accepted.
     pub(super) fn write(
         &self,
         source: &Source<'_, '_>,
         outcomes: &[Outcome],
         error: Option<&Bound<'_, PyString>>,
-    ) -> PyResult<()> {
+    ) -> PyResult<u64> {
         match self {
             Self::Native(trace) => source.write_to(trace.get(), outcomes, error),
             Self::Foreign(trace) => {
@@ -98,7 +99,8 @@ impl Part<TraceWriter> {
                 outcomes.iter().try_for_each(|outcome| {
                     let event = source.event_object(outcome)?;
                     trace.call_method1("write", (event,)).map(drop)
-                })
+                })?;
+                Ok(0)
             }
         }
     }
@@ -110,10 +112,10 @@ impl<'py> Source<'_, 'py> {
         trace: &TraceWriter,
         outcomes: &[Outcome],
         error: Option<&Bound<'_, PyString>>,
-    ) -> PyResult<()> {
+    ) -> PyResult<u64> {
         let py = self.op.py();
         let Some(run) = trace.run() else {
-            return Ok(());
+            return Ok(0);
         };
         let op = trace.name(py, run, self.op)?;
         let view_id = trace.name(py, run, self.view_id)?;
@@ -124,7 +126,7 @@ impl<'py> Source<'_, 'py> {
             (op, view_id, top_k, probe == Some(None), error == Some(None))
         else {
             run.lose(outcomes.len() as u64);
-            return Ok(());
+            return Ok(outcomes.len() as u64);
         };
         let (ts, thread) = (trace.unix_time_s(py), this_thread());
         let records = outcomes.iter().map(|outcome| Record {
@@ -144,10 +146,11 @@ impl<'py> Source<'_, 'py> {
             waited: outcome.waited,
             lost: None,
         });
+        let mut lost = 0;
         for record in records {
-            super::trace::write(py, run, &record)?;
+            lost += u64::from(!super::trace::write(py, run, &record)?);
         }
-        Ok(())
+        Ok(lost)
     }
 
     /// The event as the object that a look-alike's `write` gets.

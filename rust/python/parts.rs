@@ -146,6 +146,8 @@ pub(super) struct Counts {
     pub(super) wait_s: f64,
     /// Computations of what another thread was computing too.
     pub(super) duplicates: u64,
+    /// Events that the trace could not accept.
+    pub(super) lost: u64,
     /// Size of the batch that was handed to the computation.
     pub(super) batch: u64,
     pub(super) wall_s: f64,
@@ -163,6 +165,7 @@ impl Part<BackendStats> {
                 stats.waits.add(counts.waits);
                 stats.wait_s.add(counts.wait_s);
                 stats.duplicate_computes.add(counts.duplicates);
+                stats.trace_lost.add(counts.lost);
                 stats.scoring_wall_s.add(counts.wall_s);
                 if counts.batch > 0 {
                     stats.batch_sent(counts.batch);

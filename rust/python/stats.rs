@@ -197,6 +197,12 @@ impl BackendStats {
         self.stats.duplicate_computes.get()
     }
 
+    /// Events that the trace could not accept: the disk was full, or writing had become impossible.
+    #[getter]
+    fn trace_lost(&self) -> u64 {
+        self.stats.trace_lost.get()
+    }
+
     /// Hits and misses together.
     #[getter]
     fn total_lookups(&self) -> u64 {
@@ -231,6 +237,7 @@ impl BackendStats {
         dict.set_item("waits", self.waits())?;
         dict.set_item("wait_s", self.wait_s())?;
         dict.set_item("duplicate_computes", self.duplicate_computes())?;
+        dict.set_item("trace_lost", self.trace_lost())?;
         Ok(dict)
     }
 

@@ -5,12 +5,12 @@ use super::slot::Cell;
 use super::text::Text;
 use crate::clock::{self, WallClock};
 use crate::key::Salt;
-use crate::sync::OnceLock;
-use crate::trace::writer::{finish_all, this_thread};
+use crate::sync::{OnceLock, Ordering, StaticU64};
+use crate::trace::writer::{finish_all, forks_behind, this_thread};
 use crate::trace::{Batch, Label, NameId, Options, Record, Run, TopK, Writer, Written};
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyRuntimeWarning, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyString, PyTuple};
+use pyo3::types::{IntoPyDict, PyBytes, PyDict, PyString, PyTuple};
 use std::ffi::CString;
 use std::io;
 use std::path::PathBuf;
@@ -147,6 +147,7 @@ impl TraceWriter {
         if let Some(id) = known.and_then(|known| known.find(run.id(), text)) {
             return Ok(Some(id));
         }
+        finish_with_a_forked_child(py);
         let exact = text.cast_exact::<PyString>().ok();
         let id = run.name(Text::of(&text.str()?)?.as_bytes());
         if let (Some(known), Some(exact), Some(id)) = (known, exact, id) {
@@ -203,29 +204,29 @@ impl TraceWriter {
     }
 }
 
-/// Accepts one event; waits, with the interpreter free, while the journal is full.
+/// Accepts one event; waits, with the interpreter free, while the journal is full. False: it is lost.
 ///
 /// # Errors
 /// Whatever a signal handler raises during the wait; the event is lost then.
 #[inline]
-pub(super) fn write(py: Python<'_>, run: Run<'_>, record: &Record) -> PyResult<()> {
+pub(super) fn write(py: Python<'_>, run: Run<'_>, record: &Record) -> PyResult<bool> {
     match run.write(record) {
-        Written::Done => Ok(()),
+        Written::Done => Ok(true),
         Written::Full => wait_and_write(py, run, record),
     }
 }
 
 #[cold]
-fn wait_and_write(py: Python<'_>, run: Run<'_>, record: &Record) -> PyResult<()> {
+fn wait_and_write(py: Python<'_>, run: Run<'_>, record: &Record) -> PyResult<bool> {
     let mut patience = run.patience();
     while run.write(record) == Written::Full {
         if !py.detach(|| run.wait_for_room(&mut patience, SLICE)) {
             run.lose(1);
-            return Ok(());
+            return Ok(false);
         }
         py.check_signals().inspect_err(|_| run.lose(1))?;
     }
-    Ok(())
+    Ok(true)
 }
 
 #[pymethods]
@@ -291,7 +292,7 @@ impl TraceWriter {
             return Ok(());
         };
         match self.record(run, event)? {
-            Some(record) => write(event.py(), run, &record),
+            Some(record) => write(event.py(), run, &record).map(drop),
             None => {
                 run.lose(1);
                 Ok(())
@@ -459,6 +460,29 @@ pub(super) fn recover_trace(py: Python<'_>, path: PathBuf) -> PyResult<Bound<'_,
     counts.set_item("lost", recovered.lost)?;
     Ok(counts)
 }
+
+/// Has `multiprocessing` end the traces of a child that it forked, once a child: such a child leaves
+/// by `os._exit`, past `atexit`. The first event in a child always comes by here.
+fn finish_with_a_forked_child(py: Python<'_>) {
+    static ARRANGED: StaticU64 = StaticU64::new(0);
+    let forks = forks_behind();
+    // Relaxed: who comes second has nothing to do.
+    if ARRANGED.swap(forks, Ordering::Relaxed) != forks {
+        // Without it the journal stays, and whoever opens or closes the trace next completes it.
+        let _ = finish_by_multiprocessing(py);
+    }
+}
+
+fn finish_by_multiprocessing(py: Python<'_>) -> PyResult<()> {
+    let modules = py.import("sys")?.getattr("modules")?;
+    let util = modules.get_item("multiprocessing.util")?;
+    let finish = py.import("forwardcache._core")?.getattr("_finish_traces")?;
+    let last = [("exitpriority", LAST)].into_py_dict(py)?;
+    util.call_method("Finalize", (py.None(), finish), Some(&last)).map(drop)
+}
+
+/// Below what `multiprocessing` itself ends.
+const LAST: i32 = -100;
 
 /// Ends every trace of this process; called at the interpreter's end.
 #[pyfunction]

@@ -240,6 +240,12 @@ pub fn finish_all() {
     lives.iter().for_each(|live| live.finish());
 }
 
+/// Forks that lie between this process and the one that loaded the library.
+#[must_use]
+pub fn forks_behind() -> u64 {
+    forks()
+}
+
 /// This thread's number, for [`Record::thread`].
 #[must_use]
 pub fn this_thread() -> u32 {
