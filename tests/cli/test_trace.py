@@ -341,10 +341,15 @@ def test_recover_completes_the_trace_of_a_killed_process_once(tmp_path: Path) ->
     killed(path)
     before = sum(1 for _ in read_trace(path))
     assert before < 1000
+    assert f"forwardcache trace recover {path}" in command("summary", path).stderr
+    merged = command("merge", path, "-o", tmp_path / "merged")
+    assert f"forwardcache trace recover {path}" in merged.stderr
+    (tmp_path / "merged").unlink()
     ended = command("recover", path)
     assert (ended.returncode, ended.stderr) == (0, "")
     assert ended.stdout == f"{path}: {1000 - before:,} events recovered from 1 journal\n"
     assert [event.prompt_hash for event in read_trace(path)] == [str(n) for n in range(1000)]
+    assert not command("summary", path).stderr
     again = command("recover", path)
     assert again.stdout == f"{path}: 0 events recovered from 0 journals\n"
     assert [found.name for found in tmp_path.iterdir()] == ["trace.jsonl"]

@@ -47,6 +47,7 @@ def summary(paths: Sequence[str], *, as_json: bool) -> int:
     """Print the figures of the events in ``paths``, for each probe, view and op."""
     reader = read_trace([source_of(path) for path in paths])
     groups = figures_of(reader)
+    say_what_is_pending(paths)
     if not groups:
         say(f"no events in {', '.join(paths)}{_but(reader)}")
     if as_json:
@@ -55,6 +56,21 @@ def summary(paths: Sequence[str], *, as_json: bool) -> int:
         _print_tables(_lookups(groups), _times(groups))
         print(_closing_line(total_of(groups.values()), reader))
     return ExitCode.DONE
+
+
+def say_what_is_pending(paths: Sequence[str]) -> None:
+    """Say on standard error which of the traces may lack events that are in a journal."""
+    for path in paths:
+        if path != STDIN and _has_journal(Path(path).resolve()):
+            say(
+                f"{path}: there is a journal beside it, so the last events may be missing: a "
+                f"process is writing it, or was killed (then: forwardcache trace recover {path})"
+            )
+
+
+def _has_journal(trace: Path) -> bool:
+    names = (found.name for found in trace.parent.iterdir())
+    return any(name.startswith(f"{trace.name}.") and name.endswith(".journal") for name in names)
 
 
 def _summary_as_json(groups: Mapping[Group, Figures], reader: TraceReader) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from forwardcache.cli.exits import BadInputError, ExitCode, MachineError, os_explained, say
-from forwardcache.cli.trace import STDIN, counted, reasons, source_of
+from forwardcache.cli.trace import STDIN, counted, reasons, say_what_is_pending, source_of
 from forwardcache.observe.parse import LostEvents
 from forwardcache.observe.reader import Counts, time_of, usable_lines
 
@@ -40,6 +40,7 @@ def merge(paths: Sequence[str], out: Path, *, force: bool) -> int:
         # What a full disk refused is refused again here, and was reported then.
         with suppress(OSError):
             part.close()
+    say_what_is_pending(paths)
     merged = f"{counted(counts.read, 'event')} of {counted(len(paths), 'trace')}"
     say(f"{out}: {merged}{_left_out(counts)}")
     return ExitCode.DONE
