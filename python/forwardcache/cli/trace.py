@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO, TextIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, TextIO, cast
 
 from rich.console import Console
 from rich.table import Table
@@ -17,6 +17,9 @@ from forwardcache import _core
 from forwardcache.cli.exits import BadInputError, ExitCode, say
 from forwardcache.observe import TraceReader, read_trace
 from forwardcache.observe.summary import Figures, Group, figures_of, total_of
+
+if TYPE_CHECKING:
+    from forwardcache._core import _Recovered
 
 STDIN = "-"
 
@@ -188,7 +191,7 @@ def recover(path: Path, *, as_json: bool) -> int:
     return ExitCode.NO if found["damaged"] or found["lost"] else ExitCode.DONE
 
 
-def _recovery_line(path: Path, found: Mapping[str, int]) -> str:
+def _recovery_line(path: Path, found: _Recovered) -> str:
     recovered, journals = (
         counted(found["recovered"], "event"),
         counted(found["journals"], "journal"),
