@@ -2,12 +2,12 @@
 //!
 //! A child has the parent's memory but none of its threads, so whatever another thread had locked
 //! stays locked in it for ever. The child therefore touches nothing of the parent's writers: it
-//! counts one fork more, and each writer that is used there opens itself anew (W4). The registry is
+//! counts one fork more, and each writer that is used there opens itself anew (W3). The registry is
 //! the one thing that both use; `fork` itself holds its lock, so it is never found locked.
 //!
 //! The registry also keeps POSIX locks alive: one is gone as soon as its process closes *any*
 //! descriptor of that file, so this process opens a lock file once and its own journals never again
-//! (W5).
+//! (W4).
 
 use crate::sync::{OnceLock, Ordering, StaticMutex, StaticMutexGuard, StaticU64, lock_static};
 use std::cell::RefCell;

@@ -9,7 +9,7 @@
 //! Header and slots are mapped, so they outlive the process in the page cache; names are written
 //! with `write`, before the first event that uses them. The file's blocks are allocated before they
 //! are mapped: touching a hole on a full disk would kill the process. The owner holds a POSIX lock on
-//! the file for as long as it lives, which is how others tell that it does (W5).
+//! the file for as long as it lives, which is how others tell that it does (W4).
 //!
 //! The *intent* is one word: where in the trace the block begins that is being appended. It is set
 //! before the first byte of a block and cleared after `head` has moved past its events, so whoever

@@ -3,7 +3,7 @@
 //! A POSIX record lock: it ends with its process, however that dies, and a forked child doesn't
 //! have it. It is no use between threads, for which there is a mutex. Whoever holds the lock may
 //! remove the file; so after locking, the file is looked at again, and if it is no longer the one
-//! at the path, the next is tried (W6).
+//! at the path, the next is tried (W5).
 
 use crate::sync::{Mutex, MutexGuard, lock};
 use rustix::fs::{FlockOperation, fcntl_lock};

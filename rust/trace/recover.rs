@@ -96,7 +96,7 @@ struct Dead {
 fn find_dead(trace: &Path, recovered: &mut Recovered) -> io::Result<Vec<Dead>> {
     let mut dead = Vec::new();
     for path in journals_beside(trace)? {
-        // Ours: opening and closing it would give its lock away (W5).
+        // Ours: opening and closing it would give its lock away (W4).
         if registry().journals().contains(&path) {
             continue;
         }

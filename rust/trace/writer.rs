@@ -1,7 +1,7 @@
 //! An open trace, as its user holds it.
 //!
 //! Writers of one path in one process share a run, and the last to close it ends it. After `fork` a
-//! writer begins a run of its own in the child, when it is first used there (W4); the parent's is
+//! writer begins a run of its own in the child, when it is first used there (W3); the parent's is
 //! left as it lies, since its threads and locks are not in the child.
 
 use super::fork::{forks, registry};
