@@ -41,7 +41,14 @@ impl Ticks {
     #[inline]
     #[must_use]
     pub fn elapsed_s(self) -> f64 {
-        raw().saturating_sub(self.0) as f64 * seconds_per_tick()
+        now().seconds_since(self)
+    }
+
+    /// Seconds from an earlier reading to this one.
+    #[inline]
+    #[must_use]
+    pub fn seconds_since(self, earlier: Self) -> f64 {
+        self.0.saturating_sub(earlier.0) as f64 * seconds_per_tick()
     }
 }
 
@@ -65,10 +72,10 @@ pub struct WallClock {
 const LOOK_S: f64 = 1e-3;
 
 impl WallClock {
-    /// Seconds since the epoch.
+    /// Seconds since the epoch at a reading that was just made.
     #[inline]
-    pub fn unix_time_s(&mut self) -> f64 {
-        let since_s = raw().saturating_sub(self.looked) as f64 * seconds_per_tick();
+    pub fn unix_time_s(&mut self, now: Ticks) -> f64 {
+        let since_s = now.0.saturating_sub(self.looked) as f64 * seconds_per_tick();
         if since_s < LOOK_S { self.unix_s + since_s } else { self.look() }
     }
 
@@ -174,7 +181,7 @@ mod tests {
         start();
         let mut clock = WallClock::default();
         for _ in 0..2_000 {
-            let (before, ours, after) = (unix_time_s(), clock.unix_time_s(), unix_time_s());
+            let (before, ours, after) = (unix_time_s(), clock.unix_time_s(now()), unix_time_s());
             assert!(before - 2e-5 <= ours && ours <= after + 2e-5, "{before} {ours} {after}");
             std::hint::black_box((0..100).sum::<u32>());
         }

@@ -99,11 +99,12 @@ impl<'a, 'py> Call<'a, 'py> {
 
     #[inline]
     fn hit(&self, query: &Query<'_, '_>, found: Found) -> PyResult<Py<PyAny>> {
-        let wall_s = self.elapsed_s();
+        let ended = clock::now();
+        let wall_s = ended.seconds_since(self.started);
         self.parts.stats.add_hit(self.py, wall_s)?;
         if self.is_traced() {
             let name = query.name(&found.key, self.parts.trace.salt())?;
-            self.write(&[Outcome::hit(name, wall_s)], None)?;
+            self.write_at(ended, &[Outcome::hit(name, wall_s)], None)?;
         }
         Ok(found.value)
     }
@@ -215,12 +216,22 @@ impl<'a, 'py> Call<'a, 'py> {
         outcomes: &[Outcome],
         error: Option<&Bound<'_, PyString>>,
     ) -> PyResult<()> {
+        self.write_at(clock::now(), outcomes, error)
+    }
+
+    #[inline]
+    fn write_at(
+        &self,
+        at: Ticks,
+        outcomes: &[Outcome],
+        error: Option<&Bound<'_, PyString>>,
+    ) -> PyResult<()> {
         if outcomes.is_empty() {
             return Ok(());
         }
         let Key { op, view_id, top_k, .. } = self.key;
         let probe = self.probes.current(self.py)?;
-        let source = Source { probe, op, view_id, top_k };
+        let source = Source { probe, op, view_id, top_k, at };
         match self.parts.trace.write(&source, outcomes, error)? {
             0 => Ok(()),
             lost => self.parts.stats.add(self.py, Counts { lost, ..Counts::default() }),

@@ -3,7 +3,7 @@
 use super::key::integer;
 use super::parts::Part;
 use super::trace::TraceWriter;
-use crate::clock;
+use crate::clock::{self, Ticks};
 use crate::key::{Name, Salt};
 use crate::trace::{Batch, Label, Record, writer::this_thread};
 use pyo3::intern;
@@ -17,6 +17,8 @@ pub(super) struct Source<'a, 'py> {
     pub(super) op: &'a Bound<'py, PyAny>,
     pub(super) view_id: &'a Bound<'py, PyAny>,
     pub(super) top_k: &'a Bound<'py, PyAny>,
+    /// When it happened.
+    pub(super) at: Ticks,
 }
 
 /// What happened to one prompt.
@@ -128,7 +130,7 @@ impl<'py> Source<'_, 'py> {
             run.lose(outcomes.len() as u64);
             return Ok(outcomes.len() as u64);
         };
-        let (ts, thread) = (trace.unix_time_s(py), this_thread());
+        let (ts, thread) = (trace.unix_time_s(py, self.at), this_thread());
         let records = outcomes.iter().map(|outcome| Record {
             ts,
             probe: probe.flatten(),

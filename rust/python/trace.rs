@@ -3,14 +3,14 @@
 use super::key::{as_str, integer};
 use super::slot::Cell;
 use super::text::Text;
-use crate::clock::{self, WallClock};
+use crate::clock::{self, Ticks, WallClock};
 use crate::key::Salt;
 use crate::sync::{OnceLock, Ordering, StaticU64};
 use crate::trace::writer::{finish_all, forks_behind, this_thread};
 use crate::trace::{Batch, Label, NameId, Options, Record, Run, TopK, Writer, Written};
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyRuntimeWarning, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{IntoPyDict, PyBytes, PyDict, PyString, PyTuple};
+use pyo3::types::{IntoPyDict, PyBytes, PyDict, PyInt, PyString, PyTuple};
 use std::ffi::CString;
 use std::io;
 use std::path::PathBuf;
@@ -156,21 +156,28 @@ impl TraceWriter {
         Ok(id)
     }
 
-    /// Seconds since the epoch.
+    /// Seconds since the epoch at a reading that was just made.
     #[inline]
-    pub(super) fn unix_time_s(&self, _py: Python<'_>) -> f64 {
+    pub(super) fn unix_time_s(&self, _py: Python<'_>, now: Ticks) -> f64 {
         let clock = self.opened.get().map(|opened| &opened.clock);
-        clock.map_or_else(clock::unix_time_s, |clock| clock.with(WallClock::unix_time_s))
+        clock.map_or_else(clock::unix_time_s, |clock| clock.with(|clock| clock.unix_time_s(now)))
     }
 
     /// `top_k` as the trace writes it; None if its digits can't be written down.
     #[inline]
     pub(super) fn top_k(&self, run: Run<'_>, top_k: &Bound<'_, PyAny>) -> Option<TopK> {
+        let known = self.opened.get().map(|opened| &opened.known);
+        if let Some(integer) = known.and_then(|known| known.find_top_k(top_k)) {
+            return Some(TopK::Integer(integer));
+        }
         let Some(integer) = integer(top_k) else {
             return Some(TopK::None);
         };
         match i64::try_from(integer) {
-            Ok(integer) => Some(TopK::Integer(integer)),
+            Ok(integer) => {
+                known.inspect(|known| known.keep_top_k(top_k, integer));
+                Some(TopK::Integer(integer))
+            }
             Err(_) => run.name(integer.to_string().as_bytes()).map(TopK::Digits),
         }
     }
@@ -394,7 +401,7 @@ fn hex_number(text: &Bound<'_, PyAny>) -> Option<u64> {
 
 const KNOWN: usize = 16;
 
-/// Names of the `str` objects that calls bring again and again, found by identity.
+/// What the objects that calls bring again and again stand for, found by identity.
 #[derive(Default)]
 struct KnownNames(Cell<Known>);
 
@@ -402,6 +409,7 @@ struct KnownNames(Cell<Known>);
 struct Known {
     run: u64,
     names: [Option<(Py<PyString>, NameId)>; KNOWN],
+    top_k: Option<(Py<PyInt>, i64)>,
 }
 
 impl KnownNames {
@@ -412,6 +420,21 @@ impl KnownNames {
             Some((held, id)) if known.run == run && held.is(text) => Some(*id),
             _ => None,
         })
+    }
+
+    #[inline]
+    fn find_top_k(&self, top_k: &Bound<'_, PyAny>) -> Option<i64> {
+        self.0.with(|known| match &known.top_k {
+            Some((held, integer)) if held.is(top_k) => Some(*integer),
+            _ => None,
+        })
+    }
+
+    fn keep_top_k(&self, top_k: &Bound<'_, PyAny>, integer: i64) {
+        if let Ok(exact) = top_k.cast_exact::<PyInt>() {
+            let entry = (exact.clone().unbind(), integer);
+            let _before = self.0.with(|known| known.top_k.replace(entry));
+        }
     }
 
     fn keep(&self, _py: Python<'_>, run: u64, text: &Bound<'_, PyString>, id: NameId) {
