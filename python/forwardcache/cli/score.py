@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -181,9 +182,10 @@ def _warn(session: Session) -> None:
     """Say what went wrong without ending the run."""
     if bad := session.backend.nonfinite_results:
         say(f"{bad:,} values are not finite (null in the rows): is the model sound in this dtype?")
-    session.instrumentation.close()
-    if lost := session.instrumentation.trace.lost:
-        say(f"{lost:,} events are missing in the trace: it could not be written")
+    with warnings.catch_warnings(action="ignore", category=RuntimeWarning):
+        missing = session.instrumentation.trace.close()
+    if missing:
+        say(f"{missing:,} events are missing in the trace: it could not be written")
 
 
 def _report(
