@@ -16,6 +16,9 @@ pub struct Ticks(u64);
 /// of each other, which makes the rate right to 1e-4 even in the youngest process.
 const RATE_SPAN: Duration = Duration::from_millis(1);
 
+/// Pairs of readings of which the closest is taken.
+const PAIRS: usize = 8;
+
 struct Start {
     instant: Instant,
     raw: u64,
@@ -26,7 +29,21 @@ static SECONDS_PER_TICK: OnceLock<f64> = OnceLock::new();
 
 /// Takes the first reading, from which the rate is measured later. Called when the module loads.
 pub fn start() {
-    START.get_or_init(|| Start { instant: Instant::now(), raw: raw() });
+    START.get_or_init(Start::now);
+}
+
+impl Start {
+    /// Both clocks at one time: of a few pairs the one that was read fastest, so that a thread that
+    /// is put aside between the two readings spoils nothing.
+    fn now() -> Self {
+        let pair = |_| {
+            let (before, instant, after) = (raw(), Instant::now(), raw());
+            let width = after.saturating_sub(before);
+            (width, Self { instant, raw: before + width / 2 })
+        };
+        let (_, start) = (0..PAIRS).map(pair).min_by_key(|(width, _)| *width).expect("some pairs");
+        start
+    }
 }
 
 /// The present reading.
@@ -98,7 +115,9 @@ fn measure_rate() -> f64 {
     start();
     let start = START.get().expect("start() has just filled it");
     loop {
-        let (span, ticks) = (start.instant.elapsed(), raw().saturating_sub(start.raw));
+        let now = Start::now();
+        let span = now.instant.duration_since(start.instant);
+        let ticks = now.raw.saturating_sub(start.raw);
         if span >= RATE_SPAN && ticks > 0 {
             return span.as_secs_f64() / ticks as f64;
         }

@@ -77,6 +77,57 @@ impl Seconds {
     }
 }
 
+/// What was done for one op and view.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct CallFigures {
+    /// Lookups that found a value.
+    pub hits: u64,
+    /// Lookups that found none.
+    pub misses: u64,
+    /// Prompts whose computation raised.
+    pub failed: u64,
+    /// Hits that waited for another thread's computation.
+    pub waits: u64,
+    /// Time spent in those waits, in seconds.
+    pub wait_s: f64,
+    /// Time spent in computations, in seconds.
+    pub compute_s: f64,
+    /// Time that the computations of the values took that hits did not repeat, in seconds.
+    pub saved_s: f64,
+    /// Entries that had to go for others.
+    pub evictions: u64,
+    /// Values computed again after they had been evicted.
+    pub recomputed: u64,
+}
+
+impl CallFigures {
+    /// Adds those of another time or backend.
+    pub fn add(&mut self, other: &Self) {
+        self.hits += other.hits;
+        self.misses += other.misses;
+        self.failed += other.failed;
+        self.waits += other.waits;
+        self.wait_s += other.wait_s;
+        self.compute_s += other.compute_s;
+        self.saved_s += other.saved_s;
+        self.evictions += other.evictions;
+        self.recomputed += other.recomputed;
+    }
+
+    /// Takes away those of an earlier time.
+    pub fn take(&mut self, earlier: &Self) {
+        self.hits = self.hits.saturating_sub(earlier.hits);
+        self.misses = self.misses.saturating_sub(earlier.misses);
+        self.failed = self.failed.saturating_sub(earlier.failed);
+        self.waits = self.waits.saturating_sub(earlier.waits);
+        self.wait_s -= earlier.wait_s;
+        self.compute_s -= earlier.compute_s;
+        self.saved_s -= earlier.saved_s;
+        self.evictions = self.evictions.saturating_sub(earlier.evictions);
+        self.recomputed = self.recomputed.saturating_sub(earlier.recomputed);
+    }
+}
+
 /// The figures of one backend.
 #[derive(Debug, Default)]
 pub struct Stats {
@@ -108,6 +159,42 @@ pub struct Stats {
 }
 
 impl Stats {
+    fn sums(&self) -> [&Counter; 9] {
+        [
+            &self.cache_hits,
+            &self.cache_misses,
+            &self.forward_passes,
+            &self.batches_sent,
+            &self.batched_prompts,
+            &self.failed_computes,
+            &self.waits,
+            &self.duplicate_computes,
+            &self.trace_lost,
+        ]
+    }
+
+    fn spans(&self) -> [&Seconds; 2] {
+        [&self.scoring_wall_s, &self.wait_s]
+    }
+
+    /// Adds those of another time or backend.
+    pub fn add(&self, other: &Self) {
+        self.sums().iter().zip(other.sums()).for_each(|(mine, theirs)| mine.add(theirs.get()));
+        self.spans().iter().zip(other.spans()).for_each(|(mine, theirs)| mine.add(theirs.get()));
+        self.max_batch_size.raise_to(other.max_batch_size.get());
+    }
+
+    /// Takes away those of an earlier time. The largest batch stays, if any was sent since.
+    pub fn take(&self, earlier: &Self) {
+        for (mine, theirs) in self.sums().iter().zip(earlier.sums()) {
+            mine.set(mine.get().saturating_sub(theirs.get()));
+        }
+        self.spans().iter().zip(earlier.spans()).for_each(|(mine, theirs)| mine.add(-theirs.get()));
+        if self.batches_sent.get() == 0 {
+            self.max_batch_size.set(0);
+        }
+    }
+
     /// Counts one lookup that found a value after `wall_s` seconds.
     #[inline]
     pub fn hit(&self, wall_s: f64) {

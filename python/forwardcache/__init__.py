@@ -10,7 +10,9 @@ from forwardcache.errors import ForwardCacheError
 from forwardcache.instrumentation import (
     BackendInstrumentation,
     BackendStats,
+    CallStats,
     ForwardCache,
+    Report,
     TraceEvent,
     TraceWriter,
     prompt_hash,
@@ -19,8 +21,10 @@ from forwardcache.instrumentation import (
 __all__ = [
     "BackendInstrumentation",
     "BackendStats",
+    "CallStats",
     "ForwardCache",
     "ForwardCacheError",
+    "Report",
     "TraceEvent",
     "TraceWriter",
     "__version__",

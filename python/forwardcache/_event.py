@@ -38,7 +38,7 @@ class TraceLine(TraceEvent):
         seq: Number of the event within the run, from 0; it rises within a thread.
         key: Hex digits of a digest of the full key; comparable within one process only.
         batch: Number of the ``cached_batch`` call within the run; None for a single call.
-        batch_size: Prompts that shared ``batch_wall_ms``: those looked up, or those computed, together.
+        batch_size: Prompts that shared ``batch_wall_ms``: looked up, or computed, together.
         batch_wall_ms: Milliseconds that they took; ``wall_ms`` is this prompt's share.
         bytes: Bytes that the value was counted with when it was stored.
         error: Type of the exception that the computation raised.

@@ -13,6 +13,7 @@ from forwardcache._core import (
     prompt_hash,
 )
 from forwardcache._event import TraceEvent
+from forwardcache._figures import CallStats, Report
 
 _TraceEvent = TraceEvent
 _prompt_hash = prompt_hash
@@ -21,7 +22,9 @@ __all__ = [
     "_MISS",
     "BackendInstrumentation",
     "BackendStats",
+    "CallStats",
     "ForwardCache",
+    "Report",
     "TraceEvent",
     "TraceWriter",
     "_TraceEvent",

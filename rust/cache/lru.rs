@@ -82,6 +82,23 @@ impl<K: Clone, V> Lru<K, V> {
         }
     }
 
+    /// The slots of all keys that `matches` accepts.
+    pub(super) fn find_all(
+        &self,
+        matches: &mut impl FnMut(EntryId, &K) -> Match,
+    ) -> Result<Vec<Slot>, Undecided<K>> {
+        let mut found = Vec::new();
+        for (slot, node) in (0..).zip(&self.nodes) {
+            let Some((key, _)) = &node.entry else { continue };
+            match matches(node.id, key) {
+                Match::Yes => found.push(slot),
+                Match::No => {}
+                Match::Unknown => return Err(self.undecided(slot)),
+            }
+        }
+        Ok(found)
+    }
+
     #[cold]
     fn undecided(&self, slot: Slot) -> Undecided<K> {
         Undecided { id: self.nodes[slot as usize].id, key: self.entry(slot).0.clone() }
@@ -156,10 +173,12 @@ impl<K: Clone, V> Lru<K, V> {
 
     pub(super) fn try_for_each<E>(
         &self,
-        mut visit: impl FnMut(&K, &V) -> Result<(), E>,
+        mut visit: impl FnMut(&K, &V, u64) -> Result<(), E>,
     ) -> Result<(), E> {
-        let live = self.nodes.iter().filter_map(|node| node.entry.as_ref());
-        live.into_iter().try_for_each(|(key, value)| visit(key, value))
+        self.nodes.iter().try_for_each(|node| match &node.entry {
+            Some((key, value)) => visit(key, value, node.weight),
+            None => Ok(()),
+        })
     }
 
     fn take_slot(&mut self, node: Node<K, V>) -> Slot {
@@ -178,7 +197,8 @@ impl<K: Clone, V> Lru<K, V> {
         let node = &mut self.nodes[slot as usize];
         node.older = self.free;
         self.free = slot;
-        node.entry.take().map(|(key, value)| Removed { key, value })
+        let hash = node.hash;
+        node.entry.take().map(|(key, value)| Removed { hash, key, value })
     }
 
     #[inline]

@@ -11,6 +11,7 @@
 //! Whatever leaves the cache is handed to the caller, who drops it after the lock is free (I3).
 
 pub mod flight;
+pub mod ghosts;
 mod lru;
 
 use crate::sync::{Mutex, lock};
@@ -44,6 +45,8 @@ pub struct Undecided<K> {
 /// What an entry held, or was not stored; the caller drops it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Removed<K, V> {
+    /// The hash of the key.
+    pub hash: u64,
     /// The key.
     pub key: K,
     /// The value.
@@ -66,7 +69,7 @@ pub struct Put<K, V> {
     pub stored: bool,
     /// Entries evicted for it.
     pub evicted: usize,
-    /// What had to go: an old value, evicted entries, or the value that is too large.
+    /// What had to go: an old value or the one that is too large, then the evicted entries.
     pub removed: Vec<Removed<K, V>>,
 }
 
@@ -131,6 +134,9 @@ impl<K: Clone, V> Cache<K, V> {
     /// Stores a value of `weight` bytes as the most recent one; `entry` gives key and value and is
     /// called once, on success. Least recent entries go while there is more than the capacity.
     ///
+    /// `admit` is asked with nothing else between it and the storing; if it refuses, the value is
+    /// handed back and nothing changes.
+    ///
     /// # Errors
     /// [`Undecided`]: compare outside and call again.
     pub fn put(
@@ -138,23 +144,28 @@ impl<K: Clone, V> Cache<K, V> {
         hash: u64,
         weight: u64,
         same: impl FnMut(EntryId, &K) -> Match,
+        admit: impl FnOnce() -> bool,
         entry: impl FnOnce() -> (K, V),
     ) -> Result<Put<K, V>, Undecided<K>> {
         let mut lru = lock(&self.lru);
         let found = lru.find(hash, same)?;
         let (key, value) = entry();
         let mut removed = Vec::new();
+        if !admit() {
+            removed.push(Removed { hash, key, value });
+            return Ok(Put { stored: false, evicted: 0, removed });
+        }
         if self.capacity.bytes.is_some_and(|most| weight > most.get()) {
             // An old value of the key would be served in its place, so it goes too.
             removed.extend(found.and_then(|slot| lru.remove(slot)));
-            removed.push(Removed { key, value });
+            removed.push(Removed { hash, key, value });
             return Ok(Put { stored: false, evicted: 0, removed });
         }
         match found {
             // The new key goes with the old value: an equal key stays, as in a dict.
             Some(slot) => {
                 lru.touch(slot);
-                removed.push(Removed { key, value: lru.replace(slot, value, weight) });
+                removed.push(Removed { hash, key, value: lru.replace(slot, value, weight) });
             }
             None => lru.insert(hash, key, value, weight),
         }
@@ -171,16 +182,35 @@ impl<K: Clone, V> Cache<K, V> {
             || bytes.is_some_and(|most| lru.weight() > most.get())
     }
 
+    /// Removes the entries that `matches` accepts and returns them; `commit` runs before the first is
+    /// gone, with nothing between.
+    ///
+    /// # Errors
+    /// [`Undecided`]: nothing was removed; compare outside and call again.
+    pub fn remove_matching(
+        &self,
+        mut matches: impl FnMut(EntryId, &K) -> Match,
+        commit: impl FnOnce(),
+    ) -> Result<Vec<Removed<K, V>>, Undecided<K>> {
+        let mut lru = lock(&self.lru);
+        let slots = lru.find_all(&mut matches)?;
+        commit();
+        Ok(slots.into_iter().filter_map(|slot| lru.remove(slot)).collect())
+    }
+
     /// Removes every entry and returns them.
     pub fn clear(&self) -> Vec<Removed<K, V>> {
         lock(&self.lru).drain()
     }
 
-    /// Calls `visit` with every key and value until it fails. The cache is held meanwhile.
+    /// Calls `visit` with every key, value and weight until it fails. The cache is held meanwhile.
     ///
     /// # Errors
     /// The first error of `visit`.
-    pub fn try_for_each<E>(&self, visit: impl FnMut(&K, &V) -> Result<(), E>) -> Result<(), E> {
+    pub fn try_for_each<E>(
+        &self,
+        visit: impl FnMut(&K, &V, u64) -> Result<(), E>,
+    ) -> Result<(), E> {
         lock(&self.lru).try_for_each(visit)
     }
 

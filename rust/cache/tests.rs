@@ -37,7 +37,7 @@ fn get(cache: &Cache<u32, u64>, key: u32) -> Option<u64> {
 }
 
 fn put(cache: &Cache<u32, u64>, key: u32, value: u64) -> Put<u32, u64> {
-    cache.put(hash(key), weight(value), same(key), || (key, value)).unwrap()
+    cache.put(hash(key), weight(value), same(key), || true, || (key, value)).unwrap()
 }
 
 #[derive(Clone, Debug)]
@@ -74,10 +74,10 @@ impl List {
     }
 
     fn put(&mut self, capacity: Capacity, key: u32, value: u64) -> Put<u32, u64> {
-        let removed = |(key, value)| Removed { key, value };
+        let removed = |(key, value)| Removed { hash: hash(key), key, value };
         let mut gone = Vec::from_iter(self.take(key).map(removed));
         if capacity.bytes.is_some_and(|most| weight(value) > most.get()) {
-            gone.push(Removed { key, value });
+            gone.push(Removed { hash: hash(key), key, value });
             return Put { stored: false, evicted: 0, removed: gone };
         }
         self.0.insert(0, (key, value));
@@ -152,7 +152,7 @@ fn an_undecided_comparison_changes_nothing_and_names_the_entry() {
         built.set(true);
         (1, 11)
     };
-    assert!(cache.put(hash(1), 0, unsure, entry).is_err());
+    assert!(cache.put(hash(1), 0, unsure, || true, entry).is_err());
     assert!(!built.get());
     assert_eq!(put(&cache, 3, 30).removed[0].value, 10, "the order is as it was");
 }

@@ -9,9 +9,10 @@
 //! in the batch, which are hits of a value that was computed for the first, then those that another
 //! thread computed.
 
+use super::cache::Kept;
 use super::call::{Call, refuse_coroutine};
 use super::event::Outcome;
-use super::flight::{PyFlight, PyTicket, Waited};
+use super::flight::{PyFlight, PyJoined, PyTicket, Waited};
 use super::key::{Query, SharedKey, check_prompt};
 use super::parts::{Counts, Found};
 use crate::cache::flight::Joined;
@@ -57,6 +58,8 @@ struct Batch<'c, 'a, 'py> {
     misses: Vec<Miss>,
     repeats: Vec<Repeat>,
     misses_of_hash: HashMap<u64, Vec<usize>>,
+    /// Seconds of computations that the hits did not repeat.
+    saved_s: f64,
     /// What the trace calls this batch.
     id: Option<u64>,
 }
@@ -95,6 +98,7 @@ impl<'c, 'a, 'py> Batch<'c, 'a, 'py> {
             misses: Vec::new(),
             repeats: Vec::new(),
             misses_of_hash: HashMap::new(),
+            saved_s: 0.0,
             id: call.parts.trace.next_batch(),
         }
     }
@@ -112,6 +116,7 @@ impl<'c, 'a, 'py> Batch<'c, 'a, 'py> {
     }
 
     fn hit(&mut self, query: &Query<'_, '_>, found: Found) -> PyResult<()> {
+        self.saved_s += found.cost_s;
         self.values.push(Some(found.value));
         let name = match self.call.is_traced() {
             true => Some(query.name(&found.key, self.call.parts.trace.salt())?),
@@ -141,7 +146,8 @@ impl<'c, 'a, 'py> Batch<'c, 'a, 'py> {
         let call = self.call;
         let wall_s = call.elapsed_s();
         let hits = self.hits.len() as u64;
-        call.parts.stats.add(call.py, Counts { hits, wall_s, ..Counts::default() })?;
+        let saved_s = self.saved_s;
+        call.count(Counts { hits, wall_s, saved_s, ..Counts::default() })?;
         let looked_up = self.prompts.len();
         let share_s = wall_s / looked_up as f64;
         let outcomes = self.hits.iter().flatten();
@@ -154,22 +160,23 @@ impl<'c, 'a, 'py> Batch<'c, 'a, 'py> {
     fn fill(&mut self, compute_misses: &Bound<'py, PyAny>) -> PyResult<()> {
         let mut open: Vec<usize> = (0..self.misses.len()).collect();
         while !open.is_empty() {
-            let (mine, theirs) = self.claim(&open)?;
-            self.compute(mine, compute_misses)?;
+            let began = self.call.parts.cache.generation();
+            let (mine, theirs) = self.claim(&open, began)?;
+            self.compute(mine, began, compute_misses)?;
             open = self.wait(theirs)?;
         }
         Ok(())
     }
 
     /// Who computes which of the open misses; those that are there by now are hits.
-    fn claim(&mut self, open: &[usize]) -> PyResult<(Vec<Mine<'a>>, Vec<Theirs>)> {
+    fn claim(&mut self, open: &[usize], began: u64) -> PyResult<(Vec<Mine<'a>>, Vec<Theirs>)> {
         let (mut mine, mut theirs) = (Vec::new(), Vec::new());
         for &miss in open {
             if self.misses[miss].alone {
                 mine.push(Mine { miss, ticket: None });
                 continue;
             }
-            match self.join(miss)? {
+            match self.join(miss, began)? {
                 Joined::Theirs(flight) => theirs.push(Theirs { miss, flight }),
                 Joined::Mine(ticket) => match self.look_again(miss)? {
                     None => mine.push(Mine { miss, ticket: Some(ticket) }),
@@ -180,10 +187,10 @@ impl<'c, 'a, 'py> Batch<'c, 'a, 'py> {
         Ok((mine, theirs))
     }
 
-    fn join(&self, miss: usize) -> PyResult<Joined<'a, SharedKey, Py<PyAny>>> {
+    fn join(&self, miss: usize, began: u64) -> PyResult<PyJoined<'a>> {
         let Miss { position, key, .. } = &self.misses[miss];
         let flights = self.call.flights;
-        self.call.with_query(&self.prompts[*position], |query| flights.join(query, key))
+        self.call.with_query(&self.prompts[*position], |query| flights.join(query, key, began))
     }
 
     /// What was computed between the lookup and the claim is a hit.
@@ -194,7 +201,7 @@ impl<'c, 'a, 'py> Batch<'c, 'a, 'py> {
         let Some(found) = found else {
             return Ok(None);
         };
-        call.parts.stats.add(call.py, Counts { hits: 1, ..Counts::default() })?;
+        call.count(Counts { hits: 1, saved_s: found.cost_s, ..Counts::default() })?;
         let name = call.name(&self.misses[miss].key)?;
         let outcome = name.map(|name| Outcome::hit(name, 0.0).in_batch(self.id, 1, 0.0));
         call.write(outcome.as_slice(), None)?;
@@ -202,21 +209,26 @@ impl<'c, 'a, 'py> Batch<'c, 'a, 'py> {
         Ok(Some(found.value))
     }
 
-    fn compute(&mut self, mine: Vec<Mine<'a>>, compute_misses: &Bound<'py, PyAny>) -> PyResult<()> {
+    fn compute(
+        &mut self,
+        mine: Vec<Mine<'a>>,
+        began: u64,
+        compute_misses: &Bound<'py, PyAny>,
+    ) -> PyResult<()> {
         let call = self.call;
         if mine.is_empty() {
             return Ok(());
         }
         let indices = mine.iter().map(|mine| self.misses[mine.miss].position).collect::<Vec<_>>();
         let size = indices.len();
-        let began = clock::now();
+        let started = clock::now();
         let computed = compute_misses.call1((PyList::new(call.py, indices)?,));
         let computed = computed.and_then(|values| checked_values(values, size));
-        let wall_s = began.elapsed_s();
+        let wall_s = started.elapsed_s();
         let size = size as u64;
         let counts = Counts { misses: size, batch: size, wall_s, ..Counts::default() };
         match computed {
-            Ok(values) => self.computed(mine, values, counts),
+            Ok(values) => self.computed(mine, values, began, counts),
             Err(error) => {
                 // The tickets go with `mine`: whoever waits computes for itself.
                 call.failed(counts, &self.miss_outcomes(&mine, wall_s)?, &error)?;
@@ -230,26 +242,32 @@ impl<'c, 'a, 'py> Batch<'c, 'a, 'py> {
         &mut self,
         mine: Vec<Mine<'a>>,
         values: Vec<Bound<'py, PyAny>>,
+        began: u64,
         counts: Counts,
     ) -> PyResult<()> {
         let call = self.call;
+        let cost_s = counts.wall_s / counts.misses as f64;
+        let (mut evicted, mut recomputed) = (Vec::new(), 0);
         let mut outcomes = self.miss_outcomes(&mine, counts.wall_s)?;
         for (place, (Mine { miss, ticket }, value)) in mine.into_iter().zip(values).enumerate() {
             let Miss { position, key, .. } = &self.misses[miss];
             let value = value.unbind();
-            let kept = value.clone_ref(call.py);
-            let bytes = call.with_query(&self.prompts[*position], |query| {
-                call.parts.cache.put(call.py, query, key.clone(), kept)
+            let kept = Kept { value: value.clone_ref(call.py), cost_s };
+            let stored = call.with_query(&self.prompts[*position], |query| {
+                call.parts.cache.put(call.py, query, key.clone(), kept, began)
             })?;
+            evicted.extend(stored.evicted);
+            recomputed += u64::from(stored.recomputed);
             if let Some(outcome) = outcomes.get_mut(place) {
-                *outcome = outcome.stored(bytes);
+                *outcome = outcome.stored(stored.bytes);
             }
             if let Some(ticket) = ticket {
                 ticket.finish(value.clone_ref(call.py));
             }
             self.values[*position] = Some(value);
         }
-        call.parts.stats.add(call.py, Counts { passes: counts.misses, ..counts })?;
+        call.count(Counts { passes: counts.misses, recomputed, ..counts })?;
+        call.parts.stats.add_evicted(call.py, &evicted)?;
         call.write(&outcomes, None)
     }
 
@@ -270,7 +288,7 @@ impl<'c, 'a, 'py> Batch<'c, 'a, 'py> {
                     Counts { wait_s, duplicates: 1, ..Counts::default() }
                 }
             };
-            call.parts.stats.add(call.py, counts)?;
+            call.count(counts)?;
             open.push(miss);
         }
         Ok(open)
@@ -287,7 +305,7 @@ impl<'c, 'a, 'py> Batch<'c, 'a, 'py> {
             self.values[*position] = first.map(|value| value.clone_ref(call.py));
         }
         let hits = self.repeats.len() as u64;
-        call.parts.stats.add(call.py, Counts { hits, ..Counts::default() })?;
+        call.count(Counts { hits, ..Counts::default() })?;
         let keys = self.repeats.iter().map(|repeat| &self.misses[repeat.miss].key);
         let names = keys.filter_map(|key| call.name(key).transpose());
         let repeats = self.repeats.len();

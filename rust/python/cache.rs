@@ -1,8 +1,11 @@
 //! `ForwardCache`: the cache of the core with Python objects in it.
 
+use super::invalidate::{Invalidations, Pattern};
 use super::key::{Query, SharedKey, Verdicts};
+use super::slot::Cell;
 use super::weigh::Weigher;
-use crate::cache::{Cache, Capacity, Removed};
+use crate::cache::ghosts::Ghosts;
+use crate::cache::{Cache, Capacity, Put, Removed};
 use crate::stats::Counter;
 use crate::sync::OnceLock;
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
@@ -10,6 +13,8 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyTuple};
 use pyo3::{Borrowed, PyTraverseError, PyVisit, intern};
+use std::collections::HashMap;
+use std::convert::Infallible;
 use std::num::{NonZeroU64, NonZeroUsize};
 
 /// The class of the sentinel `_MISS`.
@@ -55,10 +60,34 @@ pub(super) struct ForwardCache {
 }
 
 struct Made {
-    cache: Cache<SharedKey, Py<PyAny>>,
+    cache: Cache<SharedKey, Kept>,
     weigher: Weigher,
     evictions: Counter,
     too_large: Counter,
+    ghosts: Cell<Ghosts>,
+    invalidations: Invalidations,
+}
+
+/// A value as the cache keeps it.
+pub(super) struct Kept {
+    pub(super) value: Py<PyAny>,
+    /// Seconds that its computation took, which a hit saves.
+    pub(super) cost_s: f64,
+}
+
+/// What came of storing a value.
+pub(super) struct Stored {
+    /// Bytes that the value counts for, if bytes are counted.
+    pub(super) bytes: Option<u64>,
+    /// Whether its key had been evicted lately.
+    pub(super) recomputed: bool,
+    /// Entries that were evicted for it.
+    pub(super) evicted: Vec<SharedKey>,
+}
+
+/// An op or a view as text; what is no `str` by its `str`.
+fn text_of(name: &Bound<'_, PyAny>) -> PyResult<String> {
+    Ok(name.str()?.to_string_lossy().into_owned())
 }
 
 impl Made {
@@ -68,6 +97,8 @@ impl Made {
             weigher,
             evictions: Counter::default(),
             too_large: Counter::default(),
+            ghosts: Cell::default(),
+            invalidations: Invalidations::default(),
         }
     }
 }
@@ -140,7 +171,7 @@ impl ForwardCache {
     pub(super) fn lookup<R>(
         &self,
         query: &Query<'_, '_>,
-        mut read: impl FnMut(&SharedKey, &Py<PyAny>) -> R,
+        mut read: impl FnMut(&SharedKey, &Kept) -> R,
     ) -> PyResult<Option<R>> {
         let mut verdicts = Verdicts::default();
         loop {
@@ -152,38 +183,98 @@ impl ForwardCache {
         }
     }
 
-    /// Stores `value`; `key` is what `query.store()` gave. Returns the bytes that it counts for, if
-    /// bytes are counted.
+    /// How many invalidations there were; read before a computation begins.
+    pub(super) fn generation(&self) -> u64 {
+        self.made().invalidations.generation()
+    }
+
+    /// Stores a value; `key` is what `query.store()` gave. A value whose computation began before an
+    /// invalidation of its key isn't stored; `began` is the generation then.
+    ///
+    /// # Errors
+    /// Those of `__eq__` and of the weigher.
     pub(super) fn store(
         &self,
         query: &Query<'_, '_>,
         key: SharedKey,
-        value: Py<PyAny>,
-    ) -> PyResult<Option<u64>> {
-        let bounded = self.made().cache.capacity().bytes;
-        let bytes = bounded.map(|_| self.made().weigher.weigh(query, &value)).transpose()?;
-        let weight = bytes.unwrap_or_default();
-        let mut entry = Some((key, value));
+        kept: Kept,
+        began: Option<u64>,
+    ) -> PyResult<Stored> {
+        let (py, made) = (query.py(), self.made());
+        let bounded = made.cache.capacity().bytes;
+        let bytes = bounded.map(|_| made.weigher.weigh(query, &kept.value)).transpose()?;
+        let mut entry = Some((SharedKey::clone(&key), kept));
         let mut verdicts = Verdicts::default();
         loop {
             let same = |id, stored: &SharedKey| verdicts.compare(id, query, stored);
+            let admit = || began.is_none_or(|began| made.invalidations.admit(py, began, &key));
             let take = || entry.take().expect("the core takes the entry once");
-            match self.made().cache.put(query.hash, weight, same, take) {
-                // What was removed is dropped here, with nothing held: a `__del__` may use the cache.
-                Ok(put) => {
-                    self.made().evictions.add(put.evicted as u64);
-                    self.made().too_large.add(u64::from(!put.stored));
-                    return Ok(bytes);
-                }
+            match made.cache.put(query.hash, bytes.unwrap_or_default(), same, admit, take) {
+                Ok(put) => return Ok(self.account(query.hash, bytes, put)),
                 Err(undecided) => verdicts.ask(query, &undecided)?,
             }
         }
     }
 
+    /// Counts what a put did. What was removed is dropped here, with nothing held: a `__del__` may
+    /// use the cache.
+    fn account(&self, hash: u64, bytes: Option<u64>, put: Put<SharedKey, Kept>) -> Stored {
+        let made = self.made();
+        made.evictions.add(put.evicted as u64);
+        let most = made.cache.capacity().bytes.map(NonZeroU64::get);
+        let is_too_large = bytes.zip(most).is_some_and(|(bytes, most)| bytes > most);
+        made.too_large.add(u64::from(is_too_large && !put.stored));
+        let evicted = &put.removed[put.removed.len() - put.evicted..];
+        let recomputed = made.ghosts.with(|ghosts| {
+            let recomputed = ghosts.take(hash);
+            evicted.iter().for_each(|removed| ghosts.add(removed.hash));
+            recomputed
+        });
+        let evicted = evicted.iter().map(|removed| SharedKey::clone(&removed.key)).collect();
+        Stored { bytes, recomputed, evicted }
+    }
+
+    /// Removes the entries of an op, of a view, of both, or all; returns how many there were.
+    ///
+    /// # Errors
+    /// Those of `__eq__`.
+    pub(super) fn invalidate(&self, py: Python<'_>, pattern: &Pattern<'_, '_>) -> PyResult<usize> {
+        let made = self.made();
+        let mut verdicts = Verdicts::default();
+        loop {
+            let matches = |id, key: &SharedKey| pattern.compare(py, &verdicts, id, key);
+            match made.cache.remove_matching(matches, || made.invalidations.add(pattern)) {
+                Ok(removed) => return Ok(removed.len()),
+                Err(undecided) => pattern.ask(py, &mut verdicts, &undecided)?,
+            }
+        }
+    }
+
+    /// Entries and bytes of each op and view, as `(op, view_id, entries, bytes)`.
+    ///
+    /// # Errors
+    /// Those of `__str__`, where an op or a view is no `str`.
+    pub(super) fn held(&self, py: Python<'_>) -> PyResult<Vec<(String, String, u64, u64)>> {
+        let mut entries = Vec::new();
+        let each: Result<(), Infallible> = self.made().cache.try_for_each(|key, _, bytes| {
+            entries.push((SharedKey::clone(key), bytes));
+            Ok(())
+        });
+        each.unwrap_or_else(|never| match never {});
+        let mut held = HashMap::<(String, String), (u64, u64)>::new();
+        for (key, bytes) in &entries {
+            let Some((op, view_id)) = key.op_and_view() else { continue };
+            let texts = (text_of(op.bind(py))?, text_of(view_id.bind(py))?);
+            let (count, sum) = held.entry(texts).or_default();
+            (*count, *sum) = (*count + 1, *sum + bytes);
+        }
+        Ok(held.into_iter().map(|((op, view), (count, sum))| (op, view, count, sum)).collect())
+    }
+
     fn read_unmoved<R>(
         &self,
         query: &Query<'_, '_>,
-        mut read: impl FnMut(&SharedKey, &Py<PyAny>) -> R,
+        mut read: impl FnMut(&SharedKey, &Kept) -> R,
     ) -> PyResult<Option<R>> {
         let mut verdicts = Verdicts::default();
         loop {
@@ -255,26 +346,30 @@ impl ForwardCache {
     /// The value of `key`, which becomes the most recent, or the sentinel `_MISS`.
     fn get(&self, key: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
         let py = key.py();
-        let value = Query::with(key, |query| self.lookup(query, |_, value| value.clone_ref(py)))?;
+        let value =
+            Query::with(key, |query| self.lookup(query, |_, kept| kept.value.clone_ref(py)))?;
         value.map_or_else(|| Ok(miss(py)?.clone_ref(py)), Ok)
     }
 
     /// The value of `key`, or the sentinel `_MISS`; the order of use stays as it is.
     fn peek(&self, key: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
         let py = key.py();
-        let read = |query: &Query<'_, '_>| self.read_unmoved(query, |_, value| value.clone_ref(py));
+        let read =
+            |query: &Query<'_, '_>| self.read_unmoved(query, |_, kept| kept.value.clone_ref(py));
         Query::with(key, read)?.map_or_else(|| Ok(miss(py)?.clone_ref(py)), Ok)
     }
 
     /// Stores or replaces the value of `key` as the most recent one; evicts the least recent entry
     /// while there are more than `maxsize`.
     fn put(&self, key: &Bound<'_, PyAny>, value: Py<PyAny>) -> PyResult<()> {
-        Query::with(key, |query| self.store(query, query.store(), value)).map(drop)
+        let kept = Kept { value, cost_s: 0.0 };
+        Query::with(key, |query| self.store(query, query.store(), kept, None)).map(drop)
     }
 
     /// Removes every entry.
     fn clear(&self) {
         let removed: Vec<Removed<_, _>> = self.made().cache.clear();
+        self.made().ghosts.with(Ghosts::clear);
         drop(removed);
     }
 
@@ -294,9 +389,9 @@ impl ForwardCache {
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         self.made().weigher.traverse(visit)?;
-        self.made().cache.try_for_each(|key, value| {
+        self.made().cache.try_for_each(|key, kept, _| {
             key.traverse(visit)?;
-            visit.call(value)
+            visit.call(&kept.value)
         })
     }
 

@@ -1,5 +1,6 @@
 //! One call of `cached`: look up, compute if need be, count, and write down what happened.
 
+use super::cache::Kept;
 use super::event::{Outcome, Source};
 use super::flight::{PyFlights, PyTicket, Waited};
 use super::key::{Field, Query, SharedKey, check_prompt};
@@ -101,7 +102,8 @@ impl<'a, 'py> Call<'a, 'py> {
     fn hit(&self, query: &Query<'_, '_>, found: Found) -> PyResult<Py<PyAny>> {
         let ended = clock::now();
         let wall_s = ended.seconds_since(self.started);
-        self.parts.stats.add_hit(self.py, wall_s)?;
+        let Key { op, view_id, .. } = self.key;
+        self.parts.stats.add_hit(op, view_id, wall_s, found.cost_s)?;
         if self.is_traced() {
             let name = query.name(&found.key, self.parts.trace.salt())?;
             self.write_at(ended, &[Outcome::hit(name, wall_s)], None)?;
@@ -113,8 +115,11 @@ impl<'a, 'py> Call<'a, 'py> {
     fn miss(&self, query: &Query<'_, '_>, compute: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
         let key = query.store();
         loop {
-            let flight = match self.flights.join(query, &key)? {
-                Joined::Mine(ticket) => return self.compute_once(query, key, ticket, compute),
+            let began = self.parts.cache.generation();
+            let flight = match self.flights.join(query, &key, began)? {
+                Joined::Mine(ticket) => {
+                    return self.compute_once(query, key, began, ticket, compute);
+                }
                 Joined::Theirs(flight) => flight,
             };
             match self.flights.wait(self.py, &flight)? {
@@ -124,11 +129,11 @@ impl<'a, 'py> Call<'a, 'py> {
                 }
                 Waited::Alone { wait_s } => {
                     let counts = Counts { duplicates: 1, wait_s, ..Counts::default() };
-                    self.parts.stats.add(self.py, counts)?;
-                    return self.compute(query, key, compute);
+                    self.count(counts)?;
+                    return self.compute(query, key, began, compute);
                 }
                 Waited::Failed { wait_s } => {
-                    self.parts.stats.add(self.py, Counts { wait_s, ..Counts::default() })?;
+                    self.count(Counts { wait_s, ..Counts::default() })?;
                 }
             }
         }
@@ -137,7 +142,7 @@ impl<'a, 'py> Call<'a, 'py> {
     /// Counts and writes down a value that another thread computed.
     pub(super) fn waited(&self, key: &SharedKey, wait_s: f64) -> PyResult<()> {
         let counts = Counts { hits: 1, waits: 1, wait_s, ..Counts::default() };
-        self.parts.stats.add(self.py, counts)?;
+        self.count(counts)?;
         let name = self.name(key)?;
         self.write(name.map(|name| Outcome::waited(name, wait_s)).as_slice(), None)
     }
@@ -151,6 +156,7 @@ impl<'a, 'py> Call<'a, 'py> {
         &self,
         query: &Query<'_, '_>,
         key: SharedKey,
+        began: u64,
         ticket: PyTicket<'_>,
         compute: &Bound<'_, PyAny>,
     ) -> PyResult<Py<PyAny>> {
@@ -158,7 +164,7 @@ impl<'a, 'py> Call<'a, 'py> {
             ticket.finish(found.value.clone_ref(self.py));
             return self.hit(query, found);
         }
-        let value = self.compute(query, key, compute)?;
+        let value = self.compute(query, key, began, compute)?;
         ticket.finish(value.clone_ref(self.py));
         Ok(value)
     }
@@ -167,21 +173,24 @@ impl<'a, 'py> Call<'a, 'py> {
         &self,
         query: &Query<'_, '_>,
         key: SharedKey,
+        began: u64,
         compute: &Bound<'_, PyAny>,
     ) -> PyResult<Py<PyAny>> {
         let name = self.name(&key)?;
-        let began = clock::now();
+        let started = clock::now();
         let computed = compute.call0().and_then(refuse_coroutine);
-        let wall_s = began.elapsed_s();
+        let wall_s = started.elapsed_s();
         let outcome = name.map(|name| Outcome::miss(name, wall_s));
         let counts = Counts { misses: 1, wall_s, ..Counts::default() };
         match computed {
             Ok(value) => {
                 let value = value.unbind();
-                let kept = value.clone_ref(self.py);
-                let bytes = self.parts.cache.put(self.py, query, key, kept)?;
-                self.parts.stats.add(self.py, Counts { passes: 1, ..counts })?;
-                let outcome = outcome.map(|outcome| outcome.stored(bytes));
+                let kept = Kept { value: value.clone_ref(self.py), cost_s: wall_s };
+                let stored = self.parts.cache.put(self.py, query, key, kept, began)?;
+                let recomputed = u64::from(stored.recomputed);
+                self.count(Counts { passes: 1, recomputed, ..counts })?;
+                self.parts.stats.add_evicted(self.py, &stored.evicted)?;
+                let outcome = outcome.map(|outcome| outcome.stored(stored.bytes));
                 self.write(outcome.as_slice(), None)?;
                 Ok(value)
             }
@@ -190,6 +199,11 @@ impl<'a, 'py> Call<'a, 'py> {
                 Err(error)
             }
         }
+    }
+
+    /// Adds to the statistics of this call's op and view.
+    pub(super) fn count(&self, counts: Counts) -> PyResult<()> {
+        self.parts.stats.add(self.key.op, self.key.view_id, counts)
     }
 
     /// What a trace calls the key, if there is one.
@@ -205,7 +219,7 @@ impl<'a, 'py> Call<'a, 'py> {
         error: &PyErr,
     ) -> PyResult<()> {
         let failed = counts.misses;
-        self.parts.stats.add(self.py, Counts { failed, ..counts })?;
+        self.count(Counts { failed, ..counts })?;
         let kind = error_name(self.py, error)?;
         self.write(outcomes, Some(kind.bind(self.py)))
     }
@@ -234,7 +248,7 @@ impl<'a, 'py> Call<'a, 'py> {
         let source = Source { probe, op, view_id, top_k, at };
         match self.parts.trace.write(&source, outcomes, error)? {
             0 => Ok(()),
-            lost => self.parts.stats.add(self.py, Counts { lost, ..Counts::default() }),
+            lost => self.count(Counts { lost, ..Counts::default() }),
         }
     }
 }

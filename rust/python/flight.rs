@@ -2,6 +2,7 @@
 
 use super::key::{Query, SharedKey, Verdicts};
 use crate::cache::flight::{Ended, Flight, Flights, Joined, Refused, Ticket};
+use crate::cache::{Match, Undecided};
 use crate::clock;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
@@ -13,12 +14,20 @@ use std::time::Duration;
 const SLICE: Duration = Duration::from_millis(50);
 
 pub(super) type PyFlight = Arc<Flight<Py<PyAny>>>;
-pub(super) type PyTicket<'f> = Ticket<'f, SharedKey, Py<PyAny>>;
-pub(super) type PyJoined<'f> = Joined<'f, SharedKey, Py<PyAny>>;
+pub(super) type PyTicket<'f> = Ticket<'f, FlightKey, Py<PyAny>>;
+pub(super) type PyJoined<'f> = Joined<'f, FlightKey, Py<PyAny>>;
+
+/// A key, and the generation in which its computation begins: whoever comes after an invalidation
+/// doesn't join a flight from before it.
+#[derive(Clone)]
+pub(super) struct FlightKey {
+    key: SharedKey,
+    generation: u64,
+}
 
 /// The flights of one instrumentation.
 pub(super) struct PyFlights {
-    flights: Flights<SharedKey, Py<PyAny>>,
+    flights: Flights<FlightKey, Py<PyAny>>,
     timeout: Duration,
 }
 
@@ -55,13 +64,24 @@ impl PyFlights {
     ///
     /// # Errors
     /// Those of `__eq__`.
-    pub(super) fn join(&self, query: &Query<'_, '_>, key: &SharedKey) -> PyResult<PyJoined<'_>> {
+    pub(super) fn join(
+        &self,
+        query: &Query<'_, '_>,
+        key: &SharedKey,
+        generation: u64,
+    ) -> PyResult<PyJoined<'_>> {
         let mut verdicts = Verdicts::default();
         loop {
-            let same = |id, stored: &SharedKey| verdicts.compare(id, query, stored);
-            match self.flights.join(query.hash, same, || Arc::clone(key)) {
+            let same = |id, stored: &FlightKey| match stored.generation == generation {
+                true => verdicts.compare(id, query, &stored.key),
+                false => Match::No,
+            };
+            let begin = || FlightKey { key: Arc::clone(key), generation };
+            match self.flights.join(query.hash, same, begin) {
                 Ok(joined) => return Ok(joined),
-                Err(undecided) => verdicts.ask(query, &undecided)?,
+                Err(Undecided { id, key }) => {
+                    verdicts.ask(query, &Undecided { id, key: key.key })?;
+                }
             }
         }
     }
@@ -103,6 +123,6 @@ impl PyFlights {
     }
 
     pub(super) fn traverse(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        self.flights.try_for_each(|key| key.traverse(visit))
+        self.flights.try_for_each(|key| key.key.traverse(visit))
     }
 }

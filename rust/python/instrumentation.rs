@@ -4,6 +4,7 @@ use super::batch;
 use super::cache::{ForwardCache, MaxBytes, MaxSize};
 use super::call::{Call, Key};
 use super::flight::PyFlights;
+use super::invalidate::Pattern;
 use super::parts::{Part, Parts};
 use super::probe::{ProbeScope, Probes};
 use super::slot::Slot;
@@ -11,9 +12,9 @@ use super::stats::BackendStats;
 use super::trace::{DEFAULT_INTERVAL_S, DEFAULT_JOURNAL_EVENTS, Opening, TraceWriter};
 use super::weigh::Weigher;
 use crate::sync::OnceLock;
-use pyo3::exceptions::PyRuntimeError;
+use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList, PyString, PyTuple};
+use pyo3::types::{IntoPyDict, PyDict, PyList, PyString, PyTuple};
 use pyo3::{PyTraverseError, PyVisit, intern};
 use std::path::PathBuf;
 
@@ -243,6 +244,60 @@ impl BackendInstrumentation {
         let key = Key { op, view_id, top_k, scope };
         let call = Call::begin(py, parts.get(), (self.flights(), &self.probes), key)?;
         PyList::new(py, batch::run(&call, prompts, compute_misses)?)
+    }
+
+    /// Drops the cached values of a view, of an op, of both together, or all.
+    ///
+    /// A computation that began before does not put its value back, and whoever asks from now on does
+    /// not join it. A look-alike cache needs a method `invalidate(view_id=None, *, op=None)` of its own.
+    ///
+    /// Args:
+    ///     view_id: The view, as it is called in the trace; None for every view.
+    ///     op: The scoring operation; None for every op.
+    ///
+    /// Returns:
+    ///     How many values were dropped.
+    ///
+    /// Raises:
+    ///     TypeError: a look-alike cache has no such method.
+    #[pyo3(signature = (view_id=None, *, op=None))]
+    fn invalidate<'py>(
+        &self,
+        py: Python<'py>,
+        view_id: Option<Bound<'py, PyString>>,
+        op: Option<Bound<'py, PyString>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        match &self.parts.load(py).get().cache {
+            Part::Native(cache) => {
+                let pattern = Pattern { op: op.as_ref(), view_id: view_id.as_ref() };
+                Ok(cache.get().invalidate(py, &pattern)?.into_pyobject(py)?.into_any())
+            }
+            Part::Foreign(cache) => {
+                let method = cache.bind(py).getattr_opt(intern!(py, "invalidate"))?;
+                let method = method.ok_or_else(|| {
+                    PyTypeError::new_err("the assigned cache has no method invalidate")
+                })?;
+                method.call((view_id,), Some(&[("op", op)].into_py_dict(py)?))
+            }
+        }
+    }
+
+    /// What was done for each op and view, and what the cache holds for them: a `Report`.
+    ///
+    /// Raises:
+    ///     TypeError: `stats` was replaced by a look-alike.
+    fn report<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let parts = self.parts.load(py);
+        let stats = parts.get().stats.as_object().bind(py);
+        let stats = stats.cast::<BackendStats>().map_err(|_| {
+            PyTypeError::new_err(format!("report needs a BackendStats, not {}", stats.get_type()))
+        })?;
+        let held = match &parts.get().cache {
+            Part::Native(cache) => cache.get().held(py)?,
+            Part::Foreign(_) => Vec::new(),
+        };
+        let report = py.import("forwardcache._figures")?.getattr("Report")?;
+        report.call_method1("of", (stats.call_method0("snapshot")?, held))
     }
 
     /// Closes the trace; a second call does nothing.

@@ -6,6 +6,7 @@
 //! tuples of them. For anything else the answer is [`Match::Unknown`], and [`Verdicts`] asks
 //! Python once the cache is free again.
 
+use super::invalidate::Pattern;
 use super::text::Text;
 use crate::cache::{EntryId, Match, Undecided};
 use crate::key::{KeyText, Name, Salt, combine, label, name};
@@ -174,6 +175,11 @@ impl Verdicts {
         }
     }
 
+    /// Remembers what Python said about an entry.
+    pub(super) fn keep(&mut self, id: EntryId, verdict: bool) {
+        self.0.push((id, verdict));
+    }
+
     /// Asks Python. Nothing of the core is held.
     #[cold]
     pub(super) fn ask(
@@ -270,6 +276,61 @@ impl StoredKey {
         // A cache that traces with different salts share is named for the first of them.
         let _ = self.name.set((salt.map(Salt::id), name));
         Ok(name)
+    }
+
+    /// The op and the view of a key `(op, view_id, prompt, top_k[, scope])`.
+    pub(super) fn op_and_view(&self) -> Option<(&Py<PyAny>, &Py<PyAny>)> {
+        match &*self.fields {
+            [op, view_id, _, _] | [op, view_id, _, _, _] => Some((op, view_id)),
+            _ => None,
+        }
+    }
+
+    /// Whether the key is of the pattern's op and view, as far as no Python code runs; for the rest,
+    /// what Python said about the entry, if it was asked.
+    pub(super) fn matches(
+        &self,
+        py: Python<'_>,
+        pattern: &Pattern<'_, '_>,
+        recall: Option<(&Verdicts, EntryId)>,
+    ) -> Match {
+        if pattern.op.is_none() && pattern.view_id.is_none() {
+            return Match::Yes;
+        }
+        let Some((op, view_id)) = self.op_and_view() else {
+            return Match::No;
+        };
+        let compare = |wanted: Option<&Bound<'_, PyString>>, field: &Py<PyAny>| {
+            wanted.map_or(Match::Yes, |wanted| {
+                compare(field.bind(py), &wanted.as_any().as_borrowed())
+            })
+        };
+        match all([compare(pattern.op, op), compare(pattern.view_id, view_id)].into_iter()) {
+            Match::Unknown => recall.map_or(Match::Unknown, |(verdicts, id)| verdicts.recall(id)),
+            decided => decided,
+        }
+    }
+
+    /// As [`StoredKey::matches`], by Python's equality.
+    ///
+    /// # Errors
+    /// Those of `__eq__`.
+    pub(super) fn matches_by_python(
+        &self,
+        py: Python<'_>,
+        pattern: &Pattern<'_, '_>,
+    ) -> PyResult<bool> {
+        let Some((op, view_id)) = self.op_and_view() else {
+            return Ok(false);
+        };
+        for (wanted, field) in [(pattern.op, op), (pattern.view_id, view_id)] {
+            if let Some(wanted) = wanted
+                && !field.bind(py).eq(wanted)?
+            {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// The name, if it was made before with this salt.

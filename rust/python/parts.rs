@@ -3,7 +3,7 @@
 //! Ours are reached directly. A look-alike, or a subclass of ours, is used through the methods and
 //! attributes that the plain-Python original has, so whatever it overrides is called.
 
-use super::cache::{ForwardCache, miss};
+use super::cache::{ForwardCache, Kept, Stored, miss};
 use super::key::{Query, SharedKey, name_of};
 use super::stats::BackendStats;
 use super::trace::TraceWriter;
@@ -73,6 +73,8 @@ impl Parts {
 /// A value from the cache, with what a trace needs to name its key.
 pub(super) struct Found {
     pub(super) value: Py<PyAny>,
+    /// Seconds that its computation took.
+    pub(super) cost_s: f64,
     pub(super) key: FoundKey,
 }
 
@@ -101,8 +103,9 @@ impl Part<ForwardCache> {
         trace: &Part<TraceWriter>,
     ) -> PyResult<Option<Found>> {
         match self {
-            Self::Native(cache) => cache.get().lookup(query, |key, value| Found {
-                value: value.clone_ref(py),
+            Self::Native(cache) => cache.get().lookup(query, |key, kept| Found {
+                value: kept.value.clone_ref(py),
+                cost_s: kept.cost_s,
                 key: match trace.is_on() {
                     true => FoundKey::of(key, trace.salt()),
                     false => FoundKey::Unknown,
@@ -111,24 +114,34 @@ impl Part<ForwardCache> {
             Self::Foreign(cache) => {
                 let value = cache.call_method1(py, intern!(py, "get"), (query.to_tuple()?,))?;
                 let found = !value.is(miss(py)?);
-                Ok(found.then_some(Found { value, key: FoundKey::Unknown }))
+                Ok(found.then_some(Found { value, cost_s: 0.0, key: FoundKey::Unknown }))
             }
         }
     }
 
-    /// Stores a value; returns the bytes that it counts for, if anybody counts.
+    /// How many invalidations there were; read before a computation begins.
+    pub(super) fn generation(&self) -> u64 {
+        match self {
+            Self::Native(cache) => cache.get().generation(),
+            Self::Foreign(_) => 0,
+        }
+    }
+
+    /// Stores a value that took `cost_s` seconds to compute, beginning in generation `began`.
     pub(super) fn put(
         &self,
         py: Python<'_>,
         query: &Query<'_, '_>,
         key: SharedKey,
-        value: Py<PyAny>,
-    ) -> PyResult<Option<u64>> {
+        kept: Kept,
+        began: u64,
+    ) -> PyResult<Stored> {
         match self {
-            Self::Native(cache) => cache.get().store(query, key, value),
+            Self::Native(cache) => cache.get().store(query, key, kept, Some(began)),
             Self::Foreign(cache) => {
-                let entry = (query.to_tuple()?, value);
-                cache.call_method1(py, intern!(py, "put"), entry).map(|_| None)
+                let entry = (query.to_tuple()?, kept.value);
+                cache.call_method1(py, intern!(py, "put"), entry)?;
+                Ok(Stored { bytes: None, recomputed: false, evicted: Vec::new() })
             }
         }
     }
@@ -148,47 +161,59 @@ pub(super) struct Counts {
     pub(super) duplicates: u64,
     /// Events that the trace could not accept.
     pub(super) lost: u64,
+    /// Seconds of computations that hits did not repeat.
+    pub(super) saved_s: f64,
+    /// Values computed again after they had been evicted.
+    pub(super) recomputed: u64,
     /// Size of the batch that was handed to the computation.
     pub(super) batch: u64,
     pub(super) wall_s: f64,
 }
 
 impl Part<BackendStats> {
-    pub(super) fn add(&self, py: Python<'_>, counts: Counts) -> PyResult<()> {
+    /// Adds what one call did for an op and a view.
+    pub(super) fn add(
+        &self,
+        op: &Bound<'_, PyAny>,
+        view_id: &Bound<'_, PyAny>,
+        counts: Counts,
+    ) -> PyResult<()> {
         match self {
-            Self::Native(stats) => {
-                let stats = &stats.get().stats;
-                stats.cache_hits.add(counts.hits);
-                stats.cache_misses.add(counts.misses);
-                stats.forward_passes.add(counts.passes);
-                stats.failed_computes.add(counts.failed);
-                stats.waits.add(counts.waits);
-                stats.wait_s.add(counts.wait_s);
-                stats.duplicate_computes.add(counts.duplicates);
-                stats.trace_lost.add(counts.lost);
-                stats.scoring_wall_s.add(counts.wall_s);
-                if counts.batch > 0 {
-                    stats.batch_sent(counts.batch);
-                }
-                Ok(())
-            }
-            Self::Foreign(stats) => add_by_attribute(stats.bind(py), counts),
+            Self::Native(stats) => stats.get().add(op, view_id, counts),
+            Self::Foreign(stats) => add_by_attribute(stats.bind(op.py()), counts),
         }
     }
 
     /// Counts one hit: what nearly every call does.
     #[inline]
-    pub(super) fn add_hit(&self, py: Python<'_>, wall_s: f64) -> PyResult<()> {
+    pub(super) fn add_hit(
+        &self,
+        op: &Bound<'_, PyAny>,
+        view_id: &Bound<'_, PyAny>,
+        wall_s: f64,
+        saved_s: f64,
+    ) -> PyResult<()> {
         match self {
-            Self::Native(stats) => {
-                stats.get().stats.hit(wall_s);
-                Ok(())
-            }
+            Self::Native(stats) => stats.get().add_hit(op, view_id, wall_s, saved_s),
             Self::Foreign(stats) => {
                 let counts = Counts { hits: 1, wall_s, ..Counts::default() };
-                add_by_attribute(stats.bind(py), counts)
+                add_by_attribute(stats.bind(op.py()), counts)
             }
         }
+    }
+
+    /// Counts the entries that had to go.
+    pub(super) fn add_evicted(&self, py: Python<'_>, evicted: &[SharedKey]) -> PyResult<()> {
+        let Self::Native(stats) = self else {
+            return Ok(());
+        };
+        let named = evicted.iter().filter_map(|key| key.op_and_view());
+        named.into_iter().try_for_each(|(op, view_id)| {
+            stats
+                .get()
+                .tally
+                .change(op.bind(py), view_id.bind(py), |figures| figures.evictions += 1)
+        })
     }
 }
 

@@ -1,10 +1,12 @@
 //! `BackendStats`: counters that look like a dataclass.
 
-use crate::stats::{Counter, Stats};
+use super::parts::Counts;
+use super::tally::Tally;
+use crate::stats::{CallFigures, Counter, Stats};
 use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyTuple, PyType};
+use pyo3::types::{PyDict, PyString, PyTuple, PyType};
 
 /// What a backend has done: counts, and seconds spent scoring.
 ///
@@ -21,7 +23,8 @@ use pyo3::types::{PyDict, PyTuple, PyType};
 #[pyclass(frozen, subclass, weakref, dict, module = "forwardcache._core")]
 #[derive(Default)]
 pub(super) struct BackendStats {
-    pub(super) stats: Stats,
+    stats: Stats,
+    pub(super) tally: Tally,
 }
 
 /// The field names in positional order.
@@ -36,6 +39,63 @@ const FIELDS: [&str; 7] = [
 ];
 
 impl BackendStats {
+    /// Counts one hit: what nearly every call does.
+    #[inline]
+    pub(super) fn add_hit(
+        &self,
+        op: &Bound<'_, PyAny>,
+        view_id: &Bound<'_, PyAny>,
+        wall_s: f64,
+        saved_s: f64,
+    ) -> PyResult<()> {
+        self.stats.hit(wall_s);
+        self.tally.change(op, view_id, |figures| {
+            figures.hits += 1;
+            figures.saved_s += saved_s;
+        })
+    }
+
+    /// Adds what one call did for an op and a view.
+    pub(super) fn add(
+        &self,
+        op: &Bound<'_, PyAny>,
+        view_id: &Bound<'_, PyAny>,
+        counts: Counts,
+    ) -> PyResult<()> {
+        let stats = &self.stats;
+        stats.cache_hits.add(counts.hits);
+        stats.cache_misses.add(counts.misses);
+        stats.forward_passes.add(counts.passes);
+        stats.failed_computes.add(counts.failed);
+        stats.waits.add(counts.waits);
+        stats.wait_s.add(counts.wait_s);
+        stats.duplicate_computes.add(counts.duplicates);
+        stats.trace_lost.add(counts.lost);
+        stats.scoring_wall_s.add(counts.wall_s);
+        if counts.batch > 0 {
+            stats.batch_sent(counts.batch);
+        }
+        self.tally.change(op, view_id, |figures| {
+            figures.add(&CallFigures {
+                hits: counts.hits,
+                misses: counts.misses,
+                failed: counts.failed,
+                waits: counts.waits,
+                wait_s: counts.wait_s,
+                compute_s: if counts.misses > 0 { counts.wall_s } else { 0.0 },
+                saved_s: counts.saved_s,
+                evictions: 0,
+                recomputed: counts.recomputed,
+            });
+        })
+    }
+
+    fn plus(self, py: Python<'_>, other: &Self) -> PyResult<Self> {
+        self.stats.add(&other.stats);
+        self.tally.combine(py, &other.tally, CallFigures::add)?;
+        Ok(self)
+    }
+
     fn ratio(part: u64, whole: u64) -> f64 {
         if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
     }
@@ -203,6 +263,63 @@ impl BackendStats {
         self.stats.trace_lost.get()
     }
 
+    /// Entries of calls counted here, or evicted by them, that had to go for others.
+    #[getter]
+    fn evictions(&self) -> u64 {
+        self.tally.total().evictions
+    }
+
+    /// Values computed again after they had been evicted: the cache is smaller than what is scored
+    /// again and again. The last 65,536 evictions of a cache are remembered.
+    #[getter]
+    fn recomputed(&self) -> u64 {
+        self.tally.total().recomputed
+    }
+
+    /// Seconds of computations that hits did not repeat.
+    #[getter]
+    fn saved_s(&self) -> f64 {
+        self.tally.total().saved_s
+    }
+
+    /// The figures of each op and view: a dict from `(op, view_id)` to `CallStats`.
+    fn calls<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let calls = PyDict::new(py);
+        for (op, view_id, figures) in self.tally.lines(py) {
+            calls.set_item((op, view_id), call_stats(py, &figures)?)?;
+        }
+        Ok(calls)
+    }
+
+    /// The figures of each op, over all views: a dict from its name to `CallStats`.
+    fn by_op<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        sums(py, self.tally.lines(py).into_iter().map(|(op, _, figures)| (op, figures)))
+    }
+
+    /// The figures of each view, over all ops: a dict from its name to `CallStats`.
+    fn by_view<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        sums(py, self.tally.lines(py).into_iter().map(|(_, view_id, figures)| (view_id, figures)))
+    }
+
+    /// A copy that counts no further, for `since`.
+    fn snapshot(&self, py: Python<'_>) -> PyResult<Self> {
+        Self::default().plus(py, self)
+    }
+
+    /// What was done since `snapshot` was taken. `max_batch_size` stays that of the whole time, since
+    /// a maximum can't be taken apart; it is 0 if no batch was sent since.
+    fn since(&self, py: Python<'_>, snapshot: &Bound<'_, Self>) -> PyResult<Self> {
+        let since = self.snapshot(py)?;
+        since.stats.take(&snapshot.get().stats);
+        since.tally.combine(py, &snapshot.get().tally, CallFigures::take)?;
+        Ok(since)
+    }
+
+    /// Both together; `max_batch_size` is the larger.
+    fn __add__(&self, py: Python<'_>, other: &Bound<'_, Self>) -> PyResult<Self> {
+        self.snapshot(py)?.plus(py, other.get())
+    }
+
     /// Hits and misses together.
     #[getter]
     fn total_lookups(&self) -> u64 {
@@ -238,6 +355,10 @@ impl BackendStats {
         dict.set_item("wait_s", self.wait_s())?;
         dict.set_item("duplicate_computes", self.duplicate_computes())?;
         dict.set_item("trace_lost", self.trace_lost())?;
+        let calls = self.tally.total();
+        dict.set_item("evictions", calls.evictions)?;
+        dict.set_item("recomputed", calls.recomputed)?;
+        dict.set_item("saved_s", calls.saved_s)?;
         Ok(dict)
     }
 
@@ -281,6 +402,32 @@ impl BackendStats {
     fn __match_args__(py: Python<'_>) -> PyResult<Py<PyTuple>> {
         Ok(PyTuple::new(py, FIELDS)?.unbind())
     }
+}
+
+/// The figures as a `CallStats`.
+fn call_stats<'py>(py: Python<'py>, figures: &CallFigures) -> PyResult<Bound<'py, PyAny>> {
+    static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    let CallFigures { hits, misses, failed, waits, .. } = *figures;
+    let CallFigures { wait_s, compute_s, saved_s, evictions, recomputed, .. } = *figures;
+    let class = CLASS.import(py, "forwardcache._figures", "CallStats")?;
+    class.call1((hits, misses, failed, waits, wait_s, compute_s, saved_s, evictions, recomputed))
+}
+
+/// One `CallStats` a name, the sum of all with that name.
+fn sums<'py>(
+    py: Python<'py>,
+    lines: impl Iterator<Item = (Py<PyString>, CallFigures)>,
+) -> PyResult<Bound<'py, PyDict>> {
+    let sums = PyDict::new(py);
+    for (name, figures) in lines {
+        let figures = call_stats(py, &figures)?;
+        let sum = match sums.get_item(&name)? {
+            Some(before) => before.add(figures)?,
+            None => figures,
+        };
+        sums.set_item(name, sum)?;
+    }
+    Ok(sums)
 }
 
 /// A dataclass with our names, types and defaults.

@@ -76,7 +76,10 @@ def test_an_instrumentation_may_be_subclassed(api: ModuleType, tmp_path: Path) -
     assert inst.cached("op", "view", "prompt", 8, never) == "value"
     assert inst.cache.maxsize == 2
     assert ("mine:op", "view", "prompt", 8) in inst.cache
-    assert [line["op"] for line in read_events(tmp_path / "mine.jsonl", inst.trace)] == ["mine:op", "mine:op"]
+    assert [line["op"] for line in read_events(tmp_path / "mine.jsonl", inst.trace)] == [
+        "mine:op",
+        "mine:op",
+    ]
 
 
 def test_a_cache_may_be_subclassed(api: ModuleType) -> None:

@@ -207,7 +207,9 @@ def test_values_from_before_the_trace_are_labelled_too(
     inst.trace = api.TraceWriter(path) if with_file else RecordingTrace()
     inst.cached("op", "view", "abc", 8, never)
     inst.cached("op", "view", "put from outside é", 8, never)
-    lines = read_events(path, inst.trace) if with_file else map(dataclasses.asdict, inst.trace.events)
+    lines = (
+        read_events(path, inst.trace) if with_file else map(dataclasses.asdict, inst.trace.events)
+    )
     expected = [api.prompt_hash("abc"), api.prompt_hash("put from outside é")]
     assert [line["prompt_hash"] for line in lines] == expected
 

@@ -1,0 +1,130 @@
+//! Figures of each op and view, found by the identity of the objects that name them.
+
+use super::slot::Cell;
+use super::text::Text;
+use crate::stats::CallFigures;
+use pyo3::prelude::*;
+use pyo3::types::PyString;
+use std::collections::HashMap;
+
+/// Pairs of objects that are found by identity.
+const KNOWN: usize = 16;
+
+/// The figures of one instrumentation, a line for each op and view.
+#[derive(Default)]
+pub(super) struct Tally(Cell<Lines>);
+
+#[derive(Default)]
+struct Lines {
+    figures: Vec<Line>,
+    index: HashMap<Texts, usize>,
+    known: [Option<Known>; KNOWN],
+}
+
+/// Op and view, as text.
+type Texts = (Box<[u8]>, Box<[u8]>);
+
+struct Line {
+    op: Py<PyString>,
+    view_id: Py<PyString>,
+    figures: CallFigures,
+}
+
+struct Known {
+    op: Py<PyAny>,
+    view_id: Py<PyAny>,
+    line: usize,
+}
+
+impl Tally {
+    /// Changes the figures of an op and a view; Python code may run before, none meanwhile.
+    ///
+    /// # Errors
+    /// Those of `__str__`, where op or view is no `str`.
+    #[inline]
+    pub(super) fn change(
+        &self,
+        op: &Bound<'_, PyAny>,
+        view_id: &Bound<'_, PyAny>,
+        change: impl Fn(&mut CallFigures),
+    ) -> PyResult<()> {
+        let place = place_of(op, view_id);
+        let is_known = self.0.with(|lines| match &lines.known[place] {
+            Some(known) if known.op.is(op) && known.view_id.is(view_id) => {
+                change(&mut lines.figures[known.line].figures);
+                true
+            }
+            _ => false,
+        });
+        if is_known { Ok(()) } else { self.change_by_text(op, view_id, change) }
+    }
+
+    #[cold]
+    fn change_by_text(
+        &self,
+        op: &Bound<'_, PyAny>,
+        view_id: &Bound<'_, PyAny>,
+        change: impl Fn(&mut CallFigures),
+    ) -> PyResult<()> {
+        let (op_text, view_text) = (op.str()?, view_id.str()?);
+        let texts =
+            (Text::of(&op_text)?.as_bytes().into(), Text::of(&view_text)?.as_bytes().into());
+        let known =
+            |line| Known { op: op.clone().unbind(), view_id: view_id.clone().unbind(), line };
+        let place = place_of(op, view_id);
+        let exact =
+            op.is_exact_instance_of::<PyString>() && view_id.is_exact_instance_of::<PyString>();
+        let (op, view_id) = (op_text.unbind(), view_text.unbind());
+        let _before = self.0.with(|lines| {
+            let next = lines.figures.len();
+            let line = *lines.index.entry(texts).or_insert(next);
+            if line == next {
+                lines.figures.push(Line { op, view_id, figures: CallFigures::default() });
+            }
+            change(&mut lines.figures[line].figures);
+            // Only of immutable objects identity says what they are.
+            if exact { lines.known[place].replace(known(line)) } else { None }
+        });
+        Ok(())
+    }
+
+    /// Adds every line of `other`, or takes it away.
+    ///
+    /// # Errors
+    /// None but that of memory.
+    pub(super) fn combine(
+        &self,
+        py: Python<'_>,
+        other: &Self,
+        combine: impl Fn(&mut CallFigures, &CallFigures),
+    ) -> PyResult<()> {
+        other.lines(py).iter().try_for_each(|(op, view_id, figures)| {
+            let (op, view_id) = (op.bind(py).as_any(), view_id.bind(py).as_any());
+            self.change(op, view_id, |mine| combine(mine, figures))
+        })
+    }
+
+    /// All lines: op, view, figures.
+    pub(super) fn lines(&self, py: Python<'_>) -> Vec<(Py<PyString>, Py<PyString>, CallFigures)> {
+        self.0.with(|lines| {
+            let line =
+                |line: &Line| (line.op.clone_ref(py), line.view_id.clone_ref(py), line.figures);
+            lines.figures.iter().map(line).collect()
+        })
+    }
+
+    /// The sum of all lines.
+    pub(super) fn total(&self) -> CallFigures {
+        self.0.with(|lines| {
+            let mut total = CallFigures::default();
+            lines.figures.iter().for_each(|line| total.add(&line.figures));
+            total
+        })
+    }
+}
+
+#[inline]
+fn place_of(op: &Bound<'_, PyAny>, view_id: &Bound<'_, PyAny>) -> usize {
+    let (op, view_id) = (op.as_ptr() as usize, view_id.as_ptr() as usize);
+    (op >> 4 ^ view_id >> 4 ^ view_id >> 9) % KNOWN
+}
