@@ -219,6 +219,7 @@ impl TraceWriter {
 pub(super) fn write(py: Python<'_>, run: Run<'_>, record: &Record) -> PyResult<bool> {
     match run.write(record) {
         Written::Done => Ok(true),
+        Written::Lost => Ok(false),
         Written::Full => wait_and_write(py, run, record),
     }
 }
@@ -226,14 +227,18 @@ pub(super) fn write(py: Python<'_>, run: Run<'_>, record: &Record) -> PyResult<b
 #[cold]
 fn wait_and_write(py: Python<'_>, run: Run<'_>, record: &Record) -> PyResult<bool> {
     let mut patience = run.patience();
-    while run.write(record) == Written::Full {
+    loop {
+        match run.write(record) {
+            Written::Done => return Ok(true),
+            Written::Lost => return Ok(false),
+            Written::Full => {}
+        }
         if !py.detach(|| run.wait_for_room(&mut patience, SLICE)) {
             run.lose(1);
             return Ok(false);
         }
         py.check_signals().inspect_err(|_| run.lose(1))?;
     }
-    Ok(true)
 }
 
 #[pymethods]

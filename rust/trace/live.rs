@@ -190,7 +190,7 @@ impl Live {
             return Err(Refused::Sealed);
         };
         let pos = journal.ring.push(|pos| record.to_words(self.run, pos))?;
-        if (pos + 1) & (journal.ring.capacity() / 4 - 1) == 0 {
+        if (pos + 1) & ((journal.ring.capacity() / 4).max(1) - 1) == 0 {
             self.bell.ring();
         } else {
             self.bell.ring_if_asleep();
@@ -384,13 +384,14 @@ impl Live {
         }
     }
 
-    /// Appends events without the journal: where there is none, or after the run's end.
-    pub(super) fn append_direct(&self, records: &[Record]) {
-        self.append_lines(records, &mut lock(&self.work));
+    /// Appends events without the journal: where there is none, or after the run's end. Returns how
+    /// many are lost.
+    pub(super) fn append_direct(&self, records: &[Record]) -> u64 {
+        self.append_lines(records, &mut lock(&self.work))
     }
 
     /// Appends the line about losses, if there were any, and one line an event.
-    fn append_lines(&self, records: &[Record], work: &mut Work) {
+    fn append_lines(&self, records: &[Record], work: &mut Work) -> u64 {
         let lost = self.unreported.swap(0, Ordering::Relaxed);
         let loss = (lost > 0).then(|| self.name(super::record::LOSS_OP).ok()).flatten();
         let loss = loss.map(|op| recover::loss_record(clock::unix_time_s(), op, lost));
@@ -411,6 +412,7 @@ impl Live {
         let missing = (records.len() - lines) as u64;
         self.lost.fetch_add(missing, Ordering::Relaxed);
         self.unreported.fetch_add(missing, Ordering::Relaxed);
+        missing
     }
 
     /// Appends the block and forgets what did not fit. Returns the lines that did.

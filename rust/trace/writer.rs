@@ -21,6 +21,8 @@ use std::time::Duration;
 pub enum Written {
     /// It was accepted, or the writer is closed and swallows it.
     Done,
+    /// It could not be written, and is counted as lost.
+    Lost,
     /// The ring is full: wait for room and try again.
     Full,
 }
@@ -209,10 +211,11 @@ impl<'w> Run<'w> {
     #[cold]
     fn write_directly(self, record: &Record) -> Written {
         // A run that ended although its writer is open: the interpreter is at its end.
-        if !self.writer.is_closed() {
-            self.live.append_direct(std::slice::from_ref(record));
+        let is_open = !self.writer.is_closed();
+        match is_open && self.live.append_direct(std::slice::from_ref(record)) > 0 {
+            true => Written::Lost,
+            false => Written::Done,
         }
-        Written::Done
     }
 
     /// For [`Run::wait_for_room`].

@@ -1,9 +1,10 @@
-"""``TraceWriter`` and ``TraceEvent``: whole, strict JSON lines that are in the file at once.
+"""``TraceWriter`` and ``TraceEvent``: whole, strict JSON lines, their fields, the writer's options.
 
-Not checked here: several threads (``test_threads``), what survives a kill, torn lines of others.
+Not checked here: several threads (``test_threads``), kills, faults and forks (``tests/trace``).
 """
 
 import dataclasses
+import hashlib
 import json
 import math
 import re
@@ -19,6 +20,7 @@ import pytest
 from hypothesis import given
 
 from forwardcache import instrumentation
+from forwardcache._event import TraceLine
 from tests.instrumentation.doubles import FIELDS, RecordingTrace, raising, read_events
 from tests.instrumentation.texts import ANY_TEXT, COLLIDING, NASTY
 
@@ -343,3 +345,174 @@ def test_a_look_alike_is_given_no_more_than_the_eight_fields(api: ModuleType) ->
     assert isinstance(given, api.TraceEvent)
     assert given.top_k == 8
     assert tuple(dataclasses.asdict(given)) == FIELDS
+
+
+# The further fields
+
+
+def lines_of(path: Path, inst: Any) -> list[dict[str, Any]]:
+    inst.close()
+    return read_events(path)
+
+
+def test_a_line_names_its_run_thread_and_number(rust: ModuleType, tmp_path: Path) -> None:
+    runs = []
+    for name in ("one", "other"):
+        inst = rust.BackendInstrumentation(trace_path=tmp_path / name)
+        for _ in range(3):
+            inst.cached("op", "view", "a", 8, lambda: 1)
+        lines = lines_of(tmp_path / name, inst)
+        assert [line["seq"] for line in lines] == [0, 1, 2]
+        assert len({(line["run"], line["thread"]) for line in lines}) == 1
+        runs.append(lines[0]["run"])
+    assert all(re.fullmatch("[0-9a-f]{16}", run) for run in runs)
+    assert runs[0] != runs[1]
+
+
+def test_events_of_a_batch_share_its_number_size_and_wall(rust: ModuleType, tmp_path: Path) -> None:
+    path = tmp_path / "trace.jsonl"
+    inst = rust.BackendInstrumentation(trace_path=path)
+    inst.cached("op", "view", "a", 8, lambda: 1)
+    for _ in range(2):
+        inst.cached_batch("op", "view", ["a", "b", "c", "b"], 8, lambda indices: indices)
+    single, *batched = lines_of(path, inst)
+    assert "batch" not in single
+    hit, *misses, repeat = batched[:4]
+    assert [line["hit"] for line in (hit, *misses, repeat)] == [True, False, False, True]
+    assert {line["batch"] for line in batched[:4]} == {0}
+    assert {line["batch"] for line in batched[4:]} == {1}
+    assert [line["batch_size"] for line in (hit, *misses)] == [4, 2, 2]
+    assert misses[0]["batch_wall_ms"] == misses[1]["batch_wall_ms"]
+    for line in (hit, *misses):
+        assert line["wall_ms"] == pytest.approx(line["batch_wall_ms"] / line["batch_size"])
+
+
+def test_a_failed_computation_leaves_an_event(rust: ModuleType, tmp_path: Path) -> None:
+    path = tmp_path / "trace.jsonl"
+    inst = rust.BackendInstrumentation(trace_path=path)
+    with pytest.raises(ZeroDivisionError):
+        inst.cached("op", "view", "a", 8, raising(ZeroDivisionError()))
+    with pytest.raises(KeyError):
+        inst.cached_batch("op", "view", ["b", "c"], 8, raising(KeyError()))
+    lines = lines_of(path, inst)
+    assert [line["error"] for line in lines] == ["ZeroDivisionError", "KeyError", "KeyError"]
+    assert not any(line["hit"] for line in lines)
+
+
+def test_a_stored_value_tells_its_bytes_where_they_are_counted(
+    rust: ModuleType, tmp_path: Path
+) -> None:
+    path = tmp_path / "trace.jsonl"
+    inst = rust.BackendInstrumentation(cache_max_bytes=1 << 20, trace_path=path)
+    inst.cached("op", "view", "a", 8, lambda: b"x" * 1000)
+    inst.cached_batch("op", "view", ["b"], 8, lambda _: [b"x" * 3000])
+    one, other = lines_of(path, inst)
+    assert one["bytes"] + other["bytes"] == inst.cache.nbytes
+    assert one["bytes"] > 1000
+    assert other["bytes"] > 3000
+
+
+def test_a_line_that_was_read_is_written_with_its_further_fields(
+    rust: ModuleType, tmp_path: Path
+) -> None:
+    path = tmp_path / "trace.jsonl"
+    fields: Any = EVENT
+    line = TraceLine(
+        **fields,
+        key="00000000000000ff",
+        batch=3,
+        batch_size=4,
+        batch_wall_ms=2.5,
+        bytes=70,
+        error="ValueError",
+        waited=True,
+    )
+    with rust.TraceWriter(path) as writer:
+        writer.write(line)
+    [again] = read_events(path)
+    for name in ("key", "batch", "batch_size", "batch_wall_ms", "bytes", "error", "waited"):
+        assert again[name] == getattr(line, name)
+    assert again["run"] is not None
+
+
+# The salt
+
+
+def test_a_salt_changes_the_labels_and_nothing_else(rust: ModuleType, tmp_path: Path) -> None:
+    labels = {}
+    for salt in (None, b"secret", b"other"):
+        path = tmp_path / f"{salt!r}.jsonl"
+        inst = rust.BackendInstrumentation(trace_path=path, trace_salt=salt)
+        for _ in range(2):
+            inst.cached("op", "view", "abc", 8, lambda: 1)
+        miss, hit = lines_of(path, inst)
+        assert miss["prompt_hash"] == hit["prompt_hash"]
+        labels[salt] = hit["prompt_hash"]
+    assert labels[None] == "a9993e364706"
+    assert labels[b"secret"] == hashlib.sha1(b"secretabc").hexdigest()[:12]
+    assert len(set(labels.values())) == 3
+
+
+def test_values_from_before_a_salt_are_labelled_with_it(rust: ModuleType, tmp_path: Path) -> None:
+    inst = rust.BackendInstrumentation(trace_path=tmp_path / "unsalted.jsonl")
+    inst.cached("op", "view", "abc", 8, lambda: 1)
+    inst.trace = rust.TraceWriter(tmp_path / "salted.jsonl", salt=b"secret")
+    inst.cached("op", "view", "abc", 8, raising(AssertionError()))
+    [line] = lines_of(tmp_path / "salted.jsonl", inst)
+    assert line["prompt_hash"] == hashlib.sha1(b"secretabc").hexdigest()[:12]
+
+
+# The options
+
+
+@pytest.mark.parametrize("interval", [0, -1, math.nan, math.inf])
+def test_an_interval_is_positive_seconds(rust: ModuleType, tmp_path: Path, interval: float) -> None:
+    with pytest.raises(ValueError, match=r"interval_s must be positive seconds, got"):
+        rust.TraceWriter(tmp_path / "trace.jsonl", interval_s=interval)
+
+
+@pytest.mark.parametrize("events", [0, 1, 2**26 + 1])
+def test_a_journal_takes_a_sensible_number_of_events(
+    rust: ModuleType, tmp_path: Path, events: int
+) -> None:
+    with pytest.raises(ValueError, match=rf"journal_events must be between .* got {events}"):
+        rust.TraceWriter(tmp_path / "trace.jsonl", journal_events=events)
+
+
+def test_lines_appear_within_the_interval(rust: ModuleType, tmp_path: Path) -> None:
+    path = tmp_path / "trace.jsonl"
+    writer = rust.TraceWriter(path, interval_s=0.02)
+    for count in range(1, 4):
+        writer.write(event())
+        give_up = time.monotonic() + 30
+        while len(path.read_text().splitlines()) < count:
+            assert time.monotonic() < give_up
+            time.sleep(0.005)
+    writer.close()
+
+
+def test_a_synced_trace_is_a_trace(rust: ModuleType, tmp_path: Path) -> None:
+    path = tmp_path / "trace.jsonl"
+    with rust.TraceWriter(path, fsync=True, journal_events=3) as writer:
+        for number in range(50):
+            writer.write(event(top_k=number))
+    assert [line["top_k"] for line in read_events(path)] == list(range(50))
+
+
+def test_close_tells_how_many_events_are_missing(rust: ModuleType) -> None:
+    writer = rust.TraceWriter("/dev/full")
+    writer.write(event())
+    assert writer.lost == 1
+    with pytest.warns(RuntimeWarning, match="1 events are not in the trace /dev/full"):
+        assert writer.close() == 1
+    assert writer.close() == 1
+
+
+def test_losses_stand_in_the_statistics(rust: ModuleType) -> None:
+    inst = rust.BackendInstrumentation()
+    inst.trace = rust.TraceWriter("/dev/full")
+    inst.cached("op", "view", "a", 8, lambda: 1)
+    assert inst.stats.trace_lost == inst.trace.lost == 1
+    assert inst.stats.to_dict()["trace_lost"] == 1
+    with pytest.warns(RuntimeWarning, match="not in the trace"):
+        inst.close()
