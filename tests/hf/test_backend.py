@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -106,6 +107,33 @@ def test_top_k_must_be_a_positive_integer(top_k: Any, make_backend: MakeBackend)
 def test_ids_outside_the_vocabulary_are_refused(ids: Any, make_backend: MakeBackend) -> None:
     with pytest.raises(InvalidInputError):
         make_backend().logprobs_at(PROMPT, ids)
+
+
+@pytest.mark.parametrize("bad", [[], [tiny.VOCAB], [1.5], [[1], [2, 3]], None])
+@pytest.mark.parametrize("form", ["logprobs_at_batch", "token_dist_at_batch"])
+def test_one_bad_list_of_ids_does_not_lose_its_batch(
+    form: str, bad: Any, make_backend: MakeBackend
+) -> None:
+    backend = make_backend()
+    prompts, ids = ["hello", "a", "the fox"], [[3, 4], bad, [5]]
+    with backend.as_base() as base:
+        found = getattr(base, form)(prompts, ids, on_error="return")
+        assert isinstance(found[1], InvalidInputError)
+        with pytest.raises(InvalidInputError) as raised:
+            getattr(base, form)(prompts, ids)
+        assert raised.value.index == 1
+        assert raised.value.results is not None
+        for place in (0, 2):
+            logprobs = getattr(found[place], "logprobs", found[place])
+            np.testing.assert_array_equal(logprobs, base.logprobs_at(prompts[place], ids[place]))
+    assert backend.stats.forward_passes == 2
+
+
+def test_prompts_and_lists_of_ids_go_in_pairs(make_backend: MakeBackend) -> None:
+    with make_backend().as_base() as base:
+        for prompts, ids in ((["a", "b"], [[1]]), ("ab", [[1], [2]])):
+            with pytest.raises(InvalidInputError):
+                base.logprobs_at_batch(prompts, ids)
 
 
 def test_a_single_str_is_no_batch(make_backend: MakeBackend) -> None:

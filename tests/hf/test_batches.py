@@ -97,11 +97,13 @@ def test_results_do_not_depend_on_order_or_company(name: str, make_backend: Make
 
 
 @pytest.mark.parametrize("name", ["llama+lora", "gpt2"])
+@pytest.mark.parametrize("packs", [True, False])
 @pytest.mark.parametrize("max_logit_bytes", [1, 4 * tiny.VOCAB * 7])
 def test_a_bound_on_logits_changes_no_value(
-    name: str, max_logit_bytes: int, make_backend: MakeBackend
+    name: str, packs: bool, max_logit_bytes: int, make_backend: MakeBackend
 ) -> None:
     free, bound = make_backend(name), make_backend(name, max_logit_bytes=max_logit_bytes)
+    bound._scorer.runner._packs = packs
     for left, right in zip(
         free.rolling_logprob_batch(PROMPTS), bound.rolling_logprob_batch(PROMPTS), strict=True
     ):
@@ -141,12 +143,14 @@ def test_next_token_dist_asks_the_head_for_one_position_a_row(
     assert sum(seen) == len(PROMPTS)
 
 
+@pytest.mark.parametrize("packs", [True, False])
 @pytest.mark.parametrize("modes", [["rows"], ["shared"], ["full"]])
 def test_every_way_to_ask_for_positions_gives_the_same(
-    modes: Any, make_backend: MakeBackend
+    modes: Any, packs: bool, make_backend: MakeBackend
 ) -> None:
     backend, other = make_backend("llama+lora"), make_backend("llama+lora")
     other._scorer.runner._modes = modes
+    other._scorer.runner._packs = packs
     for left, right in zip(
         backend.next_token_dist_batch(PROMPTS), other.next_token_dist_batch(PROMPTS), strict=True
     ):
@@ -172,6 +176,7 @@ def test_a_model_that_is_not_known_to_be_causal_gets_a_mask(
 ) -> None:
     plain, masked = make_backend("llama"), make_backend("llama")
     monkeypatch.setattr(masked._scorer.runner, "_masked", True)
+    monkeypatch.setattr(masked._scorer.runner, "_packs", False)
     for left, right in zip(
         plain.next_token_dist_batch(PROMPTS), masked.next_token_dist_batch(PROMPTS), strict=True
     ):

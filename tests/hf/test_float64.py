@@ -9,13 +9,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from forwardcache.hf import HFBackend
+from forwardcache.hf.kernels import dists_at, top_dists
 from tests.hf import tiny
 from tests.hf.conftest import MakeBackend
 
 PROMPTS = list(tiny.PROMPTS)
 PAIRS = [(prompt, end) for prompt in PROMPTS for end in (" dog", "s and again", "x")]
 PER_TOKEN = 2e-5
+# bfloat16 has 8 bits: logits near 16 are rounded by up to 0.06.
+HALF_PER_TOKEN = 0.1
 
 
 def weights(model: Any) -> dict[str, Any]:
@@ -132,8 +137,7 @@ def test_completions_agree_with_float64_with_and_without_a_shared_prefix(
         assert value.logprob == pytest.approx(expected, abs=PER_TOKEN * value.num_tokens)
 
 
-@pytest.mark.parametrize("name", ["llama+lora", "gpt2+lora"])
-@pytest.mark.parametrize(
+same_values = pytest.mark.parametrize(
     "changed",
     [
         pytest.param(lambda pairs: pairs[::-1], id="permuted"),
@@ -143,6 +147,10 @@ def test_completions_agree_with_float64_with_and_without_a_shared_prefix(
         pytest.param(lambda pairs: pairs[:1], id="alone"),
     ],
 )
+
+
+@pytest.mark.parametrize("name", ["llama+lora", "gpt2+lora"])
+@same_values
 def test_what_should_change_nothing_changes_nothing(
     name: str, changed: Any, make_backend: MakeBackend
 ) -> None:
@@ -168,3 +176,55 @@ def test_a_view_that_is_another_by_its_meaning_gives_the_same(
     null = values(backend.as_null_adapter(5))
     assert values(again.as_null_adapter(5)) == null
     assert values(again.as_null_adapter(6)) != null
+
+
+@pytest.fixture(scope="module")
+def half_models() -> dict[str, Any]:
+    """Models of which every weight is bfloat16, the adapter's too."""
+    gpt2_layers = ["c_attn", "c_proj"]
+    return {
+        "llama": tiny.with_lora(tiny.llama()).to(torch.bfloat16),
+        "gpt2": tiny.with_lora(tiny.gpt2(), target_modules=gpt2_layers).to(torch.bfloat16),
+    }
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+@same_values
+def test_in_bfloat16_it_changes_no_more_than_rounding_does(
+    name: str, changed: Any, half_models: Any, tokenizer: Any
+) -> None:
+    model = half_models[name]
+    values = HFBackend(model, tokenizer).completion_logprob_batch(PAIRS)
+    first = dict(zip(PAIRS, values, strict=True))
+    pairs = changed(PAIRS)
+    again = HFBackend(model, tokenizer).logprob_of_batch(pairs)
+    for pair, value in zip(pairs, again, strict=True):
+        if pair in first:
+            tokens = first[pair].num_tokens
+            assert value == pytest.approx(first[pair].logprob, abs=HALF_PER_TOKEN * tokens)
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_in_bfloat16_a_view_that_is_another_by_its_meaning_gives_the_same_bits(
+    name: str, half_models: Any, tokenizer: Any
+) -> None:
+    def values(open_view: Any) -> Any:
+        with open_view(HFBackend(half_models[name], tokenizer)) as view:
+            return view.logprob_of_batch(PAIRS)
+
+    assert values(lambda backend: backend.as_scaled_adapter(0.0)) == values(HFBackend.as_base)
+    assert values(lambda backend: backend.as_scaled_adapter(1.0)) == values(HFBackend.as_finetuned)
+    null = values(lambda backend: backend.as_null_adapter(5))
+    assert values(lambda backend: backend.as_null_adapter(5)) == null
+    assert values(lambda backend: backend.as_null_adapter(6)) != null
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_logits_are_widened_before_they_are_normalised(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    logits = (torch.randn(3, 2000) * 4).to(dtype)
+    truth = logits.double().log_softmax(-1).numpy()
+    named = dists_at(logits, [[5, 1999, 0]] * len(logits))
+    for row, dists in enumerate(zip(top_dists(logits, 64), named, strict=True)):
+        for dist in dists:
+            np.testing.assert_allclose(dist.logprobs, truth[row, dist.token_ids], atol=1e-5)

@@ -4,6 +4,7 @@ Soft caps (Gemma 2), scaled logits (Granite, Cohere), a recurrent model (Mamba),
 called in its own way (OPT), experts (Mixtral), and one with sliding windows (Mistral).
 """
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -65,6 +66,45 @@ def test_every_op_equals_the_oracle(
         np.testing.assert_allclose(dist.logprobs, truth[-1][dist.token_ids], atol=1e-4)
         scored = [truth[place, ids[place + 1]] for place in range(len(ids) - 1)]
         np.testing.assert_allclose(rolling.logprobs, scored, atol=1e-4)
+    pairs = [(prompt, end) for prompt in prompts[:3] for end in (" dog", "s and again")]
+    for (prompt, end), value in zip(pairs, backend.completion_logprob_batch(pairs), strict=True):
+        ids = tokenizer(prompt + end)["input_ids"]
+        truth = tiny.logprobs_after(model, ids).numpy()
+        places = range(len(ids) - value.num_tokens, len(ids))
+        expected = sum(float(truth[place - 1, ids[place]]) for place in places)
+        assert value.logprob == pytest.approx(expected, abs=1e-4 * value.num_tokens)
+
+
+# Layers that an adapter of each kind of model is put on; None leaves the choice to PEFT.
+ADAPTED: dict[str, list[str] | None] = {
+    "gemma2": None,
+    "qwen2": None,
+    "qwen3": None,
+    "gpt_neox": None,
+    "mamba": ["in_proj", "x_proj"],
+}
+
+
+@pytest.mark.parametrize("options", [{}, {"use_rslora": True}, {"use_dora": True}], ids=str)
+@pytest.mark.parametrize("model_type", ADAPTED)
+def test_an_adapter_has_its_views_on_every_kind_of_model(
+    model_type: str, options: Any, tokenizer: Any
+) -> None:
+    plain = tiny_model(model_type)
+    adapted = tiny.with_lora(
+        copy.deepcopy(plain), target_modules=ADAPTED[model_type], r=2, **options
+    )
+    backend = HFBackend(adapted, tokenizer)
+    prompts = list(tiny.PROMPTS[:4])
+    views = {backend.as_base: plain, backend.as_finetuned: adapted}
+    found = []
+    for open_view, model in views.items():
+        with open_view() as view:
+            found.append(view.next_token_dist_batch(prompts, top_k=5))
+        for prompt, dist in zip(prompts, found[-1], strict=True):
+            truth = tiny.logprobs_after(model, tokenizer(prompt)["input_ids"])[-1].numpy()
+            np.testing.assert_allclose(dist.logprobs, truth[dist.token_ids], atol=1e-4)
+    assert found[0] != found[1]
 
 
 @pytest.mark.parametrize("model_type", ["llama", "gemma2", "granite"])

@@ -67,3 +67,16 @@ def test_hits_beside_it_count_once(make_partly_broken: Any) -> None:
     found = backend.next_token_dist_batch([GOOD, BAD, "hello hello", "a a"])
     assert [found[0], found[2]] == known
     assert backend.stats.cache_hits == 2
+
+
+def test_every_miss_is_a_forward_pass_or_a_failed_compute(make_partly_broken: Any) -> None:
+    backend = make_partly_broken()
+    stats = backend.stats
+    backend.next_token_dist(BAD)
+    assert (stats.cache_misses, stats.forward_passes, stats.failed_computes) == (1, 0, 1)
+    backend.next_token_dist_batch([GOOD, BAD])
+    backend.rolling_logprob_batch([BAD, GOOD, BAD])
+    assert stats.cache_misses == stats.forward_passes + stats.failed_computes
+    failed = stats.failed_computes
+    backend.next_token_dist_batch([GOOD, "hello hello"])
+    assert stats.failed_computes == failed

@@ -45,6 +45,24 @@ def test_no_batch_is_closed_early(lengths: list[int], budget: int, cap: float) -
         assert positions > budget or padding > cap * positions
 
 
+@given(lengths_of_rows, budgets, st.none() | st.integers(1, 5))
+def test_packed_rows_fill_the_budget_with_tokens_and_know_no_cap(
+    lengths: list[int], budget: int, max_rows: int | None
+) -> None:
+    plan = plan_batches(
+        lengths, token_budget=budget, max_padding=0.0, max_rows=max_rows, packed=True
+    )
+    planned = [lengths[item] for batch in plan for item in batch.items]
+    assert planned == sorted(lengths, reverse=True)
+    for batch in plan:
+        assert batch.positions == batch.tokens == sum(lengths[item] for item in batch.items)
+        assert batch.padding == 0.0
+        assert len(batch.items) == 1 or batch.tokens <= budget
+    for batch, following in itertools.pairwise(plan):
+        is_full = len(batch.items) == max_rows
+        assert is_full or batch.tokens + lengths[following.items[0]] > budget
+
+
 def test_without_padding_allowed_only_equal_lengths_share_a_batch() -> None:
     plan = plan_batches([3, 5, 3, 4], token_budget=100, max_padding=0.0)
     assert [batch.items for batch in plan] == [(1,), (3,), (0, 2)]

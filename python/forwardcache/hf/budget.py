@@ -96,7 +96,7 @@ class BatchedRuns:
             places = [rest[item] for item in batch.items]
             values = self._tried(op.run, self._runner, [tasks[at] for at in places])
             if values is None and len(places) > 1:
-                self._shrink(op, len(places) * batch.longest)
+                self._shrink(op, batch.positions)
                 return
             found.update(zip(places, values or [_too_large(batch.longest)], strict=True))
             report(batch.tokens)

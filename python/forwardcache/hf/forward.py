@@ -1,10 +1,11 @@
 """Runs rows of tokens through the model and asks its head only for the positions needed.
 
-Rows are padded on the right. In causal attention a position never sees what stands after it, so
-padding there changes nothing before it and neither a mask nor position ids are needed; on the left
-it would shift every position (3 nats of error without a mask). Models that are not known to be
-purely causal attention get a mask all the same, and those whose state or positions depend on the
-batch's shape only ever run rows of one length.
+Rows of several lengths run end to end where the model allows it (``pack``). Others are padded on
+the right. In causal attention a position never sees what stands after it, so padding there changes
+nothing before it and neither a mask nor position ids are needed; on the left it would shift every
+position (3 nats of error without a mask). Models that are not known to be purely causal attention
+get a mask all the same, and those whose state or positions depend on the batch's shape only ever
+run rows of one length.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, Literal
 
 import torch
@@ -22,6 +24,7 @@ from forwardcache.errors import UnsupportedModelError
 from forwardcache.hf.encode import Encoded
 from forwardcache.hf.family import Family, plan_families
 from forwardcache.hf.kernels import token_logprobs
+from forwardcache.hf.pack import can_pack, packed, rows_apart
 from forwardcache.hf.plan import Batch, plan_batches
 from forwardcache.hf.prefix import SharedPrefix, can_share_prefixes
 
@@ -69,7 +72,7 @@ class Limits:
     """How much goes through the model at once.
 
     Attributes:
-        token_budget: Most positions (rows x longest) in a batch.
+        token_budget: Most positions in a batch.
         max_padding: Largest share of padding in a batch.
         max_logit_bytes: Memory of the logits, in float32, that are there at once.
     """
@@ -105,7 +108,9 @@ class ForwardRunner:
         keeps = "logits_to_keep" in inspect.signature(causal_lm.forward).parameters
         self._modes: list[_Mode] = ["rows", "shared", "full"] if keeps else ["full"]
         self._replays: bool | None = None
-        self._shares = keeps and not self._equal_lengths and can_share_prefixes(causal_lm)
+        is_free = keeps and not self._masked and not self._equal_lengths
+        self._shares = is_free and can_share_prefixes(causal_lm)
+        self._packs = is_free and can_pack(causal_lm)
 
     @property
     def vocab_size(self) -> int:
@@ -135,6 +140,7 @@ class ForwardRunner:
             token_budget=self.limits.token_budget if token_budget is None else token_budget,
             max_padding=0.0 if self._equal_lengths else self.limits.max_padding,
             max_rows=self.most_logit_rows if last_only else None,
+            packed=self._packs,
         )
 
     def families(
@@ -166,8 +172,10 @@ class ForwardRunner:
 
     def last_logits(self, rows: Sequence[Row]) -> Tensor:
         """Logits after the last token of each row: [rows, vocab]."""
-        positions = torch.tensor([[len(row) - 1] for row in rows], device=self._device)
-        return self._logits(rows, positions)[:, 0]
+        try:
+            return self._logits_at(rows, [[len(row) - 1] for row in rows])
+        except _LookedAcrossError:
+            return torch.cat([self.last_logits([row]) for row in rows])
 
     def all_logits(self, row: Row) -> Tensor:
         """Logits after every token of one row: [tokens, vocab]."""
@@ -176,46 +184,57 @@ class ForwardRunner:
 
     def scored_logprobs(self, items: Sequence[Encoded]) -> list[Tensor]:
         """Log-probabilities of each item's scored tokens: a float32[scored] each, on the CPU."""
-        scored = [len(item.scored) for item in items]
-        width = max(scored) * len(items)
-        is_small = width * self.vocab_size * _FLOAT32_BYTES <= self.limits.max_logit_bytes
-        # The other way asks for one position a row more, and for none twice.
-        is_even = width <= 1.25 * (sum(scored) + len(items))
-        if is_small and (is_even or self._replays is False):
-            flat = self._scored_at_once(items)
-        elif self._replays is not False:
-            flat = self._scored_in_chunks(items)
-        else:
-            flat = torch.cat([self._scored_at_once([item]) for item in items])
-        return list(torch.split(flat.cpu(), scored))
+        try:
+            flat = self._scored(items)
+        except _LookedAcrossError:
+            flat = torch.cat([self._scored([item]) for item in items])
+        return list(torch.split(flat.cpu(), [len(item.scored) for item in items]))
 
     @property
     def _device(self) -> torch.device:
         return torch.device(self._lm.get_input_embeddings().weight.device)
 
+    def _are_packed(self, rows: Sequence[Row]) -> bool:
+        # Equal rows have no padding in a batch either.
+        return self._packs and len(set(map(len, rows))) > 1
+
+    def _scored(self, items: Sequence[Encoded]) -> Tensor:
+        if self._fit_at_once(items):
+            return self._scored_at_once(items)
+        if self._replays is not False:
+            return self._scored_in_chunks(items)
+        return torch.cat([self._scored_at_once([item]) for item in items])
+
+    def _fit_at_once(self, items: Sequence[Encoded]) -> bool:
+        """Whether one pass may bring all logits: within the bound, and without many unread ones."""
+        scored = [len(item.scored) for item in items]
+        if self._are_packed([item.fed for item in items]):
+            return sum(scored) <= self.most_logit_rows
+        positions = max(scored) * len(scored)
+        # The other way asks for one position a row more, and for none twice.
+        is_even = positions <= 1.25 * (sum(scored) + len(scored))
+        return positions <= self.most_logit_rows and (is_even or self._replays is False)
+
     def _scored_at_once(self, items: Sequence[Encoded]) -> Tensor:
-        rows = [item.fed for item in items]
-        width = max(len(item.scored) for item in items)
-        # Rows that score fewer tokens repeat their last position; it is not read.
-        wanted = [
-            [min(item.first_scored - 1 + step, len(item.fed) - 1) for step in range(width)]
-            for item in items
-        ]
-        logits = self._logits(rows, torch.tensor(wanted, device=self._device))
-        own = [logits[row, : len(item.scored)] for row, item in enumerate(items)]
-        return token_logprobs(torch.cat(own), self._targets(items))
+        places = [range(item.first_scored - 1, len(item.fed)) for item in items]
+        logits = self._logits_at([item.fed for item in items], places)
+        return token_logprobs(logits, self._targets(items))
 
     def _scored_in_chunks(self, items: Sequence[Encoded]) -> Tensor:
         """The model's body once, then its head on as many positions at a time as memory allows."""
         body: Any = getattr(self._lm, self._lm.base_model_prefix, None)
-        output = self._body_output([item.fed for item in items], body)
+        rows = [item.fed for item in items]
+        output = self._body_output(rows, body)
         if output is None:
             self._replays = False
             return torch.cat([self._scored_at_once([item]) for item in items])
-        hidden = output.last_hidden_state
-        spans = [slice(item.first_scored - 1, len(item.fed)) for item in items]
-        flat = torch.cat([hidden[row, span] for row, span in enumerate(spans)])
-        size = max(1, self.limits.max_logit_bytes // (self.vocab_size * _FLOAT32_BYTES))
+        hidden = output.last_hidden_state.flatten(0, 1)
+        spans = [
+            slice(begin + item.first_scored - 1, begin + len(item.fed))
+            for begin, item in zip(self._begins(rows), items, strict=True)
+        ]
+        flat = torch.cat([hidden[span] for span in spans])
+        size = self.most_logit_rows
         chunks = zip(torch.split(flat, size), torch.split(self._targets(items), size), strict=True)
         return torch.cat(
             [
@@ -228,7 +247,7 @@ class ForwardRunner:
         return torch.tensor([token for item in items for token in item.scored], device=self._device)
 
     def _body_output(self, rows: Sequence[Row], body: Any) -> Any:
-        """What the body gives the head: an output whose hidden states are [rows, longest, width].
+        """What the body gives the head; its hidden states are those of all that the model reads.
 
         None if the head can't be run on it alone; that is checked against the model's own logits
         once.
@@ -267,8 +286,35 @@ class ForwardRunner:
             logits: Tensor = self._model(input_ids=placeholder, use_cache=False).logits
         return logits[0]
 
+    def _shape(self, rows: Sequence[Row]) -> tuple[int, int]:
+        """Shape of what the model reads for these rows."""
+        lengths = list(map(len, rows))
+        return (1, sum(lengths)) if self._are_packed(rows) else (len(rows), max(lengths))
+
+    def _begins(self, rows: Sequence[Row]) -> list[int]:
+        """Where each row begins in what the model reads, one sequence after the other."""
+        if self._are_packed(rows):
+            return list(accumulate(map(len, rows[:-1]), initial=0))
+        longest = max(map(len, rows))
+        return [row * longest for row in range(len(rows))]
+
+    def _logits_at(self, rows: Sequence[Row], places: Sequence[Sequence[int]]) -> Tensor:
+        """Logits after the given positions of each row, flat: [positions, vocab]."""
+        if self._are_packed(rows):
+            begins = self._begins(rows)
+            flat = [begin + at for begin, own in zip(begins, places, strict=True) for at in own]
+            return self._logits(rows, torch.tensor([flat], device=self._device))[0]
+        width = max(map(len, places))
+        # Rows that need fewer repeat their last one; it is not read.
+        wanted = [[own[min(step, len(own) - 1)] for step in range(width)] for own in places]
+        logits = self._logits(rows, torch.tensor(wanted, device=self._device))
+        return torch.cat([logits[row, : len(own)] for row, own in enumerate(places)])
+
     def _logits(self, rows: Sequence[Row], positions: Tensor) -> Tensor:
-        """Logits at ``positions`` int64[rows, p] of each row: [rows, p, vocab]."""
+        """Logits at ``positions`` int64[n, p] of what the model reads for ``rows``: [n, p, vocab].
+
+        n is the number of rows, or 1 if they are packed.
+        """
         while True:
             logits = _KEEP[self._modes[0]](self, rows, positions)
             if logits is not None:
@@ -287,13 +333,15 @@ class ForwardRunner:
     def _keep_shared(self, rows: Sequence[Row], positions: Tensor) -> Tensor | None:
         shared, places = torch.unique(positions, return_inverse=True)
         logits = self._call(rows, logits_to_keep=shared).logits
-        return _at(logits, places, (len(rows), len(shared)))
+        return _at(logits, places, (len(positions), len(shared)))
 
     def _keep_full(self, rows: Sequence[Row], positions: Tensor) -> Tensor | None:
         logits = self._call(rows).logits
-        return _at(logits, positions, (len(rows), max(map(len, rows))))
+        return _at(logits, positions, self._shape(rows))
 
     def _call(self, rows: Sequence[Row], **kept: Any) -> Any:
+        if self._are_packed(rows):
+            return self._call_packed(rows, **kept)
         longest = max(map(len, rows))
         padded = torch.tensor(
             [[*row, *[0] * (longest - len(row))] for row in rows], device=self._device
@@ -303,6 +351,18 @@ class ForwardRunner:
             places = torch.arange(longest, device=self._device)
             kept["attention_mask"] = (places < lengths[:, None]).long()
         return self._model(input_ids=padded, use_cache=False, **kept)
+
+    def _call_packed(self, rows: Sequence[Row], **kept: Any) -> Any:
+        with rows_apart(self._lm, list(map(len, rows))) as apart:
+            output = self._model(**packed(rows), use_cache=False, **kept)
+        if apart.attended != self._lm.config.get_text_config().num_hidden_layers:
+            self._packs = False
+            raise _LookedAcrossError
+        return output
+
+
+class _LookedAcrossError(Exception):
+    """Some layer did not ask for attention where rows are kept apart; they run alone then."""
 
 
 _Mode = Literal["rows", "shared", "full"]

@@ -59,6 +59,22 @@ def new_tokens(
     return ids
 
 
+def continuation(tokenizer: Any, prompt_ids: Sequence[int], new_ids: Sequence[int]) -> str:
+    """The text that ``new_ids`` add to that of ``prompt_ids``, without special tokens.
+
+    New tokens decoded alone lose the space before their first word with SentencePiece. Where the
+    tokenizer writes the prompt's end in another way once something follows, what both texts begin
+    with is cut.
+    """
+    before, both = (
+        str(tokenizer.decode(list(ids), skip_special_tokens=True))
+        for ids in (prompt_ids, [*prompt_ids, *new_ids])
+    )
+    pairs = enumerate(zip(before, both, strict=False))
+    differs = (place for place, (left, right) in pairs if left != right)
+    return both[next(differs, len(before)) :]
+
+
 def check_fits(prompt_tokens: int, max_new_tokens: int, max_positions: int | None) -> None:
     """Refuses to write beyond the model's last position.
 

@@ -16,7 +16,8 @@ mode, tensors made in inference mode.
 
 What each doesn't see: ``versions``, writes to base weights and buffers through ``.data``, numpy or
 another process; ``label``, any change of what tensors hold. None sees a hook that changes its mind,
-or another value in a module's own attribute. ``ModelIdentity.weights_changed`` is there for those.
+another value in a module's own attribute, or a Rust tokenizer whose vocabulary was rewritten in
+place at the same size. ``ModelIdentity.weights_changed`` is there for those.
 """
 
 from __future__ import annotations
@@ -161,9 +162,11 @@ class ModelIdentity:
         return self._policy
 
     def weights_changed(self) -> None:
-        """Begins a new state, for changes that nothing here can see."""
+        """Begins a new state and a new structure, for changes that nothing here can see."""
         self._announced += 1
         self._versions = None
+        # The number of the structure also says which tokens may be remembered.
+        self._structure = self._watch = None
 
     def _holds(self, tokenizer: Any) -> bool:
         return (

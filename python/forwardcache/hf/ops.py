@@ -103,13 +103,23 @@ def _logprob_of(runner: Runner, tasks: Sequence[Task]) -> list[Any]:
 
 ROLLING_LOGPROB = Operation("rolling_logprob", "text", _rolling)
 LOGPROB_OF = Operation("logprob_of", "pair", _logprob_of)
+
+
+def _prompt_of(item: tuple[Any, tuple[int, ...] | InvalidInputError]) -> Any:
+    """The prompt of a prompt with ids; raises what is wrong with those ids."""
+    prompt, ids = item
+    if isinstance(ids, InvalidInputError):
+        raise ids
+    return prompt
+
+
 # An item is (prompt, ids); the ids are part of the key, exactly.
 TOKEN_DIST_AT = Operation(
     "logprobs_at",
     "prompt",
     _token_dist_at,
     last_only=True,
-    text=lambda item: item[0],
+    text=_prompt_of,
     key=lambda item: (item[0], ",".join(map(str, item[1]))),
     argument=lambda item: item[1],
 )
@@ -138,7 +148,10 @@ def checked_ids(token_ids: Any, vocab_size: int) -> tuple[int, ...]:
     Raises:
         InvalidInputError: they are empty, not integers, or outside the vocabulary.
     """
-    ids = np.asarray(token_ids)
+    try:
+        ids = np.asarray(token_ids)
+    except ValueError:
+        raise InvalidInputError(f"token_ids must be one list, got {token_ids!r}") from None
     if ids.ndim != 1 or not len(ids) or not np.issubdtype(ids.dtype, np.integer):
         raise InvalidInputError(f"token_ids must be one or more integers, got {token_ids!r}")
     if ids.min() < 0 or ids.max() >= vocab_size:
@@ -146,3 +159,29 @@ def checked_ids(token_ids: Any, vocab_size: int) -> tuple[int, ...]:
             f"token ids must be from 0 to {vocab_size - 1}, got {ids.min()} to {ids.max()}"
         )
     return tuple(ids.tolist())
+
+
+def items_with_ids(
+    prompts: Sequence[Any], token_ids: Sequence[Any], vocab_size: int
+) -> list[tuple[Any, tuple[int, ...] | InvalidInputError]]:
+    """Each prompt with its ids, or with what is wrong with them, so that it fails alone.
+
+    Raises:
+        InvalidInputError: there are more of the one than of the other, or one prompt is given
+            where a list of them belongs.
+    """
+    if isinstance(prompts, str | bytes):
+        raise InvalidInputError(f"expected a list of prompts, got one {type(prompts).__name__}")
+    if len(prompts) != len(token_ids):
+        raise InvalidInputError(
+            f"{len(prompts)} prompts need as many lists of token ids, got {len(token_ids)}"
+        )
+    ids = [_ids_or_error(each, vocab_size) for each in token_ids]
+    return list(zip(prompts, ids, strict=True))
+
+
+def _ids_or_error(token_ids: Any, vocab_size: int) -> tuple[int, ...] | InvalidInputError:
+    try:
+        return checked_ids(token_ids, vocab_size)
+    except InvalidInputError as error:
+        return error

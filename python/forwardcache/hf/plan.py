@@ -3,7 +3,8 @@
 Longest first, and a batch is closed as soon as one more row would break the token budget or the
 cap on padding. Sorting makes rows of one batch nearly equal, so that little is computed for
 padding; longest first makes the largest allocation the first one. Bigger is not better on a CPU,
-where a large batch only falls out of the cache.
+where a large batch only falls out of the cache. Rows that are packed end to end have no padding and
+know no cap; they are sorted all the same, so that equal ones stand together.
 """
 
 from __future__ import annotations
@@ -22,16 +23,23 @@ class Batch:
         items: Positions in the planned sequence, longest row first.
         longest: Tokens of the longest row.
         tokens: Tokens of all rows, without padding.
+        packed: Whether the rows run end to end instead of padded to the longest.
     """
 
     items: tuple[int, ...]
     longest: int
     tokens: int
+    packed: bool = False
+
+    @property
+    def positions(self) -> int:
+        """Positions that are computed: rows x longest, or the tokens if they are packed."""
+        return self.tokens if self.packed else len(self.items) * self.longest
 
     @property
     def padding(self) -> float:
         """Share of the computed positions that is padding, 0 to 1."""
-        return 1.0 - self.tokens / (len(self.items) * self.longest)
+        return 1.0 - self.tokens / self.positions
 
 
 def distinct(items: Iterable[Hashable]) -> tuple[list[int], list[int]]:
@@ -57,15 +65,16 @@ def plan_batches(
     token_budget: int,
     max_padding: float = 0.10,
     max_rows: int | None = None,
+    packed: bool = False,
 ) -> list[Batch]:
     """Splits rows into batches.
 
     Args:
         lengths: Tokens of each row, at least 1.
-        token_budget: Most positions (rows x longest) of a batch of several rows; a longer row runs
-            alone.
+        token_budget: Most positions of a batch of several rows; a longer row runs alone.
         max_padding: Largest share of padding in a batch, 0 (equal lengths only) to 1.
         max_rows: Most rows of a batch; None for no limit.
+        packed: Whether the rows of a batch run end to end, without padding.
 
     Returns:
         Batches that hold every row once, longest row first; equal lengths keep their order.
@@ -83,7 +92,7 @@ def plan_batches(
         if grown and _allowed(grown, token_budget, max_padding, max_rows):
             batches[-1] = grown
         else:
-            batches.append(Batch((item,), lengths[item], lengths[item]))
+            batches.append(Batch((item,), lengths[item], lengths[item], packed))
     return batches
 
 
@@ -100,14 +109,12 @@ def check_limits(token_budget: int, max_padding: float) -> None:
 
 
 def _grown(batch: Batch, item: int, length: int) -> Batch:
-    return Batch((*batch.items, item), batch.longest, batch.tokens + length)
+    return Batch((*batch.items, item), batch.longest, batch.tokens + length, batch.packed)
 
 
 def _allowed(batch: Batch, token_budget: int, max_padding: float, max_rows: int | None) -> bool:
-    rows = len(batch.items)
-    positions = rows * batch.longest
     return (
-        positions <= token_budget
-        and positions - batch.tokens <= max_padding * positions
-        and (max_rows is None or rows <= max_rows)
+        batch.positions <= token_budget
+        and batch.positions - batch.tokens <= max_padding * batch.positions
+        and (max_rows is None or len(batch.items) <= max_rows)
     )

@@ -18,6 +18,7 @@ from forwardcache.hf.ops import (
     ROLLING_LOGPROB,
     TOKEN_DIST_AT,
     checked_ids,
+    items_with_ids,
     next_token_dist,
 )
 from forwardcache.hf.scorer import OnError, Scorer
@@ -222,8 +223,7 @@ class HFView:
         on_error: OnError = "raise",
     ) -> list[Any]:
         """``token_dist_at`` of each prompt with its own ids; ``on_error`` as elsewhere."""
-        ids = [self._ids(each) for each in token_ids]
-        items = list(zip(prompts, ids, strict=True))
+        items = items_with_ids(prompts, token_ids, self._scorer.runner.vocab_size)
         return self._in_force().many(self._spec, TOKEN_DIST_AT, items, on_error)
 
     def logprobs_at(self, prompt: str, token_ids: ArrayLike) -> NDArray[np.float32]:
@@ -291,7 +291,7 @@ class HFView:
                 top_p=top_p,
                 seed=seed,
             )
-            return str(scorer.tokenizer.decode(ids, skip_special_tokens=True))
+            return generation.continuation(scorer.tokenizer, fed, ids)
 
         text: str = scorer.run_in(self._spec, write)
         return text

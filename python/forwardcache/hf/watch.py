@@ -5,7 +5,9 @@ lists and never over the modules. It sees that a module or tensor was added, rem
 that a hook or another ``forward`` was put on a module, an adapter activated, scaled or merged, a
 configuration or the tokenizer changed. What tensors hold is not its business.
 
-Not seen: another number or function in a module's own attribute (an attention's ``scaling``).
+Not seen: another number or function in a module's own attribute (an attention's ``scaling``),
+another class put on a module, and the inside of a Rust tokenizer's vocabulary, merges or added
+tokens where their number stays.
 """
 
 from __future__ import annotations
@@ -33,6 +35,16 @@ _ADAPTER_FIELDS = ("_active_adapter", "merged_adapters", "scaling")
 _TOKENIZER_NOTES = ("_tokenizer", "deprecation_warnings")
 # Made anew on every access, so that only their text can be compared.
 _TOKENIZER_PARTS = ("normalizer", "pre_tokenizer", "post_processor")
+# Writing out the whole model would take as long as a short forward.
+_TOKENIZER_MODEL_FIELDS = (
+    "unk_token",
+    "continuing_subword_prefix",
+    "end_of_word_suffix",
+    "fuse_unk",
+    "byte_fallback",
+    "ignore_merges",
+    "dropout",
+)
 _Read = Callable[[dict[str, Any]], Any]
 _ADAPTER_NAMES = ("lora_", "modules_to_save", "trainable_tokens", "token_adapter")
 
@@ -68,7 +80,7 @@ class ModelWatch:
         )
         self.names = _tensor_names(names, modules)
         self._died = False
-        self._refs = self._watching([*modules, *self.tensors()])
+        self._refs = self._watching([*modules, *self.tensors(), *self._replaceable()])
         self._seen = _settled(self._look())
         self._seen_settings = [_kept(each) for each in self._flat.settings]
 
@@ -115,6 +127,13 @@ class ModelWatch:
             [read(fields) for read, fields in flat.adapted],
             [id(fields.get("config")) for fields in flat.configured],
         )
+
+    def _replaceable(self) -> list[Any]:
+        """What modules were given of their own and is looked at by its id."""
+        given = [(fields, "forward") for fields in self._flat.forwards]
+        given += [(fields, "config") for fields in self._flat.configured]
+        found = [fields[name] for fields, name in given]
+        return [each for each in found if type(each).__weakrefoffset__]
 
     def _watching(self, objects: list[Any]) -> list[weakref.ref[Any]]:
         # An id alone may be given to a new object; a strong reference would keep replaced weights.
@@ -248,7 +267,9 @@ class TokenizerWatch:
     def _look(self) -> list[Any]:
         # The Rust tokenizer's own text has the truncation that every call sets anew.
         parts = [repr(getattr(self._backend, part, None)) for part in _TOKENIZER_PARTS]
-        return [len(self._tokenizer), *parts]
+        model = getattr(self._backend, "model", None)
+        settings = [getattr(model, name, None) for name in _TOKENIZER_MODEL_FIELDS]
+        return [len(self._tokenizer), type(model), *settings, *parts]
 
 
 def numerics() -> tuple[Any, ...]:

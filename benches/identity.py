@@ -1,0 +1,145 @@
+"""Measures what noticing changes costs: ``python -m benches.identity``.
+
+The question: beside one full batch on a model of 135 M parameters, what does a call pay for each
+identity policy? It looks before its forwards, and again before and after them. And does a hit
+through a freshly entered view walk the model?
+"""
+
+import argparse
+import contextlib
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+from unittest import mock
+
+# First: it sets the environment before torch is imported.
+from benches.scoring import elapsed_ns, large, quiet  # isort: skip
+
+import torch
+from torch import nn
+
+from benches.machine import description, refuse_debug_build
+from benches.run import verdict, write_section
+from forwardcache.hf import HFBackend, watch
+from forwardcache.hf.identity import Policy
+
+TITLE = "## Identity: what noticing changes costs"
+PACKAGES = ["torch", "transformers", "peft"]
+LOOKS = 3
+BATCH_TOKENS = 1024
+MOST_SHARE = 0.02
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Nanoseconds of one look at the state and of a hit through a freshly entered view."""
+
+    look: float
+    hit: float
+    walked: int
+
+
+def backend(causal_lm: Any, tokenizer: Any, policy: Policy) -> HFBackend:
+    label = "the bench's weights" if policy == "label" else None
+    return HFBackend(causal_lm, tokenizer, identity=policy, identity_label=label)
+
+
+def cost(scorer: HFBackend, rounds: int) -> Cost:
+    scorer.identity()
+    looks = [elapsed_ns(scorer.identity) for _ in range(rounds)]
+    through_a_view(scorer)
+    hits = [elapsed_ns(lambda: through_a_view(scorer)) for _ in range(rounds)]
+    return Cost(statistics.median(looks), statistics.median(hits), walks(scorer))
+
+
+def through_a_view(scorer: HFBackend) -> None:
+    with scorer.as_finetuned() as view:
+        view.next_token_dist("w1 w2 w3", top_k=1)
+
+
+def walks(scorer: HFBackend) -> int:
+    """How often a hit through a freshly entered view walks over the model's modules."""
+    with contextlib.ExitStack() as patched:
+        spies = [
+            patched.enter_context(
+                mock.patch.object(nn.Module, name, autospec=True, side_effect=vars(nn.Module)[name])
+            )
+            for name in ("named_modules", "named_children")
+        ]
+        # The library's own walk uses neither of torch's, to which all others come down.
+        spies.append(patched.enter_context(mock.patch.object(watch, "_walk", wraps=watch._walk)))
+        through_a_view(scorer)
+    return sum(spy.call_count for spy in spies)
+
+
+def batch_ns(causal_lm: Any, rounds: int) -> float:
+    """One full batch: as many tokens as the budget of a CPU allows, in rows of 128."""
+    tokens = torch.randint(1, 1000, (BATCH_TOKENS // 128, 128))
+
+    @torch.inference_mode()
+    def forward() -> None:
+        causal_lm(input_ids=tokens, use_cache=False, logits_to_keep=1)
+
+    forward()
+    return statistics.median(elapsed_ns(forward) for _ in range(rounds))
+
+
+def section(rounds: int) -> str:
+    under_test = large(1)
+    # Base weights that may be trained are hashed at every call, in every policy but "label".
+    for name, parameter in under_test.causal_lm.named_parameters():
+        parameter.requires_grad_("lora_" in name)
+    whole = batch_ns(under_test.causal_lm, max(3, rounds // 10))
+    costs = {
+        policy: cost(backend(under_test.causal_lm, under_test.tokenizer, policy), rounds)
+        for policy in get_args(Policy)
+    }
+    share = LOOKS * costs["versions"].look / whole
+    walked = costs["versions"].walked
+    rows = [
+        f"| {policy} | {each.look / 1e6:.3f} | {LOOKS * each.look / whole:.2%} | "
+        f"{each.hit / 1e6:.3f} | {each.walked} |"
+        for policy, each in costs.items()
+    ]
+    return "\n".join(
+        [
+            TITLE,
+            "",
+            *description("benches.identity", PACKAGES),
+            f"- How: one process, one thread, {rounds} rounds, thread CPU time, medians. "
+            f"{under_test.title.rpartition(',')[0]}, LoRA (r=8 on q and v).",
+            f"- A full batch: {BATCH_TOKENS} positions, {whole / 1e9:.2f} CPU s. A call that "
+            f"computes looks {LOOKS} times; one that hits looks once.",
+            "",
+            "| figure | asked | measured | |",
+            "|---|---|---|---|",
+            f"| `versions`, {LOOKS} looks beside a full batch | under {MOST_SHARE:.0%} | "
+            f"{share:.2%} | {verdict(share < MOST_SHARE)} |",
+            f"| modules walked by a hit through a freshly entered view | 0 | {walked} "
+            f"| {verdict(not walked)} |",
+            "",
+            "| policy | a look, ms | share of a batch | a hit through a fresh view, ms | walks |",
+            "|---|---|---|---|---|",
+            *rows,
+            "",
+        ]
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--write", type=Path, metavar="FILE", help="put the tables into FILE")
+    parser.add_argument("--rounds", type=int, default=30)
+    arguments = parser.parse_args()
+    refuse_debug_build()
+    torch.set_num_threads(1)
+    with quiet():
+        text_of_section = section(arguments.rounds)
+    if arguments.write:
+        write_section(arguments.write, text_of_section)
+    print(text_of_section)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""Rows of several lengths as one sequence without padding, in which each row sees only itself.
+
+Nearly all of a model works token by token; only attention looks at other positions. So only
+attention has to know where the rows begin. transformers lets a configuration name the attention
+that its layers call, and for the time of one forward that is ours: it cuts queries, keys and values
+at the ends of the rows and gives each row to the same kernel that it would meet alone, so no mask
+is built and no position is computed for padding. Positions begin anew in every row.
+
+On a CPU the sum of small attention calls costs no more than one padded call. A GPU would wait for
+each of them, so there rows are padded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AttentionInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+from forwardcache.hf.prefix import can_share_prefixes
+
+_NAME = "forwardcache_rows_apart"
+
+Row = tuple[int, ...]
+
+
+@dataclass(slots=True)
+class _Rows:
+    """The rows of the forward that is running.
+
+    Attributes:
+        runs: Neighbours of equal length, as their number and that length.
+        attended: How often attention was asked for.
+    """
+
+    runs: list[tuple[int, int]]
+    attended: int = 0
+
+
+_running: ContextVar[_Rows | None] = ContextVar("rows_apart", default=None)
+
+
+def can_pack(causal_lm: Any) -> bool:
+    """Whether rows of several lengths run as one sequence: full attention by ``sdpa`` on a CPU."""
+    config = causal_lm.config.get_text_config()
+    return (
+        causal_lm.device.type == "cpu"
+        and config._attn_implementation == "sdpa"
+        and can_share_prefixes(causal_lm)
+    )
+
+
+def packed(rows: Sequence[Row]) -> dict[str, Tensor]:
+    """The model's inputs for ``rows`` as one sequence, each [1, tokens of all rows]."""
+    return {
+        "input_ids": torch.tensor([[token for row in rows for token in row]]),
+        "position_ids": torch.cat([torch.arange(len(row)) for row in rows]).unsqueeze(0),
+    }
+
+
+@contextmanager
+def rows_apart(causal_lm: Any, lengths: Sequence[int]) -> Iterator[_Rows]:
+    """While it lasts, a forward of this thread keeps rows of these lengths apart.
+
+    The caller holds the model's lock: the configuration names another attention meanwhile.
+
+    Yields:
+        Something whose ``attended`` counts the attentions that were asked for. A forward that did
+        not ask once in each layer looked across rows.
+    """
+    config = causal_lm.config.get_text_config()
+    rows = _Rows([(len(list(run)), length) for length, run in groupby(lengths)])
+    named = config._attn_implementation
+    token = _running.set(rows)
+    config._attn_implementation = _NAME
+    try:
+        yield rows
+    finally:
+        config._attn_implementation = named
+        _running.reset(token)
+
+
+def _attend_apart(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    **options: Any,
+) -> tuple[Tensor, None]:
+    """Attention of [1, heads, tokens, width] row by row: [1, tokens, heads, width]."""
+    rows = _running.get()
+    if rows is None or attention_mask is not None:
+        raise RuntimeError("the model is scoring in another thread; take turns with it")
+    rows.attended += 1
+    sizes = [count * length for count, length in rows.runs]
+    parts = [torch.split(states, sizes, 2) for states in (query, key, value)]
+    attended = [
+        _attend_run(module, [_rows(states, *run) for states in part], options)
+        for run, part in zip(rows.runs, zip(*parts, strict=True), strict=True)
+    ]
+    return torch.cat(attended, 1), None
+
+
+def _attend_run(module: Any, states: Sequence[Tensor], options: dict[str, Any]) -> Tensor:
+    """Attention of [count, heads, length, width] as [1, count x length, heads, width]."""
+    query, key, value = states
+    attended: Tensor
+    attended, _ = sdpa_attention_forward(module, query, key, value, None, **options)
+    return attended.reshape(1, -1, *attended.shape[2:])
+
+
+def _rows(states: Tensor, count: int, length: int) -> Tensor:
+    """A run's [1, heads, count x length, width] as [count, heads, length, width]."""
+    if count == 1:
+        return states
+    _, heads, _, width = states.shape
+    return states[0].view(heads, count, length, width).transpose(0, 1)
+
+
+AttentionInterface.register(_NAME, _attend_apart)
