@@ -1,8 +1,8 @@
 """Numbered events: how a process leaves them in a trace, and what the trace has to hold afterwards.
 
-A *step* is one call, or two, that leaves one or more events; the step's number is the ``top_k`` of its lines, and
-what comes first in it is told by the rest of the line. So every event has a number within its
-thread, from 0, that can be read back from its line alone.
+A *step* is one call, or two, that leaves one or more events. The step's number is the ``top_k`` of
+its lines, and the rest of a line tells its place in the step. So every event has a number within
+its thread, from 0, that can be read back from its line alone.
 """
 
 from collections import defaultdict
@@ -42,6 +42,10 @@ def opened(path: str | Path, how: str, **options: Any) -> tuple[Trace, Step]:
     inst = BackendInstrumentation(cache_maxsize=None)
     inst.trace = TraceWriter(path, **options)
     return inst, (calling if how == "call" else batching)(inst)
+
+
+def writer_of(trace: Trace) -> TraceWriter:
+    return trace if isinstance(trace, TraceWriter) else trace.trace
 
 
 def writing(writer: TraceWriter) -> Step:

@@ -1,9 +1,9 @@
 """Starts, kills and reaps processes in milliseconds: forks of one that has imported everything.
 
-``python -m tests.trace.fork_server`` reads jobs from standard input, a line of JSON each: the name of
-a function of ``tests.trace.jobs`` and its arguments. It answers with the process id of a fork that
-does the job, waits for ``wait``, and answers with the status that the fork ended with. It reaps the
-fork only then, so a signal never meets a stranger with the same process id.
+``python -m tests.trace.fork_server`` reads jobs from standard input, a line of JSON each: the name
+of a function of ``tests.trace.jobs`` and its arguments. It answers with the process id of a fork
+that does the job, waits for ``wait``, and answers with the status that the fork ended with. It
+reaps the fork only then, so a signal never meets a stranger with the same process id.
 """
 
 import contextlib

@@ -1,15 +1,18 @@
 """What the processes of ``fork_server`` do. A job that returns ends its process by ``os._exit``."""
 
+import ctypes
+import json
 import os
 import resource
 import threading
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from forwardcache import _core
 from forwardcache.instrumentation import TraceWriter
-from tests.trace import events
+from tests.trace import events, troubles
 from tests.trace.events import Step
 from tests.trace.progress import Phase, Progress
 
@@ -17,6 +20,7 @@ MANY = 10**9
 
 
 def trace(
+    *,
     path: str,
     progress: str,
     how: str,
@@ -42,13 +46,17 @@ def trace(
     said.phase = Phase.WORKING
     stop = threading.Event()
     others = [
-        threading.Thread(target=_take_steps, args=(step, view, thread, MANY, said, stop))
+        threading.Thread(
+            target=_take_steps,
+            args=(step, view, thread),
+            kwargs={"steps": MANY, "said": said, "stop": stop},
+        )
         for thread, view in enumerate(views)
         if thread > 0
     ]
     for thread in others:
         thread.start()
-    _take_steps(step, views[0], 0, steps, said, stop)
+    _take_steps(step, views[0], 0, steps=steps, said=said, stop=stop)
     if end != "close":
         _END[end]()
     stop.set()
@@ -60,7 +68,7 @@ def trace(
 
 
 def _take_steps(
-    step: Step, view: str, thread: int, steps: int, said: Progress, stop: threading.Event
+    step: Step, view: str, thread: int, *, steps: int, said: Progress, stop: threading.Event
 ) -> None:
     for number in range(steps):
         step(view, number)
@@ -89,3 +97,91 @@ def recover(path: str, progress: str, by: str = "recover") -> None:
     else:
         TraceWriter(path).close()
     said.phase = Phase.DONE
+
+
+# With the layer of faults (``faults``)
+
+
+def trace_with_fault(
+    *, path: str, fault: dict[str, Any], report: str, steps: int, how: str
+) -> None:
+    """Traces ``steps`` steps while a call of the system fails, and reports how it went."""
+    said: dict[str, Any] = {"refused": None, "lost": 0, "warned": 0}
+    shim = _armed(Path(path).parent, fault)
+    options = {"interval_s": 0.001, "journal_events": 64, "fsync": True}
+    try:
+        opened, step = events.opened(path, how, **options)
+    except OSError as error:
+        said["refused"] = [error.errno, str(error)]
+    else:
+        for number in range(steps):
+            step("view", number)
+            if number == steps // 2:
+                events.writer_of(opened).flush()
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            said["lost"] = events.writer_of(opened).close()
+        said["warned"] = len(caught)
+    _report(shim, said, report)
+
+
+def recover_with_fault(*, path: str, fault: dict[str, Any], report: str) -> None:
+    """Recovers while a call of the system fails, and reports how it went."""
+    said: dict[str, Any] = {"refused": None}
+    shim = _armed(Path(path).parent, fault)
+    try:
+        _core.recover_trace(path)
+    except OSError as error:
+        said["refused"] = [error.errno, str(error)]
+    _report(shim, said, report)
+
+
+def _armed(folder: Path, fault: dict[str, Any]) -> ctypes.CDLL:
+    shim = ctypes.CDLL(None)
+    shim.shim_name.restype = ctypes.c_char_p
+    shim.shim_calls.restype = ctypes.c_long
+    shim.shim_arm.argtypes = [ctypes.c_char_p, ctypes.c_long, ctypes.c_int, ctypes.c_int]
+    shim.shim_arm(bytes(folder), fault["call"], fault["error"], fault["lasting"])
+    return shim
+
+
+def _report(shim: ctypes.CDLL, said: dict[str, Any], report: str) -> None:
+    calls = range(1, shim.shim_calls() + 1)
+    said["calls"] = [shim.shim_name(ctypes.c_long(call)).decode() for call in calls]
+    shim.shim_disarm()
+    Path(report).write_text(json.dumps(said))
+
+
+# On a disk that is full, gone, or not ours
+
+
+def trace_in_trouble(*, path: str, report: str, trouble: str, steps: int) -> None:
+    """Traces steps around a trouble, and reports how it went.
+
+    Args:
+        path: The trace.
+        report: Where to report.
+        trouble: The name of a function of ``troubles``, applied after half of the steps.
+        steps: Steps, of two events each.
+    """
+    said: dict[str, Any] = {"refused": None, "lost": 0, "lost_so_far": 0, "warned": 0}
+    report_file = Path(report).open("w")  # noqa: SIM115 - open before there are limits
+    try:
+        opened, step = events.opened(path, "call", interval_s=0.001, journal_events=64)
+        undo = None
+        for number in range(steps):
+            if number == steps // 2:
+                undo = getattr(troubles, trouble)(Path(path))
+            step("view", number)
+        events.writer_of(opened).flush()
+        said["lost_so_far"] = events.writer_of(opened).lost
+        if undo:
+            undo()
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            said["lost"] = events.writer_of(opened).close()
+        said["warned"] = len(caught)
+    except OSError as error:
+        said["refused"] = [error.errno, str(error)]
+    with report_file:
+        json.dump(said, report_file)

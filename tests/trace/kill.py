@@ -1,9 +1,9 @@
-"""Kills processes that trace, close or recover, and looks whether the trace has what it has to have.
+"""Kills processes that trace, close or recover, and looks whether the trace has what it must have.
 
-``python -m tests.trace.kill --kills 10000 --seed 7`` is the long proof; the tests run a short one. A
-round traces numbered events in 1 to 4 processes of 1 or 4 threads, ends them in some way, kills some
-recoveries, recovers, and checks the trace (``events.assert_exactly``). Its seed repeats its plan; when a
-signal arrives is the machine's affair.
+``python -m tests.trace.kill --kills 10000 --seed 7`` is the long proof; the tests run a short one.
+A round traces numbered events in 1 to 4 processes of 1 or 4 threads, ends them in some way, kills
+some recoveries, recovers, and checks the trace (``events.assert_exactly``). Its seed repeats its
+plan; when a signal arrives is the machine's affair.
 """
 
 import argparse
@@ -130,7 +130,7 @@ class Tally:
 
 
 def play(plan: Plan, players: Sequence[ForkServer], tally: Tally) -> None:
-    """Plays a round; raises ``AssertionError`` with its plan if the trace is not what it has to be."""
+    """Plays a round; raises ``AssertionError`` with its plan if the trace is wrong."""
     with tempfile.TemporaryDirectory(prefix="kill-", dir=plan.folder) as folder:
         try:
             _play(plan, players, Path(folder), tally)

@@ -1,7 +1,8 @@
 """A killed process loses no event whose call returned; nothing is doubled, torn or out of order.
 
-The kit is ``kill``; ``FORWARDCACHE_KILLS`` and ``FORWARDCACHE_SEED`` make the proof longer, or another.
-Not checked here: loss of power, threads and forks (``test_threads``, ``test_forks``), faults of the system.
+The kit is ``kill``; ``FORWARDCACHE_KILLS`` and ``FORWARDCACHE_SEED`` make the proof longer, or
+another. Not checked here: loss of power, faults of the system (``test_faults``), threads and forks
+(``test_threads``, ``test_forks``).
 """
 
 import os
