@@ -85,8 +85,10 @@ $(VENV)/.bench: $(VENV)/.installed
 
 bench: build $(VENV)/.bench  ## measures beside the peers and writes benches/RESULTS.md
 	$(PY) -m benches.run --write benches/RESULTS.md
+	$(PY) -m benches.trace --write benches/RESULTS.md
 	$(PY) -m benches.engine --write benches/RESULTS.md
 	$(PY) -m benches.scoring --write benches/RESULTS.md
+	$(PY) -m benches.identity --write benches/RESULTS.md
 
 callgrind: build $(VENV)/.bench  ## instructions a hit (needs valgrind)
 	benches/callgrind.sh $(PY)
