@@ -12,10 +12,11 @@ export OMP_WAIT_POLICY := PASSIVE
 export OMP_NUM_THREADS ?= 2
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
+export LOOM_MAX_PREEMPTIONS ?= 3
 export PYO3_PYTHON := $(CURDIR)/$(PY)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test test-rust test-python lint format check bench callgrind wheel clean
+.PHONY: help setup build demo test test-rust loom test-python lint format check bench callgrind wheel clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -49,9 +50,13 @@ demo: build  ## the main job on the model that ships with the package
 
 test: test-rust test-python  ## all tests
 
-test-rust: build
+test-rust: build loom
 	@echo "==> Rust tests"
 	$(if $(NEXTEST),cargo nextest run --locked,cargo test --locked)
+
+loom:  ## every interleaving of the trace's hand-over; LOOM_MAX_PREEMPTIONS bounds the search
+	@echo "==> loom models, at most $(LOOM_MAX_PREEMPTIONS) preemptions"
+	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom cargo test --locked --release --lib models
 
 test-python: build
 	@echo "==> Python tests"
@@ -80,8 +85,10 @@ $(VENV)/.bench: $(VENV)/.installed
 
 bench: build $(VENV)/.bench  ## measures beside the peers and writes benches/RESULTS.md
 	$(PY) -m benches.run --write benches/RESULTS.md
+	$(PY) -m benches.trace --write benches/RESULTS.md
 	$(PY) -m benches.engine --write benches/RESULTS.md
 	$(PY) -m benches.scoring --write benches/RESULTS.md
+	$(PY) -m benches.identity --write benches/RESULTS.md
 
 callgrind: build $(VENV)/.bench  ## instructions a hit (needs valgrind)
 	benches/callgrind.sh $(PY)

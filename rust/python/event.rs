@@ -135,7 +135,7 @@ impl<'py> Source<'_, 'py> {
             ts,
             probe: probe.flatten(),
             view_id: Some(view_id),
-            label: Label::inline(&outcome.name.label).expect("twelve hex digits fit"),
+            label: Label::hex(outcome.name.label),
             top_k,
             op: Some(op),
             wall_ms: outcome.wall_s * 1e3,

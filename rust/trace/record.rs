@@ -23,8 +23,9 @@ const INLINE_LABEL: usize = 15;
 /// A prompt's label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Label {
-    /// Up to 15 printable ASCII characters that JSON doesn't escape: the bytes, and how many.
-    Inline([u8; INLINE_LABEL], u8),
+    /// Up to 15 printable ASCII characters that JSON doesn't escape, little endian, and how many of
+    /// them in the highest byte.
+    Inline(u128),
     /// Anything else.
     Name(NameId),
 }
@@ -33,12 +34,24 @@ impl Label {
     /// `text` as it stands, if it fits.
     #[must_use]
     pub fn inline(text: &[u8]) -> Option<Self> {
-        let mut bytes = [0; INLINE_LABEL];
         let fits = text.len() <= INLINE_LABEL && text.iter().all(|&byte| json::is_plain(byte));
         fits.then(|| {
+            let mut bytes = [0; 16];
             bytes[..text.len()].copy_from_slice(text);
-            Self::Inline(bytes, text.len() as u8)
+            bytes[INLINE_LABEL] = text.len() as u8;
+            Self::Inline(u128::from_le_bytes(bytes))
         })
+    }
+
+    /// The label of a key, in hex digits.
+    #[inline]
+    #[must_use]
+    pub fn hex(label: crate::key::Label) -> Self {
+        let [a, b, c, d, e, f, g, h, i, j, k, l] = label;
+        let low = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
+        let high = u32::from_le_bytes([i, j, k, l]);
+        let length = (label.len() as u128) << (8 * INLINE_LABEL);
+        Self::Inline(u128::from(low) | u128::from(high) << 64 | length)
     }
 }
 
@@ -133,7 +146,7 @@ impl Record {
             TopK::Digits(id) => (u64::from(NameId::number(Some(id))), TOP_K_DIGITS),
         };
         let ([label_low, label_high], label_flag) = match self.label {
-            Label::Inline(bytes, length) => (label_words(&bytes, length), 0),
+            Label::Inline(text) => ([text as u64, (text >> 64) as u64], 0),
             Label::Name(id) => ([u64::from(NameId::number(Some(id))), 0], LABEL_NAME),
         };
         let flag = |set: bool, flag: u32| if set { flag } else { 0 };
@@ -213,7 +226,7 @@ impl Record {
     pub fn is_named_in(&self, names: &JsonNames) -> bool {
         let label = match self.label {
             Label::Name(id) => Some(id),
-            Label::Inline(..) => None,
+            Label::Inline(_) => None,
         };
         let top_k = match self.top_k {
             TopK::Digits(id) => Some(id),
@@ -234,7 +247,10 @@ impl Record {
         line.extend_from_slice(name(self.view_id).unwrap_or(b"\"\""));
         line.extend_from_slice(b", \"prompt_hash\": ");
         match &self.label {
-            Label::Inline(bytes, length) => quoted(line, &bytes[..usize::from(*length)]),
+            Label::Inline(text) => {
+                let bytes = text.to_le_bytes();
+                quoted(line, &bytes[..usize::from(bytes[INLINE_LABEL])]);
+            }
             Label::Name(id) => line.extend_from_slice(name(Some(*id)).unwrap_or(b"\"\"")),
         }
         line.extend_from_slice(b", \"top_k\": ");
@@ -324,14 +340,6 @@ fn quoted(line: &mut Vec<u8>, plain: &[u8]) {
     line.push(b'"');
 }
 
-fn label_words(bytes: &[u8; INLINE_LABEL], length: u8) -> [u64; 2] {
-    let mut both = [0; 16];
-    both[..INLINE_LABEL].copy_from_slice(bytes);
-    both[INLINE_LABEL] = length;
-    let both = u128::from_le_bytes(both);
-    [both as u64, (both >> 64) as u64]
-}
-
 fn label_of_words([low, high]: [u64; 2]) -> Option<Label> {
     let both = (u128::from(low) | u128::from(high) << 64).to_le_bytes();
     let text = both.get(..usize::from(both[INLINE_LABEL]).min(INLINE_LABEL))?;
@@ -377,6 +385,11 @@ pub(super) mod tests {
         let mut line = Vec::new();
         record.append_to(&mut line, 0xab, 7, names);
         String::from_utf8(line).unwrap()
+    }
+
+    #[test]
+    fn a_hex_label_is_the_text_inline() {
+        assert_eq!(Label::hex(*b"a9993e364706"), Label::inline(b"a9993e364706").unwrap());
     }
 
     #[test]

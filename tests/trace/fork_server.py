@@ -1,0 +1,153 @@
+"""Starts, kills and reaps processes in milliseconds: forks of one that has imported everything.
+
+``python -m tests.trace.fork_server`` reads jobs from standard input, a line of JSON each: the name
+of a function of ``tests.trace.jobs`` and its arguments. It answers with the process id of a fork
+that does the job, waits for ``wait``, and answers with the status that the fork ended with. It
+reaps the fork only then, so a signal never meets a stranger with the same process id.
+"""
+
+import contextlib
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any, NoReturn, Self
+
+ROOT = Path(__file__).parents[2]
+KILLED = -signal.SIGKILL
+
+
+class ForkServer:
+    """One process at a time; for several at once, take several servers.
+
+    Args:
+        variables: Set in the environment, besides those of this process.
+    """
+
+    def __init__(self, variables: Mapping[str, str] | None = None) -> None:
+        self._server = subprocess.Popen(
+            [sys.executable, "-m", "tests.trace.fork_server"],
+            cwd=ROOT,
+            env={**os.environ, **(variables or {})},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            bufsize=0,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        assert self._server.stdin is not None
+        assert self._server.stdout is not None
+        self._server.stdin.close()
+        self._server.stdout.close()
+        self._server.wait(30)
+
+    def start(self, job: str, **arguments: object) -> int:
+        """Begins a job and returns its process id."""
+        self._say(json.dumps([job, arguments], default=str))
+        self._child = self._answer(30)
+        return self._child
+
+    def kill(self) -> int:
+        """Kills the job; returns how it ended, as ``subprocess`` says it."""
+        os.kill(self._child, signal.SIGKILL)
+        return self.wait()
+
+    def wait(self, timeout_s: float = 60) -> int:
+        """Waits for the end of the job; returns how it ended, as ``subprocess`` says it."""
+        self._say("wait")
+        try:
+            return self._answer(timeout_s)
+        except TimeoutError:
+            self._server.terminate()
+            raise
+
+    def run(self, job: str, timeout_s: float = 60, **arguments: object) -> None:
+        """Does a job that has to succeed."""
+        self.start(job, **arguments)
+        status = self.wait(timeout_s)
+        assert status == 0, f"{job} {arguments} ended with {status}"
+
+    def _say(self, text: str) -> None:
+        pipe = self._pipe(self._server.stdin)
+        pipe.write(text.encode() + b"\n")
+
+    def _answer(self, timeout_s: float) -> int:
+        pipe = self._pipe(self._server.stdout)
+        ready, _, _ = select.select([pipe], [], [], timeout_s)
+        if not ready:
+            raise TimeoutError(f"no answer within {timeout_s} s: the process hangs")
+        return int(pipe.readline())
+
+    @staticmethod
+    def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
+        assert pipe is not None
+        return pipe
+
+
+@contextlib.contextmanager
+def servers(count: int) -> Iterator[list[ForkServer]]:
+    """So many servers, all of them ended afterwards."""
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(ForkServer()) for _ in range(count)]
+
+
+# The server's side
+
+
+def serve() -> None:
+    requests = iter(sys.stdin.readline, "")
+    # A server that is told to go takes its child along.
+    signal.signal(signal.SIGTERM, _terminate)
+    for request in requests:
+        job, arguments = json.loads(request)
+        child = os.fork()
+        if child == 0:
+            _do(job, arguments)
+        _answer(child)
+        _CHILDREN.append(child)
+        if next(requests, None) is None:
+            _terminate()
+        _answer(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        _CHILDREN.remove(child)
+
+
+_CHILDREN: list[int] = []
+
+
+def _terminate(*_: object) -> NoReturn:
+    for child in _CHILDREN:
+        os.kill(child, signal.SIGKILL)
+    os._exit(1)
+
+
+def _do(job: str, arguments: dict[str, Any]) -> NoReturn:
+    from tests.trace import jobs
+
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # The server's pipes are not for a job that prints or reads.
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nowhere, 0)
+    os.dup2(nowhere, 1)
+    getattr(jobs, job)(**arguments)
+    os._exit(0)
+
+
+def _answer(number: int) -> None:
+    sys.stdout.write(f"{number}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    from tests.trace import jobs as _imported_once  # noqa: F401
+
+    serve()
