@@ -88,6 +88,15 @@ SpecialTokensOption = Annotated[
 DownloadOption = Annotated[
     bool, typer.Option("--allow-download", help="--model may be a hub name.")
 ]
+NoiseFloorOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--noise-floor/--no-noise-floor",
+        help="Run up to 32 prompts again in other batches, to tell a difference from noise. "
+        "Default: where views are compared in half precision.",
+        show_default=False,
+    ),
+]
 
 
 def run(argv: Sequence[str]) -> int:
@@ -144,6 +153,7 @@ def _score(  # noqa: PLR0917 - typer calls it, by name
     chat_template: ChatTemplateOption = False,
     special_tokens: SpecialTokensOption = True,
     allow_download: DownloadOption = False,
+    noise_floor: NoiseFloorOption = None,
     format_: FormatOption = Format.TABLE,
 ) -> int:
     """Score prompts with the views of one model; one row a prompt and view."""
@@ -170,6 +180,7 @@ def _score(  # noqa: PLR0917 - typer calls it, by name
             out=out,
             force=force,
             resume=resume,
+            noise_floor=noise_floor,
             json=format_ is Format.JSON,
         )
     )

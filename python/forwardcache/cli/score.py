@@ -21,9 +21,12 @@ from forwardcache.cli.prompts import STDIN, PromptSet, read_prompts
 from forwardcache.cli.views import View, parse_views
 
 if TYPE_CHECKING:
-    from forwardcache.cli.job import Scoring, Tally
+    from forwardcache.cli.job import Job, Scoring
     from forwardcache.cli.output import RowSink
     from forwardcache.cli.summary import RunFigures
+    from forwardcache.hf.noise import NoiseFloor
+
+FLOAT32_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,7 @@ class ScoreOptions:
     out: Path | None
     force: bool
     resume: bool
+    noise_floor: bool | None
     json: bool
 
 
@@ -142,7 +146,7 @@ def _score_with(
         raise InterruptedRunError(_how_to_go_on(options, scoring)) from None
     finally:
         sink.close()
-    _report(options, views, scoring.tally, figures)
+    _report(session, options, scoring, figures)
     _warn(session)
 
 
@@ -188,17 +192,33 @@ def _warn(session: Session) -> None:
         say(f"{missing:,} events are missing in the trace: it could not be written")
 
 
-def _report(
-    options: ScoreOptions, views: Sequence[View], tally: Tally, figures: RunFigures
-) -> None:
+def _noise_floor(
+    session: Session, options: ScoreOptions, job: Job, *, are_compared: bool
+) -> NoiseFloor | None:
+    """How far base is from itself, where that was asked for or half precision makes it matter."""
+    backend = session.backend
+    half = backend.model.dtype.itemsize < FLOAT32_BYTES
+    if not (half and are_compared if options.noise_floor is None else options.noise_floor):
+        return None
+    view = backend.as_base() if are_compared else None
+    items = job.source.items(job.op)
+    floor: NoiseFloor = backend.noise_floor(items, job.op, view=view, top_k=job.asked_k)
+    return floor
+
+
+def _report(session: Session, options: ScoreOptions, scoring: Scoring, figures: RunFigures) -> None:
     """The comparison where rows don't go, and one line of figures on standard error."""
     from forwardcache.cli import summary
 
     stream = sys.stderr if options.out is None else sys.stdout
-    found = summary.differences(views, tally)
+    found = summary.differences(scoring.job.views, scoring.tally)
+    floor = _noise_floor(session, options, scoring.job, are_compared=bool(found))
     if options.json:
         told = {"op": options.op, "views": summary.as_json(found, options.op)}
-        summary.show_json(stream, {**told, "run": figures.as_json()})
+        noise = None if floor is None else summary.floor_as_json(floor)
+        summary.show_json(stream, {**told, "noise_floor": noise, "run": figures.as_json()})
     elif found:
-        summary.show(stream, summary.table(found, options.op))
+        summary.show(stream, summary.table(found, options.op, floor))
+    if floor is not None:
+        say(summary.floor_line(floor))
     say(figures.line())

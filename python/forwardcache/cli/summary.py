@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 from rich.console import Console
@@ -14,6 +14,9 @@ from rich.table import Table
 from forwardcache.cli.job import Tally
 from forwardcache.cli.rows import finite
 from forwardcache.cli.views import View
+
+if TYPE_CHECKING:
+    from forwardcache.hf.noise import NoiseFloor
 
 SEED = 0
 _MOST_DRAWS, _FEWEST_DRAWS = 2000, 200
@@ -79,8 +82,28 @@ def yardstick_nats(found: Sequence[Difference]) -> float | None:
     return max(nulls) if nulls else None
 
 
-def table(found: Sequence[Difference], op: str) -> Table:
-    """The differences as a table a person reads."""
+def floor_line(floor: NoiseFloor) -> str:
+    """The noise floor for a person."""
+    mean, most = _four_digits(floor.mean_nats), _four_digits(floor.max_nats)
+    prompts = "1 prompt" if floor.prompts == 1 else f"{floor.prompts:,} prompts"
+    return (
+        f"noise floor: base in other batches is {mean} nats from itself in the mean, "
+        f"{most} at most ({floor.dtype}, {prompts})"
+    )
+
+
+def floor_as_json(floor: NoiseFloor) -> dict[str, Any]:
+    """The noise floor as JSON values."""
+    nats = {"mean_nats": finite(floor.mean_nats), "max_nats": finite(floor.max_nats)}
+    return {"dtype": floor.dtype, "prompts": floor.prompts, **nats}
+
+
+def _is_noise(one: Difference, floor: NoiseFloor | None) -> bool:
+    return floor is not None and abs(one.mean_nats) <= floor.mean_nats
+
+
+def table(found: Sequence[Difference], op: str, floor: NoiseFloor | None = None) -> Table:
+    """The differences as a table a person reads; one within the noise floor says so."""
     yardstick = yardstick_nats(found)
     kl = op == "next_token_dist"
     what = "KL(base‖view), nats" if kl else "view - base, nats"
@@ -90,7 +113,9 @@ def table(found: Sequence[Difference], op: str) -> Table:
     for column in shown.columns[1:]:
         column.justify = "right"
     for one in found:
-        shown.add_row(*_cells(one), *([_times(one, yardstick)] if yardstick else []))
+        label, *others = _cells(one)
+        label += ", within noise" if _is_noise(one, floor) else ""
+        shown.add_row(label, *others, *([_times(one, yardstick)] if yardstick else []))
     return shown
 
 

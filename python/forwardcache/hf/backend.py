@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from os import PathLike
 from types import TracebackType
 from typing import Any
@@ -18,9 +19,11 @@ from forwardcache.hf import load as loading
 from forwardcache.hf.encode import Encoder, EncodingOptions
 from forwardcache.hf.forward import ForwardRunner, Limits
 from forwardcache.hf.identity import ModelIdentity, Policy
+from forwardcache.hf.noise import SAMPLE, NoiseFloor, floor_of, sample_of
 from forwardcache.hf.ops import form_of
 from forwardcache.hf.plan import check_limits
-from forwardcache.hf.scorer import OnError, Scorer
+from forwardcache.hf.provenance import Provenance, collecting
+from forwardcache.hf.scorer import OnError, Scorer, dtype_name
 from forwardcache.hf.spec import BASE, FINETUNED, ViewSpec, null, scaled
 from forwardcache.hf.view import HFView, check_views, refuse_inside_view
 from forwardcache.instrumentation import BackendInstrumentation, BackendStats
@@ -104,7 +107,7 @@ class HFBackend:
             max_padding,
             _MAX_LOGIT_BYTES[where] if max_logit_bytes is None else max_logit_bytes,
         )
-        check_limits(limits.token_budget, limits.max_padding)
+        check_limits(limits.token_budget, limits.max_padding, limits.max_logit_bytes)
         self._owns_instrumentation = instrumentation is None
         if instrumentation is None:
             instrumentation = BackendInstrumentation(
@@ -376,6 +379,52 @@ class HFBackend:
             InvalidInputError: there is no such operation.
         """
         return self._scorer.token_lengths(form_of(op), items)
+
+    def provenance(self) -> AbstractContextManager[list[Provenance]]:
+        """Collects what is computed: ``with backend.provenance() as computed: ...``.
+
+        The list grows by one ``Provenance`` a call of this thread or context that runs the model:
+        dtype, device, the batches and a digest of them. What is cached adds nothing.
+        """
+        return collecting()
+
+    def noise_floor(
+        self,
+        items: Sequence[Any],
+        op: str = "next_token_dist",
+        *,
+        view: HFView | None = None,
+        top_k: int = 256,
+        sample: int = SAMPLE,
+    ) -> NoiseFloor:
+        """How far a view is from itself where only the batches differ.
+
+        A sample of the items, evenly spaced, is run twice past the cache: together, in the batches
+        that scoring would make, and each alone. A KL between two views that is no larger than this
+        is noise of the arithmetic. In float32 on a CPU it is about 1e-12 nats, in bfloat16 1e-5 to
+        1e-2.
+
+        Args:
+            items: Prompts, texts, or for ``logprob_of`` pairs of prompt and completion.
+            op: ``next_token_dist``, ``rolling_logprob`` or ``logprob_of``.
+            view: A view that is not entered; None for the model as it stands.
+            top_k: Tokens over which the KL is computed, and one bucket for all others.
+            sample: Most items that are run.
+
+        Returns:
+            Mean and maximum, nats. Items that can't be scored are left out.
+
+        Raises:
+            InvalidInputError: there are no items, or no such operation.
+        """
+        chosen = sample_of(items, sample)
+        lengths = self.token_lengths(chosen, op=op)
+        chosen = [
+            one for one, length in zip(chosen, lengths, strict=True) if isinstance(length, int)
+        ]
+        spec = None if view is None else view.spec
+        dtype = dtype_name(self._scorer.causal_lm)
+        return floor_of(op, dtype, self._scorer.differences_alone(spec, op, chosen, top_k))
 
     def preflight_finite_check(self) -> tuple[bool, str]:
         """Runs real forwards, past the cache, and looks for NaN and infinity in every logit.

@@ -15,11 +15,14 @@ def check_options(max_new_tokens: int, temperature: float, top_p: float) -> None
     """Refuses what can't be sampled with.
 
     Raises:
-        InvalidInputError: ``max_new_tokens`` is below 1, ``temperature`` negative or not finite, or
-            ``top_p`` not above 0 and at most 1.
+        InvalidInputError: ``max_new_tokens`` is no integer of at least 1, ``temperature`` negative
+            or not finite, or ``top_p`` not above 0 and at most 1.
     """
-    if max_new_tokens < 1:
-        raise InvalidInputError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
+    is_integer = isinstance(max_new_tokens, int) and not isinstance(max_new_tokens, bool)
+    if not is_integer or max_new_tokens < 1:
+        raise InvalidInputError(
+            f"max_new_tokens must be an integer of at least 1, got {max_new_tokens!r}"
+        )
     if not (math.isfinite(temperature) and temperature >= 0.0):
         raise InvalidInputError(f"temperature must be finite and not negative, got {temperature}")
     if not 0.0 < top_p <= 1.0:

@@ -96,14 +96,16 @@ def plan_batches(
     return batches
 
 
-def check_limits(token_budget: int, max_padding: float) -> None:
+def check_limits(token_budget: int, max_padding: float, max_logit_bytes: int = 1) -> None:
     """Refuses limits that no plan can keep.
 
     Raises:
-        InvalidInputError: ``token_budget`` is below 1 or ``max_padding`` outside 0 to 1.
+        InvalidInputError: ``token_budget`` or ``max_logit_bytes`` is not an integer of at least 1,
+            or ``max_padding`` is outside 0 to 1.
     """
-    if token_budget < 1:
-        raise InvalidInputError(f"token_budget must be at least 1, got {token_budget}")
+    for name, limit in {"token_budget": token_budget, "max_logit_bytes": max_logit_bytes}.items():
+        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+            raise InvalidInputError(f"{name} must be an integer of at least 1, got {limit!r}")
     if not 0.0 <= max_padding <= 1.0:
         raise InvalidInputError(f"max_padding must be between 0 and 1, got {max_padding}")
 

@@ -10,24 +10,37 @@ only: a call whose values are all cached touches no weight.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
+from forwardcache._event import TraceLine
 from forwardcache.errors import ForwardCacheError, InvalidInputError, ModelMemoryError
+from forwardcache.hf import provenance
 from forwardcache.hf.budget import BatchedRuns
 from forwardcache.hf.encode import Encoded, Encoder, EncodingOptions, Form
 from forwardcache.hf.forward import ForwardRunner
 from forwardcache.hf.identity import ModelIdentity, ModelState, Policy, Structure
 from forwardcache.hf.lock import ModelLock, lock_of
-from forwardcache.hf.ops import Operation, Task, rolling_value
+from forwardcache.hf.noise import kl_between, log_differences
+from forwardcache.hf.ops import (
+    LOGPROB_OF,
+    ROLLING_LOGPROB,
+    TOKEN_DIST_AT,
+    Operation,
+    Task,
+    items_with_ids,
+    next_token_dist,
+    rolling_value,
+)
 from forwardcache.hf.plan import distinct
 from forwardcache.hf.slices import Slices
 from forwardcache.hf.spec import BASE, FINETUNED, ViewSpec, tagged
 from forwardcache.hf.switch import switched
-from forwardcache.instrumentation import _MISS, BackendInstrumentation
+from forwardcache.instrumentation import _MISS, BackendInstrumentation, prompt_hash
 
 OnError = Literal["raise", "return"]
 
@@ -338,16 +351,58 @@ class Scorer:
             if not op.last_only and not task.encoded.scored
         }
         rest = [place for place in range(len(tasks)) if place not in values]
-        scored = self.runs.values(
-            op, [tasks[place] for place in rest], lambda tokens: self._report(call, tokens)
-        )
+        run = [tasks[place] for place in rest]
+        scored = self.runs.values(op, run, lambda tokens: self._report(call, tokens))
+        self._write_down(call, run)
         values.update(zip(rest, scored, strict=True))
         return [values[place] for place in range(len(tasks))]
+
+    def _write_down(self, call: _Call, tasks: Sequence[Task]) -> None:
+        """What was run goes to whoever collects it, what memory refused into the trace."""
+        runs, op, view_id = self.runs, call.op, call.spec.view_id
+        if lists := provenance.wanted():
+            dtype, device = dtype_name(self.causal_lm), str(self.causal_lm.device)
+            ran = tuple(runs.ran), len(runs.refused)
+            note = provenance.Provenance(op.name, view_id, dtype, device, runs.budget(op), *ran)
+            provenance.note(lists, note)
+        for refused in runs.refused:
+            label = prompt_hash(op.key(tasks[refused.task].item))
+            eight = time.time(), None, view_id, label, op.top_k, op.name, refused.seconds * 1e3
+            self.instrumentation.trace.write(TraceLine(*eight, hit=False, error=refused.error))
+
+    def fresh(
+        self, spec: ViewSpec | None, op: Operation, items: Sequence[Any], *, alone: bool
+    ) -> list[Any]:
+        """Values past the cache: all items in the batches of one plan, or each in its own."""
+        call = self._begin(spec, op, list(items))
+        groups = [[task] for task in call.tasks] if alone else [call.tasks]
+        with self.lock:
+            return call.results([value for group in groups for value in self._run(call, group)])
+
+    def differences_alone(
+        self, spec: ViewSpec | None, op: str, items: Sequence[Any], top_k: int
+    ) -> list[float]:
+        """How far each item's value in company is from the one alone, nats, past the cache."""
+        plain = {"rolling_logprob": ROLLING_LOGPROB, "logprob_of": LOGPROB_OF}
+        if op in plain:
+            together = self.fresh(spec, plain[op], items, alone=False)
+            return log_differences(together, self.fresh(spec, plain[op], items, alone=True))
+        if op != "next_token_dist":
+            raise InvalidInputError(f"there is no noise floor of {op!r}")
+        together = self.fresh(spec, next_token_dist(top_k), items, alone=False)
+        ids = [() if isinstance(one, ForwardCacheError) else one.token_ids for one in together]
+        same_ids = items_with_ids(items, ids, self.runner.vocab_size)
+        return kl_between(together, self.fresh(spec, TOKEN_DIST_AT, same_ids, alone=True))
 
     def _report(self, call: _Call, tokens: int) -> None:
         call.left -= tokens
         if self.progress is not None and tokens > 0:
             self.progress(tokens)
+
+
+def dtype_name(model: Any) -> str:
+    """A model's dtype without torch's name before it, such as "bfloat16"."""
+    return str(model.dtype).removeprefix("torch.")
 
 
 def _own_spec(structure: Structure) -> ViewSpec:

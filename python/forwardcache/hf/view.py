@@ -57,6 +57,11 @@ class HFView:
         return view
 
     @property
+    def spec(self) -> ViewSpec | None:
+        """What the view is; None for the model as it stands."""
+        return self._spec
+
+    @property
     def view_id(self) -> str:
         """The view's name; a scaled view with λ 0 or 1 is traced as ``base`` or ``ft``."""
         return (self._spec or self._scorer.own_spec()).view_id
