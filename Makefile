@@ -15,8 +15,12 @@ export TOKENIZERS_PARALLELISM := false
 export LOOM_MAX_PREEMPTIONS ?= 3
 export PYO3_PYTHON := $(CURDIR)/$(PY)
 
+KILLS ?= 1000
+SEED ?= 0
+FUZZ_S ?= 60
+
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test test-rust loom test-python lint format check bench callgrind wheel clean
+.PHONY: help setup build demo test test-rust loom test-python lint format check bench callgrind prove-trace fuzz-trace wheel clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -92,6 +96,12 @@ bench: build $(VENV)/.bench  ## measures beside the peers and writes benches/RES
 
 callgrind: build $(VENV)/.bench  ## instructions a hit (needs valgrind)
 	benches/callgrind.sh $(PY)
+
+prove-trace: build  ## kills writers and recoveries of the trace; KILLS and SEED say how many, which
+	$(PY) -m tests.trace.kill --kills $(KILLS) --seed $(SEED)
+
+fuzz-trace:  ## any bytes as a journal, for FUZZ_S seconds (needs a nightly compiler and cargo-fuzz)
+	cargo +nightly fuzz run --sanitizer none journal -- -max_total_time=$(FUZZ_S)
 
 wheel: setup  ## the wheel, in dist/
 	$(VENV)/bin/maturin build --release --out dist

@@ -15,8 +15,8 @@ from typing import Any
 from tests.trace import events
 from tests.trace.fork_server import ForkServer
 
-SHORT = -1
-"""A write that writes half, as the layer knows it."""
+SHORT, TORN = -1, -2
+"""A write that writes half, and one after which the next write fails, as the layer knows them."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,12 @@ class Fault:
     lasting: bool = False
 
     def __str__(self) -> str:
-        error = "short" if self.error == SHORT else errno.errorcode.get(self.error, "none")
+        halves = {SHORT: "short", TORN: "torn", 0: "none"}
+        error = halves.get(self.error) or errno.errorcode[self.error]
         return f"{error} {'from' if self.lasting else 'at'} call {self.call}"
 
 
-ONCE = (errno.ENOSPC, errno.EIO, errno.EINTR, SHORT)
+ONCE = (errno.ENOSPC, errno.EIO, errno.EINTR, SHORT, TORN)
 LASTING = (errno.ENOSPC, errno.EIO)
 
 
@@ -66,4 +67,4 @@ def assert_all_there_but(lost: int, lines: list[events.Line], made: int, how: st
     numbers = events.numbers_by_view(events.events_of(lines), how).get("view", [])
     assert numbers == sorted(set(numbers)), "doubled or out of order"
     missing = set(range(made)) - set(numbers)
-    assert len(missing) <= lost, f"{sorted(missing)} are missing and {lost} said to be lost"
+    assert len(missing) <= lost, f"{len(missing)} are missing, first {min(missing)}: {lost} lost"

@@ -1,7 +1,9 @@
 /* Fails the k-th call that touches a folder: loaded before libc (LD_PRELOAD), armed by `shim_arm`.
  *
  * Calls count that name a path below the folder or use a descriptor that one of them gave; others go
- * through untouched. `msync` counts always. A fault is an errno, or SHORT: a write that writes half.
+ * through untouched. `msync` counts always. A fault is an errno; or SHORT: a write that writes half;
+ * or TORN: the same, and the next write fails with ENOSPC, as on a disk that has become full. A word
+ * is written whole or not at all.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -16,12 +18,12 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-enum { SHORT = -1, DESCRIPTORS = 4096, NAMES = 4096 };
+enum { SHORT = -1, TORN = -2, WORD = 8, DESCRIPTORS = 4096, NAMES = 4096 };
 
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static char folder[4096];
 static long fail_at, calls;
-static int fault, lasting;
+static int fault, lasting, torn;
 static char watched[DESCRIPTORS];
 static char log_of_names[NAMES][16];
 
@@ -29,7 +31,7 @@ static char log_of_names[NAMES][16];
 void shim_arm(const char *below, long k, int with, int keeps_on) {
     pthread_mutex_lock(&mutex);
     strncpy(folder, below, sizeof folder - 1);
-    fail_at = k, fault = with, lasting = keeps_on, calls = 0;
+    fail_at = k, fault = with, lasting = keeps_on, calls = 0, torn = 0;
     pthread_mutex_unlock(&mutex);
 }
 
@@ -46,7 +48,9 @@ static int counted(const char *name, int writes) {
     long now = ++calls;
     if (now <= NAMES) strncpy(log_of_names[now - 1], name, sizeof log_of_names[0] - 1);
     int due = fail_at > 0 && (now == fail_at || (lasting && now > fail_at));
-    int shows = due && (fault != SHORT || writes) ? fault : 0;
+    int shows = due && (fault > 0 || writes) ? fault : 0;
+    if (writes && torn) shows = ENOSPC;
+    if (writes) torn = shows == TORN;
     /* A full disk doesn't keep anybody from removing or locking. */
     if (lasting && now > fail_at && !writes) shows = 0;
     pthread_mutex_unlock(&mutex);
@@ -108,7 +112,7 @@ int close(int fd) {
     ssize_t name parameters {                                           \
         int shown = is_watched(fd) ? counted(label, 1) : 0;             \
         if (shown > 0) { errno = shown; return -1; }                    \
-        if (shown == SHORT && size > 1) return REAL(name) shorter;      \
+        if (shown < 0 && size > WORD) return REAL(name) shorter;      \
         return REAL(name) arguments;                                    \
     }
 WRITE(write, (int fd, const void *bytes, size_t size), (fd, bytes, size), (fd, bytes, size / 2), "write")
