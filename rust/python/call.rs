@@ -30,6 +30,8 @@ pub(super) struct Call<'a, 'py> {
     pub(super) flights: &'a PyFlights,
     probes: &'a Probes,
     key: Key<'a, 'py>,
+    /// Whether events are wanted.
+    traced: bool,
     started: Ticks,
     /// Flights that had ended by then.
     ended_before: u64,
@@ -48,7 +50,8 @@ impl<'a, 'py> Call<'a, 'py> {
         let started = clock::now();
         let scope = checked_scope(key.scope)?;
         let key = Key { scope, ..key };
-        Ok(Self { py, parts, flights, probes, key, started, ended_before: flights.ended() })
+        let (traced, ended_before) = (parts.trace.is_on(), flights.ended());
+        Ok(Self { py, parts, flights, probes, key, traced, started, ended_before })
     }
 
     /// Seconds since the call began.
@@ -60,7 +63,7 @@ impl<'a, 'py> Call<'a, 'py> {
     /// Whether events are wanted.
     #[inline]
     pub(super) fn is_traced(&self) -> bool {
-        self.parts.trace.is_on()
+        self.traced
     }
 
     /// Runs `use_query` with the query for one prompt.
@@ -95,7 +98,7 @@ impl<'a, 'py> Call<'a, 'py> {
 
     #[inline]
     pub(super) fn get(&self, query: &Query<'_, '_>) -> PyResult<Option<Found>> {
-        self.parts.cache.get(self.py, query, &self.parts.trace)
+        self.parts.cache.get(self.py, query, self.traced.then_some(&self.parts.trace))
     }
 
     #[inline]

@@ -2,13 +2,11 @@
 
 use super::key::integer;
 use super::parts::Part;
-use super::trace::TraceWriter;
+use super::trace::{TraceWriter, event_class};
 use crate::clock::{self, Ticks};
 use crate::key::{Name, Salt};
 use crate::trace::{Batch, Label, Record, writer::this_thread};
-use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::PyString;
 
 /// The fields that all events of a call share.
@@ -157,14 +155,8 @@ impl<'py> Source<'_, 'py> {
 
     /// The event as the object that a look-alike's `write` gets.
     fn event_object(&self, outcome: &Outcome) -> PyResult<Bound<'py, PyAny>> {
-        static CLASS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        let py = self.op.py();
-        let class = CLASS.get_or_try_init(py, || {
-            let module = py.import("forwardcache._event")?;
-            module.getattr(intern!(py, "TraceEvent")).map(Bound::unbind)
-        })?;
         let label = std::str::from_utf8(&outcome.name.label).expect("hex digits are ASCII");
-        class.bind(py).call1((
+        event_class(self.op.py())?.call1((
             clock::unix_time_s(),
             self.probe.as_ref(),
             self.view_id,

@@ -95,20 +95,21 @@ impl FoundKey {
 }
 
 impl Part<ForwardCache> {
+    /// Looks a value up; `trace` is given where its key has to be named.
     #[inline]
     pub(super) fn get(
         &self,
         py: Python<'_>,
         query: &Query<'_, '_>,
-        trace: &Part<TraceWriter>,
+        trace: Option<&Part<TraceWriter>>,
     ) -> PyResult<Option<Found>> {
         match self {
             Self::Native(cache) => cache.get().lookup(query, |key, kept| Found {
                 value: kept.value.clone_ref(py),
                 cost_s: kept.cost_s,
-                key: match trace.is_on() {
-                    true => FoundKey::of(key, trace.salt()),
-                    false => FoundKey::Unknown,
+                key: match trace {
+                    Some(trace) => FoundKey::of(key, trace.salt()),
+                    None => FoundKey::Unknown,
                 },
             }),
             Self::Foreign(cache) => {

@@ -9,8 +9,10 @@ use crate::sync::{OnceLock, Ordering, StaticU64};
 use crate::trace::writer::{finish_all, forks_behind, this_thread};
 use crate::trace::{Batch, Label, NameId, Options, Record, Run, TopK, Writer, Written};
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyRuntimeWarning, PyValueError};
+use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{IntoPyDict, PyBytes, PyDict, PyInt, PyString, PyTuple};
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{IntoPyDict, PyBytes, PyDict, PyInt, PyString, PyTuple, PyType};
 use std::ffi::CString;
 use std::io;
 use std::path::PathBuf;
@@ -100,7 +102,10 @@ fn os_error(error: &io::Error, path: Option<&PathBuf>) -> PyErr {
     let reason = error.to_string();
     // With the number first, Python raises FileNotFoundError, PermissionError and so on.
     match error.raw_os_error() {
-        Some(number) => PyOSError::new_err((number, reason, path.cloned())),
+        // Not as a `Path`, which imports `pathlib`: there may be no descriptor left for that.
+        Some(number) => {
+            PyOSError::new_err((number, reason, path.map(|path| path.clone().into_os_string())))
+        }
         None => PyOSError::new_err(reason),
     }
 }
@@ -339,32 +344,40 @@ impl TraceWriter {
 
 impl TraceWriter {
     /// The event that an object describes by its attributes; None if a text can't be written down.
-    fn record(&self, run: Run<'_>, event: &Bound<'_, PyAny>) -> PyResult<Option<Record>> {
+    fn record<'py>(&self, run: Run<'_>, event: &Bound<'py, PyAny>) -> PyResult<Option<Record>> {
         let py = event.py();
-        let field = |name: &str| event.getattr(name);
-        let text = |name: &str| -> PyResult<Option<NameId>> {
-            let value = field(name)?;
-            as_str(&value, name)?;
+        let text = |name: &Bound<'_, PyString>| -> PyResult<Option<NameId>> {
+            let value = event.getattr(name)?;
+            as_str(&value, &name.to_string_lossy())?;
             self.name(py, run, &value)
         };
-        let further = |name: &str| -> PyResult<Option<Bound<'_, PyAny>>> {
-            Ok(event.getattr_opt(name)?.filter(|value| !value.is_none()))
+        // The class with the eight fields has no others, and asking for what isn't there is slow.
+        let has_further = !event.get_type().is(event_class(py)?);
+        let further = |name: &Bound<'py, PyString>| -> PyResult<Option<Bound<'py, PyAny>>> {
+            let found = if has_further { event.getattr_opt(name)? } else { None };
+            Ok(found.filter(|value| !value.is_none()))
         };
-        let probe = field("probe")?;
-        let probe = if probe.is_none() { None } else { Some(text("probe")?) };
-        let error = further("error")?.map(|_| text("error")).transpose()?;
-        let (view_id, op) = (text("view_id")?, text("op")?);
-        let label = field("prompt_hash")?;
+        let probe_name = intern!(py, "probe");
+        let has_probe = !event.getattr(probe_name)?.is_none();
+        let probe = has_probe.then(|| text(probe_name)).transpose()?;
+        let error_name = intern!(py, "error");
+        let error = further(error_name)?.map(|_| text(error_name)).transpose()?;
+        let (view_id, op) = (text(intern!(py, "view_id"))?, text(intern!(py, "op"))?);
+        let label = event.getattr(intern!(py, "prompt_hash"))?;
         let label = Text::of(as_str(&label, "prompt_hash")?)?;
         let label =
             Label::inline(label.as_bytes()).or_else(|| run.name(label.as_bytes()).map(Label::Name));
-        let top_k = self.top_k(run, &field("top_k")?);
-        let (ts, wall_ms) = (field("ts")?.extract()?, field("wall_ms")?.extract()?);
-        let hit = field("hit")?.is_truthy()?;
-        let key = further("key")?.and_then(|key| hex_number(&key));
-        let bytes = further("bytes")?.map(|bytes| bytes.extract()).transpose()?;
-        let waited = further("waited")?.is_some_and(|waited| waited.is_truthy().unwrap_or(false));
-        let batch = match (further("batch")?, further("batch_size")?, further("batch_wall_ms")?) {
+        let top_k = self.top_k(run, &event.getattr(intern!(py, "top_k"))?);
+        let ts = event.getattr(intern!(py, "ts"))?.extract()?;
+        let wall_ms = event.getattr(intern!(py, "wall_ms"))?.extract()?;
+        let hit = event.getattr(intern!(py, "hit"))?.is_truthy()?;
+        let key = further(intern!(py, "key"))?.and_then(|key| hex_number(&key));
+        let bytes = further(intern!(py, "bytes"))?.map(|bytes| bytes.extract()).transpose()?;
+        let waited = further(intern!(py, "waited"))?;
+        let waited = waited.is_some_and(|waited| waited.is_truthy().unwrap_or(false));
+        let size = further(intern!(py, "batch_size"))?;
+        let batch_wall_ms = further(intern!(py, "batch_wall_ms"))?;
+        let batch = match (further(intern!(py, "batch"))?, size, batch_wall_ms) {
             (Some(id), Some(size), Some(wall_ms)) => Some(Batch {
                 id: id.extract()?,
                 size: size.extract()?,
@@ -397,6 +410,12 @@ impl TraceWriter {
             lost: None,
         }))
     }
+}
+
+/// `TraceEvent`.
+pub(super) fn event_class(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
+    static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    CLASS.import(py, "forwardcache._event", "TraceEvent")
 }
 
 fn hex_number(text: &Bound<'_, PyAny>) -> Option<u64> {

@@ -387,7 +387,15 @@ impl Live {
     /// Appends events without the journal: where there is none, or after the run's end. Returns how
     /// many are lost.
     pub(super) fn append_direct(&self, records: &[Record]) -> u64 {
-        self.append_lines(records, &mut lock(&self.work))
+        let mut work = lock(&self.work);
+        if let Some(journal) = self.journal.as_ref().filter(|_| !work.finished) {
+            // What this thread had accepted before the ring was sealed comes first (J2).
+            let tail = journal.ring.tail();
+            while self.drain_blocks(journal, &mut work).is_ok() && self.drained() < tail {
+                std::thread::yield_now();
+            }
+        }
+        self.append_lines(records, &mut work)
     }
 
     /// Appends the line about losses, if there were any, and one line an event.

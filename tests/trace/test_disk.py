@@ -185,6 +185,28 @@ def test_a_file_in_a_folder_that_takes_no_new_file_is_written(everybodys_folder:
     assert len(events.read_whole_lines(path)) == 1
 
 
+def test_no_descriptor_left_is_a_clear_error(tmp_path: Path) -> None:
+    program = """
+import os, sys
+from forwardcache.instrumentation import TraceWriter
+taken = []
+try:
+    while True:
+        taken.append(os.open(os.devnull, os.O_RDONLY))
+except OSError:
+    pass
+try:
+    TraceWriter(sys.argv[1])
+except OSError as error:
+    assert (error.errno, error.filename) == (24, sys.argv[1]), error
+else:
+    raise AssertionError("it was opened")
+"""
+    command = [sys.executable, "-c", program, str(tmp_path / "trace.jsonl")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_path_that_cannot_be_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for path in (tmp_path / "file" / "trace.jsonl", tmp_path / ("n" * 300)):
