@@ -1,7 +1,9 @@
 //! The cache beside a list: the same answers, the same evictions, after any sequence of calls.
 //!
-//! Not checked here: threads (the lock is the argument) and Python's own equality (tests of the
+//! Threads are checked in `histories`. Not checked here: Python's own equality (tests of the
 //! package).
+
+mod histories;
 
 use super::*;
 use proptest::prelude::*;
@@ -58,7 +60,7 @@ fn call() -> impl Strategy<Value = Call> {
 }
 
 /// The model: the first element is the most recent.
-#[derive(Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct List(Vec<(u32, u64)>);
 
 impl List {

@@ -140,3 +140,37 @@ def test_ctrl_c_keeps_rows_and_trace_and_the_run_goes_on(score: Run, tmp_path: P
     rows = read_rows(out)
     assert rows[: len(kept)] == kept
     assert len({(row["id"], row["view"]) for row in rows}) == len(rows) == len(lines) * 5
+
+
+def test_closed_standard_output_is_one_line(tmp_path: Path) -> None:
+    command = f"{sys.executable} -m forwardcache trace summary trace.jsonl >&-"
+    (tmp_path / "trace.jsonl").touch()
+    ended = subprocess.run(
+        command, shell=True, capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path
+    )
+    assert ended.returncode == 3
+    assert ended.stderr.splitlines() == [
+        "forwardcache: standard output is closed: give the command somewhere to write"
+    ]
+
+
+def test_a_file_on_standard_input_may_not_be_written(tmp_path: Path) -> None:
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("one\ntwo\n")
+    model = ["--model", str(ASSETS / "model"), "--prompts", "-"]
+    for written in (["--trace", str(prompts)], ["--out", str(tmp_path / "link.jsonl"), "--force"]):
+        (tmp_path / "link.jsonl").unlink(missing_ok=True)
+        (tmp_path / "link.jsonl").symlink_to(prompts)
+        with prompts.open("rb") as stdin:
+            ended = subprocess.run(
+                [sys.executable, "-m", "forwardcache", "score", *model, *written],
+                stdin=stdin,
+                capture_output=True,
+                text=True,
+                timeout=120,
+                check=False,
+            )
+        assert ended.returncode == 2, ended.stderr
+        assert ended.stderr.count("\n") == 1
+        assert "file of the prompts" in ended.stderr
+        assert prompts.read_text() == "one\ntwo\n"

@@ -65,6 +65,9 @@ def guarded(command: Callable[[], int]) -> int:
 
     Any other exception is a mistake of this package, and its traceback is wanted.
     """
+    if sys.stdout is None:
+        say("standard output is closed: give the command somewhere to write")
+        return ExitCode.MACHINE_FAILED
     try:
         code = command()
         sys.stdout.flush()

@@ -6,9 +6,11 @@ Everything that can be refused without the model is refused before torch is impo
 from __future__ import annotations
 
 import os
+import stat
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,7 +98,7 @@ def _check_distinct(options: ScoreOptions) -> None:
     """Refuse a file that would be written and is also something else."""
     from forwardcache.cli.output import names_of
 
-    prompts = None if options.prompts == STDIN else Path(options.prompts)
+    prompts = _stdin_file() if options.prompts == STDIN else Path(options.prompts)
     trace, out = options.loading.trace, options.out
     if prompts is not None and trace is not None and _is_same_file(prompts, trace):
         raise BadInputError(f"--trace {trace} is also the file of the prompts")
@@ -104,6 +106,14 @@ def _check_distinct(options: ScoreOptions) -> None:
         if any(_is_same_file(path, written) for path in (prompts, trace) if path is not None):
             beside = "" if written == out else f" writes {written}, which"
             raise BadInputError(f"--out {out}{beside} is also the file of the prompts or the trace")
+
+
+def _stdin_file() -> Path | None:
+    """The file that standard input is, if it is one."""
+    with suppress(OSError):
+        if stat.S_ISREG(os.fstat(0).st_mode):
+            return Path("/dev/stdin")
+    return None
 
 
 def _is_same_file(one: Path, other: Path) -> bool:
