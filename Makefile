@@ -95,7 +95,7 @@ bench: build $(VENV)/.bench  ## measures beside the peers and writes benches/RES
 	$(PY) -m benches.identity --write benches/RESULTS.md
 
 callgrind: build $(VENV)/.bench  ## instructions a hit (needs valgrind)
-	benches/callgrind.sh $(PY)
+	PYTHON=$(PY) benches/callgrind.sh
 
 prove-trace: build  ## kills writers and recoveries of the trace; KILLS and SEED say how many, which
 	$(PY) -m tests.trace.kill --kills $(KILLS) --seed $(SEED)
