@@ -47,8 +47,15 @@ struct Open<K, V> {
 #[derive(Debug)]
 pub struct Flight<V> {
     owner: ThreadId,
-    state: Mutex<State<V>>,
+    watched: Mutex<Watched<V>>,
     ended: Condvar,
+}
+
+#[derive(Debug)]
+struct Watched<V> {
+    state: State<V>,
+    /// Threads that wait; without one the end of a flight asks the system for nothing.
+    waiting: u32,
 }
 
 #[derive(Debug)]
@@ -145,7 +152,7 @@ impl<K: Clone, V> Flights<K, V> {
         table.next_id += 1;
         let flight = Arc::new(Flight {
             owner: current_thread(),
-            state: Mutex::new(State::Running),
+            watched: Mutex::new(Watched { state: State::Running, waiting: 0 }),
             ended: Condvar::new(),
         });
         let open = Open { id, key, flight: Arc::clone(&flight) };
@@ -231,11 +238,13 @@ impl<K, V> Table<K, V> {
 impl<V> Flight<V> {
     /// Waits for the end, for at most `slice`; `read` gets the value while the flight is held.
     pub fn wait<R>(&self, slice: Duration, read: impl FnOnce(&V) -> R) -> Ended<R> {
-        let state = lock(&self.state);
-        let running = |state: &mut State<V>| matches!(state, State::Running);
-        let waited = self.ended.wait_timeout_while(state, slice, running);
-        let (state, _) = waited.unwrap_or_else(crate::sync::PoisonError::into_inner);
-        match &*state {
+        let mut watched = lock(&self.watched);
+        watched.waiting += 1;
+        let running = |watched: &mut Watched<V>| matches!(watched.state, State::Running);
+        let waited = self.ended.wait_timeout_while(watched, slice, running);
+        let (mut watched, _) = waited.unwrap_or_else(crate::sync::PoisonError::into_inner);
+        watched.waiting -= 1;
+        match &watched.state {
             State::Running => Ended::No,
             State::Value(value) => Ended::Value(read(value)),
             State::Failed => Ended::Failed,
@@ -243,8 +252,14 @@ impl<V> Flight<V> {
     }
 
     fn end(&self, state: State<V>) {
-        *lock(&self.state) = state;
-        self.ended.notify_all();
+        let waiting = {
+            let mut watched = lock(&self.watched);
+            watched.state = state;
+            watched.waiting
+        };
+        if waiting > 0 {
+            self.ended.notify_all();
+        }
     }
 }
 
@@ -261,7 +276,7 @@ impl<K, V> Drop for Ticket<'_, K, V> {
         // Relaxed: the table's lock, taken next, publishes it.
         self.flights.ended.fetch_add(1, Ordering::Relaxed);
         let taken = self.flights.take_out(self.hash, self.id);
-        let running = matches!(*lock(&self.flight.state), State::Running);
+        let running = matches!(lock(&self.flight.watched).state, State::Running);
         if running {
             self.flight.end(State::Failed);
         }
