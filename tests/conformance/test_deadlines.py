@@ -181,7 +181,9 @@ def test_an_interrupt_by_the_user_cleans_up_and_stays_an_interrupt() -> None:
 
     class Engine(engines.Engine):
         async def start(self, worker_id: int) -> Any:
-            threading.Timer(0.1, signal.raise_signal, [signal.SIGINT]).start()
+            # To the main thread: only there does it end the loop's sleep at once.
+            interrupt = threading.main_thread().ident, signal.SIGINT
+            threading.Timer(0.1, signal.pthread_kill, interrupt).start()
             await asyncio.sleep(60)
 
         async def cleanup(self) -> None:
