@@ -5,6 +5,8 @@ PYTHON ?= python3
 PY := $(VENV)/bin/python
 UV := $(shell command -v uv 2>/dev/null)
 NEXTEST := $(shell command -v cargo-nextest 2>/dev/null)
+CARGO_TEST := $(if $(NEXTEST),cargo nextest run,cargo test)
+HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 RUST_SOURCES := Cargo.toml Cargo.lock build.rs $(shell find rust -name '*.rs')
 
 # Waiting threads of OpenMP burn the cores that others compute on; models come from disk alone.
@@ -18,9 +20,10 @@ export PYO3_PYTHON := $(CURDIR)/$(PY)
 KILLS ?= 1000
 SEED ?= 0
 FUZZ_S ?= 60
+export SCHEDULES ?= 10000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test test-rust loom test-python lint format check bench callgrind prove-trace fuzz-trace wheel clean
+.PHONY: help setup build demo test test-rust loom shuttle tsan test-python lint format check bench callgrind prove-trace fuzz-trace wheel clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -54,13 +57,24 @@ demo: build  ## the main job on the model that ships with the package
 
 test: test-rust test-python  ## all tests
 
-test-rust: build loom
+test-rust: build loom shuttle
 	@echo "==> Rust tests"
-	$(if $(NEXTEST),cargo nextest run --locked,cargo test --locked)
+	$(CARGO_TEST) --locked
+	@echo "==> the cache for threads that take turns"
+	RUSTFLAGS="--cfg take_turns" CARGO_TARGET_DIR=target/turns $(CARGO_TEST) --locked --lib cache::
 
-loom:  ## every interleaving of the trace's hand-over; LOOM_MAX_PREEMPTIONS bounds the search
+loom:  ## every interleaving of the races of cache and trace; LOOM_MAX_PREEMPTIONS bounds the search
 	@echo "==> loom models, at most $(LOOM_MAX_PREEMPTIONS) preemptions"
 	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom cargo test --locked --release --lib models
+
+shuttle:  ## SCHEDULES random and PCT schedules of each race of the cache
+	@echo "==> shuttle, $(SCHEDULES) schedules a race"
+	RUSTFLAGS="--cfg shuttle" CARGO_TARGET_DIR=target/shuttle cargo test --locked --release --lib models
+
+tsan:  ## the Rust tests of the cache under ThreadSanitizer
+	RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer" \
+		TSAN_OPTIONS="halt_on_error=1" CARGO_TARGET_DIR=target/tsan \
+		cargo test --locked --target $(HOST) --lib cache::
 
 test-python: build
 	@echo "==> Python tests"

@@ -3,7 +3,8 @@
 //! A reading is a count of the processor's time-stamp counter where that counter is invariant (one
 //! rate on all cores, through all sleep states), and of nanoseconds otherwise. `Ticks` become
 //! seconds by a rate that is measured once against the monotonic clock. Plain `rdtsc` may be
-//! reordered by a few nanoseconds: good enough for a duration, never used to order events.
+//! reordered by a few nanoseconds: good enough for a duration, never used to order events; for those
+//! there is [`ordered_now`].
 
 use crate::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -53,7 +54,38 @@ pub fn now() -> Ticks {
     Ticks(raw())
 }
 
+/// The present reading, taken after everything that comes before it in the program.
+///
+/// Plain `rdtsc` may be read before an earlier load is done: a thread that has just seen another
+/// one's result could so read an older time than that one did.
+#[inline]
+#[must_use]
+pub fn ordered_now() -> Ticks {
+    Ticks(if tsc::is_invariant() { tsc::read_in_order() } else { monotonic_ns() })
+}
+
+/// Whether readings by [`ordered_now`] order events.
+#[inline]
+#[must_use]
+pub fn orders() -> bool {
+    tsc::is_invariant()
+}
+
 impl Ticks {
+    /// The reading a moment later: of the next use in a row, each of which takes far longer than this.
+    #[inline]
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0 + 4)
+    }
+
+    /// The count itself.
+    #[inline]
+    #[must_use]
+    pub fn raw(self) -> u64 {
+        self.0
+    }
+
     /// Seconds since `self` was read; 0.0 if another core's counter is behind.
     #[inline]
     #[must_use]
@@ -138,7 +170,7 @@ fn monotonic_ns() -> u64 {
 #[cfg(target_arch = "x86_64")]
 mod tsc {
     use crate::sync::{Ordering, StaticU64};
-    use std::arch::x86_64::{__cpuid, _rdtsc};
+    use std::arch::x86_64::{__cpuid, _mm_lfence, _rdtsc};
 
     const UNKNOWN: u64 = 0;
     const NO: u64 = 1;
@@ -169,6 +201,16 @@ mod tsc {
         // SAFETY: every x86-64 processor has RDTSC, and it touches no memory.
         unsafe { _rdtsc() }
     }
+
+    #[inline]
+    #[allow(unsafe_code)]
+    pub fn read_in_order() -> u64 {
+        // SAFETY: every x86-64 processor has LFENCE (SSE2) and RDTSC, and they touch no memory.
+        unsafe {
+            _mm_lfence();
+            _rdtsc()
+        }
+    }
 }
 
 #[cfg(not(target_arch = "x86_64"))]
@@ -178,6 +220,10 @@ mod tsc {
     }
 
     pub fn read() -> u64 {
+        0
+    }
+
+    pub fn read_in_order() -> u64 {
         0
     }
 }

@@ -5,16 +5,17 @@
 //! `python`, the only room that knows pyo3. Everything else builds and is tested without an
 //! interpreter: `cargo nextest run`.
 
-#[cfg(not(loom))]
 pub mod cache;
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 pub mod clock;
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 pub mod key;
-#[cfg(not(loom))]
+pub mod process;
+#[cfg(not(any(loom, shuttle)))]
 pub mod stats;
 pub mod sync;
+#[cfg(not(shuttle))]
 pub mod trace;
 
-#[cfg(all(feature = "python", not(loom)))]
+#[cfg(all(feature = "python", not(any(loom, shuttle))))]
 mod python;

@@ -3,17 +3,17 @@
 //! Each field is one atomic, so a count is exact from any number of threads; fields of one call
 //! are not changed together, so a reader may see the hit before its seconds.
 
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{Ordering, Word};
 
 /// A counter that any thread may add to and anyone may set.
 #[derive(Debug, Default)]
-pub struct Counter(AtomicU64);
+pub struct Counter(Word);
 
 impl Counter {
     /// A counter that begins at `value`.
     #[must_use]
     pub fn new(value: u64) -> Self {
-        Self(AtomicU64::new(value))
+        Self(Word::new(value))
     }
 
     /// Adds `n`.
@@ -25,7 +25,8 @@ impl Counter {
 
     /// Raises the counter to `n` if it is lower.
     pub fn raise_to(&self, n: u64) {
-        self.0.fetch_max(n, Ordering::Relaxed);
+        let raise = |value| (value < n).then_some(n);
+        let _ = self.0.update(Ordering::Relaxed, Ordering::Relaxed, raise);
     }
 
     /// The present value.
@@ -42,27 +43,20 @@ impl Counter {
 
 /// A sum of seconds that any thread may add to and anyone may set.
 #[derive(Debug, Default)]
-pub struct Seconds(AtomicU64);
+pub struct Seconds(Word);
 
 impl Seconds {
     /// A sum that begins at `value`.
     #[must_use]
     pub fn new(value: f64) -> Self {
-        Self(AtomicU64::new(value.to_bits()))
+        Self(Word::new(value.to_bits()))
     }
 
     /// Adds `seconds`.
     #[inline]
     pub fn add(&self, seconds: f64) {
-        let mut bits = self.0.load(Ordering::Relaxed);
-        loop {
-            let sum = (f64::from_bits(bits) + seconds).to_bits();
-            // Weak: a spurious failure only goes round once more.
-            match self.0.compare_exchange_weak(bits, sum, Ordering::Relaxed, Ordering::Relaxed) {
-                Ok(_) => return,
-                Err(newer) => bits = newer,
-            }
-        }
+        let add = |bits| Some((f64::from_bits(bits) + seconds).to_bits());
+        let _ = self.0.update(Ordering::Relaxed, Ordering::Relaxed, add);
     }
 
     /// The present sum.

@@ -1,24 +1,36 @@
 //! The one place that names atomics and locks, so that a model checker can replace them.
 //!
-//! Under `cfg(loom)` the types of the cache and of the trace's hand-over are loom's. What stands in
-//! a `static` keeps the standard types: loom's are not const, and no model reaches them.
+//! Under `cfg(loom)` and `cfg(shuttle)` the types of the cache and of the trace's hand-over are those
+//! of the model checker. What stands in a `static` keeps the standard types: loom's are not const,
+//! and no model reaches them.
 
 pub use std::sync::atomic::{AtomicU64 as StaticU64, Ordering};
 pub use std::sync::{Mutex as StaticMutex, MutexGuard as StaticMutexGuard};
 pub use std::sync::{OnceLock, PoisonError};
-pub use std::thread::ThreadId;
 use std::time::Duration;
 
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 mod primitives {
+    pub use std::hint::spin_loop as spin;
     pub use std::sync::atomic::{AtomicBool, AtomicU64};
     pub use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+    pub use std::thread::{ThreadId, current};
 }
 
 #[cfg(loom)]
 mod primitives {
     pub use loom::sync::atomic::{AtomicBool, AtomicU64};
     pub use loom::sync::{Arc, Condvar, Mutex, MutexGuard};
+    pub use loom::thread::yield_now as spin;
+    pub use loom::thread::{ThreadId, current};
+}
+
+#[cfg(shuttle)]
+mod primitives {
+    pub use shuttle::sync::atomic::{AtomicBool, AtomicU64};
+    pub use shuttle::sync::{Arc, Condvar, Mutex, MutexGuard};
+    pub use shuttle::thread::yield_now as spin;
+    pub use shuttle::thread::{ThreadId, current};
 }
 
 pub use primitives::*;
@@ -54,5 +66,263 @@ pub fn wait_for<'m, T>(
 /// The thread that asks.
 #[must_use]
 pub fn current_thread() -> ThreadId {
-    std::thread::current().id()
+    current().id()
+}
+
+/// Whether the threads that change a [`Word`] take turns: in an extension for an interpreter with a
+/// GIL they do, since every call of the cache and of the statistics is made by an attached thread. The
+/// build script says so by `cfg(take_turns)`.
+pub const TAKE_TURNS: bool = cfg!(take_turns);
+
+/// A number that any thread changes at any time.
+///
+/// Where threads take turns, a change is a load and a store: a locked instruction costs as much as
+/// twenty others, and waits for all that were begun before it.
+#[derive(Debug, Default)]
+pub struct Word(AtomicU64);
+
+impl Word {
+    /// A word that holds `value`.
+    #[must_use]
+    pub fn new(value: u64) -> Self {
+        Self(AtomicU64::new(value))
+    }
+
+    /// The value.
+    #[inline]
+    pub fn load(&self, order: Ordering) -> u64 {
+        self.0.load(order)
+    }
+
+    /// Replaces the value.
+    #[inline]
+    pub fn store(&self, value: u64, order: Ordering) {
+        self.0.store(value, order);
+    }
+
+    /// Puts `change(value)` in the place of the value, if it gives one; the old value either way.
+    ///
+    /// # Errors
+    /// The old value, which `change` refused.
+    #[inline]
+    pub fn update(
+        &self,
+        order: Ordering,
+        seen: Ordering,
+        mut change: impl FnMut(u64) -> Option<u64>,
+    ) -> Result<u64, u64> {
+        let mut value = self.0.load(seen);
+        while let Some(next) = change(value) {
+            match self.swap(value, next, order, seen) {
+                Ok(()) => return Ok(value),
+                Err(now) => value = now,
+            }
+        }
+        Err(value)
+    }
+
+    /// Puts `to` in the place of `from`.
+    ///
+    /// # Errors
+    /// What is there instead; without threads that take turns, perhaps `from` itself: try again.
+    #[inline]
+    pub fn swap(&self, from: u64, to: u64, order: Ordering, seen: Ordering) -> Result<(), u64> {
+        if TAKE_TURNS {
+            let now = self.0.load(Ordering::Relaxed);
+            if now != from {
+                return Err(now);
+            }
+            self.0.store(to, Ordering::Relaxed);
+            return Ok(());
+        }
+        self.0.compare_exchange_weak(from, to, order, seen).map(drop)
+    }
+
+    /// Adds `n`, around the end of the numbers; the old value.
+    #[inline]
+    pub fn fetch_add(&self, n: u64, order: Ordering) -> u64 {
+        if TAKE_TURNS {
+            let value = self.0.load(Ordering::Relaxed);
+            self.0.store(value.wrapping_add(n), Ordering::Relaxed);
+            return value;
+        }
+        self.0.fetch_add(n, order)
+    }
+
+    /// Subtracts `n`, around the end of the numbers; the old value.
+    #[inline]
+    pub fn fetch_sub(&self, n: u64, order: Ordering) -> u64 {
+        if TAKE_TURNS {
+            return self.fetch_add(n.wrapping_neg(), order);
+        }
+        self.0.fetch_sub(n, order)
+    }
+
+    /// The value, read as the last of all changes so far.
+    #[inline]
+    pub fn latest(&self) -> u64 {
+        if TAKE_TURNS { self.load(Ordering::Relaxed) } else { self.0.fetch_or(0, Ordering::AcqRel) }
+    }
+}
+
+/// What is read by many until one thread takes it out. Who may do which is the caller's to know.
+#[derive(Debug)]
+pub struct Content<T>(UnsafeCell<Option<T>>);
+
+// SAFETY: `&Content` gives `&T` to any thread by `read` and a T by `take`, each under the rules that
+// are written there.
+#[allow(unsafe_code)]
+unsafe impl<T: Send + Sync> Sync for Content<T> {}
+
+impl<T> Content<T> {
+    /// Holds `content`.
+    pub fn new(content: T) -> Self {
+        Self(UnsafeCell::new(Some(content)))
+    }
+
+    /// Reads what is there.
+    ///
+    /// # Safety
+    /// `take` is neither under way nor done, and isn't begun before this returns.
+    #[inline]
+    #[allow(unsafe_code)]
+    pub unsafe fn read<R>(&self, read: impl FnOnce(&T) -> R) -> R {
+        // SAFETY: by the caller's promise nobody writes meanwhile.
+        self.0.with(|content| read(unsafe { &*content }.as_ref().expect("it is there")))
+    }
+
+    /// Takes out what is there.
+    ///
+    /// # Safety
+    /// Nobody reads any longer, and nobody else takes.
+    #[allow(unsafe_code)]
+    pub unsafe fn take(&self) -> T {
+        // SAFETY: by the caller's promise nobody else touches it.
+        self.0.with_mut(|content| unsafe { &mut *content }.take()).expect("it is there")
+    }
+
+    /// What is there, of one that nobody else has.
+    pub fn into_inner(self) -> T {
+        self.0.into_inner().expect("it is there")
+    }
+}
+
+#[cfg(loom)]
+use loom::cell::UnsafeCell;
+
+/// The standard cell, called as loom's is.
+#[cfg(not(loom))]
+#[derive(Debug)]
+struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
+
+#[cfg(not(loom))]
+impl<T> UnsafeCell<T> {
+    fn new(content: T) -> Self {
+        Self(std::cell::UnsafeCell::new(content))
+    }
+
+    #[inline]
+    fn with<R>(&self, run: impl FnOnce(*const T) -> R) -> R {
+        run(self.0.get())
+    }
+
+    fn with_mut<R>(&self, run: impl FnOnce(*mut T) -> R) -> R {
+        run(self.0.get())
+    }
+
+    fn into_inner(self) -> T {
+        self.0.into_inner()
+    }
+}
+
+/// A value that many read and any of them replaces by a newer one.
+#[derive(Debug)]
+pub struct Published<T>(published::Inner<T>);
+
+impl<T> Published<T> {
+    /// Publishes `value`.
+    pub fn new(value: T) -> Self {
+        Self(published::new(value))
+    }
+
+    /// The value that is there now.
+    #[inline]
+    pub fn load(&self) -> published::Loaded<T> {
+        published::load(&self.0)
+    }
+
+    /// Publishes `next` if `current` is still there, and gives what is there then.
+    pub fn replace(&self, current: &published::Loaded<T>, next: T) -> published::Loaded<T> {
+        published::replace(&self.0, current, next)
+    }
+}
+
+#[cfg(not(any(loom, shuttle)))]
+mod published {
+    use arc_swap::{ArcSwap, Guard};
+    use std::sync::Arc;
+
+    pub type Inner<T> = ArcSwap<T>;
+    pub type Loaded<T> = Guard<Arc<T>>;
+
+    pub fn new<T>(value: T) -> Inner<T> {
+        ArcSwap::from_pointee(value)
+    }
+
+    #[inline]
+    pub fn load<T>(inner: &Inner<T>) -> Loaded<T> {
+        inner.load()
+    }
+
+    pub fn replace<T>(inner: &Inner<T>, current: &Loaded<T>, next: T) -> Loaded<T> {
+        drop(inner.compare_and_swap(current, Arc::new(next)));
+        inner.load()
+    }
+}
+
+/// An index into a list of all that was ever published: a pointer as a model checker sees it.
+#[cfg(any(loom, shuttle))]
+mod published {
+    use super::{AtomicU64, Ordering};
+    use std::sync::{Arc, Mutex};
+
+    #[derive(Debug)]
+    pub struct Inner<T> {
+        index: AtomicU64,
+        all: Mutex<Vec<Arc<T>>>,
+    }
+
+    pub struct Loaded<T> {
+        index: u64,
+        value: Arc<T>,
+    }
+
+    impl<T> std::ops::Deref for Loaded<T> {
+        type Target = T;
+
+        fn deref(&self) -> &T {
+            &self.value
+        }
+    }
+
+    pub fn new<T>(value: T) -> Inner<T> {
+        Inner { index: AtomicU64::new(0), all: Mutex::new(vec![Arc::new(value)]) }
+    }
+
+    pub fn load<T>(inner: &Inner<T>) -> Loaded<T> {
+        let index = inner.index.load(Ordering::Acquire);
+        let value = Arc::clone(&inner.all.lock().unwrap()[index as usize]);
+        Loaded { index, value }
+    }
+
+    pub fn replace<T>(inner: &Inner<T>, current: &Loaded<T>, next: T) -> Loaded<T> {
+        let place = {
+            let mut all = inner.all.lock().unwrap();
+            all.push(Arc::new(next));
+            all.len() as u64 - 1
+        };
+        let (from, to) = (Ordering::AcqRel, Ordering::Acquire);
+        let _ = inner.index.compare_exchange(current.index, place, from, to);
+        load(inner)
+    }
 }

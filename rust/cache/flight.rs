@@ -14,9 +14,15 @@
 //! After `fork` the child has none of the threads that own the parent's flights: the first join in
 //! another process forgets them all (F4).
 
+use super::as_it_is::AsItIs;
 use super::{EntryId, Match, Undecided};
-use crate::sync::{Arc, AtomicU64, Condvar, Mutex, Ordering, ThreadId, current_thread, lock};
+use crate::process;
+use crate::sync::{
+    Arc, AtomicU64, Condvar, Mutex, Ordering, ThreadId, current_thread, lock, wait_for,
+};
+use smallvec::SmallVec;
 use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
 use std::time::Duration;
 
 /// The flights that are under way.
@@ -29,12 +35,16 @@ pub struct Flights<K, V> {
 
 #[derive(Debug)]
 struct Table<K, V> {
-    process: u32,
+    /// The process that these flights are of.
+    process: u64,
     next_id: u64,
-    open: HashMap<u64, Vec<Open<K, V>>>,
+    open: HashMap<u64, OfOneHash<K, V>, BuildHasherDefault<AsItIs>>,
     /// Who waits for whom.
     waits: HashMap<ThreadId, ThreadId>,
 }
+
+/// Nearly always one.
+type OfOneHash<K, V> = SmallVec<[Open<K, V>; 1]>;
 
 #[derive(Debug)]
 struct Open<K, V> {
@@ -111,8 +121,9 @@ pub enum Ended<R> {
 
 impl<K, V> Default for Flights<K, V> {
     fn default() -> Self {
-        let (open, waits) = (HashMap::new(), HashMap::new());
-        let process = std::process::id();
+        process::watch_forks();
+        let (open, waits) = (HashMap::default(), HashMap::new());
+        let process = process::generation();
         Self {
             table: Mutex::new(Table { process, next_id: 0, open, waits }),
             ended: AtomicU64::new(0),
@@ -194,7 +205,7 @@ impl<K, V> Flights<K, V> {
     /// Flights under way.
     #[must_use]
     pub fn len(&self) -> usize {
-        lock(&self.table).open.values().map(Vec::len).sum()
+        lock(&self.table).open.values().map(SmallVec::len).sum()
     }
 
     /// Whether nothing is under way.
@@ -225,7 +236,7 @@ impl<K, V> Flights<K, V> {
 
 impl<K, V> Table<K, V> {
     fn forget_parent(&mut self) {
-        let process = std::process::id();
+        let process = process::generation();
         if self.process != process {
             // Leaked, not dropped: what they hold belongs to threads that are not here.
             std::mem::forget(std::mem::take(&mut self.open));
@@ -236,18 +247,24 @@ impl<K, V> Table<K, V> {
 }
 
 impl<V> Flight<V> {
-    /// Waits for the end, for at most `slice`; `read` gets the value while the flight is held.
+    /// Waits for the end, for about `slice` at most; `read` gets the value while the flight is held.
     pub fn wait<R>(&self, slice: Duration, read: impl FnOnce(&V) -> R) -> Ended<R> {
         let mut watched = lock(&self.watched);
         watched.waiting += 1;
-        let running = |watched: &mut Watched<V>| matches!(watched.state, State::Running);
-        let waited = self.ended.wait_timeout_while(watched, slice, running);
-        let (mut watched, _) = waited.unwrap_or_else(crate::sync::PoisonError::into_inner);
+        if matches!(watched.state, State::Running) {
+            watched = wait_for(&self.ended, watched, slice);
+        }
         watched.waiting -= 1;
         match &watched.state {
             State::Running => Ended::No,
             State::Value(value) => Ended::Value(read(value)),
             State::Failed => Ended::Failed,
+        }
+    }
+
+    fn fail_if_running(&self) {
+        if matches!(lock(&self.watched).state, State::Running) {
+            self.end(State::Failed);
         }
     }
 
@@ -276,10 +293,7 @@ impl<K, V> Drop for Ticket<'_, K, V> {
         // Relaxed: the table's lock, taken next, publishes it.
         self.flights.ended.fetch_add(1, Ordering::Relaxed);
         let taken = self.flights.take_out(self.hash, self.id);
-        let running = matches!(lock(&self.flight.watched).state, State::Running);
-        if running {
-            self.flight.end(State::Failed);
-        }
+        self.flight.fail_if_running();
         drop(taken);
     }
 }
@@ -290,7 +304,7 @@ impl<K, V> Drop for Waiting<'_, K, V> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
     use super::*;
     use std::sync::Barrier;

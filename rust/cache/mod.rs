@@ -1,22 +1,39 @@
-//! Which values are kept: an exact least-recently-used cache over keys that only their owner can
-//! compare.
+//! Which values are kept: an exact least-recently-used cache for any number of threads, without a
+//! lock, over keys that only their owner can compare.
 //!
-//! A key is given as its hash and a function that compares it with a stored one. That function
-//! may answer [`Match::Unknown`]: the two can be compared only by code that must not run while the
-//! cache holds anything (a Python `__eq__`). Then the call changes nothing and returns
-//! [`Undecided`] with the stored key; the caller compares outside, remembers the verdict under the
-//! entry's id, and calls again. An entry's key never changes and an id is never used twice (I2), so
-//! a verdict stays true and the calls come to an end.
+//! Reading order: `entry` (one entry and the word that says how it stands), `table` (where it is
+//! found), `tick` and `order` (which is the oldest), `room` (how much is held), and this file, which
+//! puts them together. `flight` is about computations under way, `ghosts` about what was evicted.
 //!
-//! Whatever leaves the cache is handed to the caller, who drops it after the lock is free (I3).
+//! A [`Question`] is a key that is looked for. It may answer [`Match::Unknown`] about a stored key:
+//! the two can be compared only by code that must not run while the cache holds anything (a Python
+//! `__eq__`). Then the call changes nothing and returns [`Undecided`] with the stored key; the caller
+//! compares outside, remembers the verdict under the entry's id, and calls again. An entry's key
+//! never changes and an id is never used twice (I2), so a verdict stays true and the calls come to
+//! an end.
+//!
+//! Whatever leaves the cache is handed to the caller, or dropped by the last call that reads it once
+//! that call holds nothing (I3).
 
+mod as_it_is;
+mod entry;
 pub mod flight;
 pub mod ghosts;
-mod lru;
+mod order;
+mod put;
+mod room;
+mod stamp;
+mod table;
+mod tick;
 
-use crate::sync::{Mutex, lock};
-use lru::Lru;
+use crate::sync::{Ordering, Word};
+use entry::{Entry, Killed};
+use order::Order;
+use room::Room;
+use stamp::Stamp;
 use std::num::{NonZeroU64, NonZeroUsize};
+use table::{Guard, Table};
+pub use tick::{Clock, Tick};
 
 /// What comparing a key with a stored one gave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,15 +59,25 @@ pub struct Undecided<K> {
     pub key: K,
 }
 
-/// What an entry held, or was not stored; the caller drops it.
+/// A key that is looked for. Nothing here may run foreign code.
+pub trait Question<K> {
+    /// Whether a stored key is the one.
+    fn matches(&mut self, id: EntryId, stored: &K) -> Match;
+
+    /// Whether an entry of `generation` is still good, and up to which generation: no
+    /// [`Cache::remove_matching`] since then was about its key.
+    fn is_still_good(&mut self, stored: &K, generation: u32) -> Option<u32>;
+}
+
+/// What an entry held, or was not stored.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Removed<K, V> {
     /// The hash of the key.
     pub hash: u64,
     /// The key.
     pub key: K,
-    /// The value.
-    pub value: V,
+    /// The value; `None` if another thread is reading it at this moment, and drops it.
+    pub value: Option<V>,
 }
 
 /// How much a cache may hold; `None` is no limit.
@@ -62,29 +89,77 @@ pub struct Capacity {
     pub bytes: Option<NonZeroU64>,
 }
 
+/// What a put stores.
+#[derive(Debug)]
+pub struct Offer<K, V> {
+    /// The hash of the key.
+    pub hash: u64,
+    /// Bytes that the entry counts for.
+    pub weight: u64,
+    /// The generation in which the value began to be computed; the present one if `None`.
+    pub began: Option<u32>,
+    /// Key and value, taken if the put comes to an end.
+    pub content: Option<(K, V)>,
+}
+
 /// What came of a put.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Put<K, V> {
-    /// Whether the value was stored; not if it alone is more than the cache may hold.
+    /// Whether the value was stored; not if it alone is more than the cache may hold, or if its key
+    /// was removed by [`Cache::remove_matching`] since it began to be computed.
     pub stored: bool,
-    /// Entries evicted for it.
-    pub evicted: usize,
-    /// What had to go: an old value or the one that is too large, then the evicted entries.
+    /// The old value of the key, and the new one if it was not stored.
     pub removed: Vec<Removed<K, V>>,
+    /// Entries evicted, the least recent first.
+    pub evicted: Vec<Removed<K, V>>,
 }
 
 /// An exact LRU cache for any number of threads.
 #[derive(Debug)]
 pub struct Cache<K, V> {
     capacity: Capacity,
-    lru: Mutex<Lru<K, V>>,
+    table: Table<K, V>,
+    order: Order,
+    room: Room,
+    clock: Clock,
+    /// The present [`Stamp`].
+    stamp: Word,
+    next_id: Word,
 }
+
+/// What the first look of a read gave.
+enum AtOnce<R> {
+    Found(R),
+    Absent,
+    /// Look again, and closer.
+    Unclear,
+}
+
+/// What looking at a chain gave.
+enum Looked<'g, K, V> {
+    Absent,
+    Here(&'g Entry<K, V>, entry::Pinned<'g, K, V>),
+    /// This entry died while it was looked at: the chain is no longer what the table has.
+    Died(EntryId),
+    Undecided(Undecided<K>),
+}
+
+/// What left the cache during a call, dropped when the call holds nothing.
+type Leftovers<K, V> = Vec<(K, V)>;
 
 impl<K: Clone, V> Cache<K, V> {
     /// A cache that holds at most `capacity`.
     #[must_use]
     pub fn new(capacity: Capacity) -> Self {
-        Self { capacity, lru: Mutex::new(Lru::new()) }
+        Self {
+            capacity,
+            table: Table::default(),
+            order: Order::default(),
+            room: Room::default(),
+            clock: Clock::default(),
+            stamp: Word::new(Stamp::new(0, 0).0),
+            next_id: Word::new(0),
+        }
     }
 
     /// How much the cache may hold.
@@ -93,7 +168,14 @@ impl<K: Clone, V> Cache<K, V> {
         self.capacity
     }
 
-    /// Reads the entry of a key with `read` and makes it the most recent.
+    /// Gives the ticks of uses.
+    #[inline]
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// Reads the entry of a key with `read` and makes it the most recent as of the tick `at`.
     ///
     /// # Errors
     /// [`Undecided`]: compare outside and call again.
@@ -101,16 +183,89 @@ impl<K: Clone, V> Cache<K, V> {
     pub fn get<R>(
         &self,
         hash: u64,
-        same: impl FnMut(EntryId, &K) -> Match,
-        read: impl FnOnce(&K, &V) -> R,
+        at: Tick,
+        question: &mut impl Question<K>,
+        mut read: impl FnMut(&K, &V) -> R,
     ) -> Result<Option<R>, Undecided<K>> {
-        let mut lru = lock(&self.lru);
-        let Some(slot) = lru.find(hash, same)? else {
-            return Ok(None);
-        };
-        lru.touch(slot);
-        let (key, value) = lru.entry(slot);
-        Ok(Some(read(key, value)))
+        match self.get_at_once(hash, at, question, &mut read) {
+            AtOnce::Found(result) => Ok(Some(result)),
+            AtOnce::Absent => Ok(None),
+            AtOnce::Unclear => self.get_by_looking(hash, at, question, read),
+        }
+    }
+
+    /// What nearly every read comes to: the first entry of the hash is the key's, good and alive.
+    #[inline]
+    fn get_at_once<R>(
+        &self,
+        hash: u64,
+        at: Tick,
+        question: &mut impl Question<K>,
+        read: &mut impl FnMut(&K, &V) -> R,
+    ) -> AtOnce<R> {
+        // Dropped last, when the guard is gone.
+        let (_result, _orphan);
+        let guard = self.table.guard();
+        let mut is_empty = true;
+        let found = self.table.find(hash, &guard, |entry| {
+            is_empty = false;
+            let pinned = entry.pin()?;
+            // Acquire: as in `is_good`.
+            let now = Stamp(self.stamp.load(Ordering::Acquire));
+            let is_it = entry.stamp(now) == now
+                && pinned.read(|key, _| question.matches(entry.id, key)) == Match::Yes;
+            Some(if is_it { Ok(pinned) } else { Err(pinned.put_back()) })
+        });
+        match found {
+            None if is_empty => AtOnce::Absent,
+            None => AtOnce::Unclear,
+            Some(Err(orphan)) => {
+                _orphan = orphan;
+                AtOnce::Unclear
+            }
+            Some(Ok(pinned)) => {
+                let result = pinned.read(read);
+                match pinned.touch(at, &self.clock) {
+                    Ok(()) => AtOnce::Found(result),
+                    Err(orphan) => {
+                        (_result, _orphan) = (result, orphan);
+                        AtOnce::Unclear
+                    }
+                }
+            }
+        }
+    }
+
+    #[cold]
+    fn get_by_looking<R>(
+        &self,
+        hash: u64,
+        at: Tick,
+        question: &mut impl Question<K>,
+        mut read: impl FnMut(&K, &V) -> R,
+    ) -> Result<Option<R>, Undecided<K>> {
+        // Dropped last, when the guard is gone.
+        let (mut leftovers, mut unused) = (Vec::new(), Vec::new());
+        let guard = self.table.guard();
+        let mut dead = Vec::new();
+        loop {
+            match self.look(hash, question, &dead, &guard, &mut leftovers) {
+                Looked::Absent => return Ok(None),
+                Looked::Undecided(undecided) => return Err(undecided),
+                Looked::Died(id) => dead.push(id),
+                Looked::Here(entry, pinned) => {
+                    let result = pinned.read(&mut read);
+                    match pinned.touch(at, &self.clock) {
+                        Ok(()) => return Ok(Some(result)),
+                        Err(orphan) => {
+                            leftovers.extend(orphan);
+                            unused.push(result);
+                            dead.push(entry.id);
+                        }
+                    }
+                }
+            }
+        }
     }
 
     /// Reads the entry of a key and leaves the order as it is.
@@ -120,70 +275,124 @@ impl<K: Clone, V> Cache<K, V> {
     pub fn peek<R>(
         &self,
         hash: u64,
-        same: impl FnMut(EntryId, &K) -> Match,
+        question: &mut impl Question<K>,
         read: impl FnOnce(&K, &V) -> R,
     ) -> Result<Option<R>, Undecided<K>> {
-        let lru = lock(&self.lru);
-        let found = lru.find(hash, same)?;
-        Ok(found.map(|slot| {
-            let (key, value) = lru.entry(slot);
-            read(key, value)
-        }))
-    }
-
-    /// Stores a value of `weight` bytes as the most recent one; `entry` gives key and value and is
-    /// called once, on success. Least recent entries go while there is more than the capacity.
-    ///
-    /// `admit` is asked with nothing else between it and the storing; if it refuses, the value is
-    /// handed back and nothing changes.
-    ///
-    /// # Errors
-    /// [`Undecided`]: compare outside and call again.
-    pub fn put(
-        &self,
-        hash: u64,
-        weight: u64,
-        same: impl FnMut(EntryId, &K) -> Match,
-        admit: impl FnOnce() -> bool,
-        entry: impl FnOnce() -> (K, V),
-    ) -> Result<Put<K, V>, Undecided<K>> {
-        let mut lru = lock(&self.lru);
-        let found = lru.find(hash, same)?;
-        let (key, value) = entry();
-        let mut removed = Vec::new();
-        if !admit() {
-            removed.push(Removed { hash, key, value });
-            return Ok(Put { stored: false, evicted: 0, removed });
-        }
-        if self.capacity.bytes.is_some_and(|most| weight > most.get()) {
-            // An old value of the key would be served in its place, so it goes too.
-            removed.extend(found.and_then(|slot| lru.remove(slot)));
-            removed.push(Removed { hash, key, value });
-            return Ok(Put { stored: false, evicted: 0, removed });
-        }
-        match found {
-            // The new key goes with the old value: an equal key stays, as in a dict.
-            Some(slot) => {
-                lru.touch(slot);
-                removed.push(Removed { hash, key, value: lru.replace(slot, value, weight) });
+        let mut leftovers = Vec::new();
+        let guard = self.table.guard();
+        let mut dead = Vec::new();
+        loop {
+            match self.look(hash, question, &dead, &guard, &mut leftovers) {
+                Looked::Absent => return Ok(None),
+                Looked::Undecided(undecided) => return Err(undecided),
+                Looked::Died(id) => dead.push(id),
+                Looked::Here(entry, pinned) => {
+                    entry.settle(&self.clock);
+                    let result = pinned.read(read);
+                    leftovers.extend(pinned.put_back());
+                    return Ok(Some(result));
+                }
             }
-            None => lru.insert(hash, key, value, weight),
         }
-        let before = removed.len();
-        while self.is_over(&lru) {
-            removed.extend(lru.pop_oldest());
-        }
-        Ok(Put { stored: true, evicted: removed.len() - before, removed })
     }
 
-    fn is_over(&self, lru: &Lru<K, V>) -> bool {
-        let Capacity { entries, bytes } = self.capacity;
-        entries.is_some_and(|most| lru.len() > most.get())
-            || bytes.is_some_and(|most| lru.weight() > most.get())
+    /// The entry of a key in the chain that the table has now. `dead` are entries that were found
+    /// dead before: if the table still has one, its key is absent (E3).
+    #[inline]
+    fn look<'g>(
+        &'g self,
+        hash: u64,
+        question: &mut impl Question<K>,
+        dead: &[EntryId],
+        guard: &'g Guard<'_, K, V>,
+        leftovers: &mut Leftovers<K, V>,
+    ) -> Looked<'g, K, V> {
+        let (mut undecided, mut stale) = (None, None);
+        let looked = self.table.find(hash, guard, |entry| {
+            let Some(pinned) = entry.pin() else {
+                return (!dead.contains(&entry.id)).then_some(Looked::Died(entry.id));
+            };
+            match pinned.read(|key, _| question.matches(entry.id, key)) {
+                Match::Yes if self.is_good(entry, &pinned, question) => {
+                    return Some(Looked::Here(entry, pinned));
+                }
+                Match::Yes => {
+                    leftovers.extend(pinned.put_back());
+                    stale = Some(entry);
+                    return Some(Looked::Died(entry.id));
+                }
+                Match::No => {}
+                Match::Unknown => {
+                    let key = pinned.read(|key, _| key.clone());
+                    undecided.get_or_insert(Undecided { id: entry.id, key });
+                }
+            }
+            leftovers.extend(pinned.put_back());
+            None
+        });
+        if let Some(entry) = stale {
+            leftovers.extend(self.expel(entry, guard));
+        }
+        looked.unwrap_or_else(|| undecided.map_or(Looked::Absent, Looked::Undecided))
     }
 
-    /// Removes the entries that `matches` accepts and returns them; `commit` runs before the first is
-    /// gone, with nothing between.
+    /// Whether nothing removed the entry since it came in.
+    #[inline]
+    fn is_good(
+        &self,
+        entry: &Entry<K, V>,
+        pinned: &entry::Pinned<'_, K, V>,
+        question: &mut impl Question<K>,
+    ) -> bool {
+        // Acquire: pairs with the bump, so a removal that returned before this call began is seen.
+        let now = Stamp(self.stamp.load(Ordering::Acquire));
+        entry.stamp(now) == now || self.is_good_since(entry, pinned, now, question)
+    }
+
+    #[cold]
+    fn is_good_since(
+        &self,
+        entry: &Entry<K, V>,
+        pinned: &entry::Pinned<'_, K, V>,
+        now: Stamp,
+        question: &mut impl Question<K>,
+    ) -> bool {
+        let stamp = entry.stamp(now);
+        if stamp.clears() != now.clears() {
+            return false;
+        }
+        let good = pinned.read(|key, _| question.is_still_good(key, stamp.generation()));
+        if let Some(generation) = good {
+            entry.approve(Stamp::new(stamp.clears(), generation));
+        }
+        good.is_some()
+    }
+
+    /// Ends an entry and takes it out of the table; what it held, if this call did it.
+    fn expel(&self, entry: &Entry<K, V>, guard: &Guard<'_, K, V>) -> Option<(K, V)> {
+        let Killed { key, value } = self.remove(entry, guard)?;
+        value.map(|value| (key, value))
+    }
+
+    fn remove(&self, entry: &Entry<K, V>, guard: &Guard<'_, K, V>) -> Option<Killed<K, V>> {
+        let killed = entry.kill()?;
+        if self.table.remove(entry, guard) {
+            self.room.subtract(entry.weight);
+        }
+        Some(killed)
+    }
+
+    /// How many times [`Cache::remove_matching`] was called. Read it before a value is computed.
+    #[inline]
+    #[must_use]
+    pub fn generation(&self) -> u32 {
+        // Acquire: what was removed before is seen as removed.
+        Stamp(self.stamp.load(Ordering::Acquire)).generation()
+    }
+
+    /// Removes the entries that `matches` accepts and returns them. `commit` writes down, before the
+    /// first is gone, what [`Question::is_still_good`] will go by: from the bump on, no read finds an
+    /// entry that is to be removed.
     ///
     /// # Errors
     /// [`Undecided`]: nothing was removed; compare outside and call again.
@@ -192,38 +401,94 @@ impl<K: Clone, V> Cache<K, V> {
         mut matches: impl FnMut(EntryId, &K) -> Match,
         commit: impl FnOnce(),
     ) -> Result<Vec<Removed<K, V>>, Undecided<K>> {
-        let mut lru = lock(&self.lru);
-        let slots = lru.find_all(&mut matches)?;
+        self.ask_about_all(&mut matches)?;
         commit();
-        Ok(slots.into_iter().filter_map(|slot| lru.remove(slot)).collect())
+        // Release: pairs with `is_good`; acquire: what was put before the bump is found.
+        let before = Stamp(self.stamp.fetch_add(Stamp::GENERATION, Ordering::AcqRel));
+        let now = Stamp::new(before.clears(), before.generation() + 1);
+        // What came in after the bump stays; what came shortly before it and can't be compared is
+        // looked at again at its first read.
+        let is_older = |entry: &Entry<K, V>| entry.stamp(now).generation() < now.generation();
+        let mut goes = |id, key: &K| matches(id, key) == Match::Yes;
+        Ok(self.sweep(|entry, key| is_older(entry) && goes(entry.id, key)))
+    }
+
+    fn ask_about_all(
+        &self,
+        matches: &mut impl FnMut(EntryId, &K) -> Match,
+    ) -> Result<(), Undecided<K>> {
+        let mut leftovers = Vec::new();
+        let guard = self.table.guard();
+        let mut undecided = None;
+        self.table.for_each(&guard, |entry| {
+            let Some(pinned) = entry.pin() else { return };
+            if undecided.is_none() {
+                let mut is_unknown = |key: &K| matches(entry.id, key) == Match::Unknown;
+                let key = pinned.read(|key, _| is_unknown(key).then(|| key.clone()));
+                undecided = key.map(|key| Undecided { id: entry.id, key });
+            }
+            leftovers.extend(pinned.put_back());
+        });
+        undecided.map_or(Ok(()), Err)
     }
 
     /// Removes every entry and returns them.
     pub fn clear(&self) -> Vec<Removed<K, V>> {
-        lock(&self.lru).drain()
+        // As in `remove_matching`.
+        let before = Stamp(self.stamp.fetch_add(Stamp::CLEAR, Ordering::AcqRel));
+        let now = Stamp::new(before.clears() + 1, before.generation());
+        self.sweep(|entry, _| entry.stamp(now).clears() < now.clears())
     }
 
-    /// Calls `visit` with every key, value and weight until it fails. The cache is held meanwhile.
+    fn sweep(&self, mut goes: impl FnMut(&Entry<K, V>, &K) -> bool) -> Vec<Removed<K, V>> {
+        let (mut gone, mut leftovers) = (Vec::new(), Vec::new());
+        let guard = self.table.guard();
+        let mut going = Vec::new();
+        self.table.for_each(&guard, |entry| {
+            let Some(pinned) = entry.pin() else { return };
+            if pinned.read(|key, _| goes(entry, key)) {
+                going.push(entry);
+            }
+            leftovers.extend(pinned.put_back());
+        });
+        for entry in going {
+            gone.extend(self.remove(entry, &guard).map(|killed| removed(entry, killed)));
+        }
+        gone
+    }
+
+    /// Calls `visit` with every key, value and weight until it fails. What it visits is held
+    /// meanwhile.
     ///
     /// # Errors
     /// The first error of `visit`.
     pub fn try_for_each<E>(
         &self,
-        visit: impl FnMut(&K, &V, u64) -> Result<(), E>,
+        mut visit: impl FnMut(&K, &V, u64) -> Result<(), E>,
     ) -> Result<(), E> {
-        lock(&self.lru).try_for_each(visit)
+        let mut leftovers = Vec::new();
+        let guard = self.table.guard();
+        let mut visited = Ok(());
+        self.table.for_each(&guard, |entry| {
+            let Some(pinned) = entry.pin() else { return };
+            if visited.is_ok() {
+                visited = pinned.read(|key, value| visit(key, value, entry.weight));
+            }
+            leftovers.extend(pinned.put_back());
+        });
+        visited
     }
 
     /// Entries held.
     #[must_use]
     pub fn len(&self) -> usize {
-        lock(&self.lru).len()
+        self.room.entries()
     }
 
     /// Weight of all entries, in bytes.
     #[must_use]
     pub fn weight(&self) -> u64 {
-        lock(&self.lru).weight()
+        self.room.weight()
     }
 
     /// Whether there is no entry.
@@ -233,5 +498,11 @@ impl<K: Clone, V> Cache<K, V> {
     }
 }
 
-#[cfg(test)]
+fn removed<K, V>(entry: &Entry<K, V>, killed: Killed<K, V>) -> Removed<K, V> {
+    Removed { hash: entry.hash, key: killed.key, value: killed.value }
+}
+
+#[cfg(all(any(loom, shuttle), test))]
+mod models;
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod tests;

@@ -3,18 +3,20 @@
 //! Threads are checked in `histories`. Not checked here: Python's own equality (tests of the
 //! package).
 
+#[cfg(not(take_turns))]
 mod histories;
 
+use super::stamp::Stamp;
 use super::*;
 use proptest::prelude::*;
-use std::cell::Cell;
+use std::sync::Arc;
 
-fn cache(maxsize: usize) -> Cache<u32, u64> {
+fn cache(maxsize: usize) -> Numbers {
     bounded(maxsize, 0)
 }
 
 /// 0 is no limit.
-fn bounded(entries: usize, bytes: u64) -> Cache<u32, u64> {
+fn bounded(entries: usize, bytes: u64) -> Numbers {
     Cache::new(Capacity { entries: NonZeroUsize::new(entries), bytes: NonZeroU64::new(bytes) })
 }
 
@@ -28,18 +30,72 @@ fn hash(key: u32) -> u64 {
     u64::from(key % 3)
 }
 
-fn same(key: u32) -> impl Fn(EntryId, &u32) -> Match {
-    move |_, stored| {
-        if *stored == key { Match::Yes } else { Match::No }
+/// A key that compares as numbers do.
+struct Is(u32);
+
+impl Question<u32> for Is {
+    fn matches(&mut self, _: EntryId, stored: &u32) -> Match {
+        if *stored == self.0 { Match::Yes } else { Match::No }
+    }
+
+    fn is_still_good(&mut self, _: &u32, _: u32) -> Option<u32> {
+        None
     }
 }
 
-fn get(cache: &Cache<u32, u64>, key: u32) -> Option<u64> {
-    cache.get(hash(key), same(key), |_, value| *value).unwrap()
+/// Compares by a function; nothing older than an invalidation is good.
+struct By<F>(F);
+
+impl<F: FnMut(EntryId, &u32) -> Match> Question<u32> for By<F> {
+    fn matches(&mut self, id: EntryId, stored: &u32) -> Match {
+        (self.0)(id, stored)
+    }
+
+    fn is_still_good(&mut self, _: &u32, _: u32) -> Option<u32> {
+        None
+    }
 }
 
-fn put(cache: &Cache<u32, u64>, key: u32, value: u64) -> Put<u32, u64> {
-    cache.put(hash(key), weight(value), same(key), || true, || (key, value)).unwrap()
+type Numbers = Cache<u32, u64>;
+
+fn get(cache: &Numbers, key: u32) -> Option<u64> {
+    cache.get(hash(key), cache.clock().now(), &mut Is(key), |_, value| *value).unwrap()
+}
+
+fn peek(cache: &Numbers, key: u32) -> Option<u64> {
+    cache.peek(hash(key), &mut Is(key), |_, value| *value).unwrap()
+}
+
+fn offer(key: u32, value: u64) -> Offer<u32, u64> {
+    let content = Some((key, value));
+    Offer { hash: hash(key), weight: weight(value), began: None, content }
+}
+
+fn put(cache: &Numbers, key: u32, value: u64) -> Put<u32, u64> {
+    cache.put(&mut offer(key, value), &mut Is(key)).unwrap()
+}
+
+fn remove(cache: &Numbers, is: impl Fn(u32) -> bool) -> usize {
+    let matches = |_: EntryId, key: &u32| if is(*key) { Match::Yes } else { Match::No };
+    cache.remove_matching(matches, || ()).unwrap().len()
+}
+
+/// Checks what must hold between any two calls.
+fn validate(cache: &Numbers) {
+    let guard = cache.table.guard();
+    let mut seen = std::collections::HashSet::new();
+    let (mut entries, mut weight) = (0, 0);
+    cache.table.for_each(&guard, |entry| {
+        let tick = entry.tick().expect("what is in the table is alive");
+        assert!(tick < Tick::NEW, "and has a tick");
+        let now = Stamp(cache.stamp.load(Ordering::Acquire));
+        assert_eq!(entry.stamp(now).clears(), now.clears());
+        let key = entry.pin().expect("it is alive").read(|key, _| *key);
+        assert!(seen.insert(key), "{key} is there once");
+        (entries, weight) = (entries + 1, weight + entry.weight);
+    });
+    assert_eq!((cache.len(), cache.weight()), (entries, weight), "the counts are the table's");
+    assert!(cache.room.holds(cache.capacity()));
 }
 
 #[derive(Clone, Debug)]
@@ -47,6 +103,7 @@ enum Call {
     Get(u32),
     Peek(u32),
     Put(u32, u64),
+    Remove(u32),
     Clear,
 }
 
@@ -55,6 +112,7 @@ fn call() -> impl Strategy<Value = Call> {
         8 => (0..12_u32).prop_map(Call::Get),
         2 => (0..12_u32).prop_map(Call::Peek),
         8 => (0..12_u32, any::<u64>()).prop_map(|(key, value)| Call::Put(key, value)),
+        1 => (1..12_u32).prop_map(Call::Remove),
         1 => Just(Call::Clear),
     ]
 }
@@ -76,19 +134,18 @@ impl List {
     }
 
     fn put(&mut self, capacity: Capacity, key: u32, value: u64) -> Put<u32, u64> {
-        let removed = |(key, value)| Removed { hash: hash(key), key, value };
-        let mut gone = Vec::from_iter(self.take(key).map(removed));
+        let removed = |(key, value)| Removed { hash: hash(key), key, value: Some(value) };
+        let mut put = Put { stored: true, removed: Vec::new(), evicted: Vec::new() };
+        put.removed.extend(self.take(key).map(removed));
         if capacity.bytes.is_some_and(|most| weight(value) > most.get()) {
-            gone.push(Removed { hash: hash(key), key, value });
-            return Put { stored: false, evicted: 0, removed: gone };
+            put.removed.push(removed((key, value)));
+            return Put { stored: false, ..put };
         }
         self.0.insert(0, (key, value));
-        let mut evicted = 0;
         while self.is_over(capacity) {
-            gone.extend(self.0.pop().map(removed));
-            evicted += 1;
+            put.evicted.extend(self.0.pop().map(removed));
         }
-        Put { stored: true, evicted, removed: gone }
+        put
     }
 
     fn is_over(&self, capacity: Capacity) -> bool {
@@ -113,19 +170,29 @@ proptest! {
             match call {
                 Call::Get(key) => prop_assert_eq!(get(&ours, key), list.get(key)),
                 Call::Peek(key) => {
-                    let held = ours.peek(hash(key), same(key), |_, value| *value).unwrap();
                     let listed = list.0.iter().find(|(stored, _)| *stored == key);
-                    prop_assert_eq!(held, listed.map(|(_, value)| *value));
+                    prop_assert_eq!(peek(&ours, key), listed.map(|(_, value)| *value));
                 }
                 Call::Put(key, value) => {
                     prop_assert_eq!(put(&ours, key, value), list.put(ours.capacity(), key, value));
+                }
+                Call::Remove(factor) => {
+                    let before = list.0.len();
+                    list.0.retain(|(key, _)| key % factor != 0);
+                    prop_assert_eq!(remove(&ours, |key| key % factor == 0), before - list.0.len());
+                    // Nothing here approves of the rest, so it is put again.
+                    let mut rest = list.0.clone();
+                    rest.reverse();
+                    for (key, value) in rest {
+                        put(&ours, key, value);
+                    }
                 }
                 Call::Clear => {
                     prop_assert_eq!(ours.clear().len(), list.0.len());
                     list.0.clear();
                 }
             }
-            lock(&ours.lru).validate();
+            validate(&ours);
             prop_assert_eq!(ours.len(), list.0.len());
             prop_assert_eq!(ours.weight(), list.weight());
         }
@@ -138,7 +205,31 @@ fn a_hit_saves_an_entry_from_eviction() {
     put(&cache, 1, 10);
     put(&cache, 2, 20);
     assert_eq!(get(&cache, 1), Some(10));
-    assert_eq!(put(&cache, 3, 30).removed[0].value, 20);
+    assert_eq!(put(&cache, 3, 30).evicted[0].value, Some(20));
+}
+
+#[test]
+fn a_use_that_is_told_late_moves_nothing_back() {
+    let cache = cache(2);
+    put(&cache, 1, 10);
+    let early = cache.clock().now();
+    put(&cache, 2, 20);
+    let read = |_: &u32, value: &u64| *value;
+    assert_eq!(cache.get(hash(2), early, &mut Is(2), read).unwrap(), Some(20));
+    assert_eq!(put(&cache, 3, 30).evicted[0].key, 1);
+}
+
+#[test]
+fn a_use_between_two_readings_of_the_order_is_found_in_the_right_place() {
+    let cache = cache(3);
+    (1..=3).for_each(|key| drop(put(&cache, key, 0)));
+    let early = cache.clock().now();
+    // Sorts all entries: 1 goes, the run names 2, 3 and 4.
+    assert_eq!(put(&cache, 4, 0).evicted[0].key, 1);
+    // A use from before the run's moment comes late: 2 is now younger than 3, though in its range.
+    cache.get(hash(2), early, &mut Is(2), |_, _| ()).unwrap();
+    assert_eq!(put(&cache, 5, 0).evicted[0].key, 3);
+    assert_eq!(put(&cache, 6, 0).evicted[0].key, 2);
 }
 
 #[test]
@@ -146,17 +237,14 @@ fn an_undecided_comparison_changes_nothing_and_names_the_entry() {
     let cache = cache(2);
     put(&cache, 1, 10);
     put(&cache, 2, 20);
-    let unsure = |_: EntryId, _: &u32| Match::Unknown;
-    let stored = cache.get(hash(1), unsure, |_, value| *value).unwrap_err();
+    let mut unsure = By(|_: EntryId, _: &u32| Match::Unknown);
+    let at = cache.clock().now();
+    let stored = cache.get(hash(1), at, &mut unsure, |_, value| *value).unwrap_err();
     assert_eq!(stored.key, 1);
-    let built = Cell::new(false);
-    let entry = || {
-        built.set(true);
-        (1, 11)
-    };
-    assert!(cache.put(hash(1), 0, unsure, || true, entry).is_err());
-    assert!(!built.get());
-    assert_eq!(put(&cache, 3, 30).removed[0].value, 10, "the order is as it was");
+    let mut offer = offer(1, 11);
+    assert!(cache.put(&mut offer, &mut unsure).is_err());
+    assert_eq!(offer.content, Some((1, 11)), "the content is there for the next call");
+    assert_eq!(put(&cache, 3, 30).evicted[0].value, Some(10), "the order is as it was");
 }
 
 #[test]
@@ -164,11 +252,12 @@ fn a_sure_match_needs_no_verdict_on_other_candidates() {
     let cache = cache(8);
     put(&cache, 0, 1);
     put(&cache, 3, 2);
-    let one_unknown = |_: EntryId, stored: &u32| match stored {
+    let mut one_unknown = By(|_: EntryId, stored: &u32| match stored {
         3 => Match::Yes,
         _ => Match::Unknown,
-    };
-    assert_eq!(cache.get(hash(3), one_unknown, |_, value| *value).unwrap(), Some(2));
+    });
+    let at = cache.clock().now();
+    assert_eq!(cache.get(hash(3), at, &mut one_unknown, |_, value| *value).unwrap(), Some(2));
 }
 
 #[test]
@@ -176,22 +265,64 @@ fn a_value_too_large_for_the_cache_takes_the_old_value_with_it() {
     let cache = bounded(0, 5);
     assert!(put(&cache, 1, 3).stored);
     let put = put(&cache, 1, 9);
-    assert_eq!((put.stored, put.evicted), (false, 0));
+    assert!(!put.stored && put.evicted.is_empty());
     assert_eq!(get(&cache, 1), None);
     assert_eq!((cache.len(), cache.weight()), (0, 0));
+}
+
+#[test]
+fn a_value_computed_before_its_key_was_removed_is_not_stored() {
+    let cache = cache(2);
+    let began = Some(cache.generation());
+    remove(&cache, |key| key == 1);
+    let put = cache.put(&mut Offer { began, ..offer(1, 10) }, &mut Is(1)).unwrap();
+    assert!(!put.stored && put.removed[0].value == Some(10));
+    assert_eq!((get(&cache, 1), cache.len()), (None, 0));
+}
+
+#[test]
+fn a_value_computed_before_another_key_was_removed_is_stored() {
+    struct Good(u32);
+    impl Question<u32> for Good {
+        fn matches(&mut self, id: EntryId, stored: &u32) -> Match {
+            Is(self.0).matches(id, stored)
+        }
+
+        fn is_still_good(&mut self, _: &u32, generation: u32) -> Option<u32> {
+            Some(generation + 1)
+        }
+    }
+    let cache = cache(2);
+    let began = Some(cache.generation());
+    remove(&cache, |key| key == 2);
+    assert!(cache.put(&mut Offer { began, ..offer(1, 10) }, &mut Good(1)).unwrap().stored);
+    // Approved once: from now on nobody is asked, and this one would say no.
+    assert_eq!(get(&cache, 1), Some(10));
+}
+
+#[test]
+fn what_is_not_good_any_longer_leaves_at_its_next_read() {
+    let cache = cache(2);
+    put(&cache, 1, 10);
+    // As if the removal were still on its way to the entry.
+    cache.stamp.fetch_add(Stamp::GENERATION, Ordering::AcqRel);
+    assert_eq!((get(&cache, 1), cache.len()), (None, 0));
+    put(&cache, 1, 11);
+    cache.stamp.fetch_add(Stamp::CLEAR, Ordering::AcqRel);
+    assert_eq!((peek(&cache, 1), cache.len()), (None, 0));
 }
 
 #[test]
 fn ids_are_never_used_twice() {
     let cache = cache(1);
     let id = |key| {
-        let seen = Cell::new(None);
+        let mut seen = None;
         let spy = |id: EntryId, _: &u32| {
-            seen.set(Some(id));
+            seen = Some(id);
             Match::Yes
         };
-        cache.peek(hash(key), spy, |_, _| ()).unwrap();
-        seen.get().unwrap()
+        cache.peek(hash(key), &mut By(spy), |_, _| ()).unwrap();
+        seen.unwrap()
     };
     put(&cache, 1, 1);
     let first = id(1);
@@ -200,6 +331,54 @@ fn ids_are_never_used_twice() {
     assert_ne!(first, id(1));
 }
 
+// Calls from within a read: with turns there is no such thing.
+#[cfg(not(take_turns))]
+#[test]
+fn a_value_that_is_being_read_outlives_its_entry_by_that_reader() {
+    let cache = Cache::<u32, Arc<()>>::new(Capacity { entries: NonZeroUsize::new(1), bytes: None });
+    let value = Arc::new(());
+    let of = |key: u32, value: &Arc<()>| Offer {
+        hash: 0,
+        weight: 0,
+        began: None,
+        content: Some((key, Arc::clone(value))),
+    };
+    cache.put(&mut of(1, &value), &mut Is(1)).unwrap();
+    let at = cache.clock().now();
+    let read = cache.get(0, at, &mut Is(1), |_, held| {
+        let put = cache.put(&mut of(2, &Arc::new(())), &mut Is(2)).unwrap();
+        assert_eq!((put.evicted[0].key, &put.evicted[0].value), (1, &None));
+        assert_eq!(Arc::strong_count(held), 2, "the reader's");
+    });
+    assert_eq!(read.unwrap(), None, "it was gone before the read came to its end");
+    assert_eq!(Arc::strong_count(&value), 1, "the reader has dropped it");
+}
+
+#[test]
+fn a_comparison_that_panics_leaves_the_entry_as_it_was() {
+    let cache = cache(1);
+    put(&cache, 1, 10);
+    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let mut panics = By(|_: EntryId, _: &u32| -> Match { panic!("no answer") });
+        cache.peek(hash(1), &mut panics, |_, _| ())
+    }));
+    assert!(panicked.is_err());
+    assert_eq!(put(&cache, 4, 40).evicted[0].value, Some(10), "no reader is left behind");
+}
+
+#[test]
+fn no_more_values_live_than_entries_and_readers() {
+    let cache = Cache::<u32, Arc<()>>::new(Capacity { entries: NonZeroUsize::new(2), bytes: None });
+    let alive = Arc::new(());
+    for key in 0..10_000 {
+        let content = Some((key, Arc::clone(&alive)));
+        let mut offer = Offer { hash: u64::from(key), weight: 0, began: None, content };
+        cache.put(&mut offer, &mut Is(key)).unwrap();
+        assert!(Arc::strong_count(&alive) <= 3);
+    }
+}
+
+#[cfg(not(take_turns))]
 #[test]
 fn threads_lose_no_entry_and_hold_the_capacity() {
     let cache = cache(16);
@@ -211,10 +390,11 @@ fn threads_lose_no_entry_and_hold_the_capacity() {
                     let key = (step * 7 + thread) % 40;
                     put(cache, key, u64::from(key));
                     assert!(get(cache, key).is_none_or(|value| value == u64::from(key)));
+                    assert!(cache.len() <= 16 + 4, "at most one more for each put under way");
                 }
             });
         }
     });
     assert_eq!(cache.len(), 16);
-    lock(&cache.lru).validate();
+    validate(&cache);
 }

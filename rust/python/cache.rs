@@ -5,7 +5,8 @@ use super::key::{Query, SharedKey, Verdicts};
 use super::slot::Cell;
 use super::weigh::Weigher;
 use crate::cache::ghosts::Ghosts;
-use crate::cache::{Cache, Capacity, Put, Removed};
+use crate::cache::{Cache, Capacity, EntryId, Match, Offer, Put, Question, Removed};
+use crate::clock::{self, Ticks};
 use crate::stats::Counter;
 use crate::sync::OnceLock;
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
@@ -155,6 +156,15 @@ impl<'a, 'py> FromPyObject<'a, 'py> for MaxBytes {
     }
 }
 
+/// The reading that orders a use.
+///
+/// With a GIL, plain `now` does: threads take turns, and between two turns lies far more time than a
+/// processor reads ahead. The fence of `ordered_now` would cost a tenth of a hit.
+#[inline]
+pub(super) fn use_time() -> Ticks {
+    if cfg!(Py_GIL_DISABLED) { clock::ordered_now() } else { clock::now() }
+}
+
 impl ForwardCache {
     pub(super) fn with_limits(maxsize: MaxSize, max_bytes: MaxBytes, weigher: Weigher) -> Self {
         Self { made: OnceLock::from(Made::new(maxsize, max_bytes, weigher)) }
@@ -166,26 +176,35 @@ impl ForwardCache {
         self.made.get_or_init(default)
     }
 
-    /// Reads the entry of `query` with `read` and makes it the most recent.
+    /// Reads the entry of `query` with `read` and makes it the most recent as of `at`, a reading by
+    /// `use_time` during this call.
     #[inline]
     pub(super) fn lookup<R>(
         &self,
         query: &Query<'_, '_>,
+        at: Ticks,
         mut read: impl FnMut(&SharedKey, &Kept) -> R,
     ) -> PyResult<Option<R>> {
-        let mut verdicts = Verdicts::default();
+        let made = self.made();
+        let (mut at, mut asked) = (made.cache.clock().at(at), Asked::new(query, made));
+        // What is read goes straight to its place: to hand it from call to call costs 5 ns. A value
+        // whose entry died meanwhile is dropped when the cache is free.
+        let (mut result, mut unused) = (None, Vec::new());
         loop {
-            let same = |id, stored: &SharedKey| verdicts.compare(id, query, stored);
-            match self.made().cache.get(query.hash, same, &mut read) {
-                Ok(found) => return Ok(found),
-                Err(undecided) => verdicts.ask(query, &undecided)?,
+            let keep = |key: &_, kept: &_| unused.extend(result.replace(read(key, kept)));
+            match made.cache.get(query.hash, at, &mut asked, keep) {
+                Ok(Some(())) => return Ok(result),
+                Ok(None) => return Ok(None),
+                Err(undecided) => asked.verdicts.ask(query, &undecided)?,
             }
+            // Python has run, and may have used the cache: this use comes after those.
+            at = made.cache.clock().now();
         }
     }
 
     /// How many invalidations there were; read before a computation begins.
-    pub(super) fn generation(&self) -> u64 {
-        self.made().invalidations.generation()
+    pub(super) fn generation(&self) -> u32 {
+        self.made().cache.generation()
     }
 
     /// Stores a value; `key` is what `query.store()` gave. A value whose computation began before an
@@ -198,20 +217,18 @@ impl ForwardCache {
         query: &Query<'_, '_>,
         key: SharedKey,
         kept: Kept,
-        began: Option<u64>,
+        began: Option<u32>,
     ) -> PyResult<Stored> {
-        let (py, made) = (query.py(), self.made());
+        let made = self.made();
         let bounded = made.cache.capacity().bytes;
         let bytes = bounded.map(|_| made.weigher.weigh(query, &kept.value)).transpose()?;
-        let mut entry = Some((SharedKey::clone(&key), kept));
-        let mut verdicts = Verdicts::default();
+        let weight = bytes.unwrap_or_default();
+        let mut offer = Offer { hash: query.hash, weight, began, content: Some((key, kept)) };
+        let mut asked = Asked::new(query, made);
         loop {
-            let same = |id, stored: &SharedKey| verdicts.compare(id, query, stored);
-            let admit = || began.is_none_or(|began| made.invalidations.admit(py, began, &key));
-            let take = || entry.take().expect("the core takes the entry once");
-            match made.cache.put(query.hash, bytes.unwrap_or_default(), same, admit, take) {
+            match made.cache.put(&mut offer, &mut asked) {
                 Ok(put) => return Ok(self.account(query.hash, bytes, put)),
-                Err(undecided) => verdicts.ask(query, &undecided)?,
+                Err(undecided) => asked.verdicts.ask(query, &undecided)?,
             }
         }
     }
@@ -220,17 +237,16 @@ impl ForwardCache {
     /// use the cache.
     fn account(&self, hash: u64, bytes: Option<u64>, put: Put<SharedKey, Kept>) -> Stored {
         let made = self.made();
-        made.evictions.add(put.evicted as u64);
+        made.evictions.add(put.evicted.len() as u64);
         let most = made.cache.capacity().bytes.map(NonZeroU64::get);
         let is_too_large = bytes.zip(most).is_some_and(|(bytes, most)| bytes > most);
         made.too_large.add(u64::from(is_too_large && !put.stored));
-        let evicted = &put.removed[put.removed.len() - put.evicted..];
         let recomputed = made.ghosts.with(|ghosts| {
             let recomputed = ghosts.take(hash);
-            evicted.iter().for_each(|removed| ghosts.add(removed.hash));
+            put.evicted.iter().for_each(|removed| ghosts.add(removed.hash));
             recomputed
         });
-        let evicted = evicted.iter().map(|removed| SharedKey::clone(&removed.key)).collect();
+        let evicted = put.evicted.into_iter().map(|removed| removed.key).collect();
         Stored { bytes, recomputed, evicted }
     }
 
@@ -276,14 +292,39 @@ impl ForwardCache {
         query: &Query<'_, '_>,
         mut read: impl FnMut(&SharedKey, &Kept) -> R,
     ) -> PyResult<Option<R>> {
-        let mut verdicts = Verdicts::default();
+        let made = self.made();
+        let mut asked = Asked::new(query, made);
         loop {
-            let same = |id, stored: &SharedKey| verdicts.compare(id, query, stored);
-            match self.made().cache.peek(query.hash, same, &mut read) {
+            match made.cache.peek(query.hash, &mut asked, &mut read) {
                 Ok(found) => return Ok(found),
-                Err(undecided) => verdicts.ask(query, &undecided)?,
+                Err(undecided) => asked.verdicts.ask(query, &undecided)?,
             }
         }
+    }
+}
+
+/// A query beside what Python has said about entries so far.
+struct Asked<'a, 'py> {
+    query: &'a Query<'a, 'py>,
+    invalidations: &'a Invalidations,
+    verdicts: Verdicts,
+}
+
+impl<'a, 'py> Asked<'a, 'py> {
+    #[inline]
+    fn new(query: &'a Query<'a, 'py>, made: &'a Made) -> Self {
+        Self { query, invalidations: &made.invalidations, verdicts: Verdicts::default() }
+    }
+}
+
+impl Question<SharedKey> for Asked<'_, '_> {
+    #[inline]
+    fn matches(&mut self, id: EntryId, stored: &SharedKey) -> Match {
+        self.verdicts.compare(id, self.query, stored)
+    }
+
+    fn is_still_good(&mut self, stored: &SharedKey, generation: u32) -> Option<u32> {
+        self.invalidations.approve(self.query.py(), generation, stored)
     }
 }
 
@@ -346,8 +387,9 @@ impl ForwardCache {
     /// The value of `key`, which becomes the most recent, or the sentinel `_MISS`.
     fn get(&self, key: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
         let py = key.py();
+        let at = use_time();
         let value =
-            Query::with(key, |query| self.lookup(query, |_, kept| kept.value.clone_ref(py)))?;
+            Query::with(key, |query| self.lookup(query, at, |_, kept| kept.value.clone_ref(py)))?;
         value.map_or_else(|| Ok(miss(py)?.clone_ref(py)), Ok)
     }
 

@@ -1,6 +1,6 @@
 //! One call of `cached`: look up, compute if need be, count, and write down what happened.
 
-use super::cache::Kept;
+use super::cache::{Kept, use_time};
 use super::event::{Outcome, Source};
 use super::flight::{PyFlights, PyTicket, Waited};
 use super::key::{Field, Query, SharedKey, check_prompt};
@@ -13,7 +13,7 @@ use crate::key::Name;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBytes, PyString, PyType};
+use pyo3::types::{PyBytes, PyInt, PyString, PyType};
 
 /// The arguments that make a call's keys, beside its prompts.
 pub(super) struct Key<'a, 'py> {
@@ -47,7 +47,7 @@ impl<'a, 'py> Call<'a, 'py> {
         (flights, probes): (&'a PyFlights, &'a Probes),
         key: Key<'a, 'py>,
     ) -> PyResult<Self> {
-        let started = clock::now();
+        let started = use_time();
         let scope = checked_scope(key.scope)?;
         let key = Key { scope, ..key };
         let (traced, ended_before) = (parts.trace.is_on(), flights.ended());
@@ -87,7 +87,7 @@ impl<'a, 'py> Call<'a, 'py> {
         prompt: &Bound<'py, PyAny>,
         compute: &Bound<'py, PyAny>,
     ) -> PyResult<Py<PyAny>> {
-        self.with_query(prompt, |query| match self.get(query)? {
+        self.with_query(prompt, |query| match self.get(query, self.started)? {
             Some(found) => self.hit(query, found),
             None => {
                 check_prompt(prompt)?;
@@ -96,9 +96,17 @@ impl<'a, 'py> Call<'a, 'py> {
         })
     }
 
+    /// Whether hashing op, view and top_k runs no Python code.
+    pub(super) fn hashes_natively(&self) -> bool {
+        let Key { op, view_id, top_k, .. } = self.key;
+        let is_str = |text: &Bound<'_, PyAny>| text.is_exact_instance_of::<PyString>();
+        is_str(op) && is_str(view_id) && top_k.is_exact_instance_of::<PyInt>()
+    }
+
+    /// Looks a key up, as used at `at`: a reading by `use_time` since the call began.
     #[inline]
-    pub(super) fn get(&self, query: &Query<'_, '_>) -> PyResult<Option<Found>> {
-        self.parts.cache.get(self.py, query, self.traced.then_some(&self.parts.trace))
+    pub(super) fn get(&self, query: &Query<'_, '_>, at: Ticks) -> PyResult<Option<Found>> {
+        self.parts.cache.get(self.py, query, at, self.traced.then_some(&self.parts.trace))
     }
 
     #[inline]
@@ -152,14 +160,18 @@ impl<'a, 'py> Call<'a, 'py> {
 
     /// What a flight that ended between the lookup and the claim has left (F2).
     pub(super) fn look_again(&self, query: &Query<'_, '_>) -> PyResult<Option<Found>> {
-        if self.flights.ended() == self.ended_before { Ok(None) } else { self.get(query) }
+        if self.flights.ended() == self.ended_before {
+            Ok(None)
+        } else {
+            self.get(query, use_time())
+        }
     }
 
     fn compute_once(
         &self,
         query: &Query<'_, '_>,
         key: SharedKey,
-        began: u64,
+        began: u32,
         ticket: PyTicket<'_>,
         compute: &Bound<'_, PyAny>,
     ) -> PyResult<Py<PyAny>> {
@@ -176,7 +188,7 @@ impl<'a, 'py> Call<'a, 'py> {
         &self,
         query: &Query<'_, '_>,
         key: SharedKey,
-        began: u64,
+        began: u32,
         compute: &Bound<'_, PyAny>,
     ) -> PyResult<Py<PyAny>> {
         let name = self.name(&key)?;

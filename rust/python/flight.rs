@@ -22,7 +22,7 @@ pub(super) type PyJoined<'f> = Joined<'f, FlightKey, Py<PyAny>>;
 #[derive(Clone)]
 pub(super) struct FlightKey {
     key: SharedKey,
-    generation: u64,
+    generation: u32,
 }
 
 /// The flights of one instrumentation.
@@ -68,7 +68,7 @@ impl PyFlights {
         &self,
         query: &Query<'_, '_>,
         key: &SharedKey,
-        generation: u64,
+        generation: u32,
     ) -> PyResult<PyJoined<'_>> {
         let mut verdicts = Verdicts::default();
         loop {

@@ -1,12 +1,12 @@
 //! What was invalidated, for computations that began before.
 //!
-//! An invalidation raises the generation and removes its entries in one step. A value whose
-//! computation began in an older generation isn't stored if any invalidation since then was about
-//! its key.
+//! An invalidation is written down here, raises the cache's generation, and then removes its entries.
+//! An entry, or a value whose computation began in an older generation, is good only if no
+//! invalidation since then was about its key.
 
 use super::key::{SharedKey, StoredKey, Verdicts};
 use crate::cache::{EntryId, Match, Undecided};
-use crate::sync::{AtomicU64, Mutex, Ordering, lock};
+use crate::sync::{Mutex, lock};
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 use std::collections::VecDeque;
@@ -20,10 +20,16 @@ pub(super) struct Pattern<'a, 'py> {
     pub(super) view_id: Option<&'a Bound<'py, PyString>>,
 }
 
+/// The log of invalidations, which is read only by a call that finds the cache's generation moved.
 #[derive(Default)]
-pub(super) struct Invalidations {
-    generation: AtomicU64,
-    log: Mutex<VecDeque<Invalidation>>,
+pub(super) struct Invalidations(Mutex<Log>);
+
+#[derive(Default)]
+struct Log {
+    /// How many there were.
+    count: u32,
+    /// The last of them.
+    last: VecDeque<Invalidation>,
 }
 
 struct Invalidation {
@@ -32,43 +38,33 @@ struct Invalidation {
 }
 
 impl Invalidations {
-    /// How many there were; read it before a computation begins.
-    pub(super) fn generation(&self) -> u64 {
-        // Acquire: what was removed before is seen as removed.
-        self.generation.load(Ordering::Acquire)
-    }
-
-    /// Adds one; its entries are removed before anybody can look.
+    /// Adds one, before the cache's generation moves.
     pub(super) fn add(&self, pattern: &Pattern<'_, '_>) {
         let keep = |text: Option<&Bound<'_, PyString>>| text.map(|text| text.clone().unbind());
         let invalidation = Invalidation { op: keep(pattern.op), view_id: keep(pattern.view_id) };
         let forgotten = {
-            let mut log = lock(&self.log);
-            log.push_back(invalidation);
-            // Release: pairs with `generation`.
-            self.generation.fetch_add(1, Ordering::Release);
-            if log.len() > KEPT { log.pop_front() } else { None }
+            let mut log = lock(&self.0);
+            log.last.push_back(invalidation);
+            log.count = log.count.wrapping_add(1);
+            if log.last.len() > KEPT { log.last.pop_front() } else { None }
         };
         drop(forgotten);
     }
 
-    /// Whether a value for `key` may be stored whose computation began in generation `began`.
-    pub(super) fn admit(&self, py: Python<'_>, began: u64, key: &StoredKey) -> bool {
-        let now = self.generation();
-        if now == began {
-            return true;
-        }
-        let log = lock(&self.log);
-        let since = usize::try_from(now.saturating_sub(began)).unwrap_or(usize::MAX);
-        since <= log.len()
-            && log.iter().rev().take(since).all(|each| {
+    /// The present generation, if no invalidation since `began` was about `key`.
+    pub(super) fn approve(&self, py: Python<'_>, began: u32, key: &StoredKey) -> Option<u32> {
+        let log = lock(&self.0);
+        let since = log.count.wrapping_sub(began) as usize;
+        let is_good = since <= log.last.len()
+            && log.last.iter().rev().take(since).all(|each| {
                 let bind = |text: &'_ Option<Py<PyString>>| {
                     text.as_ref().map(|text| text.bind(py).clone())
                 };
                 let (op, view_id) = (bind(&each.op), bind(&each.view_id));
                 let pattern = Pattern { op: op.as_ref(), view_id: view_id.as_ref() };
                 key.matches(py, &pattern, None) == Match::No
-            })
+            });
+        is_good.then_some(log.count)
     }
 }
 

@@ -27,7 +27,7 @@ pub(super) struct StoredKey {
     fields: Box<[Py<PyAny>]>,
     opaque: bool,
     /// Made once an entry, when a trace first needs it.
-    name: OnceLock<(Option<u64>, Name)>,
+    name: OnceLock<Box<(Option<u64>, Name)>>,
 }
 
 /// A key that is looked for.
@@ -274,7 +274,7 @@ impl StoredKey {
         }
         let name = name_of(self.fields.each_bound(py).as_slice(), salt)?;
         // A cache that traces with different salts share is named for the first of them.
-        let _ = self.name.set((salt.map(Salt::id), name));
+        let _ = self.name.set(Box::new((salt.map(Salt::id), name)));
         Ok(name)
     }
 
@@ -336,7 +336,7 @@ impl StoredKey {
     /// The name, if it was made before with this salt.
     #[inline]
     pub(super) fn made_name(&self, salt: Option<&Salt>) -> Option<Name> {
-        let (by, name) = self.name.get()?;
+        let (by, name) = self.name.get()?.as_ref();
         (*by == salt.map(Salt::id)).then_some(*name)
     }
 

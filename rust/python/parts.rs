@@ -7,6 +7,7 @@ use super::cache::{ForwardCache, Kept, Stored, miss};
 use super::key::{Query, SharedKey, name_of};
 use super::stats::BackendStats;
 use super::trace::TraceWriter;
+use crate::clock::Ticks;
 use crate::key::{Name, Salt};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
@@ -95,16 +96,17 @@ impl FoundKey {
 }
 
 impl Part<ForwardCache> {
-    /// Looks a value up; `trace` is given where its key has to be named.
+    /// Looks a value up for a use at `at`; `trace` is given where its key has to be named.
     #[inline]
     pub(super) fn get(
         &self,
         py: Python<'_>,
         query: &Query<'_, '_>,
+        at: Ticks,
         trace: Option<&Part<TraceWriter>>,
     ) -> PyResult<Option<Found>> {
         match self {
-            Self::Native(cache) => cache.get().lookup(query, |key, kept| Found {
+            Self::Native(cache) => cache.get().lookup(query, at, |key, kept| Found {
                 value: kept.value.clone_ref(py),
                 cost_s: kept.cost_s,
                 key: match trace {
@@ -121,7 +123,7 @@ impl Part<ForwardCache> {
     }
 
     /// How many invalidations there were; read before a computation begins.
-    pub(super) fn generation(&self) -> u64 {
+    pub(super) fn generation(&self) -> u32 {
         match self {
             Self::Native(cache) => cache.get().generation(),
             Self::Foreign(_) => 0,
@@ -135,7 +137,7 @@ impl Part<ForwardCache> {
         query: &Query<'_, '_>,
         key: SharedKey,
         kept: Kept,
-        began: u64,
+        began: u32,
     ) -> PyResult<Stored> {
         match self {
             Self::Native(cache) => cache.get().store(query, key, kept, Some(began)),

@@ -8,23 +8,29 @@
 
 use super::*;
 use std::collections::HashSet;
-use std::sync::Barrier;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Barrier, Mutex};
 
 const THREADS: usize = 4;
-const CALLS: usize = 32;
+/// Calls of each thread. A search takes the longer the more of them overlap, so few are this long.
+const CALLS: [usize; 4] = [6, 8, 12, 32];
 const HISTORIES: u64 = 2_000;
 
 #[derive(Clone, Copy, Debug)]
 enum Asked {
     Get(u32),
     Put(u32, u64),
+    /// All keys of a remainder by three.
+    Remove(u32),
+    Clear,
 }
 
 #[derive(Debug, PartialEq, Eq)]
 enum Answer {
     Got(Option<u64>),
-    Put(Put<u32, u64>),
+    /// The keys that a put evicted, in order.
+    Evicted(Vec<u32>),
+    Done,
 }
 
 /// A call with the moments between which it took effect.
@@ -39,9 +45,9 @@ struct Recorded {
 type History = Vec<Vec<Recorded>>;
 
 /// A fixed sequence of numbers for every seed (splitmix64).
-struct Numbers(u64);
+struct Dice(u64);
 
-impl Numbers {
+impl Dice {
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -50,49 +56,79 @@ impl Numbers {
     }
 }
 
-/// Gives the processor away in some comparisons, so that others call in the midst of this call.
-fn interrupted(key: u32, rest: u64) -> impl FnMut(EntryId, &u32) -> Match {
-    let mut rest = rest;
-    move |id, stored| {
-        if rest.is_multiple_of(4) {
+/// A key that gives the processor away in some comparisons, so that others call in the midst of this
+/// call, beside what was removed in the meantime.
+struct Interrupted<'a> {
+    key: u32,
+    rest: u64,
+    log: &'a Mutex<Vec<u32>>,
+}
+
+impl Question<u32> for Interrupted<'_> {
+    fn matches(&mut self, id: EntryId, stored: &u32) -> Match {
+        if self.rest.is_multiple_of(4) {
             std::thread::yield_now();
         }
-        rest >>= 2;
-        same(key)(id, stored)
+        self.rest >>= 2;
+        Is(self.key).matches(id, stored)
+    }
+
+    fn is_still_good(&mut self, stored: &u32, generation: u32) -> Option<u32> {
+        let log = self.log.lock().unwrap();
+        let is_good = log[generation as usize..].iter().all(|class| stored % 3 != *class);
+        is_good.then_some(log.len() as u32)
     }
 }
 
-fn ask(cache: &Cache<u32, u64>, asked: Asked, rest: u64) -> Answer {
+fn ask(cache: &Numbers, log: &Mutex<Vec<u32>>, asked: Asked, rest: u64) -> Answer {
+    let question = |key| Interrupted { key, rest, log };
     match asked {
         Asked::Get(key) => {
-            Answer::Got(cache.get(hash(key), interrupted(key, rest), |_, value| *value).unwrap())
+            let at = cache.clock().now();
+            let got = cache.get(hash(key), at, &mut question(key), |_, value| *value);
+            Answer::Got(got.unwrap())
         }
-        Asked::Put(key, value) => Answer::Put(
-            cache
-                .put(hash(key), weight(value), interrupted(key, rest), || true, || (key, value))
-                .unwrap(),
-        ),
+        Asked::Put(key, value) => {
+            let put = cache.put(&mut offer(key, value), &mut question(key)).unwrap();
+            Answer::Evicted(put.evicted.iter().map(|gone| gone.key).collect())
+        }
+        Asked::Remove(class) => {
+            let is = |_: EntryId, key: &u32| if key % 3 == class { Match::Yes } else { Match::No };
+            cache.remove_matching(is, || log.lock().unwrap().push(class)).unwrap();
+            Answer::Done
+        }
+        Asked::Clear => {
+            cache.clear();
+            Answer::Done
+        }
     }
 }
 
-fn record(cache: &Cache<u32, u64>, seed: u64) -> History {
+fn record(cache: &Numbers, seed: u64) -> History {
     let (clock, start) = (AtomicU64::new(0), Barrier::new(THREADS));
+    let log = Mutex::new(Vec::new());
+    let calls = CALLS[(seed / 8 % 4) as usize];
     let calls = |thread: u64| {
-        let mut numbers = Numbers(seed * THREADS as u64 + thread);
+        let mut dice = Dice(seed * THREADS as u64 + thread);
         start.wait();
         let call = |call: usize| {
-            let number = numbers.next();
+            let number = dice.next();
             let key = (number % 6) as u32;
             // No value comes twice, so that an answer tells which put it is from.
-            let value = thread * CALLS as u64 + call as u64;
-            let asked = if number & 64 == 0 { Asked::Get(key) } else { Asked::Put(key, value) };
+            let value = thread << 32 | call as u64;
+            let asked = match number >> 8 & 31 {
+                0 => Asked::Remove(key % 3),
+                1 => Asked::Clear,
+                2..16 => Asked::Get(key),
+                _ => Asked::Put(key, value),
+            };
             // SeqCst: one order of all moments, which no call is moved across.
             let began = clock.fetch_add(1, Ordering::SeqCst);
-            let answer = ask(cache, asked, number >> 8);
+            let answer = ask(cache, &log, asked, number >> 16);
             let returned = clock.fetch_add(1, Ordering::SeqCst);
             Recorded { began, asked, answer, returned }
         };
-        (0..CALLS).map(call).collect()
+        (0..calls).map(call).collect()
     };
     std::thread::scope(|scope| {
         let calls = &calls;
@@ -102,33 +138,206 @@ fn record(cache: &Cache<u32, u64>, seed: u64) -> History {
     })
 }
 
-/// Whether some order of the calls gives every answer.
+/// How far a search has come.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Position {
+    /// For each thread the calls that are done, and the steps of the next one.
+    done: Vec<(usize, usize)>,
+    /// What a read finds, and what was removed but still takes room.
+    entries: Vec<Listed>,
+    /// Bytes that each thread has reserved for an entry that it is about to evict.
+    reserved: Vec<Option<u64>>,
+    /// Entries and bytes of each thread's put that came in and is not counted yet.
+    uncounted: Vec<(i64, i64)>,
+}
+
+/// An entry of the list; the first is the most recent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Listed {
+    key: u32,
+    value: u64,
+    /// The thread whose removal it fell to: no read finds it, and it takes room until it is swept.
+    removed_by: Option<usize>,
+}
+
+impl Position {
+    fn is_over(&self, capacity: Capacity) -> bool {
+        let reserved = self.reserved.iter().flatten();
+        let uncounted = self.uncounted.iter().fold((0, 0), |sum, of| (sum.0 + of.0, sum.1 + of.1));
+        let weights = self.entries.iter().map(|entry| weight(entry.value));
+        let weight =
+            weights.sum::<u64>() as i64 - reserved.clone().sum::<u64>() as i64 - uncounted.1;
+        let len = self.entries.len() as i64 - reserved.count() as i64 - uncounted.0;
+        capacity.entries.is_some_and(|most| len > most.get() as i64)
+            || capacity.bytes.is_some_and(|most| weight > most.get() as i64)
+    }
+
+    fn find(&self, key: u32) -> Option<usize> {
+        self.entries.iter().position(|entry| entry.key == key && entry.removed_by.is_none())
+    }
+
+    fn removing(mut self, thread: usize, goes: impl Fn(u32) -> bool) -> Self {
+        for entry in &mut self.entries {
+            if entry.removed_by.is_none() && goes(entry.key) {
+                entry.removed_by = Some(thread);
+            }
+        }
+        self
+    }
+
+    /// Everywhere that the next step of a thread's call may lead.
+    ///
+    /// A read or the beginning of a removal is one step; what was removed then goes one by one. A put
+    /// comes in and is counted; for each entry that it evicts it reserves room, legal only while there is too much,
+    /// and takes what is the last of the list by then, if a removal has left anything; it returns only
+    /// when there is room.
+    fn after(mut self, thread: usize, call: &Recorded, capacity: Capacity) -> Vec<Self> {
+        let step = self.done[thread].1;
+        self.done[thread].1 += 1;
+        match (&call.asked, &call.answer) {
+            (Asked::Get(key), Answer::Got(value)) => self.read(thread, *key, *value),
+            (Asked::Remove(class), _) if step == 0 => {
+                vec![self.removing(thread, |key| key % 3 == *class)]
+            }
+            (Asked::Clear, _) if step == 0 => vec![self.removing(thread, |_| true)],
+            (Asked::Remove(_) | Asked::Clear, _) => self.swept(thread),
+            (Asked::Put(key, value), Answer::Evicted(evicted)) => {
+                let too_large = capacity.bytes.is_some_and(|most| weight(*value) > most.get());
+                let returns = 2 + 2 * evicted.len();
+                match step {
+                    0 if too_large => vec![self.removing(thread, |other| other == *key)],
+                    _ if too_large => self.swept(thread),
+                    0 => vec![self.putting(thread, *key, *value)],
+                    1 => {
+                        self.uncounted[thread] = (0, 0);
+                        vec![self]
+                    }
+                    _ if step == returns && !self.is_over(capacity) => vec![self.returned(thread)],
+                    _ if step == returns => self.reserving(thread, capacity),
+                    _ if step > returns => self.giving_back(thread),
+                    even if even % 2 == 0 => self.reserving(thread, capacity),
+                    odd => self.evicting(thread, evicted[odd / 2 - 1]),
+                }
+            }
+            (asked, answer) => unreachable!("{asked:?} was answered by {answer:?}"),
+        }
+    }
+
+    fn returned(mut self, thread: usize) -> Self {
+        self.done[thread] = (self.done[thread].0 + 1, 0);
+        self
+    }
+
+    fn read(mut self, thread: usize, key: u32, value: Option<u64>) -> Vec<Self> {
+        let found = self.find(key);
+        if found.map(|place| self.entries[place].value) != value {
+            return Vec::new();
+        }
+        if let Some(place) = found {
+            self.entries[..=place].rotate_right(1);
+        }
+        vec![self.returned(thread)]
+    }
+
+    fn putting(mut self, thread: usize, key: u32, value: u64) -> Self {
+        self.uncounted[thread] = (1, weight(value) as i64);
+        if let Some(place) = self.find(key) {
+            let old = self.entries.remove(place);
+            self.uncounted[thread] = (0, weight(value) as i64 - weight(old.value) as i64);
+        }
+        self.entries.insert(0, Listed { key, value, removed_by: None });
+        self
+    }
+
+    /// One of the removed entries goes, or the removal has nothing left to sweep and returns.
+    fn swept(self, thread: usize) -> Vec<Self> {
+        let mine = |entry: &Listed| entry.removed_by == Some(thread);
+        let places = (0..self.entries.len()).filter(|&place| mine(&self.entries[place]));
+        let swept: Vec<_> = places
+            .map(|place| {
+                let mut after = self.clone();
+                after.entries.remove(place);
+                after
+            })
+            .collect();
+        if swept.is_empty() { vec![self.returned(thread)] } else { swept }
+    }
+
+    /// The bytes that are reserved are those of what was the oldest a moment ago.
+    fn reserving(self, thread: usize, capacity: Capacity) -> Vec<Self> {
+        if !self.is_over(capacity) {
+            return Vec::new();
+        }
+        let weights = self.entries.iter().map(|entry| weight(entry.value));
+        let reserved = weights.collect::<HashSet<_>>().into_iter().map(|weight| {
+            let mut after = self.clone();
+            after.reserved[thread] = Some(weight);
+            after
+        });
+        reserved.collect()
+    }
+
+    /// A removal left nothing to evict.
+    fn giving_back(mut self, thread: usize) -> Vec<Self> {
+        self.reserved[thread] = None;
+        let has_entries = self.entries.iter().any(|entry| entry.removed_by.is_none());
+        if has_entries { Vec::new() } else { vec![self.returned(thread)] }
+    }
+
+    /// The last of the list goes. What a removal has ended already can't be evicted, so each of those
+    /// may be passed over.
+    fn evicting(mut self, thread: usize, victim: u32) -> Vec<Self> {
+        self.reserved[thread] = None;
+        let kept = self.entries.iter().rposition(|entry| entry.removed_by.is_none());
+        let places = kept.unwrap_or(0)..self.entries.len();
+        let places = places.filter(|&place| self.entries[place].key == victim);
+        let after = places.map(|place| {
+            let mut after = self.clone();
+            after.entries.remove(place);
+            after
+        });
+        after.collect()
+    }
+}
+
+/// Whether some order of the calls' steps gives every answer.
 fn is_explained(history: &History, capacity: Capacity) -> bool {
     let mut tried = HashSet::new();
-    let mut open = vec![(vec![0; history.len()], List::default())];
-    while let Some((done, list)) = open.pop() {
-        let next = |thread: usize| history[thread].get(done[thread]);
-        let Some(first) = (0..history.len()).filter_map(|t| Some(next(t)?.returned)).min() else {
+    let threads = history.len();
+    let (done, reserved) = (vec![(0, 0); threads], vec![None; threads]);
+    let uncounted = vec![(0, 0); threads];
+    let mut open = vec![Position { done, entries: Vec::new(), reserved, uncounted }];
+    while let Some(position) = open.pop() {
+        let next = |thread: usize| history[thread].get(position.done[thread].0);
+        let Some(first) = (0..threads).filter_map(|t| Some(next(t)?.returned)).min() else {
             return true;
         };
-        if !tried.insert((done.clone(), list.clone())) {
+        if !tried.insert(position.clone()) {
             continue;
         }
-        for thread in 0..history.len() {
-            let Some(call) = next(thread).filter(|call| call.began < first) else { continue };
-            let mut list = list.clone();
-            let answer = match call.asked {
-                Asked::Get(key) => Answer::Got(list.get(key)),
-                Asked::Put(key, value) => Answer::Put(list.put(capacity, key, value)),
-            };
-            if answer == call.answer {
-                let mut done = done.clone();
-                done[thread] += 1;
-                open.push((done, list));
-            }
+        let mut may: Vec<_> = (0..threads).filter_map(|t| Some((t, next(t)?))).collect();
+        may.retain(|(_, call)| call.began < first);
+        // What returned first is tried first: it is the likeliest to have taken effect.
+        may.sort_unstable_by_key(|(_, call)| std::cmp::Reverse(call.returned));
+        for (thread, call) in may {
+            open.extend(position.clone().after(thread, call, capacity));
         }
     }
     false
+}
+
+/// A history for a reader: the calls in the order in which they began.
+fn told(history: &History) -> String {
+    let calls = history.iter().enumerate().flat_map(|(thread, calls)| {
+        let told = move |call: &Recorded| {
+            let Recorded { began, asked, answer, returned } = call;
+            (*began, format!("{began:3}-{returned:3} thread {thread}: {asked:?} -> {answer:?}\n"))
+        };
+        calls.iter().map(told)
+    });
+    let mut lines: Vec<_> = calls.collect();
+    lines.sort_unstable();
+    lines.into_iter().map(|(_, line)| line).collect()
 }
 
 fn overlaps(history: &History) -> bool {
@@ -140,35 +349,63 @@ fn every_history_of_four_threads_is_one_order_of_its_calls() {
     let mut overlapping = 0;
     for seed in 0..HISTORIES {
         let entries = [1, 2, 3, 8][(seed % 4) as usize];
-        let cache = bounded(entries, if seed % 8 < 4 { 0 } else { 12 });
+        let cache = if seed % 8 < 4 { bounded(entries, 0) } else { bounded(0, 4 * entries as u64) };
         let history = record(&cache, seed);
-        lock(&cache.lru).validate();
-        assert!(is_explained(&history, cache.capacity()), "history {seed}: {history:#?}");
+        validate(&cache);
+        let explained = is_explained(&history, cache.capacity());
+        assert!(explained, "history {seed} of {:?}:\n{}", cache.capacity(), told(&history));
         overlapping += u64::from(overlaps(&history));
     }
     assert!(overlapping > HISTORIES / 10, "only {overlapping} histories had calls that overlap");
 }
 
+fn call(asked: Asked, answer: Answer, began: u64, returned: u64) -> Recorded {
+    Recorded { began, asked, answer, returned }
+}
+
+fn put_evicting(key: u32, evicted: Vec<u32>, began: u64, returned: u64) -> Recorded {
+    call(Asked::Put(key, u64::from(key) * 10), Answer::Evicted(evicted), began, returned)
+}
+
+fn got(key: u32, value: Option<u64>, began: u64, returned: u64) -> Recorded {
+    call(Asked::Get(key), Answer::Got(value), began, returned)
+}
+
+const TWO: Capacity = Capacity { entries: NonZeroUsize::new(2), bytes: None };
+
 #[test]
 fn a_read_of_what_a_finished_put_replaced_is_no_order() {
-    let capacity = Capacity { entries: NonZeroUsize::new(2), bytes: None };
-    let stored =
-        |gone: Vec<Removed<u32, u64>>| Answer::Put(Put { stored: true, evicted: 0, removed: gone });
-    let old = Removed { hash: hash(1), key: 1, value: 10 };
     let puts = |returned| {
-        vec![
-            Recorded { began: 0, asked: Asked::Put(1, 10), answer: stored(vec![]), returned: 1 },
-            Recorded {
-                began: 2,
-                asked: Asked::Put(1, 11),
-                answer: stored(vec![Removed { ..old }]),
-                returned,
-            },
-        ]
+        let again = call(Asked::Put(1, 11), Answer::Evicted(vec![]), 2, returned);
+        vec![put_evicting(1, vec![], 0, 1), again]
     };
-    let read = |began, returned| {
-        vec![Recorded { began, asked: Asked::Get(1), answer: Answer::Got(Some(10)), returned }]
+    assert!(!is_explained(&vec![puts(3), vec![got(1, Some(10), 4, 5)]], TWO));
+    assert!(is_explained(&vec![puts(5), vec![got(1, Some(10), 3, 4)]], TWO), "the two overlap");
+}
+
+#[test]
+fn an_eviction_of_any_but_the_oldest_is_no_order() {
+    let puts = |victim| {
+        let first = vec![put_evicting(1, vec![], 0, 1), put_evicting(2, vec![], 2, 3)];
+        vec![first.into_iter().chain([put_evicting(3, vec![victim], 6, 7)]).collect()]
     };
-    assert!(!is_explained(&vec![puts(3), read(4, 5)], capacity));
-    assert!(is_explained(&vec![puts(5), read(3, 4)], capacity), "the two overlap");
+    assert!(is_explained(&puts(1), TWO) && !is_explained(&puts(2), TWO));
+    let with_a_hit = |victim| {
+        let mut history = puts(victim);
+        history.push(vec![got(1, Some(10), 4, 5)]);
+        history
+    };
+    assert!(is_explained(&with_a_hit(2), TWO) && !is_explained(&with_a_hit(1), TWO));
+}
+
+#[test]
+fn two_evictions_for_one_excess_or_none_are_no_order() {
+    let puts = |evicted| {
+        vec![vec![
+            put_evicting(1, vec![], 0, 1),
+            put_evicting(2, vec![], 2, 3),
+            put_evicting(3, evicted, 4, 5),
+        ]]
+    };
+    assert!(!is_explained(&puts(vec![1, 2]), TWO) && !is_explained(&puts(vec![]), TWO));
 }

@@ -1,0 +1,144 @@
+//! Who is the oldest: the exact order of use, sorted only when somebody has to go.
+//!
+//! A use moves the tick in its entry and nothing else. An eviction reads the oldest entry off a
+//! *run*: the hashes of all entries that were last used up to some moment, by rising tick. Ticks only
+//! rise, so a run stays good while it is used up: what it names at a tick can only be younger than
+//! that, and what it doesn't name is younger than its moment (O1). The first entry of the run that
+//! still has the tick under which it is named is therefore the oldest of all; one that has another
+//! was used since, or is gone, and is passed over for good. When a run is used up, the table is read
+//! and sorted again. Each name in it is paid for by the eviction or the use that used it up, so an
+//! eviction costs O(log n) over any sequence of calls, though a single one may sort everything.
+//!
+//! A run holds numbers only: no entry is kept alive by it, and it needs no upkeep when entries are
+//! replaced or removed.
+
+use super::entry::Entry;
+use super::table::{Guard, Table};
+use super::tick::{Clock, Tick};
+use crate::sync::{Ordering, Published, Word};
+
+/// An entry by the tick of its last use and its hash.
+type Name = (Tick, u64);
+
+/// The oldest entries, by rising tick.
+#[derive(Debug)]
+struct Run {
+    /// Every entry whose last use is not after this is named.
+    until: Tick,
+    names: Vec<Name>,
+    /// Names before this one are used up.
+    next: Word,
+}
+
+#[derive(Debug)]
+pub(super) struct Order {
+    run: Published<Run>,
+}
+
+impl Default for Order {
+    fn default() -> Self {
+        Self { run: Published::new(Run::sorted(Tick::DEAD, Vec::new())) }
+    }
+}
+
+/// What a run says of its next name.
+enum Named<E> {
+    /// Still unused.
+    Here(E),
+    /// Used since, or gone.
+    UsedUp,
+    /// An entry of this hash has a tick that the run should name and doesn't: a use with an older
+    /// tick came late.
+    Misplaced,
+}
+
+impl Run {
+    fn sorted(until: Tick, mut names: Vec<Name>) -> Self {
+        names.sort_unstable();
+        Self { until, names, next: Word::new(0) }
+    }
+
+    /// Acquire: pairs with `pass`.
+    fn next(&self) -> Option<(u64, Name)> {
+        let place = self.next.load(Ordering::Acquire);
+        Some((place, *self.names.get(usize::try_from(place).ok()?)?))
+    }
+
+    /// Release: what used the name up is seen by whoever sees the next one.
+    fn pass(&self, place: u64) {
+        let pass = |next| (next == place).then_some(place + 1);
+        let _ = self.next.update(Ordering::AcqRel, Ordering::Relaxed, pass);
+    }
+
+    fn names(&self, tick: Tick, hash: u64) -> bool {
+        self.names.binary_search(&(tick, hash)).is_ok()
+    }
+}
+
+impl Order {
+    /// The entry whose last use is the oldest, with the tick of that use; `None` if there is none.
+    pub(super) fn oldest<'g, K, V>(
+        &self,
+        table: &'g Table<K, V>,
+        clock: &Clock,
+        guard: &'g Guard<'_, K, V>,
+    ) -> Option<(&'g Entry<K, V>, Tick)> {
+        let mut run = self.run.load();
+        loop {
+            while let Some((place, (tick, hash))) = run.next() {
+                match find(table, clock, guard, &run, (tick, hash)) {
+                    Named::Here(entry) => return Some((entry, tick)),
+                    Named::UsedUp => run.pass(place),
+                    Named::Misplaced => break,
+                }
+            }
+            let next = read_all(table, clock, guard)?;
+            run = self.run.replace(&run, next);
+        }
+    }
+}
+
+fn find<'g, K, V>(
+    table: &'g Table<K, V>,
+    clock: &Clock,
+    guard: &'g Guard<'_, K, V>,
+    run: &Run,
+    (tick, hash): Name,
+) -> Named<&'g Entry<K, V>> {
+    let mut misplaced = false;
+    let unused = table.find(hash, guard, |entry| {
+        // Whoever sees that an entry took another's place has seen its put: it gets its tick now.
+        let last = entry.settle(clock)?;
+        misplaced |= last != tick && last <= run.until && !run.names(last, hash);
+        (last == tick).then_some(entry)
+    });
+    match unused {
+        Some(entry) => Named::Here(entry),
+        None if misplaced => Named::Misplaced,
+        None => Named::UsedUp,
+    }
+}
+
+/// A run of all that is there; `None` if nothing is.
+fn read_all<K, V>(table: &Table<K, V>, clock: &Clock, guard: &Guard<'_, K, V>) -> Option<Run> {
+    loop {
+        // Read before the table: what comes in later is younger, and so needn't be seen.
+        let until = clock.now();
+        let (mut names, mut is_empty) = (Vec::new(), true);
+        table.for_each(guard, |entry| {
+            // A put that stalls before its tick is given one now, or it would get an older tick than
+            // `until` without being named.
+            let Some(tick) = entry.settle(clock) else { return };
+            is_empty = false;
+            if tick <= until {
+                names.push((tick, entry.hash));
+            }
+        });
+        if !names.is_empty() {
+            return Some(Run::sorted(until, names));
+        }
+        if is_empty {
+            return None;
+        }
+    }
+}

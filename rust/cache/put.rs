@@ -1,0 +1,245 @@
+//! Storing a value: it is published, seen, counted, and then there is made room for it.
+
+use super::entry::{Entry, Killed};
+use super::room::Reserved;
+use super::stamp::Stamp;
+use super::table::{Change, Changed, Guard};
+use super::{
+    Cache, Capacity, EntryId, Leftovers, Looked, Match, Offer, Put, Question, Removed, Undecided,
+    removed,
+};
+use crate::sync::Ordering;
+use std::sync::Arc;
+
+/// Why a put can't come in yet.
+enum Refused<K> {
+    /// This entry died while it was looked at.
+    Died(EntryId),
+    Undecided(Undecided<K>),
+}
+
+impl<K, V> Offer<K, V> {
+    fn withdraw(&mut self) -> Option<Removed<K, V>> {
+        let (key, value) = self.content.take()?;
+        Some(Removed { hash: self.hash, key, value: Some(value) })
+    }
+}
+
+/// A new entry in the table, and the stamp of the cache after it came in.
+type Published<K, V> = (Arc<Entry<K, V>>, Stamp);
+
+impl<K: Clone, V> Cache<K, V> {
+    /// Stores a value as the most recent one. Least recent entries go while there is more than the
+    /// capacity.
+    ///
+    /// # Errors
+    /// [`Undecided`]: nothing has changed; compare outside and call again.
+    pub fn put(
+        &self,
+        offer: &mut Offer<K, V>,
+        question: &mut impl Question<K>,
+    ) -> Result<Put<K, V>, Undecided<K>> {
+        let mut leftovers = Vec::new();
+        let guard = self.table.guard();
+        if self.comes_too_late(offer, question) {
+            // Nor does it take the place of what was computed since.
+            let removed = Vec::from_iter(offer.withdraw());
+            return Ok(Put { stored: false, removed, evicted: Vec::new() });
+        }
+        if self.capacity.bytes.is_some_and(|most| offer.weight > most.get()) {
+            return self.refuse(offer, question, &guard, &mut leftovers);
+        }
+        let mut put = Put { stored: true, removed: Vec::new(), evicted: Vec::new() };
+        let (entry, seen) =
+            self.publish(offer, question, &guard, &mut put.removed, &mut leftovers)?;
+        if entry.stamp(seen) != seen
+            && let Some(killed) = self.withdraw(&entry, seen, question, &guard, &mut leftovers)
+        {
+            put.stored = false;
+            put.removed.push(removed(&entry, killed));
+        }
+        self.make_room(&guard, &mut put);
+        Ok(put)
+    }
+
+    /// Whether the key was removed since its value began to be computed.
+    fn comes_too_late(&self, offer: &Offer<K, V>, question: &mut impl Question<K>) -> bool {
+        let (Some(began), Some((key, _))) = (offer.began, &offer.content) else { return false };
+        began != self.generation() && question.is_still_good(key, began).is_none()
+    }
+
+    /// Hands back a value that is more than the cache may hold. An old value of the key would be
+    /// served in its place, so it goes too.
+    fn refuse(
+        &self,
+        offer: &mut Offer<K, V>,
+        question: &mut impl Question<K>,
+        guard: &Guard<'_, K, V>,
+        leftovers: &mut Leftovers<K, V>,
+    ) -> Result<Put<K, V>, Undecided<K>> {
+        let mut put = Put { stored: false, removed: Vec::new(), evicted: Vec::new() };
+        let mut dead = Vec::new();
+        loop {
+            match self.look(offer.hash, question, &dead, guard, leftovers) {
+                Looked::Absent => break,
+                Looked::Undecided(undecided) => return Err(undecided),
+                Looked::Died(id) => dead.push(id),
+                Looked::Here(entry, pinned) => {
+                    leftovers.extend(pinned.put_back());
+                    let Some(killed) = self.remove(entry, guard) else { continue };
+                    put.removed.push(removed(entry, killed));
+                    break;
+                }
+            }
+        }
+        put.removed.extend(offer.withdraw());
+        Ok(put)
+    }
+
+    /// Puts a new entry into the table, in the place of an old one of the same key.
+    fn publish(
+        &self,
+        offer: &mut Offer<K, V>,
+        question: &mut impl Question<K>,
+        guard: &Guard<'_, K, V>,
+        gone: &mut Vec<Removed<K, V>>,
+        leftovers: &mut Leftovers<K, V>,
+    ) -> Result<Published<K, V>, Undecided<K>> {
+        let entry = Arc::new(self.new_entry(offer));
+        let mut dead = Vec::new();
+        loop {
+            let mut refused = Refused::Died(entry.id);
+            let changed = self.table.change(offer.hash, guard, |chain| {
+                match Self::decide(chain, question, &dead, leftovers) {
+                    Ok(over) => Change::Insert { entry: Arc::clone(&entry), over },
+                    Err(why) => {
+                        refused = why;
+                        Change::No
+                    }
+                }
+            });
+            match (changed, refused) {
+                (Changed::No, Refused::Died(id)) => dead.push(id),
+                (Changed::No, Refused::Undecided(undecided)) => {
+                    let unpublished = Arc::into_inner(entry).expect("nobody else has seen it");
+                    offer.content = Some(unpublished.into_content());
+                    return Err(undecided);
+                }
+                (Changed::Inserted, _) => {
+                    let seen = self.see(&entry);
+                    self.room.add(entry.weight);
+                    return Ok((entry, seen));
+                }
+                (Changed::Replaced(old), _) => {
+                    let seen = self.see(&entry);
+                    self.room.reweigh(old.weight, entry.weight);
+                    // Out of the table, and only now dead: whoever finds it dead looks again and
+                    // finds the new one.
+                    gone.extend(old.kill().map(|killed| removed(&old, killed)));
+                    return Ok((entry, seen));
+                }
+            }
+        }
+    }
+
+    /// Gives a published entry its stamp and its tick, before anybody can see by the counts that it
+    /// is there; the stamp of the cache after it was published.
+    fn see(&self, entry: &Entry<K, V>) -> Stamp {
+        // A read-modify-write: either a removal that comes after it finds the entry in the table, or
+        // this finds the removal (G1).
+        let now = Stamp(self.stamp.latest());
+        entry.stamp(now);
+        entry.settle(&self.clock);
+        now
+    }
+
+    fn new_entry(&self, offer: &mut Offer<K, V>) -> Entry<K, V> {
+        let stamp = Stamp::open(offer.began);
+        // Relaxed: a number of its own is all that it has to be.
+        let id = EntryId(self.next_id.fetch_add(1, Ordering::Relaxed));
+        let content = offer.content.take().expect("an offer is made with its content");
+        Entry::new(id, offer.hash, offer.weight, stamp, content)
+    }
+
+    /// The entry of the chain that a put replaces, if there is one.
+    fn decide(
+        chain: &[Arc<Entry<K, V>>],
+        question: &mut impl Question<K>,
+        dead: &[EntryId],
+        leftovers: &mut Leftovers<K, V>,
+    ) -> Result<Option<Arc<Entry<K, V>>>, Refused<K>> {
+        let mut undecided = None;
+        for entry in chain {
+            let Some(pinned) = entry.pin() else {
+                if dead.contains(&entry.id) {
+                    continue;
+                }
+                return Err(Refused::Died(entry.id));
+            };
+            let (matched, key) = pinned.read(|key, _| {
+                let matched = question.matches(entry.id, key);
+                (matched, (matched == Match::Unknown).then(|| key.clone()))
+            });
+            leftovers.extend(pinned.put_back());
+            if matched == Match::Yes {
+                return Ok(Some(Arc::clone(entry)));
+            }
+            if let Some(key) = key {
+                undecided.get_or_insert(Undecided { id: entry.id, key });
+            }
+        }
+        undecided.map_or(Ok(None), |undecided| Err(Refused::Undecided(undecided)))
+    }
+
+    /// Takes a new entry back if its key was removed while it was computed or put.
+    #[cold]
+    fn withdraw(
+        &self,
+        entry: &Arc<Entry<K, V>>,
+        now: Stamp,
+        question: &mut impl Question<K>,
+        guard: &Guard<'_, K, V>,
+        leftovers: &mut Leftovers<K, V>,
+    ) -> Option<Killed<K, V>> {
+        let pinned = entry.pin()?;
+        let is_good = self.is_good_since(entry, &pinned, now, question);
+        leftovers.extend(pinned.put_back());
+        if is_good { None } else { self.remove(entry, guard) }
+    }
+
+    /// Evicts the oldest entries while there is more than the capacity.
+    fn make_room(&self, guard: &Guard<'_, K, V>, put: &mut Put<K, V>) {
+        let Capacity { entries, bytes } = self.capacity;
+        while let Some(reserved) = self.room.reserve_entry(entries) {
+            if !self.evict(reserved, guard, put) {
+                return;
+            }
+        }
+        while self.room.is_too_heavy(bytes) {
+            let Some((oldest, _)) = self.order.oldest(&self.table, &self.clock, guard) else {
+                return;
+            };
+            if let Some(reserved) = self.room.reserve_weight(bytes, oldest.weight)
+                && !self.evict(reserved, guard, put)
+            {
+                return;
+            }
+        }
+    }
+
+    /// Evicts the oldest entry; false if there is none.
+    fn evict(&self, mut reserved: Reserved, guard: &Guard<'_, K, V>, put: &mut Put<K, V>) -> bool {
+        while let Some((oldest, tick)) = self.order.oldest(&self.table, &self.clock, guard) {
+            self.room.expect(&mut reserved, oldest.weight);
+            let Some(killed) = oldest.kill_unused_since(tick) else { continue };
+            if self.table.remove(oldest, guard) {
+                put.evicted.push(removed(oldest, killed));
+                return true;
+            }
+            // A put of the same key had its place already: nothing was evicted.
+            put.removed.push(removed(oldest, killed));
+        }
+        self.room.give_back(reserved);
+        false
+    }
+}

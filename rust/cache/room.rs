@@ -1,0 +1,99 @@
+//! How much is held, and who makes room.
+//!
+//! Entries and bytes follow the table's answers alone: a put over nothing adds one, a removal takes
+//! one away (C1). Room is *reserved* before anything is taken: an excess is given away by one
+//! compare-and-swap, so two putters never evict for the same excess (C2).
+
+use crate::sync::{Ordering, Word};
+use std::num::{NonZeroU64, NonZeroUsize};
+
+/// What a cache holds, less what is reserved for eviction.
+#[derive(Debug, Default)]
+pub(super) struct Room {
+    /// Two's complement: an entry may be taken before its put has counted it.
+    entries: Word,
+    weight: Word,
+}
+
+/// The duty to evict one entry.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reserved {
+    /// Bytes that are counted as gone already, beside the one entry.
+    weight: u64,
+}
+
+impl Room {
+    // Relaxed in all of this file: nothing is published through these numbers. A number that another
+    // thread is about to change is that thread's duty to look at again, after its own change.
+
+    pub(super) fn entries(&self) -> usize {
+        let entries = self.entries.load(Ordering::Relaxed) as i64;
+        usize::try_from(entries).unwrap_or(0)
+    }
+
+    pub(super) fn weight(&self) -> u64 {
+        let weight = self.weight.load(Ordering::Relaxed) as i64;
+        u64::try_from(weight).unwrap_or(0)
+    }
+
+    /// An entry came in.
+    pub(super) fn add(&self, weight: u64) {
+        self.entries.fetch_add(1, Ordering::Relaxed);
+        self.reweigh(0, weight);
+    }
+
+    /// An entry took the place of another.
+    pub(super) fn reweigh(&self, old: u64, new: u64) {
+        if old != new {
+            self.weight.fetch_add(new.wrapping_sub(old), Ordering::Relaxed);
+        }
+    }
+
+    /// An entry went that nobody had reserved.
+    pub(super) fn subtract(&self, weight: u64) {
+        self.entries.fetch_sub(1, Ordering::Relaxed);
+        self.reweigh(weight, 0);
+    }
+
+    /// Gives one entry of an excess to the caller, who then evicts one.
+    pub(super) fn reserve_entry(&self, most: Option<NonZeroUsize>) -> Option<Reserved> {
+        let most = i64::try_from(most?.get()).ok()?;
+        let reserve = |entries: u64| (entries as i64 > most).then(|| entries.wrapping_sub(1));
+        let reserved = self.entries.update(Ordering::Relaxed, Ordering::Relaxed, reserve);
+        reserved.ok().map(|_| Reserved { weight: 0 })
+    }
+
+    /// Whether there are too many bytes.
+    pub(super) fn is_too_heavy(&self, most: Option<NonZeroU64>) -> bool {
+        most.is_some_and(|most| self.weight() > most.get())
+    }
+
+    /// Gives `weight` bytes of an excess to the caller, who then evicts one entry.
+    pub(super) fn reserve_weight(&self, most: Option<NonZeroU64>, weight: u64) -> Option<Reserved> {
+        let most = i64::try_from(most?.get()).ok()?;
+        let reserve = |held: u64| (held as i64 > most).then(|| held.wrapping_sub(weight));
+        let reserved = self.weight.update(Ordering::Relaxed, Ordering::Relaxed, reserve);
+        reserved.ok()?;
+        self.entries.fetch_sub(1, Ordering::Relaxed);
+        Some(Reserved { weight })
+    }
+
+    /// What is about to be evicted has another weight than what was reserved. Counted before it is
+    /// taken, or a putter that comes between would find too much and evict for nothing (C3).
+    pub(super) fn expect(&self, reserved: &mut Reserved, weight: u64) {
+        self.reweigh(weight, reserved.weight);
+        reserved.weight = weight;
+    }
+
+    /// There was nothing to evict.
+    pub(super) fn give_back(&self, reserved: Reserved) {
+        self.add(reserved.weight);
+    }
+
+    /// Whether everything is within `capacity`.
+    #[cfg(all(test, not(any(loom, shuttle))))]
+    pub(super) fn holds(&self, capacity: super::Capacity) -> bool {
+        capacity.entries.is_none_or(|most| self.entries() <= most.get())
+            && !self.is_too_heavy(capacity.bytes)
+    }
+}

@@ -1,0 +1,111 @@
+//! The table as a model checker sees it: a few buckets, each an index into a list of all chains that
+//! ever were.
+//!
+//! Reads and changes have the orderings of the real table, and no more: a look acquires what the
+//! change released. The list itself is behind a lock that the checker doesn't know.
+
+use super::{Change, Changed, without};
+use crate::cache::entry::Entry;
+use crate::sync::{AtomicU64, Ordering};
+use std::marker::PhantomData;
+use std::sync::{Arc, Mutex};
+
+const BUCKETS: usize = 3;
+
+type Chain<K, V> = Arc<Vec<Arc<Entry<K, V>>>>;
+
+#[derive(Debug)]
+pub(in crate::cache) struct Table<K, V> {
+    buckets: [AtomicU64; BUCKETS],
+    chains: Mutex<Vec<Chain<K, V>>>,
+}
+
+/// Nothing is freed before the table is.
+pub(in crate::cache) struct Guard<'t, K, V>(PhantomData<&'t (K, V)>);
+
+impl<K, V> Default for Table<K, V> {
+    fn default() -> Self {
+        Self {
+            buckets: std::array::from_fn(|_| AtomicU64::new(0)),
+            chains: Mutex::new(vec![Arc::default()]),
+        }
+    }
+}
+
+impl<K, V> Table<K, V> {
+    pub(in crate::cache) fn guard(&self) -> Guard<'_, K, V> {
+        Guard(PhantomData)
+    }
+
+    fn load(&self, bucket: usize) -> (u64, Chain<K, V>) {
+        let index = self.buckets[bucket].load(Ordering::Acquire);
+        (index, Arc::clone(&self.chains.lock().unwrap()[index as usize]))
+    }
+
+    fn swap(&self, bucket: usize, from: u64, chain: Vec<Arc<Entry<K, V>>>) -> bool {
+        let to = {
+            let mut chains = self.chains.lock().unwrap();
+            chains.push(Arc::new(chain));
+            chains.len() as u64 - 1
+        };
+        let (success, failure) = (Ordering::AcqRel, Ordering::Acquire);
+        self.buckets[bucket].compare_exchange(from, to, success, failure).is_ok()
+    }
+
+    /// The entry, for as long as the table: every chain stays in the list.
+    #[allow(unsafe_code)]
+    fn outliving<'t>(&'t self, entry: &Arc<Entry<K, V>>) -> &'t Entry<K, V> {
+        // SAFETY: the chain that has the entry is in `self.chains`, which only grows.
+        unsafe { &*Arc::as_ptr(entry) }
+    }
+
+    pub(in crate::cache) fn find<'g, R>(
+        &'g self,
+        hash: u64,
+        _: &'g Guard<'_, K, V>,
+        mut pick: impl FnMut(&'g Entry<K, V>) -> Option<R>,
+    ) -> Option<R> {
+        let (_, chain) = self.load(hash as usize % BUCKETS);
+        chain.iter().find_map(|entry| pick(self.outliving(entry)))
+    }
+
+    pub(in crate::cache) fn change(
+        &self,
+        hash: u64,
+        _: &Guard<'_, K, V>,
+        mut decide: impl FnMut(&[Arc<Entry<K, V>>]) -> Change<Entry<K, V>>,
+    ) -> Changed<Entry<K, V>> {
+        let bucket = hash as usize % BUCKETS;
+        loop {
+            let (index, chain) = self.load(bucket);
+            let Change::Insert { entry, over } = decide(&chain) else { return Changed::No };
+            let next = without(&chain, over.as_ref()).chain([entry]).collect();
+            if self.swap(bucket, index, next) {
+                return over.map_or(Changed::Inserted, Changed::Replaced);
+            }
+        }
+    }
+
+    pub(in crate::cache) fn remove(&self, entry: &Entry<K, V>, _: &Guard<'_, K, V>) -> bool {
+        let bucket = entry.hash as usize % BUCKETS;
+        loop {
+            let (index, chain) = self.load(bucket);
+            let is_it = |other: &&Arc<Entry<K, V>>| std::ptr::eq(Arc::as_ptr(other), entry);
+            let Some(gone) = chain.iter().find(is_it) else { return false };
+            if self.swap(bucket, index, without(&chain, Some(gone)).collect()) {
+                return true;
+            }
+        }
+    }
+
+    pub(in crate::cache) fn for_each<'g>(
+        &'g self,
+        _: &'g Guard<'_, K, V>,
+        mut visit: impl FnMut(&'g Entry<K, V>),
+    ) {
+        for bucket in 0..BUCKETS {
+            let (_, chain) = self.load(bucket);
+            chain.iter().for_each(|entry| visit(self.outliving(entry)));
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! The order of uses: ticks that never go back.
+//!
+//! A later use gets a higher tick, on whatever thread, without a counter that all threads share: a
+//! tick is the time-stamp counter, read in the order of the program (`clock::ordered_now`). Where
+//! that counter isn't invariant, a shared counter does it.
+
+/// A moment in the order of uses, in units of four cycles since the cache was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Tick(pub(super) u64);
+
+impl Tick {
+    /// What a dead entry has in place of a tick.
+    pub(super) const DEAD: Self = Self(0);
+    /// What an entry has until it is in the table: it counts as the newest.
+    pub(super) const NEW: Self = Self((1 << 56) - 1);
+    const FIRST: u64 = 1;
+    const LAST: u64 = Self::NEW.0 - 1;
+
+    /// The last tick is that of about three years of running; from then on all uses count as one.
+    fn of(raw: u64) -> Self {
+        Self(raw.clamp(Self::FIRST, Self::LAST))
+    }
+}
+
+#[cfg(not(any(loom, shuttle)))]
+mod source {
+    use super::Tick;
+    use crate::clock::{self, Ticks};
+    use crate::sync::{AtomicU64, Ordering};
+
+    /// Gives the ticks of one cache.
+    #[derive(Debug)]
+    pub struct Clock {
+        origin: u64,
+        /// Where the processor's counter can't be used.
+        count: AtomicU64,
+    }
+
+    impl Default for Clock {
+        fn default() -> Self {
+            Self { origin: clock::ordered_now().raw(), count: AtomicU64::new(0) }
+        }
+    }
+
+    impl Clock {
+        /// The present tick.
+        #[inline]
+        pub fn now(&self) -> Tick {
+            self.at(clock::ordered_now())
+        }
+
+        /// The tick of a reading by [`clock::ordered_now`].
+        #[inline]
+        pub fn at(&self, reading: Ticks) -> Tick {
+            if clock::orders() {
+                // Two readings of one thread are some twenty cycles apart, so they stay two ticks.
+                Tick::of(reading.raw().saturating_sub(self.origin) / 4)
+            } else {
+                // Relaxed: one counter has one order of changes, and that order is all it gives.
+                Tick::of(self.count.fetch_add(1, Ordering::Relaxed))
+            }
+        }
+    }
+}
+
+#[cfg(any(loom, shuttle))]
+mod source {
+    use super::Tick;
+    use crate::sync::{AtomicU64, Ordering};
+
+    /// Gives the ticks of one cache.
+    #[derive(Debug)]
+    pub struct Clock(AtomicU64);
+
+    impl Default for Clock {
+        fn default() -> Self {
+            Self(AtomicU64::new(Tick::FIRST))
+        }
+    }
+
+    impl Clock {
+        /// The present tick. Relaxed: like a processor's counter it orders nothing but itself.
+        pub fn now(&self) -> Tick {
+            Tick::of(self.0.fetch_add(1, Ordering::Relaxed))
+        }
+    }
+}
+
+pub use source::Clock;
