@@ -280,6 +280,23 @@ def _trace_merge(
     return merge(paths, out, force=force)
 
 
+@trace_commands.command("export", epilog=EXIT_STATUS)
+def _trace_export(
+    paths: TracesArgument,
+    chrome: Annotated[
+        Path | None, typer.Option(help="Trace-event JSON, which Perfetto opens.", metavar="FILE")
+    ] = None,
+    parquet: Annotated[
+        Path | None, typer.Option(help="A table, a column a field.", metavar="FILE")
+    ] = None,
+    force: ForceOption = False,
+) -> int:
+    """Write traces in the formats of other tools; several are read in order of time."""
+    from forwardcache.cli.trace_export import export
+
+    return export(paths, chrome=chrome, parquet=parquet, force=force)
+
+
 @trace_commands.command("recover", epilog=EXIT_STATUS)
 def _trace_recover(
     path: Annotated[Path, typer.Argument(help="The trace.")],
