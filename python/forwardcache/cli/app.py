@@ -297,6 +297,23 @@ def _trace_export(
     return export(paths, chrome=chrome, parquet=parquet, force=force)
 
 
+@trace_commands.command("watch", epilog=EXIT_STATUS)
+def _trace_watch(
+    path: Annotated[Path, typer.Argument(help="The trace; it may not be there yet.")],
+    once: Annotated[bool, typer.Option("--once", help="Show it as it is now, and end.")] = False,
+    interval_s: Annotated[
+        float, typer.Option("--interval", min=0.05, max=60.0, help="Seconds between two looks.")
+    ] = 0.5,
+    slowest: Annotated[
+        int, typer.Option(min=0, max=100, help="How many of the slowest passes are shown.")
+    ] = 5,
+) -> int:
+    """Follow a trace that is being written; Ctrl-C ends it."""
+    from forwardcache.cli.trace_watch import watch
+
+    return watch(path, once=once, interval_s=interval_s, slowest=slowest)
+
+
 @trace_commands.command("recover", epilog=EXIT_STATUS)
 def _trace_recover(
     path: Annotated[Path, typer.Argument(help="The trace.")],
