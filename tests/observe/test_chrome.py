@@ -36,7 +36,9 @@ def exported(events: Iterable[TraceLine]) -> tuple[list[Slice], Counter[str]]:
 
 
 def ns(value: float) -> int:
-    return round(value * 1000)
+    """As Perfetto reads microseconds: what is behind the nanosecond is cut off."""
+    assert int(value * 1000) == round(value * 1000)
+    return int(value * 1000)
 
 
 def interval(one: Slice) -> tuple[int, int]:
@@ -108,9 +110,16 @@ def test_prompts_are_inside_their_batch_and_share_its_time() -> None:
 def test_a_call_is_around_those_that_its_computation_made() -> None:
     inner = [line(10.2, 100.0), line(10.4, 150.0, view_id="ft")]
     (first, second, outer), _ = exported([*inner, line(10.5, 450.0, op="roll")])
-    assert interval(outer)[0] <= interval(first)[0]
+    assert interval(outer)[0] < interval(first)[0]
     assert interval(second)[1] <= interval(outer)[1]
     assert outer["dur"] == 450_000.0
+
+
+def test_a_call_begins_before_the_one_inside_it_also_where_the_clock_says_otherwise() -> None:
+    (inner, outer), _ = exported([line(10.1, 100.0), line(10.2, 200.0, view_id="ft")])
+    assert interval(outer)[0] < interval(inner)[0]
+    (inner, outer), _ = exported([line(10.1, 100.0), line(10.2, 199.9, view_id="ft")])
+    assert interval(outer)[0] < interval(inner)[0]
 
 
 def test_a_batch_is_around_calls_that_its_computation_made() -> None:

@@ -36,8 +36,10 @@ class Part:
         Raises:
             MachineError: the disk is full or fails.
         """
-        with self.explained():
+        try:
             self._file.write(data)
+        except OSError as error:
+            raise _write_failed(self.path, error) from error
 
     @contextmanager
     def explained(self) -> Iterator[None]:

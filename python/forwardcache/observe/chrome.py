@@ -13,7 +13,8 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import groupby
-from math import isfinite, isnan
+from math import inf, isfinite, isnan, nextafter
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from forwardcache._event import TraceLine
@@ -29,6 +30,7 @@ _LAST_SECOND = 2**63 / 1e9
 
 _ARGS = ("probe", "view_id", "op", "top_k", "hit", "wall_ms", "prompt_hash", "key", "bytes")
 _FURTHER_ARGS = ("error", "waited", "batch", "seq")
+_args_of, _further_args_of = attrgetter(*_ARGS), attrgetter(*_FURTHER_ARGS)
 
 
 def chrome_trace(events: Iterable[TraceLine], left_out: Counter[str]) -> Iterator[str]:
@@ -189,9 +191,13 @@ def _names_of(thread: _Thread, event: TraceLine) -> Iterator[dict[str, Any]]:
 
 def _slice_of(event: TraceLine, span: Span, thread: _Thread) -> dict[str, Any]:
     outcome = outcome_of(event)
-    args = {name: getattr(event, name) for name in _ARGS}
-    further = {name: getattr(event, name) for name in _FURTHER_ARGS}
-    args |= {name: value for name, value in further.items() if value not in (None, False)}
+    args = dict(zip(_ARGS, _args_of(event), strict=True))
+    if isnan(event.wall_ms):
+        # What the line says; JSON has no NaN.
+        args["wall_ms"] = None
+    for name, value in zip(_FURTHER_ARGS, _further_args_of(event), strict=True):
+        if value is not None and value is not False:
+            args[name] = value
     return _slice(thread, span, f"{outcome} {event.view_id} {event.op}", outcome, args)
 
 
@@ -213,11 +219,14 @@ def _batch_slice(batch: list[_Timed], span: Span, thread: _Thread) -> dict[str, 
 def _slice(
     thread: _Thread, span: Span, name: str, category: str, args: dict[str, Any]
 ) -> dict[str, Any]:
-    times = {"ts": span.start / 1000, "dur": (span.end - span.start) / 1000}
-    known = {name: _json_value(value) for name, value in args.items()}
-    return {"ph": "X", **thread.ids, **times, "name": name, "cat": category, "args": known}
+    times = {"ts": _microseconds(span.start), "dur": _microseconds(span.end - span.start)}
+    return {"ph": "X", **thread.ids, **times, "name": name, "cat": category, "args": args}
 
 
-def _json_value(value: Any) -> Any:
-    # JSON has no NaN, which is how a time that the line doesn't tell is read.
-    return None if isinstance(value, float) and isnan(value) else value
+def _microseconds(nanoseconds: int) -> float:
+    """A double that is those nanoseconds also for a viewer that cuts off instead of rounding.
+
+    Otherwise a slice could end a nanosecond behind the one around it.
+    """
+    value = nanoseconds / 1000
+    return value if int(value * 1000) == nanoseconds else nextafter(value, inf)

@@ -75,7 +75,8 @@ class Track:
         free = start
         while self._outermost and sum(self._outermost[-1]) > 2 * start:
             inner = self._outermost.pop()
-            start, free = min(start, inner.start), max(free, inner.end)
+            # Of two slices that begin together a viewer can't tell which is the outer one.
+            start, free = min(start, inner.start - 1), max(free, inner.end)
         if self._outermost:
             start = max(start, self._outermost[-1].end)
         return self._placed(Span(start, end), max(start, free))
