@@ -14,6 +14,8 @@ export OMP_WAIT_POLICY := PASSIVE
 export OMP_NUM_THREADS ?= 2
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
+# A notice about the successor of the pages' theme.
+export NO_MKDOCS_2_WARNING := 1
 export LOOM_MAX_PREEMPTIONS ?= 3
 export PYO3_PYTHON := $(CURDIR)/$(PY)
 
@@ -23,7 +25,7 @@ FUZZ_S ?= 60
 export SCHEDULES ?= 10000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test test-rust loom shuttle tsan test-python lint format check bench callgrind prove-trace fuzz-trace wheel clean
+.PHONY: help setup build demo test test-rust loom shuttle tsan test-python lint format check bench callgrind prove-trace fuzz-trace docs wheel clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -116,6 +118,9 @@ prove-trace: build  ## kills writers and recoveries of the trace; KILLS and SEED
 
 fuzz-trace:  ## any bytes as a journal, for FUZZ_S seconds (needs a nightly compiler and cargo-fuzz)
 	cargo +nightly fuzz run --sanitizer none journal -- -max_total_time=$(FUZZ_S)
+
+docs: build  ## the pages of docs/ with the reference, in target/site
+	$(VENV)/bin/mkdocs build --strict --quiet
 
 wheel: setup  ## the wheel, in dist/
 	$(VENV)/bin/maturin build --release --out dist

@@ -300,6 +300,18 @@ impl BackendInstrumentation {
         report.call_method1("of", (stats.call_method0("snapshot")?, held))
     }
 
+    /// The figures of `report` as Prometheus text, for an endpoint that is scraped.
+    ///
+    /// Hits have lookups beside them, so a rate is a quotient of two counters. Times are in seconds;
+    /// `op` and `view` are labels.
+    ///
+    /// Raises:
+    ///     TypeError: `stats` was replaced by a look-alike.
+    fn metrics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let prometheus = py.import("forwardcache.observe.metrics")?;
+        prometheus.getattr("prometheus_text")?.call1((self.report(py)?,))
+    }
+
     /// Closes the trace; a second call does nothing.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         match &self.parts.load(py).get().trace {

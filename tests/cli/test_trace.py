@@ -250,7 +250,7 @@ def test_the_part_of_a_merge_that_runs_is_left_alone(run: Run, tmp_path: Path) -
     with part.open("ab") as others:
         fcntl.flock(others, fcntl.LOCK_EX)
         ended = run("trace", "merge", one, "-o", tmp_path / "out", "--force")
-    ended.refused("another merge is writing")
+    ended.refused("another command is writing")
     assert part.read_bytes() == line(7.0)
 
 

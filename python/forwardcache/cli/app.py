@@ -280,6 +280,40 @@ def _trace_merge(
     return merge(paths, out, force=force)
 
 
+@trace_commands.command("export", epilog=EXIT_STATUS)
+def _trace_export(
+    paths: TracesArgument,
+    chrome: Annotated[
+        Path | None, typer.Option(help="Trace-event JSON, which Perfetto opens.", metavar="FILE")
+    ] = None,
+    parquet: Annotated[
+        Path | None, typer.Option(help="A table, a column a field.", metavar="FILE")
+    ] = None,
+    force: ForceOption = False,
+) -> int:
+    """Write traces in the formats of other tools; several are read in order of time."""
+    from forwardcache.cli.trace_export import export
+
+    return export(paths, chrome=chrome, parquet=parquet, force=force)
+
+
+@trace_commands.command("watch", epilog=EXIT_STATUS)
+def _trace_watch(
+    path: Annotated[Path, typer.Argument(help="The trace; it may not be there yet.")],
+    once: Annotated[bool, typer.Option("--once", help="Show it as it is now, and end.")] = False,
+    interval_s: Annotated[
+        float, typer.Option("--interval", min=0.05, max=60.0, help="Seconds between two looks.")
+    ] = 0.5,
+    slowest: Annotated[
+        int, typer.Option(min=0, max=100, help="How many of the slowest passes are shown.")
+    ] = 5,
+) -> int:
+    """Follow a trace that is being written; Ctrl-C ends it."""
+    from forwardcache.cli.trace_watch import watch
+
+    return watch(path, once=once, interval_s=interval_s, slowest=slowest)
+
+
 @trace_commands.command("recover", epilog=EXIT_STATUS)
 def _trace_recover(
     path: Annotated[Path, typer.Argument(help="The trace.")],

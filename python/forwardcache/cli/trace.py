@@ -132,12 +132,12 @@ def _table(columns: Sequence[str], rows: Mapping[Group, Sequence[str]]) -> Table
         table.add_column(columns[at], justify="right", no_wrap=True)
     for group, cells in rows.items():
         probe = _NONE if group.probe is None else group.probe
-        names = [Text(_printable(name)) for name in (probe, group.view_id, group.op)]
+        names = [Text(printable(name)) for name in (probe, group.view_id, group.op)]
         table.add_row(*names, *(cells[at] for at in shown))
     return table
 
 
-def _printable(name: str) -> str:
+def printable(name: str) -> str:
     """``name`` without what would move a terminal's cursor or can't be encoded."""
     return name if name.isprintable() else ascii(name)[1:-1]
 

@@ -1,7 +1,9 @@
 """Reading traces: files in, events and counts out.
 
 Reading order: ``reader`` (what is called), ``lines`` (whole lines of a file, in bounded memory),
-``parse`` (what a line says). Nothing here writes, and nothing here needs a model, torch or numpy.
+``parse`` (what a line says). On them stand ``summary``, ``chrome`` with ``tracks``, ``table``, and
+``follow`` with ``recent``; ``metrics`` is about a live instrumentation instead. Nothing here writes
+a trace, and nothing here needs a model, torch or numpy; ``table`` needs polars.
 """
 
 from forwardcache._event import TraceEvent, TraceLine

@@ -1,0 +1,166 @@
+"""``forwardcache trace watch``: what a run does, while it does it."""
+
+from __future__ import annotations
+
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from forwardcache.cli.exits import BadInputError, ExitCode
+from forwardcache.cli.trace import counted, printable, reasons
+from forwardcache.observe.chrome import outcome_of
+from forwardcache.observe.follow import Follower
+from forwardcache.observe.recent import HISTORY_S, RECENT_S, Recent
+
+_BARS = "▁▂▃▄▅▆▇█"
+_NONE = "-"
+_STALE_S = 2.0
+
+
+def watch(path: Path, *, once: bool, interval_s: float, slowest: int) -> int:
+    """Show what the trace ``path`` tells, again and again until Ctrl-C.
+
+    Args:
+        path: The trace; unless ``once``, it may not be there yet.
+        once: Show it as it is, its last event taken for now, and end.
+        interval_s: Seconds between two looks.
+        slowest: How many of the slowest passes are shown.
+
+    Raises:
+        BadInputError: standard output is no terminal, and not ``once``.
+        OSError: the trace can't be read.
+    """
+    watched = _Watched(path, slowest)
+    with closing(watched.follower):
+        if once:
+            return _show_once(watched)
+        if not sys.stdout.isatty():
+            raise BadInputError("standard output is no terminal: --once prints it as it is now")
+        return _show_again_and_again(watched, interval_s)
+
+
+class _Watched:
+    """A trace and what was read of it."""
+
+    def __init__(self, path: Path, slowest: int) -> None:
+        self.path = path
+        self.follower = Follower(path)
+        self.recent = Recent(slowest)
+        self._slowest, self._starts = slowest, 0
+
+    def look(self) -> bool:
+        """Take in what came; whether there is more."""
+        for event in self.follower.look():
+            if self.follower.starts != self._starts:
+                self._begin()
+            self.recent.add(event)
+        if self.follower.starts != self._starts:
+            self._begin()
+        return self.follower.behind_bytes > 0
+
+    def _begin(self) -> None:
+        self.recent, self._starts = Recent(self._slowest), self.follower.starts
+
+
+def _show_once(watched: _Watched) -> int:
+    # A trace that isn't there is an error here, which opening it tells.
+    watched.path.open("rb").close()
+    while watched.look():
+        pass
+    Console(file=sys.stdout).print(_frame(watched, watched.recent.last_ts))
+    return ExitCode.DONE
+
+
+def _show_again_and_again(watched: _Watched, interval_s: float) -> int:
+    console = Console(file=sys.stdout)
+    with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
+        while True:
+            is_more = watched.look()
+            live.update(_frame(watched, time.time()), refresh=True)
+            if not is_more:
+                time.sleep(interval_s)
+
+
+def _frame(watched: _Watched, now: float) -> RenderableType:
+    figures = Table.grid(padding=(0, 2))
+    figures.add_column(style="bold", no_wrap=True)
+    figures.add_column(overflow="fold")
+    for name, value in _rows(watched, now):
+        figures.add_row(name, value)
+    slow = watched.recent.slowest()
+    return Group(figures, Text(), _slowest(watched)) if slow else figures
+
+
+def _rows(watched: _Watched, now: float) -> list[tuple[str, Text]]:
+    recent = watched.recent
+    last = recent.last
+    probe = _NONE if last is None or last.probe is None else printable(last.probe)
+    return [
+        ("trace", Text(printable(str(watched.path)))),
+        ("state", Text(_state(watched, now))),
+        ("probe", Text(probe)),
+        ("hit rate", Text(_hit_rate(recent, now))),
+        ("passes/s", Text(f"{recent.passes_a_second(now):,.1f}  {_bars(recent, now)}")),
+        ("events", Text(_events(watched))),
+    ]
+
+
+def _state(watched: _Watched, now: float) -> str:
+    if not watched.follower.starts:
+        return "waiting for the file"
+    if behind := watched.follower.behind_bytes:
+        return f"reading, {behind / 1e6:,.1f} MB to go"
+    quiet_s = now - watched.recent.last_ts
+    return f"nothing new for {quiet_s:,.0f} s" if quiet_s >= _STALE_S else "up to date"
+
+
+def _hit_rate(recent: Recent, now: float) -> str:
+    total, lately = recent.total.hit_rate, recent.lately(now).hit_rate
+    if total is None:
+        return _NONE
+    return f"{total:.1%}" + ("" if lately is None else f"  ({lately:.1%} in the last {RECENT_S} s)")
+
+
+def _bars(recent: Recent, now: float) -> str:
+    """A bar a second; a second without passes is blank."""
+    history = recent.history(now)
+    most = max(history)
+    if not most:
+        return ""
+    bars = (_BARS[(passes * len(_BARS) - 1) // most] if passes else " " for passes in history)
+    return "".join(bars).lstrip() + f"  (up to {most:,} in the last {HISTORY_S} s)"
+
+
+def _events(watched: _Watched) -> str:
+    total, follower = watched.recent.total, watched.follower
+    parts = [f"{total.events:,}: {counted(total.hits, 'hit')}, {total.passes:,} computed"]
+    parts += [f"{total.waited:,} waited"] * bool(total.waited)
+    parts += [f"{total.failed:,} failed"] * bool(total.failed)
+    parts += [f"{counted(follower.lost, 'event')} lost"] * bool(follower.lost)
+    parts += [f"skipped {reasons(follower.skipped)}"] * bool(follower.skipped)
+    return ", ".join(parts)
+
+
+def _slowest(watched: _Watched) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("slowest, ms", justify="right", no_wrap=True)
+    for name in ("view", "op", "prompt", "probe", ""):
+        table.add_column(name, overflow="fold")
+    for event in watched.recent.slowest():
+        probe = _NONE if event.probe is None else event.probe
+        names = (event.view_id, event.op, event.prompt_hash, probe)
+        outcome = outcome_of(event)
+        what = f"{outcome}: {event.error}" if event.error is not None else _shared(event.batch_size)
+        cells = [Text(printable(cell)) for cell in (*names, what)]
+        table.add_row(f"{event.wall_ms:,.1f}", *cells)
+    return table
+
+
+def _shared(batch_size: int | None) -> str:
+    return "" if batch_size is None else f"its share in a batch of {batch_size:,}"
