@@ -15,12 +15,15 @@ export TOKENIZERS_PARALLELISM := false
 export LOOM_MAX_PREEMPTIONS ?= 3
 export PYO3_PYTHON := $(CURDIR)/$(PY)
 
+# apt-get needs root.
+SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
+
 KILLS ?= 1000
 SEED ?= 0
 FUZZ_S ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test test-rust loom test-python lint format check bench callgrind prove-trace fuzz-trace wheel clean
+.PHONY: help setup redis-server build demo test test-rust loom test-python lint format check bench callgrind prove-trace fuzz-trace wheel clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -45,7 +48,14 @@ $(VENV)/.built: $(VENV)/.installed $(RUST_SOURCES)
 	@VIRTUAL_ENV='$(CURDIR)/$(VENV)' $(VENV)/bin/maturin develop --quiet --release $(if $(UV),--uv)
 	@touch $@
 
-setup: $(VENV)/.installed  ## the environment
+setup: $(VENV)/.installed redis-server  ## the environment
+
+redis-server:
+	@command -v redis-server >/dev/null || command -v valkey-server >/dev/null || { \
+		echo "==> redis-server, which the tests of the shared store start"; \
+		$(SUDO) apt-get update -qq && $(SUDO) apt-get install -qq -y redis-server >/dev/null; } || \
+		echo "redis-server could not be installed: tests that need it will fail and say so"
+
 build: $(VENV)/.built  ## the Rust core, where its sources changed
 
 demo: build  ## the main job on the model that ships with the package
@@ -62,7 +72,7 @@ loom:  ## every interleaving of the trace's hand-over; LOOM_MAX_PREEMPTIONS boun
 	@echo "==> loom models, at most $(LOOM_MAX_PREEMPTIONS) preemptions"
 	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom cargo test --locked --release --lib models
 
-test-python: build
+test-python: build redis-server
 	@echo "==> Python tests"
 	$(PY) -m pytest
 
