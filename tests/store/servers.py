@@ -87,6 +87,9 @@ def slowed(port: int, delay_s: float) -> Serve:
 
     def serve(connection: socket.socket) -> None:
         with socket.create_connection(("127.0.0.1", port)) as server:
+            for one in (connection, server):
+                # Otherwise small pieces wait for each other, tens of milliseconds.
+                one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             asks = threading.Thread(target=_pump, args=(connection, server, 0.0), daemon=True)
             asks.start()
             _pump(server, connection, delay_s)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import random
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from forwardcache.store import redis as redis_store
 from forwardcache.store.base import Record
 from forwardcache.store.breaker import Breaker
 from forwardcache.store.redis import RedisStore
@@ -98,7 +100,7 @@ def test_a_server_that_does_not_come_to_an_end_costs_little(serve: Serve) -> Non
         assert_costs_little(RedisStore(url))
 
 
-@pytest.mark.parametrize("delay_s", [0.015, 0.045, 0.3])
+@pytest.mark.parametrize("delay_s", [0.003, 0.008, 0.045, 0.3])
 def test_a_slow_server_costs_little(server: RedisServer, delay_s: float) -> None:
     with answering(slowed(server.port, delay_s)) as url:
         computing, inside = run_of(RedisStore(url))
@@ -181,6 +183,27 @@ def test_a_server_killed_in_the_middle_is_missed_and_then_used_again(
         again.kill()
 
 
+def test_a_connection_that_hangs_is_given_up_for_another(
+    server: RedisServer, patient: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    healthy = slowed(server.port, 0.0)
+    answers = [dribbling]
+
+    def serve(connection: socket.socket) -> None:
+        (answers.pop() if answers else healthy)(connection)
+
+    with answering(serve) as url:
+        monkeypatch.setattr(redis_store, "_CALL_S", 0.05)
+        hanging = RedisStore(url)
+        monkeypatch.setattr(redis_store, "_CALL_S", 5.0)
+        one = record(1)
+        assert hanging.put_many([one]) == 0
+        deadline = time.monotonic() + 10
+        while hanging.put_many([one]) == 0 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert hanging.get_many([one.key]) == {one.key: one.blob}
+
+
 def test_a_server_killed_under_many_threads_is_no_error_to_any(
     server: RedisServer, patient: None
 ) -> None:
@@ -243,20 +266,20 @@ def test_the_breaker_rests_longer_after_each_failure_in_a_row_and_forgets() -> N
         rests.append(rest())
     assert rests == [2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0]
     breaker.failed(4.0)
-    assert rest() == 80.0
+    assert rest() == 160.0
     breaker.answered(-1.0)
     assert not breaker.is_open
     breaker.failed(0.0)
     assert rest() == 2.0
 
 
-def test_the_breaker_rests_twenty_times_as_long_as_a_late_answer_has_cost() -> None:
+def test_the_breaker_rests_forty_times_as_long_as_a_late_answer_has_cost() -> None:
     now = [0.0]
     breaker = Breaker(lambda: now[0])
-    breaker.answered(0.002)
+    breaker.answered(0.001)
     assert not breaker.is_open
     breaker.answered(0.1)
-    now[0] = 1.99
+    now[0] = 3.99
     assert breaker.is_open
-    now[0] = 2.01
+    now[0] = 4.01
     assert not breaker.is_open

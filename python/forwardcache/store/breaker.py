@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-# Nothing is asked for this many times as long as a call has lost: a twentieth of the run at most.
-_REST = 20.0
+# Nothing is asked for this many times as long as a call has lost: a fortieth of the run at most.
+_REST = 40.0
 # The shortest and the longest rest after an error, in seconds; it doubles with each one in a row.
 _SHORTEST_S, _LONGEST_S = 2.0, 60.0
 # Less than this is no loss: waking a thread up may take as long on a busy machine.
-_NO_LOSS_S = 0.002
+_NO_LOSS_S = 0.001
 
 
 class Breaker:

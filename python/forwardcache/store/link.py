@@ -15,9 +15,8 @@ _log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
-# An answer is late if it takes longer than this: a round trip, and for each item as long as a store
-# on disk would take; a value that is there has saved a forward.
-_TRIP_S, _ITEM_S, _HIT_S = 0.005, 0.0001, 0.001
+# What a round trip takes beside what it is worth.
+_TRIP_S = 0.001
 
 
 class Link:
@@ -58,19 +57,19 @@ class Link:
         job: Callable[[Any], Result],
         *,
         items: int,
-        hits: Callable[[Result], int] = lambda _: 0,
+        worth_s: Callable[[Result], float],
     ) -> Result | None:
         """What ``job(client)`` returns; None if it isn't asked, fails, or takes too long.
 
         Args:
             job: One round trip.
             items: How many values it is about.
-            hits: How many values an answer brought.
+            worth_s: Seconds that an answer may take: what it saves, or what it may cost.
         """
         if self._breaker.is_open or self._refusals.is_open:
             self.skipped += items
             return None
-        began = time.perf_counter()
+        is_new, began = self._lane is None, time.perf_counter()
         try:
             answer = self._own_lane().call(job, self._timeout_s)
         except BusyError:
@@ -80,8 +79,9 @@ class Link:
             # Whatever a library makes of bytes that are no answer is no reason to stop a run.
             self._failed(time.perf_counter() - began, error)
             return None
-        allowed = _TRIP_S + _ITEM_S * items + _HIT_S * hits(answer)
-        self._breaker.answered(time.perf_counter() - began - allowed)
+        late_s = time.perf_counter() - began - _TRIP_S - worth_s(answer)
+        # A new connection costs some round trips, once.
+        self._breaker.answered(0.0 if is_new else late_s)
         return answer
 
     def refused(self, reason: object) -> None:

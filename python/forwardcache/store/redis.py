@@ -5,7 +5,7 @@ behind a short head that says when it was written and for which model, view and 
 is given back as it came: whoever reads it checks it.
 
 A run never waits for the server. Every round trip has 50 ms (``lane``); after an error or a slow
-answer the store is left alone for at least twenty times as long as that took (``breaker``), and
+answer the store is left alone for at least forty times as long as that took (``breaker``), and
 what would have been read or written then is a miss or isn't kept. A server that is full is still
 read (``link``).
 """
@@ -38,6 +38,11 @@ DEFAULT_TTL_S = 30 * 24 * 3600.0
 # Looking through all that is there is no part of a run and may take longer.
 _CALL_S, _SURVEY_S = 0.050, 5.0
 _MOST_ITEMS, _MOST_BYTES = 256, 2**20
+
+# A value that is there has saved at least this much of a forward; one that is not has only cost.
+_HIT_S = 0.001
+# What writing a value may take.
+_WRITE_S = 0.00005
 
 _NAMESPACE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _SCHEMES = {"redis": "redis", "rediss": "rediss", "valkey": "redis", "valkeys": "rediss"}
@@ -184,7 +189,7 @@ class RedisStore:
 
     def _read(self, keys: list[bytes]) -> list[Record]:
         names = [self._prefix + key for key in keys]
-        values = self._reading.ask(partial(_mget, names), items=len(keys), hits=_count)
+        values = self._reading.ask(partial(_mget, names), items=len(keys), worth_s=_saved_s)
         pairs = zip(keys, values or [], strict=False)
         records = [self._record(key, value) for key, value in pairs if value is not None]
         found = [record for record in records if record is not None]
@@ -203,7 +208,8 @@ class RedisStore:
             (self._prefix + one.key, Head(now, one.model, one.view, one.op).packed() + one.blob)
             for one in records
         ]
-        answers = self._writing.ask(partial(_set, pairs, self._ttl_ms), items=len(pairs)) or []
+        job, worth_s = partial(_set, pairs, self._ttl_ms), len(pairs) * _WRITE_S
+        answers = self._writing.ask(job, items=len(pairs), worth_s=lambda _: worth_s) or []
         kept = sum(answer is True for answer in answers)
         self.refused += len(answers) - kept
         if kept:
@@ -317,8 +323,8 @@ def _delete(names: list[bytes], client: Any) -> int:
     return int(client.delete(*names))
 
 
-def _count(values: Sequence[bytes | None]) -> int:
-    return sum(value is not None for value in values)
+def _saved_s(values: Sequence[bytes | None]) -> float:
+    return _HIT_S * sum(value is not None for value in values)
 
 
 def _cut_off(client: Any) -> None:
