@@ -114,8 +114,8 @@ def test_a_worker_killed_in_the_middle_changes_no_row(
     killed: list[int] = []
     session.backend.instrumentation.cache.clear()
 
-    def killing(one: Team, method: str, tasks: Any) -> Iterator[bytes]:
-        for count, result in enumerate(run_tasks(one, method, tasks)):
+    def killing(one: Team, method: str, tasks: int, task_of: Any) -> Iterator[bytes]:
+        for count, result in enumerate(run_tasks(one, method, tasks, task_of)):
             if method == "rows" and count == 2:
                 killed.append(one.members[0].facts["pid"])
                 os.kill(killed[0], signal.SIGKILL)

@@ -74,7 +74,7 @@ def team() -> Iterator[Team]:
 def test_results_come_in_order_and_a_slow_worker_does_less(team: Team) -> None:
     while not all(member.facts for member in team.members):
         team._wait(None)
-    found = [answer(one) for one in team.run("echo", [b"%d" % n for n in range(40)])]
+    found = [answer(one) for one in team.run("echo", 40, lambda n: b"%d" % n)]
     assert [task for _, task in found] == list(range(40))
     done = Counter(worker for worker, _ in found)
     assert 0 < done[0] < done[1]
@@ -84,7 +84,7 @@ def test_results_come_in_order_and_a_slow_worker_does_less(team: Team) -> None:
 
 def test_the_work_of_the_dead_is_done_again(team: Team, tmp_path: Path) -> None:
     tasks = [json.dumps(str(tmp_path / f"{number}")).encode() for number in range(5)]
-    assert [answer(one) for one in team.run("die", tasks)] == list("01234")
+    assert [answer(one) for one in team.run("die", 5, tasks.__getitem__)] == list("01234")
     # Five deaths, five others in their places.
     assert sorted(member.number for member in team.members)[-1] == 6
     assert len(team.members) == 2
@@ -92,7 +92,7 @@ def test_the_work_of_the_dead_is_done_again(team: Team, tmp_path: Path) -> None:
 
 def test_a_task_that_kills_whoever_does_it_ends_the_run(team: Team) -> None:
     with pytest.raises(WorkerError, match="part 1 of 1: 3 workers died over it"):
-        list(team.run("die", [b'"/no/such/folder/file"']))
+        list(team.run("die", 1, lambda _: b'"/no/such/folder/file"'))
 
 
 def test_workers_that_die_while_they_begin_end_the_run() -> None:

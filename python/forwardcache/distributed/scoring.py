@@ -58,16 +58,17 @@ class TeamScoring:
     def rows(self, *, done: int = 0) -> Iterator[tuple[range, list[Row]]]:
         """The rows of each chunk that isn't done, in order."""
         chunks = [chunk for chunk in self.job.chunks() if chunk.start >= done]
-        parts = [self._part(chunk).packed() for chunk in chunks]
-        for chunk, result in zip(chunks, self._team.run("rows", parts), strict=True):
+        results = self._team.run("rows", len(chunks), lambda part: self._packed(chunks[part]))
+        for chunk, result in zip(chunks, results, strict=True):
             found = answer(result)
             self._note(found)
             yield chunk, found["rows"]
 
-    def _part(self, chunk: range) -> Part:
+    def _packed(self, chunk: range) -> bytes:
         job, place = self.job, slice(chunk.start, chunk.stop)
         lengths = tuple(job.lengths[place])
-        return Part(job.source.prompts[place], lengths, job.op, job.views, job.top_k, job.asked_k)
+        part = Part(job.source.prompts[place], lengths, job.op, job.views, job.top_k, job.asked_k)
+        return part.packed()
 
     def _note(self, found: dict[str, Any]) -> None:
         for row in found["rows"]:
@@ -172,8 +173,12 @@ def _prompt(number: int, given: str | tuple[str, str]) -> Prompt:
 def _lengths(team: Team, source: PromptSet, op: str) -> list[int]:
     items = source.items(op)
     starts = range(0, len(items), _LENGTHS)
-    tasks = [packed([op, list(items[start : start + _LENGTHS])]) for start in starts]
-    found = [length for result in team.run("lengths", tasks) for length in answer(result)]
+    results = team.run(
+        "lengths",
+        len(starts),
+        lambda task: packed([op, list(items[starts[task] : starts[task] + _LENGTHS])]),
+    )
+    found = [length for result in results for length in answer(result)]
     for prompt, length in zip(source.prompts, found, strict=True):
         if isinstance(length, str):
             source.refuse(prompt, length)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -100,20 +100,25 @@ class Team:
             self._wait(None)
         return loaded[0].facts
 
-    def run(self, method: str, tasks: Sequence[bytes]) -> Iterator[bytes]:
+    def run(self, method: str, tasks: int, task_of: Callable[[int], bytes]) -> Iterator[bytes]:
         """What the worker's ``method`` gives for each task, in the tasks' order.
+
+        Args:
+            method: Its name; takes and gives bytes.
+            tasks: How many there are.
+            task_of: Makes one from its number; asked when a worker is free for it.
 
         Raises:
             WorkerError: more workers died than are made up for.
             ForwardCacheError: a worker can't load the model.
         """
-        schedule = Schedule(len(tasks), ahead=_AHEAD * self._size)
+        schedule = Schedule(tasks, ahead=_AHEAD * self._size)
         while not schedule.is_done:
             busy = {member for member, _ in self._running.values()}
             for member in self.members:
                 if member in busy or (task := schedule.take()) is None:
                     continue
-                result = getattr(member.actor, method).remote(tasks[task])
+                result = getattr(member.actor, method).remote(task_of(task))
                 self._running[result] = member, task
             self._wait(schedule)
             yield from schedule.ready()
