@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import ray
 
 from forwardcache.distributed.team import Team
 from forwardcache.distributed.wire import answer, reply
@@ -103,6 +104,17 @@ def test_workers_that_die_while_they_begin_end_the_run() -> None:
 def test_a_worker_that_can_not_begin_says_why() -> None:
     with team_of(1, Unable) as team, pytest.raises(ModelLoadError, match="no such folder"):
         team.facts()
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "127.0.0.1:70000"])
+def test_a_cluster_that_is_not_there_is_named_at_once(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    began = time.monotonic()
+    with pytest.raises(InvalidInputError, match=f"no Ray cluster at '{address}': "):
+        Team(1, lambda _: b"", address=address, on_gpu=False, kind=Echo)
+    assert time.monotonic() - began < 5
 
 
 def test_a_team_has_a_worker() -> None:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
+from urllib.parse import urlsplit
 
 # Before Ray is imported: a library does not report to anybody that it is used.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
-import ray
-from ray.exceptions import RayActorError
+try:
+    import ray
+    from ray.exceptions import RayActorError
+except ImportError as error:
+    raise ImportError("many machines need ray: pip install 'forwardcache[ray]'") from error
 
 from forwardcache.distributed.schedule import Schedule
 from forwardcache.distributed.wire import answer
@@ -32,6 +37,7 @@ _AHEAD = 8
 # Only small messages go through it.
 _OBJECT_STORE_BYTES = 128 * 2**20
 _CLOSE_S = 60.0
+_REACH_S = 10.0
 
 
 @dataclass(eq=False)
@@ -194,11 +200,24 @@ def _resources() -> dict[str, float]:
     return found
 
 
+def _check_reachable(address: str) -> None:
+    """Connects once to an address with a port: Ray itself would try for many minutes.
+
+    Raises:
+        OSError: nobody answers there.
+        ValueError: the port is no port.
+    """
+    parts = urlsplit(address if "//" in address else f"//{address}")
+    if parts.hostname and parts.port:
+        socket.create_connection((parts.hostname, parts.port), _REACH_S).close()
+
+
 def _connect(address: str, workers: int) -> bool:
     """Whether a cluster was made here."""
     if ray.is_initialized():
         return False
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    # Ray would set up its own logging, and say on standard error that it has begun.
+    quiet: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
     try:
         if address == LOCAL:
             ray.init(
@@ -209,8 +228,9 @@ def _connect(address: str, workers: int) -> bool:
                 **quiet,
             )
         else:
+            _check_reachable(address)
             ray.init(address=address, **quiet)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InvalidInputError(f"no Ray cluster at {address!r}: {reason}") from None
     return True

@@ -20,9 +20,12 @@ from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
 
-import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
+try:
+    import redis
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
+except ImportError as error:
+    raise ImportError("a shared store needs redis: pip install 'forwardcache[redis]'") from error
 
 from forwardcache.errors import InvalidInputError
 from forwardcache.store.base import Record, StoreCheck, StoreInfo
