@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from forwardcache.errors import InvalidInputError
-from forwardcache.store.base import Record, StoreCheck, StoreInfo
+from forwardcache.store.base import Record, StoreCheck, StoreInfo, open_store
 from forwardcache.store.redis import RedisStore
 from forwardcache.store.tiers import Tiers
 from tests.store.servers import RedisServer, free_port
@@ -149,6 +149,18 @@ def test_a_shared_server_fills_what_is_near(server: RedisServer, patient: None) 
     tiers = Tiers([near, RedisStore(server.url)])
     assert tiers.get_many(KEYS) == {one.key: one.blob for one in (ONE, TWO)}
     assert near.there == {one.key: one for one in (ONE, TWO)}
+
+
+def test_several_places_open_as_tiers(server: RedisServer, patient: None) -> None:
+    places = [f"{server.url}/0?namespace={name}" for name in ("near", "far")]
+    far = open_store(places[1])
+    far.put_many([ONE])
+    both = open_store(",".join(places))
+    assert isinstance(both, Tiers)
+    assert both.get_many([ONE.key]) == {ONE.key: ONE.blob}
+    near = open_store(places[0])
+    assert isinstance(near, RedisStore)
+    assert near.get_records([ONE.key]) == [ONE]
 
 
 def test_a_shared_server_that_is_down_leaves_what_is_near() -> None:

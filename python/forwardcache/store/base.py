@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 _SHARED = ("redis://", "rediss://", "valkey://", "valkeys://")
+# Between a place and a shared one behind it; any other comma is part of a path.
+_NEXT_TIER = re.compile(r",(?=(?:rediss?|valkeys?)://)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +98,15 @@ def open_store(where: str | Path, **options: Any) -> Store:
     """A store by its place.
 
     Args:
-        where: A path (SQLite), or a URL of Redis or Valkey.
-        **options: Those of the store.
+        where: A path (SQLite), or a URL of Redis or Valkey; or several, the nearest first, with
+            commas between (``results.db,redis://host``): see ``Tiers``.
+        **options: Those of the store; none for several, whose URLs hold theirs.
     """
+    places = _NEXT_TIER.split(str(where))
+    if len(places) > 1:
+        from forwardcache.store.tiers import Tiers
+
+        return Tiers([open_store(place) for place in places], **options)
     shared = str(where).startswith(_SHARED)
     # Imported here: a shared store needs an extra.
     module, name = ("redis", "RedisStore") if shared else ("sqlite", "SQLiteStore")
