@@ -19,13 +19,16 @@ export NO_MKDOCS_2_WARNING := 1
 export LOOM_MAX_PREEMPTIONS ?= 3
 export PYO3_PYTHON := $(CURDIR)/$(PY)
 
+# apt-get needs root.
+SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
+
 KILLS ?= 1000
 SEED ?= 0
 FUZZ_S ?= 60
 export SCHEDULES ?= 10000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test test-rust loom shuttle tsan test-python lint format check bench callgrind prove-trace fuzz-trace docs wheel clean
+.PHONY: help setup redis-server build demo test test-rust loom shuttle tsan test-python lint format check bench callgrind prove-trace fuzz-trace docs wheel clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -50,7 +53,14 @@ $(VENV)/.built: $(VENV)/.installed $(RUST_SOURCES)
 	@VIRTUAL_ENV='$(CURDIR)/$(VENV)' $(VENV)/bin/maturin develop --quiet --release $(if $(UV),--uv)
 	@touch $@
 
-setup: $(VENV)/.installed  ## the environment
+setup: $(VENV)/.installed redis-server  ## the environment
+
+redis-server:
+	@command -v redis-server >/dev/null || command -v valkey-server >/dev/null || { \
+		echo "==> redis-server, which the tests of the shared store start"; \
+		$(SUDO) apt-get update -qq && $(SUDO) apt-get install -qq -y redis-server >/dev/null; } || \
+		echo "redis-server could not be installed: tests that need it will fail and say so"
+
 build: $(VENV)/.built  ## the Rust core, where its sources changed
 
 demo: build  ## the main job on the model that ships with the package
@@ -78,7 +88,7 @@ tsan:  ## the Rust tests of the cache under ThreadSanitizer
 		TSAN_OPTIONS="halt_on_error=1" CARGO_TARGET_DIR=target/tsan \
 		cargo test --locked --target $(HOST) --lib cache::
 
-test-python: build
+test-python: build redis-server
 	@echo "==> Python tests"
 	$(PY) -m pytest
 
@@ -109,6 +119,7 @@ bench: build $(VENV)/.bench  ## measures beside the peers and writes benches/RES
 	$(PY) -m benches.engine --write benches/RESULTS.md
 	$(PY) -m benches.scoring --write benches/RESULTS.md
 	$(PY) -m benches.identity --write benches/RESULTS.md
+	$(PY) -m benches.scale --write benches/RESULTS.md
 
 callgrind: build $(VENV)/.bench  ## instructions a hit (needs valgrind)
 	PYTHON=$(PY) benches/callgrind.sh

@@ -96,6 +96,10 @@ class ModelMemoryError(ForwardCacheError, MemoryError):
     """The device's memory is too small for this prompt, also when it runs alone."""
 
 
+class WorkerError(ForwardCacheError, RuntimeError):
+    """Workers of a distributed run died too often, or one failed; the message has the reason."""
+
+
 class EngineStateError(ForwardCacheError, RuntimeError):
     """An engine was asked for something that it can't do now: not started, or cleaned up."""
 

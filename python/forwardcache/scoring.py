@@ -20,6 +20,7 @@ from forwardcache.errors import InvalidInputError
 
 __all__ = [
     "CompletionLogprob",
+    "ContinuationLogprob",
     "DifferentialBackend",
     "NullCalibratedBackend",
     "RollingLogprob",
@@ -205,6 +206,27 @@ class CompletionLogprob:
     def mean_logprob(self) -> float:
         """Mean over the completion's tokens, nats."""
         return self.logprob / self.num_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class ContinuationLogprob:
+    """Log-probability of a continuation that was given in tokens.
+
+    Attributes:
+        logprob: Sum over the continuation's tokens, nats.
+        num_tokens: Number of those tokens.
+        is_greedy: Whether greedy decoding would have written exactly these tokens: each has the
+            largest logit at its place, the lowest id among equals.
+    """
+
+    logprob: float
+    num_tokens: int
+    is_greedy: bool
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether the log-probability is finite."""
+        return math.isfinite(self.logprob)
 
 
 @runtime_checkable

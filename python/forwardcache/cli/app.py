@@ -99,9 +99,33 @@ NoiseFloorOption = Annotated[
 ]
 
 
+RayOption = Annotated[
+    str | None,
+    typer.Option(
+        "--ray",
+        metavar="[ADDRESS]",
+        help="Score with workers of a Ray cluster: auto, HOST:PORT or ray://HOST:PORT; without an "
+        "address one is made on this machine.",
+    ),
+]
+WorkersOption = Annotated[
+    int | None, typer.Option(min=1, help="Workers of --ray, one model each.", show_default=False)
+]
+
+
 def run(argv: Sequence[str]) -> int:
     """Run one command; the exit code."""
-    return guarded(lambda: _invoke(list(argv)))
+    return guarded(lambda: _invoke(_with_address(argv)))
+
+
+def _with_address(argv: Sequence[str]) -> list[str]:
+    """``argv`` with an address behind each ``--ray`` that has none: options here have values."""
+    following = [*argv[1:], "-"]
+    pairs = zip(argv, following, strict=False)
+    return [
+        "--ray=local" if word == "--ray" and after.startswith("-") else word
+        for word, after in pairs
+    ]
 
 
 def _invoke(argv: list[str]) -> int:
@@ -154,6 +178,8 @@ def _score(  # noqa: PLR0917 - typer calls it, by name
     special_tokens: SpecialTokensOption = True,
     allow_download: DownloadOption = False,
     noise_floor: NoiseFloorOption = None,
+    ray: RayOption = None,
+    workers: WorkersOption = None,
     format_: FormatOption = Format.TABLE,
 ) -> int:
     """Score prompts with the views of one model; one row a prompt and view."""
@@ -182,6 +208,8 @@ def _score(  # noqa: PLR0917 - typer calls it, by name
             resume=resume,
             noise_floor=noise_floor,
             json=format_ is Format.JSON,
+            ray=ray,
+            workers=workers,
         )
     )
 

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from enum import IntEnum
 
-from forwardcache.errors import ForwardCacheError
+from forwardcache.errors import ForwardCacheError, WorkerError
 
 _MACHINE_FAILED = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
@@ -100,10 +100,10 @@ def explained(error: Exception) -> tuple[ExitCode, str] | None:
     """Exit code and line for an exception; None if no user and no machine can have caused it."""
     if isinstance(error, InterruptedRunError):
         return ExitCode.INTERRUPTED, str(error)
+    if isinstance(error, MachineError | WorkerError):
+        return ExitCode.MACHINE_FAILED, str(error)
     if isinstance(error, BadInputError | ForwardCacheError):
         return ExitCode.BAD_INPUT, str(error)
-    if isinstance(error, MachineError):
-        return ExitCode.MACHINE_FAILED, str(error)
     if isinstance(error, OSError):
         return os_explained(error)
     if is_out_of_memory(error):

@@ -111,13 +111,13 @@ class Scoring:
         for chunk in self.job.chunks():
             if chunk.start < done:
                 continue
-            rows = self._chunk_rows(chunk, progress)
+            rows = self.rows_of(chunk, progress)
             sink.write(rows)
             for written in rows:
                 self.tally.note(written)
 
-    def _chunk_rows(self, chunk: range, progress: Progress) -> list[Row]:
-        """The rows of a chunk, prompt by prompt."""
+    def rows_of(self, chunk: range, progress: Progress | None = None) -> list[Row]:
+        """The rows of a chunk, prompt by prompt; written nowhere."""
         prompts = self.job.source.prompts[chunk.start : chunk.stop]
         tokens = sum(self.job.lengths[chunk.start : chunk.stop])
         columns: dict[View, list[Row]] = {}
@@ -125,7 +125,8 @@ class Scoring:
         for view in sorted(self.job.views, key=lambda view: view.kind != "base"):
             values, columns[view] = self._view_rows(view, chunk, prompts, base_values)
             base_values = values if view.kind == "base" else base_values
-            progress.settle(tokens, view.name)
+            if progress is not None:
+                progress.settle(tokens, view.name)
         return [columns[view][place] for place in range(len(chunk)) for view in self.job.views]
 
     def _view_rows(

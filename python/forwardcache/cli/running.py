@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from forwardcache.cli.compare import WIDE
 from forwardcache.cli.job import AGAINST_BASE, Job, Scoring, Tally
@@ -14,6 +16,9 @@ from forwardcache.cli.summary import RunFigures, figures_between
 from forwardcache.cli.views import View
 from forwardcache.errors import ForwardCacheError
 
+if TYPE_CHECKING:
+    from forwardcache.distributed.scoring import TeamScoring
+
 
 def make_job(
     session: Session, source: PromptSet, op: str, views: tuple[View, ...], *, top_k: int
@@ -24,9 +29,13 @@ def make_job(
         BadInputError: a prompt can't be scored; its line is named.
     """
     lengths = _checked_lengths(session, source, op)
+    return Job(source, lengths, op, views, top_k, asked_k(views, top_k, session.vocab_size))
+
+
+def asked_k(views: Sequence[View], top_k: int, vocab_size: int) -> int:
+    """Tokens asked of the model where rows have ``top_k``: more where views are compared."""
     compared = len(views) > 1 and any(view.kind == "base" for view in views)
-    asked_k = max(top_k, min(WIDE, session.vocab_size)) if compared else top_k
-    return Job(source, lengths, op, views, top_k, asked_k)
+    return max(top_k, min(WIDE, vocab_size)) if compared else top_k
 
 
 def _checked_lengths(session: Session, source: PromptSet, op: str) -> list[int]:
@@ -57,6 +66,15 @@ def take_up(part: PartFile, job: Job, tally: Tally) -> int:
             pending.clear()
     part.cut(end)
     return done
+
+
+def timed_team_run(scoring: TeamScoring, sink: RowSink, *, done: int = 0) -> RunFigures:
+    """Score the prompts from ``done`` on with a team; what it cost."""
+    job, began = scoring.job, time.perf_counter()
+    with token_progress(sum(job.lengths[done:]) * len(job.views)) as progress:
+        scoring.run(sink, progress, done=done)
+    stats = figures_between(dict.fromkeys(scoring.stats, 0), scoring.stats)
+    return RunFigures(stats, scoring.tally.tokens_run, time.perf_counter() - began)
 
 
 def timed_run(session: Session, scoring: Scoring, sink: RowSink, *, done: int = 0) -> RunFigures:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from forwardcache.cli.job import Job, Scoring
     from forwardcache.cli.output import RowSink
     from forwardcache.cli.summary import RunFigures
+    from forwardcache.distributed.scoring import TeamScoring
     from forwardcache.hf.noise import NoiseFloor
 
 FLOAT32_BYTES = 4
@@ -45,12 +46,15 @@ class ScoreOptions:
     resume: bool
     noise_floor: bool | None
     json: bool
+    ray: str | None = None
+    workers: int | None = None
 
 
 def score(options: ScoreOptions) -> int:
     """Run the command; the exit code."""
     parquet = options.out is not None and options.out.suffix.lower() == ".parquet"
     check_installed(*SCORING, *(PARQUET if parquet else ()))
+    _check_workers(options)
     views = _checked_views(options)
     _check_template(options)
     source = read_prompts(options.prompts)
@@ -58,12 +62,27 @@ def score(options: ScoreOptions) -> int:
     check_folders(options.loading)
     job_facts = _job_facts(options, source, views)
     _check_outputs(options, job_facts)
+    if options.ray is not None:
+        _score_on_team(options, source, views, job_facts)
+        return ExitCode.DONE
     session = load(options.loading)
     try:
         _score_with(session, options, source, views, job_facts)
     finally:
         session.close()
     return ExitCode.DONE
+
+
+def _check_workers(options: ScoreOptions) -> None:
+    if options.ray is None:
+        if options.workers is not None:
+            raise BadInputError("--workers needs --ray: without it one process scores")
+        return
+    check_installed("ray", extra="ray")
+    if options.workers is None:
+        raise BadInputError("--ray needs --workers N: how many models are loaded")
+    if options.noise_floor:
+        raise BadInputError("--noise-floor runs the model in this process: leave out --ray")
 
 
 def _checked_views(options: ScoreOptions) -> tuple[View, ...]:
@@ -143,6 +162,7 @@ def _score_with(
     job_facts: dict[str, Any],
 ) -> None:
     """Score, publish, report."""
+    from forwardcache.cli import summary
     from forwardcache.cli.job import Scoring
     from forwardcache.cli.running import make_job, timed_run
 
@@ -156,12 +176,44 @@ def _score_with(
         raise InterruptedRunError(_how_to_go_on(options, scoring)) from None
     finally:
         sink.close()
-    _report(session, options, scoring, figures)
-    _warn(session)
+    are_compared = bool(summary.differences(job.views, scoring.tally))
+    _report(options, scoring, figures, _noise_floor(session, options, job, are_compared))
+    with warnings.catch_warnings(action="ignore", category=RuntimeWarning):
+        missing = session.instrumentation.trace.close()
+    _warn(session.backend.nonfinite_results, missing)
+
+
+def _score_on_team(
+    options: ScoreOptions,
+    source: PromptSet,
+    views: tuple[View, ...],
+    job_facts: dict[str, Any],
+) -> None:
+    """The same with the workers of a Ray cluster."""
+    from forwardcache.cli.running import timed_team_run
+    from forwardcache.distributed.scoring import TeamScoring, make_job, team_for, trace_of
+
+    workers, address = options.workers or 1, options.ray or ""
+    with team_for(options.loading, workers=workers, address=address) as team:
+        job = make_job(team, source, options.op, views, top_k=options.top_k)
+        scoring = TeamScoring(team, job)
+        sink, done = _open_sink(options, scoring, job_facts)
+        try:
+            figures = timed_team_run(scoring, sink, done=done)
+            sink.publish()
+        except KeyboardInterrupt:
+            raise InterruptedRunError(_how_to_go_on(options, scoring)) from None
+        finally:
+            sink.close()
+        missing = team.close()
+    _report(options, scoring, figures, None)
+    _warn(scoring.nonfinite, missing)
+    if options.loading.trace is not None:
+        say(f"each worker has a trace, {trace_of(options.loading.trace, '*')}: see trace merge")
 
 
 def _open_sink(
-    options: ScoreOptions, scoring: Scoring, job_facts: dict[str, Any]
+    options: ScoreOptions, scoring: Scoring | TeamScoring, job_facts: dict[str, Any]
 ) -> tuple[RowSink, int]:
     """Where rows go, and how many prompts are done there."""
     from forwardcache.cli.output import PartFile, StdoutRows
@@ -176,7 +228,7 @@ def _open_sink(
     return part, done
 
 
-def _how_to_go_on(options: ScoreOptions, scoring: Scoring) -> str:
+def _how_to_go_on(options: ScoreOptions, scoring: Scoring | TeamScoring) -> str:
     from forwardcache.cli.output import is_unfinished
 
     done = scoring.tally.rows // len(scoring.job.views)
@@ -192,18 +244,19 @@ def _how_to_go_on(options: ScoreOptions, scoring: Scoring) -> str:
     )
 
 
-def _warn(session: Session) -> None:
+def _warn(nonfinite: int, missing: int) -> None:
     """Say what went wrong without ending the run."""
-    if bad := session.backend.nonfinite_results:
-        say(f"{bad:,} values are not finite (null in the rows): is the model sound in this dtype?")
-    with warnings.catch_warnings(action="ignore", category=RuntimeWarning):
-        missing = session.instrumentation.trace.close()
+    if nonfinite:
+        say(
+            f"{nonfinite:,} values are not finite (null in the rows): "
+            "is the model sound in this dtype?"
+        )
     if missing:
         say(f"{missing:,} events are missing in the trace: it could not be written")
 
 
 def _noise_floor(
-    session: Session, options: ScoreOptions, job: Job, *, are_compared: bool
+    session: Session, options: ScoreOptions, job: Job, are_compared: bool
 ) -> NoiseFloor | None:
     """How far base is from itself, where that was asked for or half precision makes it matter."""
     backend = session.backend
@@ -216,13 +269,17 @@ def _noise_floor(
     return floor
 
 
-def _report(session: Session, options: ScoreOptions, scoring: Scoring, figures: RunFigures) -> None:
+def _report(
+    options: ScoreOptions,
+    scoring: Scoring | TeamScoring,
+    figures: RunFigures,
+    floor: NoiseFloor | None,
+) -> None:
     """The comparison where rows don't go, and one line of figures on standard error."""
     from forwardcache.cli import summary
 
     stream = sys.stderr if options.out is None else sys.stdout
     found = summary.differences(scoring.job.views, scoring.tally)
-    floor = _noise_floor(session, options, scoring.job, are_compared=bool(found))
     if options.json:
         told = {"op": options.op, "views": summary.as_json(found, options.op)}
         noise = None if floor is None else summary.floor_as_json(floor)

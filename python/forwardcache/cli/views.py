@@ -82,7 +82,7 @@ def parse_views(text: str, *, has_adapter: bool) -> tuple[View, ...]:
         BadInputError: a name or a parameter is unknown, a view stands twice, or a view needs the
             adapter and there is none.
     """
-    views = tuple(_parse_view(name.strip()) for name in text.split(","))
+    views = tuple(parse_view(name.strip()) for name in text.split(","))
     for position, view in enumerate(views):
         if view in views[:position]:
             raise BadInputError(f"--views names {view.name} twice")
@@ -92,7 +92,12 @@ def parse_views(text: str, *, has_adapter: bool) -> tuple[View, ...]:
     return views
 
 
-def _parse_view(text: str) -> View:
+def parse_view(text: str) -> View:
+    """The view named by ``text``.
+
+    Raises:
+        BadInputError: the name or a parameter is unknown.
+    """
     kind, *parameters = text.split(":")
     if kind in {"base", "ft"} and not parameters:
         return View(kind)

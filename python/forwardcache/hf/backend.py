@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from os import PathLike
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -27,7 +27,14 @@ from forwardcache.hf.scorer import OnError, Scorer, dtype_name
 from forwardcache.hf.spec import BASE, FINETUNED, ViewSpec, null, scaled
 from forwardcache.hf.view import HFView, check_views, refuse_inside_view
 from forwardcache.instrumentation import BackendInstrumentation, BackendStats
-from forwardcache.scoring import CompletionLogprob, RollingLogprob, TokenDist
+from forwardcache.scoring import (
+    CompletionLogprob,
+    ContinuationLogprob,
+    RollingLogprob,
+    TokenDist,
+)
+
+Result = TypeVar("Result")
 
 DEFAULT_CACHE_MAX_BYTES = 512 * 2**20
 
@@ -275,8 +282,8 @@ class HFBackend:
         Args:
             prompts: Prompts, texts, or for ``logprob_of`` pairs of prompt and completion.
             views: Views of this backend that are not entered yet (``as_base()`` and so on).
-            op: The operation: ``next_token_dist``, ``rolling_logprob``, ``logprob_of`` or
-                ``logprobs_at``.
+            op: The operation: ``next_token_dist``, ``rolling_logprob``, ``logprob_of``,
+                ``continuation_logprob`` or ``logprobs_at``.
             **options: Those of the operation's batched form (``top_k``, ``token_ids``,
                 ``on_error``).
 
@@ -336,6 +343,21 @@ class HFBackend:
         """As on a view, with the model as it stands."""
         return self._own_view.completion_logprob_batch(pairs, on_error=on_error)
 
+    def continuation_logprob(
+        self, context: Sequence[int], continuation: Sequence[int]
+    ) -> ContinuationLogprob:
+        """As on a view, with the model as it stands."""
+        return self._own_view.continuation_logprob(context, continuation)
+
+    def continuation_logprob_batch(
+        self,
+        pairs: Sequence[tuple[Sequence[int], Sequence[int]]],
+        *,
+        on_error: OnError = "raise",
+    ) -> list[Any]:
+        """As on a view, with the model as it stands."""
+        return self._own_view.continuation_logprob_batch(pairs, on_error=on_error)
+
     def logprobs_at(self, prompt: str, token_ids: ArrayLike) -> NDArray[np.float32]:
         """As on a view, with the model as it stands."""
         return self._own_view.logprobs_at(prompt, token_ids)
@@ -363,6 +385,10 @@ class HFBackend:
         return self._own_view.generate(
             prompt, max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed
         )
+
+    def run(self, work: Callable[[Any], Result]) -> Result:
+        """As on a view, with the model as it stands."""
+        return self._own_view.run(work)
 
     def token_lengths(self, items: Sequence[Any], *, op: str) -> list[int | ForwardCacheError]:
         """Checks items without running anything.

@@ -7,9 +7,11 @@ token that spans the boundary counts as completion.
 
 from __future__ import annotations
 
+import reprlib
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import index
 from typing import Any, Literal
 
 from forwardcache.errors import (
@@ -20,7 +22,7 @@ from forwardcache.errors import (
 )
 from forwardcache.hf.spec import tagged
 
-Form = Literal["prompt", "text", "pair"]
+Form = Literal["prompt", "text", "pair", "tokens"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +86,15 @@ class Encoder:
     # Tokens kept, as a bound on memory: about 40 MB of Python integers in tuples.
     _MAX_TOKENS = 2**20
 
-    def __init__(self, tokenizer: Any, options: EncodingOptions, max_positions: int | None) -> None:
+    def __init__(
+        self,
+        tokenizer: Any,
+        options: EncodingOptions,
+        max_positions: int | None,
+        vocab_size: int | None = None,
+    ) -> None:
         self._tokenizer = tokenizer
+        self._vocab_size = vocab_size
         self._options = options
         self.max_positions = max_positions
         self._known: OrderedDict[tuple[Form, Any], Encoded] = OrderedDict()
@@ -96,11 +105,12 @@ class Encoder:
 
         Args:
             form: What ``item`` is: a prompt whose next token is asked for, a text to score as a
-                whole, or a pair of prompt and completion.
-            item: A str, or a tuple of two for a pair.
+                whole, a pair of prompt and completion, or such a pair in tokens.
+            item: A str, a tuple of two for a pair, or two lists of token ids for one in tokens.
 
         Raises:
-            InvalidInputError: ``item`` is of another type, or not valid Unicode.
+            InvalidInputError: ``item`` is of another type, not valid Unicode, or has a token id
+                outside the vocabulary.
             EmptyPromptError: no token stands before the first scored one.
             EmptyCompletionError: the completion adds no token.
             ContextLengthError: more tokens than the model has positions for.
@@ -124,6 +134,7 @@ class Encoder:
             "prompt": self._prompt,
             "text": self._text,
             "pair": self._pair,
+            "tokens": self._given,
         }
         encoded = forms[form](item)
         positions = len(encoded.fed)
@@ -167,6 +178,20 @@ class Encoder:
             ids = self._bos_before("no token stands before the completion") + ids
             first = 1
         return Encoded(ids, first, spans)
+
+    def _given(self, pair: tuple[tuple[int, ...], tuple[int, ...]]) -> Encoded:
+        context, continuation = pair
+        if not continuation:
+            raise EmptyCompletionError("the continuation has no token to score")
+        if not context:
+            raise EmptyPromptError("no token stands before the continuation")
+        ids = context + continuation
+        highest = max(ids) if self._vocab_size is None else self._vocab_size - 1
+        if min(ids) < 0 or max(ids) > highest:
+            raise InvalidInputError(
+                f"token ids must be from 0 to {highest}, got {min(ids)} to {max(ids)}"
+            )
+        return Encoded(ids, len(context))
 
     def _span(self, prompt: str, completion: str) -> tuple[tuple[int, ...], int, bool]:
         """The joint tokens, the position of the completion's first, and whether it spans."""
@@ -232,6 +257,8 @@ class Encoder:
 
 
 def _checked(form: Form, item: Any) -> Any:
+    if form == "tokens":
+        return _checked_tokens(item)
     if form != "pair":
         if not isinstance(item, str):
             raise InvalidInputError(f"a {form} must be a str, got {type(item).__name__}")
@@ -243,6 +270,16 @@ def _checked(form: Form, item: Any) -> Any:
     if isinstance(item, str) or not (isinstance(prompt, str) and isinstance(completion, str)):
         raise InvalidInputError(f"prompt and completion must be str, got {item!r}")
     return prompt, completion
+
+
+def _checked_tokens(item: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    try:
+        context, continuation = (tuple(map(index, ids)) for ids in item)
+    except (TypeError, ValueError):
+        raise InvalidInputError(
+            f"expected a pair of lists of token ids, got {reprlib.repr(item)}"
+        ) from None
+    return context, continuation
 
 
 def _common_prefix(left: tuple[int, ...], right: list[int]) -> int:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from forwardcache.errors import UnsupportedModelError
 from forwardcache.hf.encode import Encoded
 from forwardcache.hf.family import Family, plan_families
-from forwardcache.hf.kernels import token_logprobs
+from forwardcache.hf.kernels import TokenKernel, token_logprobs
 from forwardcache.hf.pack import can_pack, packed, rows_apart
 from forwardcache.hf.plan import Batch, plan_batches
 from forwardcache.hf.prefix import SharedPrefix, can_share_prefixes
@@ -182,12 +182,14 @@ class ForwardRunner:
         logits: Tensor = self._call([row]).logits
         return logits[0]
 
-    def scored_logprobs(self, items: Sequence[Encoded]) -> list[Tensor]:
-        """Log-probabilities of each item's scored tokens: a float32[scored] each, on the CPU."""
+    def scored_logprobs(
+        self, items: Sequence[Encoded], kernel: TokenKernel = token_logprobs
+    ) -> list[Tensor]:
+        """What ``kernel`` gives for each item's scored tokens: [scored, ...] each, on the CPU."""
         try:
-            flat = self._scored(items)
+            flat = self._scored(items, kernel)
         except _LookedAcrossError:
-            flat = torch.cat([self._scored([item]) for item in items])
+            flat = torch.cat([self._scored([item], kernel) for item in items])
         return list(torch.split(flat.cpu(), [len(item.scored) for item in items]))
 
     @property
@@ -198,12 +200,12 @@ class ForwardRunner:
         # Equal rows have no padding in a batch either.
         return self._packs and len(set(map(len, rows))) > 1
 
-    def _scored(self, items: Sequence[Encoded]) -> Tensor:
+    def _scored(self, items: Sequence[Encoded], kernel: TokenKernel) -> Tensor:
         if self._fit_at_once(items):
-            return self._scored_at_once(items)
+            return self._scored_at_once(items, kernel)
         if self._replays is not False:
-            return self._scored_in_chunks(items)
-        return torch.cat([self._scored_at_once([item]) for item in items])
+            return self._scored_in_chunks(items, kernel)
+        return torch.cat([self._scored_at_once([item], kernel) for item in items])
 
     def _fit_at_once(self, items: Sequence[Encoded]) -> bool:
         """Whether one pass may bring all logits: within the bound, and without many unread ones."""
@@ -215,19 +217,19 @@ class ForwardRunner:
         is_even = positions <= 1.25 * (sum(scored) + len(scored))
         return positions <= self.most_logit_rows and (is_even or self._replays is False)
 
-    def _scored_at_once(self, items: Sequence[Encoded]) -> Tensor:
+    def _scored_at_once(self, items: Sequence[Encoded], kernel: TokenKernel) -> Tensor:
         places = [range(item.first_scored - 1, len(item.fed)) for item in items]
         logits = self._logits_at([item.fed for item in items], places)
-        return token_logprobs(logits, self._targets(items))
+        return kernel(logits, self._targets(items))
 
-    def _scored_in_chunks(self, items: Sequence[Encoded]) -> Tensor:
+    def _scored_in_chunks(self, items: Sequence[Encoded], kernel: TokenKernel) -> Tensor:
         """The model's body once, then its head on as many positions at a time as memory allows."""
         body: Any = getattr(self._lm, self._lm.base_model_prefix, None)
         rows = [item.fed for item in items]
         output = self._body_output(rows, body)
         if output is None:
             self._replays = False
-            return torch.cat([self._scored_at_once([item]) for item in items])
+            return torch.cat([self._scored_at_once([item], kernel) for item in items])
         hidden = output.last_hidden_state.flatten(0, 1)
         spans = [
             slice(begin + item.first_scored - 1, begin + len(item.fed))
@@ -237,10 +239,7 @@ class ForwardRunner:
         size = self.most_logit_rows
         chunks = zip(torch.split(flat, size), torch.split(self._targets(items), size), strict=True)
         return torch.cat(
-            [
-                token_logprobs(self._head(body, type(output), chunk), targets)
-                for chunk, targets in chunks
-            ]
+            [kernel(self._head(body, type(output), chunk), targets) for chunk, targets in chunks]
         )
 
     def _targets(self, items: Sequence[Encoded]) -> Tensor:

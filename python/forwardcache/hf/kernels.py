@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -10,6 +10,9 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from forwardcache.scoring import Int64Array, TokenDist
+
+TokenKernel = Callable[[Tensor, Tensor], Tensor]
+"""What is computed of each scored token: from logits [n, vocab] and int64[n], n rows."""
 
 
 def token_logprobs(logits: Tensor, targets: Tensor) -> Tensor:
@@ -34,6 +37,20 @@ def _token_logprobs(logits: Tensor, targets: Tensor) -> Tensor:
     chosen = logits.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
     # Gather minus logsumexp: a full log-softmax would write a second [n, vocab].
     return chosen - logits.logsumexp(-1)
+
+
+def logprobs_and_greedy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Log-probability of one token a row, and whether greedy decoding would have taken it.
+
+    Args:
+        logits: [n, vocab], any floating dtype.
+        targets: int64[n].
+
+    Returns:
+        float32[n, 2]: nats; 1 where the token has the largest logit, the lowest id among equals.
+    """
+    greedy = logits.argmax(-1) == targets
+    return torch.stack([token_logprobs(logits, targets), greedy.float()], -1)
 
 
 def top_dists(logits: Tensor, top_k: int) -> list[TokenDist]:

@@ -11,8 +11,14 @@ from torch import Tensor
 
 from forwardcache.errors import InvalidInputError, ViewParameterError
 from forwardcache.hf.encode import Encoded, Form
-from forwardcache.hf.kernels import dists_at, top_dists
-from forwardcache.scoring import RollingLogprob
+from forwardcache.hf.kernels import (
+    TokenKernel,
+    dists_at,
+    logprobs_and_greedy,
+    token_logprobs,
+    top_dists,
+)
+from forwardcache.scoring import ContinuationLogprob, RollingLogprob
 
 
 class Runner(Protocol):
@@ -21,8 +27,10 @@ class Runner(Protocol):
     def last_logits(self, rows: Sequence[tuple[int, ...]]) -> Tensor:
         """Logits after the last token of each row: [rows, vocab]."""
 
-    def scored_logprobs(self, items: Sequence[Encoded]) -> list[Tensor]:
-        """Log-probabilities of each item's scored tokens: a float32[scored] each, on the CPU."""
+    def scored_logprobs(
+        self, items: Sequence[Encoded], kernel: TokenKernel = token_logprobs
+    ) -> list[Tensor]:
+        """What ``kernel`` gives for each item's scored tokens: [scored, ...] each, on the CPU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +109,22 @@ def _logprob_of(runner: Runner, tasks: Sequence[Task]) -> list[Any]:
     return [float(logprobs.double().sum()) for logprobs in scored]
 
 
+def _continuation(runner: Runner, tasks: Sequence[Task]) -> list[Any]:
+    scored = runner.scored_logprobs([task.encoded for task in tasks], logprobs_and_greedy)
+    return [
+        ContinuationLogprob(float(each[:, 0].double().sum()), len(each), bool(each[:, 1].all()))
+        for each in scored
+    ]
+
+
 ROLLING_LOGPROB = Operation("rolling_logprob", "text", _rolling)
 LOGPROB_OF = Operation("logprob_of", "pair", _logprob_of)
+CONTINUATION_LOGPROB = Operation(
+    "continuation_logprob",
+    "tokens",
+    _continuation,
+    key=lambda item: tuple(",".join(map(str, ids)) for ids in item),
+)
 
 
 def _prompt_of(item: tuple[Any, tuple[int, ...] | InvalidInputError]) -> Any:
@@ -136,6 +158,7 @@ def form_of(op: str) -> Form:
         "logprobs_at": "prompt",
         "rolling_logprob": "text",
         "logprob_of": "pair",
+        "continuation_logprob": "tokens",
     }
     if op not in forms:
         raise InvalidInputError(f"unknown op {op!r}; there are {', '.join(forms)}")

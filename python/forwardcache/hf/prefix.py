@@ -24,7 +24,7 @@ from transformers.cache_utils import DynamicLayer
 
 from forwardcache.errors import UnsupportedModelError
 from forwardcache.hf.encode import Encoded
-from forwardcache.hf.kernels import token_logprobs
+from forwardcache.hf.kernels import TokenKernel, token_logprobs
 
 # Each held to the single form by a test. Missing are those with positions as biases (alibi) or with
 # sliding windows.
@@ -95,12 +95,14 @@ class SharedPrefix:
         """Logits after the last token of each row: [rows, vocab]."""
         return self._logits_at(rows, [[len(row) - 1] for row in rows])
 
-    def scored_logprobs(self, items: Sequence[Encoded]) -> list[Tensor]:
-        """Log-probabilities of each item's scored tokens: a float32[scored] each, on the CPU."""
+    def scored_logprobs(
+        self, items: Sequence[Encoded], kernel: TokenKernel = token_logprobs
+    ) -> list[Tensor]:
+        """What ``kernel`` gives for each item's scored tokens: [scored, ...] each, on the CPU."""
         rows = [item.fed for item in items]
         places = [list(range(item.first_scored - 1, len(item.fed))) for item in items]
         targets = self._tensor([token for item in items for token in item.scored])
-        flat = token_logprobs(self._logits_at(rows, places), targets)
+        flat = kernel(self._logits_at(rows, places), targets)
         return list(torch.split(flat.cpu(), [len(item.scored) for item in items]))
 
     def _logits_at(self, rows: Sequence[Row], places: Sequence[Sequence[int]]) -> Tensor:

@@ -254,7 +254,8 @@ class Scorer:
     def _encoder_for(self, structure: Structure) -> Encoder:
         if self._encoder is None or self._encoder[0] != structure.number:
             positions = _max_positions(self.causal_lm.config)
-            encoder = Encoder(self.tokenizer, self.options, positions)
+            vocab_size = self.runner.vocab_size
+            encoder = Encoder(self.tokenizer, self.options, positions, vocab_size)
             self._encoder = (structure.number, encoder)
         return self._encoder[1]
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,6 +14,7 @@ from forwardcache.errors import InvalidInputError, NestedViewError, StaleViewErr
 from forwardcache.hf import generate as generation
 from forwardcache.hf.encode import Encoded, Encoder
 from forwardcache.hf.ops import (
+    CONTINUATION_LOGPROB,
     LOGPROB_OF,
     ROLLING_LOGPROB,
     TOKEN_DIST_AT,
@@ -23,7 +24,14 @@ from forwardcache.hf.ops import (
 )
 from forwardcache.hf.scorer import OnError, Scorer
 from forwardcache.hf.spec import ViewSpec
-from forwardcache.scoring import CompletionLogprob, RollingLogprob, TokenDist
+from forwardcache.scoring import (
+    CompletionLogprob,
+    ContinuationLogprob,
+    RollingLogprob,
+    TokenDist,
+)
+
+Result = TypeVar("Result")
 
 # The views whose ``with`` is open in this thread or context.
 _entered: ContextVar[tuple[HFView, ...]] = ContextVar("forwardcache_entered_views", default=())
@@ -203,6 +211,40 @@ class HFView:
             for logprob, tokens in zip(logprobs, encoded, strict=True)
         ]
 
+    def continuation_logprob(
+        self, context: Sequence[int], continuation: Sequence[int]
+    ) -> ContinuationLogprob:
+        """Log-probability of given tokens after given tokens, and whether they are the greedy ones.
+
+        For callers that tokenize themselves: nothing is added to the tokens or merged. In the
+        trace the prompt is the two lists of ids, in decimal.
+
+        Args:
+            context: int[n], at least one, each below the vocabulary's size.
+            continuation: int[m], at least one, likewise; n + m - 1 tokens are read.
+
+        Returns:
+            Sum over the continuation's tokens, nats, and their number.
+
+        Raises:
+            InvalidInputError: an id is no integer or outside the vocabulary.
+            EmptyPromptError: the context is empty.
+            EmptyCompletionError: the continuation is empty.
+            ContextLengthError: both are longer than the model's context.
+        """
+        item = (context, continuation)
+        found: ContinuationLogprob = self._in_force().one(self._spec, CONTINUATION_LOGPROB, item)
+        return found
+
+    def continuation_logprob_batch(
+        self,
+        pairs: Sequence[tuple[Sequence[int], Sequence[int]]],
+        *,
+        on_error: OnError = "raise",
+    ) -> list[Any]:
+        """``continuation_logprob`` of each pair, in order; ``on_error`` as in the other batches."""
+        return self._in_force().many(self._spec, CONTINUATION_LOGPROB, pairs, on_error)
+
     def token_dist_at(self, prompt: str, token_ids: ArrayLike) -> TokenDist:
         """Next-token log-probabilities of given ids, and the mass of all others.
 
@@ -300,6 +342,22 @@ class HFView:
 
         text: str = scorer.run_in(self._spec, write)
         return text
+
+    def run(self, work: Callable[[Any], Result]) -> Result:
+        """Calls ``work`` with the model, switched to this view; nothing is cached or traced.
+
+        For what this package has no method for. Other calls on the model wait meanwhile, and
+        ``work`` may not score with it.
+
+        Args:
+            work: Gets the model: that of transformers, or the PEFT model around it.
+
+        Returns:
+            What ``work`` returns.
+        """
+        scorer = self._in_force()
+        result: Result = scorer.run_in(self._spec, lambda _: work(scorer.model))
+        return result
 
     def _ids(self, token_ids: ArrayLike) -> tuple[int, ...]:
         return checked_ids(token_ids, self._scorer.runner.vocab_size)

@@ -1,0 +1,185 @@
+"""A job over a team: the same parts as in one process, their rows in the same order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from forwardcache.cli.job import Job, Progress, Tally
+from forwardcache.cli.loading import ModelOptions
+from forwardcache.cli.output import RowSink
+from forwardcache.cli.prompts import Prompt, PromptSet
+from forwardcache.cli.rows import Row
+from forwardcache.cli.running import asked_k
+from forwardcache.cli.views import View, parse_views
+from forwardcache.distributed.team import LOCAL, Team
+from forwardcache.distributed.wire import Part, answer, packed, packed_options
+from forwardcache.errors import InvalidInputError
+from forwardcache.instrumentation import BackendStats
+
+OPS = ("next_token_dist", "rolling_logprob", "logprob_of")
+
+# Prompts whose lengths are asked for at once.
+_LENGTHS = 1024
+
+
+class TeamScoring:
+    """A job on a team; as ``Scoring`` on a backend.
+
+    Attributes:
+        job: What is scored.
+        tally: What was found.
+        stats: What the workers' counters gained.
+        nonfinite: Values that were not finite.
+    """
+
+    def __init__(self, team: Team, job: Job) -> None:
+        self._team = team
+        self.job = job
+        self.tally = Tally()
+        self.stats: dict[str, int | float] = dict(BackendStats().to_dict())
+        self.nonfinite = 0
+
+    def run(self, sink: RowSink, progress: Progress, *, done: int = 0) -> None:
+        """Scores what isn't done and writes its rows, in order.
+
+        Args:
+            sink: Where rows go.
+            progress: Whom to tell.
+            done: Prompts whose rows were written before; the end of a chunk.
+        """
+        for chunk, rows in self.rows(done=done):
+            sink.write(rows)
+            tokens = sum(self.job.lengths[chunk.start : chunk.stop])
+            progress.settle(tokens * len(self.job.views), f"{len(self._team.members)} workers")
+
+    def rows(self, *, done: int = 0) -> Iterator[tuple[range, list[Row]]]:
+        """The rows of each chunk that isn't done, in order."""
+        chunks = [chunk for chunk in self.job.chunks() if chunk.start >= done]
+        results = self._team.run("rows", len(chunks), lambda part: self._packed(chunks[part]))
+        for chunk, result in zip(chunks, results, strict=True):
+            found = answer(result)
+            self._note(found)
+            yield chunk, found["rows"]
+
+    def _packed(self, chunk: range) -> bytes:
+        job, place = self.job, slice(chunk.start, chunk.stop)
+        lengths = tuple(job.lengths[place])
+        part = Part(job.source.prompts[place], lengths, job.op, job.views, job.top_k, job.asked_k)
+        return part.packed()
+
+    def _note(self, found: dict[str, Any]) -> None:
+        for row in found["rows"]:
+            self.tally.note(row)
+        self.tally.tokens_run += found["tokens_run"]
+        self.nonfinite += found["nonfinite"]
+        for name, gained in found["stats"].items():
+            before = self.stats.get(name, 0)
+            largest = name == "max_batch_size"
+            self.stats[name] = max(before, gained) if largest else before + gained
+
+
+def make_job(team: Team, source: PromptSet, op: str, views: tuple[View, ...], *, top_k: int) -> Job:
+    """A job whose prompts can all be scored, in the chunks of a run in one process.
+
+    Raises:
+        BadInputError: a prompt can't be scored; its line is named.
+    """
+    k = asked_k(views, top_k, team.facts()["vocab_size"])
+    return Job(source, _lengths(team, source, op), op, views, top_k, k)
+
+
+def team_for(options: ModelOptions, *, workers: int, address: str) -> Team:
+    """Workers that load the same model; each has a trace of its own (``trace_of``).
+
+    Raises:
+        InvalidInputError: as of ``Team``.
+    """
+
+    def of_worker(number: int) -> bytes:
+        trace = None if options.trace is None else trace_of(options.trace, number)
+        return packed_options(replace(options, trace=trace))
+
+    return Team(workers, of_worker, address=address, on_gpu=options.device != "cpu")
+
+
+def trace_of(trace: Path, number: int | str) -> Path:
+    """The trace of the worker ``number``: ``trace.jsonl`` becomes ``trace.0.jsonl``."""
+    return trace.with_name(f"{trace.stem}.{number}{trace.suffix}")
+
+
+def score(
+    prompts: Sequence[str | tuple[str, str]],
+    *,
+    model: str,
+    workers: int,
+    adapter: str | None = None,
+    views: str | None = None,
+    op: str = "next_token_dist",
+    top_k: int = 256,
+    address: str = LOCAL,
+    **options: Any,
+) -> list[Row]:
+    """Scores prompts through views of one model, on many machines.
+
+    Args:
+        prompts: Texts, or for ``logprob_of`` pairs of prompt and completion.
+        model: Folder of the model; each machine reads it there.
+        workers: How many models are loaded; each takes a GPU where the cluster has any.
+        adapter: Folder of an adapter.
+        views: As ``--views`` of the command line.
+        op: ``next_token_dist``, ``rolling_logprob`` or ``logprob_of``.
+        top_k: Tokens of a distribution.
+        address: A Ray cluster: "local" makes one here, "auto" finds the one of this machine,
+            "HOST:PORT" or "ray://HOST:PORT".
+        **options: Others of ``forwardcache.cli.loading.ModelOptions``: ``device``, ``dtype``,
+            ``trace`` (each worker adds its number to the name), ...
+
+    Returns:
+        The rows that ``forwardcache score`` writes: one a prompt and view, in order, all
+        log-probabilities in nats. A worker that dies is replaced and its work done again.
+
+    Raises:
+        InvalidInputError: an argument is out of range, or there is no such cluster.
+        BadInputError: a view is unknown, or a prompt can't be scored (its number is named).
+        WorkerError: workers keep dying, or one failed.
+    """
+    if op not in OPS:
+        raise InvalidInputError(f"unknown op {op!r}; there are {', '.join(OPS)}")
+    named = views or ("base" if adapter is None else "base,ft")
+    asked = parse_views(named, has_adapter=adapter is not None)
+    loading = ModelOptions(model=model, adapter=adapter, **options)
+    source = PromptSet("prompts", tuple(map(_prompt, range(len(prompts)), prompts)), sha256="")
+    source.items(op)
+    with team_for(loading, workers=workers, address=address) as team:
+        job = make_job(team, source, op, asked, top_k=top_k)
+        return [row for _, rows in TeamScoring(team, job).rows() for row in rows]
+
+
+def _prompt(number: int, given: str | tuple[str, str]) -> Prompt:
+    if isinstance(given, str):
+        return Prompt(number, given)
+    try:
+        text, completion = given
+    except (TypeError, ValueError):
+        raise InvalidInputError(
+            f"expected a text, or a pair of prompt and completion, got {given!r}"
+        ) from None
+    return Prompt(number, text, completion)
+
+
+def _lengths(team: Team, source: PromptSet, op: str) -> list[int]:
+    items = source.items(op)
+    starts = range(0, len(items), _LENGTHS)
+    results = team.run(
+        "lengths",
+        len(starts),
+        lambda task: packed([op, list(items[starts[task] : starts[task] + _LENGTHS])]),
+    )
+    found = [length for result in results for length in answer(result)]
+    for prompt, length in zip(source.prompts, found, strict=True):
+        if isinstance(length, str):
+            source.refuse(prompt, length)
+    return found

@@ -1,0 +1,236 @@
+"""Workers as actors of a Ray cluster: started, given tasks, replaced when they die."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any
+from urllib.parse import urlsplit
+
+# Before Ray is imported: a library does not report to anybody that it is used.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+try:
+    import ray
+    from ray.exceptions import RayActorError
+except ImportError as error:
+    raise ImportError("many machines need ray: pip install 'forwardcache[ray]'") from error
+
+from forwardcache.distributed.schedule import Schedule
+from forwardcache.distributed.wire import answer
+from forwardcache.distributed.worker import Worker
+from forwardcache.errors import InvalidInputError, WorkerError
+
+_log = logging.getLogger(__name__)
+
+LOCAL = "local"
+
+# Deaths that are made up for, for each worker asked for.
+_REPLACEMENTS = 3
+# Results that wait for an earlier one, for each worker.
+_AHEAD = 8
+# Only small messages go through it.
+_OBJECT_STORE_BYTES = 128 * 2**20
+_CLOSE_S = 60.0
+_REACH_S = 10.0
+
+
+@dataclass(eq=False)
+class Member:
+    """One worker.
+
+    Attributes:
+        number: Its number, from 0; one that takes a dead one's place has a new one.
+        actor: Its handle in Ray.
+        facts: What it told when it had loaded the model; empty before.
+    """
+
+    number: int
+    actor: Any
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+class Team:
+    """Workers with one model each.
+
+    Args:
+        workers: How many, at least 1.
+        options: The options of the worker with a number, as bytes.
+        address: The cluster: "local" for one on this machine, made here; "auto" or HOST:PORT or
+            ray://HOST:PORT for one that runs. A connection that the process has is used as it is.
+        on_gpu: Whether each takes a GPU where the cluster has any (several share one if there are
+            fewer GPUs than workers).
+        kind: What a worker is: made of its options, with ``load`` and ``close`` as of ``Worker``.
+
+    Attributes:
+        members: Those that are there; loading or loaded.
+
+    Raises:
+        InvalidInputError: ``workers`` is out of range, or there is no such cluster.
+        ForwardCacheError: the model can't be loaded.
+        WorkerError: workers die while they load it.
+    """
+
+    def __init__(
+        self,
+        workers: int,
+        options: Callable[[int], bytes],
+        *,
+        address: str,
+        on_gpu: bool,
+        kind: type[Any] = Worker,
+    ) -> None:
+        if workers < 1:
+            raise InvalidInputError(f"workers must be at least 1, got {workers}")
+        self._options = options
+        self._size = workers
+        self._owns_cluster = _connect(address, workers)
+        gpus = float(_resources().get("GPU", 0.0)) if on_gpu else 0.0
+        # Ray counts GPUs in ten-thousandths.
+        share = int(min(1.0, gpus / workers) * 10_000) / 10_000
+        self._kind = ray.remote(num_cpus=1, num_gpus=share)(kind)
+        self._hired = 0
+        self.members: list[Member] = []
+        self._running: dict[Any, tuple[Member, int | None]] = {}
+        for _ in range(workers):
+            self._hire()
+
+    def facts(self) -> dict[str, Any]:
+        """What the first worker told that has loaded the model; waits for it."""
+        while not (loaded := [member for member in self.members if member.facts]):
+            self._wait(None)
+        return loaded[0].facts
+
+    def run(self, method: str, tasks: int, task_of: Callable[[int], bytes]) -> Iterator[bytes]:
+        """What the worker's ``method`` gives for each task, in the tasks' order.
+
+        Args:
+            method: Its name; takes and gives bytes.
+            tasks: How many there are.
+            task_of: Makes one from its number; asked when a worker is free for it.
+
+        Raises:
+            WorkerError: more workers died than are made up for.
+            ForwardCacheError: a worker can't load the model.
+        """
+        schedule = Schedule(tasks, ahead=_AHEAD * self._size)
+        while not schedule.is_done:
+            busy = {member for member, _ in self._running.values()}
+            for member in self.members:
+                if member in busy or (task := schedule.take()) is None:
+                    continue
+                result = getattr(member.actor, method).remote(task_of(task))
+                self._running[result] = member, task
+            self._wait(schedule)
+            yield from schedule.ready()
+
+    def close(self) -> int:
+        """Ends the workers, and the cluster if it was made here; again it does nothing.
+
+        Returns:
+            Events that the workers' traces lack.
+        """
+        closing = [member.actor.close.remote() for member in self.members if member.facts]
+        missing = 0
+        with suppress(Exception):
+            # One that died has no more to close.
+            done, _ = ray.wait(closing, num_returns=len(closing), timeout=_CLOSE_S)
+            for each in done:
+                with suppress(Exception):
+                    missing += answer(ray.get(each))
+        for member in self.members:
+            ray.kill(member.actor)
+        self.members.clear()
+        self._running.clear()
+        if self._owns_cluster:
+            self._owns_cluster = False
+            ray.shutdown()
+        return missing
+
+    def __enter__(self) -> Team:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _wait(self, schedule: Schedule | None) -> None:
+        """Takes what comes next from any worker."""
+        [first], _ = ray.wait(list(self._running), num_returns=1)
+        if first not in self._running:
+            return
+        member, task = self._running.pop(first)
+        try:
+            result = ray.get(first)
+        except RayActorError:
+            self._replace(member)
+            if task is not None and schedule is not None:
+                schedule.lose(task)
+            return
+        if task is None:
+            member.facts = answer(result)
+        elif schedule is not None:
+            schedule.finish(task, result)
+
+    def _hire(self) -> None:
+        number, self._hired = self._hired, self._hired + 1
+        member = Member(number, self._kind.remote(self._options(number)))
+        self.members.append(member)
+        self._running[member.actor.load.remote()] = member, None
+
+    def _replace(self, member: Member) -> None:
+        self.members.remove(member)
+        if self._hired >= self._size * (1 + _REPLACEMENTS):
+            raise WorkerError(f"{self._hired} workers were started for {self._size}, and died")
+        _log.warning("worker %d died; another one takes its place", member.number)
+        self._hire()
+
+
+def _resources() -> dict[str, float]:
+    found: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return found
+
+
+def _check_reachable(address: str) -> None:
+    """Connects once to an address with a port: Ray itself would try for many minutes.
+
+    Raises:
+        OSError: nobody answers there.
+        ValueError: the port is no port.
+    """
+    parts = urlsplit(address if "//" in address else f"//{address}")
+    if parts.hostname and parts.port:
+        socket.create_connection((parts.hostname, parts.port), _REACH_S).close()
+
+
+def _connect(address: str, workers: int) -> bool:
+    """Whether a cluster was made here."""
+    if ray.is_initialized():
+        return False
+    # Ray would set up its own logging, and say on standard error that it has begun.
+    quiet: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
+    try:
+        if address == LOCAL:
+            ray.init(
+                address=LOCAL,
+                num_cpus=max(workers, os.cpu_count() or 1),
+                include_dashboard=False,
+                object_store_memory=_OBJECT_STORE_BYTES,
+                **quiet,
+            )
+        else:
+            _check_reachable(address)
+            ray.init(address=address, **quiet)
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InvalidInputError(f"no Ray cluster at {address!r}: {reason}") from None
+    return True

@@ -1,0 +1,88 @@
+"""What goes to a worker and comes back: JSON as bytes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import forwardcache.errors
+from forwardcache.cli.exits import BadInputError
+from forwardcache.cli.loading import ModelOptions
+from forwardcache.cli.prompts import Prompt
+from forwardcache.cli.views import View
+from forwardcache.errors import ForwardCacheError, WorkerError
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Prompts that are scored together; the fields as of a ``Job``."""
+
+    prompts: tuple[Prompt, ...]
+    lengths: tuple[int, ...]
+    op: str
+    views: tuple[View, ...]
+    top_k: int
+    asked_k: int
+
+    def packed(self) -> bytes:
+        """The part as bytes."""
+        return packed(asdict(self))
+
+    @classmethod
+    def of(cls, data: bytes) -> Part:
+        """The part that ``packed`` was called on."""
+        fields = json.loads(data)
+        prompts = tuple(Prompt(**prompt) for prompt in fields.pop("prompts"))
+        views = tuple(View(**view) for view in fields.pop("views"))
+        return cls(prompts, tuple(fields.pop("lengths")), views=views, **fields)
+
+
+def packed(value: Any) -> bytes:
+    """Plain data as bytes."""
+    return json.dumps(value).encode("ascii")
+
+
+def packed_options(options: ModelOptions) -> bytes:
+    """Options of loading as bytes."""
+    return json.dumps(asdict(options), default=str).encode("ascii")
+
+
+def options_of(data: bytes) -> ModelOptions:
+    """The options that ``packed_options`` was called on."""
+    fields = json.loads(data)
+    trace = fields.pop("trace")
+    return ModelOptions(**fields, trace=None if trace is None else Path(trace))
+
+
+def reply(work: Callable[[], Any]) -> bytes:
+    """What ``work`` returns, or the error it raises, as bytes.
+
+    An error is told in words: as an object it would be unpickled where it arrives.
+    """
+    try:
+        return packed({"value": work()})
+    except Exception as error:
+        return packed({"error": {"kind": type(error).__name__, "message": str(error)}})
+
+
+def answer(data: bytes) -> Any:
+    """What the worker's work returned.
+
+    Raises:
+        ForwardCacheError: it raised one of these.
+        BadInputError: it raised that.
+        WorkerError: it raised something else.
+    """
+    told = json.loads(data)
+    if "error" not in told:
+        return told["value"]
+    kind, message = told["error"]["kind"], told["error"]["message"]
+    if kind == BadInputError.__name__:
+        raise BadInputError(message)
+    known = getattr(forwardcache.errors, kind, None)
+    if isinstance(known, type) and issubclass(known, ForwardCacheError):
+        raise known(message)
+    raise WorkerError(f"a worker failed: {kind}: {message}")

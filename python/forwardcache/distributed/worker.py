@@ -1,0 +1,87 @@
+"""What one worker does: loads the model once, then scores the parts that it is given.
+
+Plain Python: an actor of Ray is made of it in ``team``. Every method takes and gives bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+from forwardcache.cli.job import Job, Scoring
+from forwardcache.cli.loading import Session, load
+from forwardcache.cli.prompts import PromptSet
+from forwardcache.distributed.wire import Part, options_of, reply
+from forwardcache.errors import ForwardCacheError
+
+
+class Worker:
+    """A model, and the parts that go through it.
+
+    Args:
+        options: As ``packed_options`` gives them.
+    """
+
+    def __init__(self, options: bytes) -> None:
+        self._options = options_of(options)
+        self._session: Session | None = None
+
+    def load(self) -> bytes:
+        """Loads the model; tells the process, its vocabulary and dtype."""
+        return reply(self._load)
+
+    def lengths(self, items: bytes) -> bytes:
+        """Tokens of each item, or why it can't be scored: a list of numbers and words.
+
+        Args:
+            items: ``[op, items]``.
+        """
+        return reply(lambda: self._lengths(*json.loads(items)))
+
+    def rows(self, part: bytes) -> bytes:
+        """The rows of a part, the tokens run for it, and what it added to the counters."""
+        return reply(lambda: self._rows(Part.of(part)))
+
+    def close(self) -> bytes:
+        """Closes the trace; tells how many events it lacks."""
+        return reply(self._close)
+
+    def _load(self) -> dict[str, Any]:
+        self._session = load(self._options)
+        dtype = str(self._session.backend.model.dtype).removeprefix("torch.")
+        return {"pid": os.getpid(), "vocab_size": self._session.vocab_size, "dtype": dtype}
+
+    def _lengths(self, op: str, items: list[Any]) -> list[int | str]:
+        # A pair is a list in JSON.
+        asked = [tuple(item) if isinstance(item, list) else item for item in items]
+        found = self._loaded().backend.token_lengths(asked, op=op)
+        return [str(each) if isinstance(each, ForwardCacheError) else each for each in found]
+
+    def _rows(self, part: Part) -> dict[str, Any]:
+        session = self._loaded()
+        source = PromptSet("the part", part.prompts, sha256="")
+        job = Job(source, part.lengths, part.op, part.views, part.top_k, part.asked_k)
+        scoring = Scoring(session.backend, session.recorder, job)
+        before, bad = session.backend.stats.to_dict(), session.backend.nonfinite_results
+        rows = scoring.rows_of(range(len(part.prompts)))
+        after = session.backend.stats.to_dict()
+        added = {name: after[name] - before[name] for name in after}
+        added["max_batch_size"] = after["max_batch_size"]
+        return {
+            "rows": rows,
+            "tokens_run": scoring.tally.tokens_run,
+            "stats": added,
+            "nonfinite": session.backend.nonfinite_results - bad,
+        }
+
+    def _close(self) -> int:
+        session = self._loaded()
+        missing = session.instrumentation.trace.close()
+        session.close()
+        return int(missing)
+
+    def _loaded(self) -> Session:
+        if self._session is None:
+            raise RuntimeError("the worker has no model yet")
+        return self._session

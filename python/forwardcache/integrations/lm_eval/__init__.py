@@ -1,0 +1,9 @@
+"""lm-evaluation-harness over a ``HFBackend``: importing this registers the model ``forwardcache``.
+
+From a shell, ``python -m forwardcache.integrations.lm_eval`` is the harness's own command line with
+that model in it. Needs the extra ``lm-eval``.
+"""
+
+from forwardcache.integrations.lm_eval.model import ForwardCacheLM
+
+__all__ = ["ForwardCacheLM"]

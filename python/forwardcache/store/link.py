@@ -1,0 +1,117 @@
+"""Asking a server that may be down, slow or full, without the run paying for it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from forwardcache.store.breaker import Breaker
+from forwardcache.store.lane import BusyError, Lane
+
+_log = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
+# What a round trip takes beside what it is worth.
+_TRIP_S = 0.001
+
+
+class Link:
+    """One connection to a server: for reading, or for writing.
+
+    Args:
+        name: What it is for, in the one warning that it gives.
+        connect: Makes the client, without waiting for the network.
+        disconnect: Cuts a client off.
+        breaker: Says when the server is left alone; links to one server share it.
+        timeout_s: Longest wait for an answer.
+
+    Attributes:
+        errors: Calls that failed or were not answered in time.
+        skipped: Items that were not asked for because the server was left alone or busy.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        connect: Callable[[], Any],
+        disconnect: Callable[[Any], None],
+        *,
+        breaker: Breaker,
+        timeout_s: float,
+    ) -> None:
+        self._name = name
+        self._connect, self._disconnect = connect, disconnect
+        self._timeout_s = timeout_s
+        self._breaker, self._refusals = breaker, Breaker()
+        self._lane: Lane | None = None
+        self._pid = 0
+        self._warned = False
+        self.errors = self.skipped = 0
+
+    def ask(
+        self,
+        job: Callable[[Any], Result],
+        *,
+        items: int,
+        worth_s: Callable[[Result], float],
+    ) -> Result | None:
+        """What ``job(client)`` returns; None if it isn't asked, fails, or takes too long.
+
+        Args:
+            job: One round trip.
+            items: How many values it is about.
+            worth_s: Seconds that an answer may take: what it saves, or what it may cost.
+        """
+        if self._breaker.is_open or self._refusals.is_open:
+            self.skipped += items
+            return None
+        is_new, began = self._lane is None, time.perf_counter()
+        try:
+            answer = self._own_lane().call(job, self._timeout_s)
+        except BusyError:
+            self.skipped += items
+            return None
+        except Exception as error:
+            # Whatever a library makes of bytes that are no answer is no reason to stop a run.
+            self._failed(time.perf_counter() - began, error)
+            return None
+        late_s = time.perf_counter() - began - _TRIP_S - worth_s(answer)
+        # A new connection costs some round trips, once.
+        self._breaker.answered(0.0 if is_new else late_s)
+        return answer
+
+    def refused(self, reason: object) -> None:
+        """The server answered and took nothing: this link rests, others to it don't."""
+        self._refusals.failed(0.0)
+        self._warn(str(reason))
+
+    def accepted(self) -> None:
+        """The server took something."""
+        self._refusals.answered(0.0)
+
+    def close(self) -> None:
+        """Gives the connection up; the next call makes another."""
+        lane, self._lane = self._lane, None
+        # A parent's connection isn't the child's to close.
+        if lane is not None and self._pid == os.getpid():
+            lane.close()
+
+    def _own_lane(self) -> Lane:
+        if self._lane is None or self._pid != os.getpid():
+            self._lane, self._pid = Lane(self._connect, self._disconnect), os.getpid()
+        return self._lane
+
+    def _failed(self, lost_s: float, error: Exception) -> None:
+        self.errors += 1
+        self.close()
+        self._breaker.failed(lost_s)
+        self._warn(type(error).__name__)
+
+    def _warn(self, reason: str) -> None:
+        if not self._warned:
+            self._warned = True
+            _log.warning("shared store: %s fail (%s); the run goes on", self._name, reason)

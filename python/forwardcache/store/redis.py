@@ -1,0 +1,388 @@
+"""A store that machines share: Redis or Valkey.
+
+A value's key in Redis is the namespace and the store's key; what stands there is the sealed value
+behind a short head that says when it was written and for which model, view and op. The sealed value
+is given back as it came: whoever reads it checks it.
+
+A run never waits for the server. Every round trip has 50 ms (``lane``); after an error or a slow
+answer the store is left alone for at least forty times as long as that took (``breaker``), and
+what would have been read or written then is a miss or isn't kept. A server that is full is still
+read (``link``).
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
+
+try:
+    import redis
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
+except ImportError as error:
+    raise ImportError("a shared store needs redis: pip install 'forwardcache[redis]'") from error
+
+from forwardcache.errors import InvalidInputError
+from forwardcache.store.base import Record, StoreCheck, StoreInfo
+from forwardcache.store.breaker import Breaker
+from forwardcache.store.head import MOST_HEAD_BYTES, Head, split
+from forwardcache.store.link import Link
+from forwardcache.store.seal import unseal
+
+Result = TypeVar("Result")
+
+DEFAULT_TTL_S = 30 * 24 * 3600.0
+
+# Looking through all that is there is no part of a run and may take longer.
+_CALL_S, _SURVEY_S = 0.050, 5.0
+_MOST_ITEMS, _MOST_BYTES = 256, 2**20
+
+# A value that is there has saved at least this much of a forward; one that is not has only cost.
+_HIT_S = 0.001
+# What writing a value may take.
+_WRITE_S = 0.00005
+
+_NAMESPACE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_SCHEMES = {"redis": "redis", "rediss": "rediss", "valkey": "redis", "valkeys": "rediss"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A value that is there: its name in Redis, the bytes behind its head, and the head."""
+
+    name: bytes
+    nbytes: int
+    head: Head
+
+
+class RedisStore:
+    """Sealed values in a Redis or Valkey server. Never raises once it is made.
+
+    Made without asking the server, which may come and go. Serves several threads, and goes on in a
+    forked child with connections of its own. One server; a cluster's nodes can't answer for keys of
+    each other.
+
+    Args:
+        url: ``redis://[[user]:password@]host[:port][/database]``; ``rediss://`` for TLS;
+            ``valkey://`` and ``valkeys://`` mean the same. ``namespace`` and ``ttl_s`` may stand in
+            its query: ``redis://host/0?namespace=team&ttl_s=86400``.
+        namespace: Who shares values: 1 to 64 letters, digits and ``_.-``.
+        ttl_s: Seconds after which a value that was not written again is dropped; None for never.
+
+    Attributes:
+        namespace: As given.
+        damaged: Values without a head of ours that were met.
+        refused: Values that the server did not take (it is full, or only to be read).
+
+    Raises:
+        InvalidInputError: the URL, namespace or time is not one of those.
+    """
+
+    def __init__(
+        self, url: str, *, namespace: str | None = None, ttl_s: float | None = DEFAULT_TTL_S
+    ) -> None:
+        self._url, options = _parsed(url)
+        self.namespace = _namespace(namespace or options.get("namespace", "default"))
+        self._ttl_ms = _milliseconds(options.get("ttl_s", ttl_s))
+        self._prefix = f"forwardcache:{self.namespace}:".encode()
+        self.damaged = self.refused = 0
+        # Connects to nothing yet, and tells what is wrong with the URL.
+        self._client(_CALL_S)
+        breaker = Breaker()
+        self._reading, self._writing = self._link("reads", breaker), self._link("writes", breaker)
+        self._survey_errors = 0
+
+    def __repr__(self) -> str:
+        # Without the URL, which may hold a password.
+        return f"<{type(self).__name__} {urlsplit(self._url).hostname}, {self.namespace}>"
+
+    @property
+    def errors(self) -> int:
+        """Calls that failed or were not answered in time."""
+        return self._reading.errors + self._writing.errors + self._survey_errors
+
+    @property
+    def skipped(self) -> int:
+        """Values that were not asked for, or not written, while the server was left alone."""
+        return self._reading.skipped + self._writing.skipped
+
+    def get_many(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+        """The sealed values of those keys that are there."""
+        return {record.key: record.blob for record in self.get_records(keys)}
+
+    def get_records(self, keys: Sequence[bytes]) -> list[Record]:
+        """Those keys that are there, with what was written with them."""
+        found: list[Record] = []
+        for begin in range(0, len(keys), _MOST_ITEMS):
+            found += self._read(list(keys[begin : begin + _MOST_ITEMS]))
+        return found
+
+    def put_many(self, records: Sequence[Record]) -> int:
+        """Writes values; how many of them the server took."""
+        return sum(self._write(chunk) for chunk in _chunks(records))
+
+    def info(self) -> StoreInfo:
+        """What is there, as far as the server says so; an error shows in ``errors``."""
+        by_kind: dict[tuple[str, str, str], tuple[int, int]] = {}
+        for entry in self._survey():
+            kind = (entry.head.model, entry.head.view, entry.head.op)
+            entries, size = by_kind.get(kind, (0, 0))
+            by_kind[kind] = entries + 1, size + entry.nbytes
+        return StoreInfo(
+            entries=sum(entries for entries, _ in by_kind.values()),
+            nbytes=sum(size for _, size in by_kind.values()),
+            by_kind=by_kind,
+            errors=self.errors,
+            damaged=self.damaged,
+        )
+
+    def verify(self) -> StoreCheck:
+        """Reads every value, checks it, and drops what is damaged."""
+        ok = damaged = 0
+        for names in self._names():
+            values = self._slowly(partial(_mget, names)) or []
+            pairs = zip(names, values, strict=False)
+            # One that has gone since its name was read is neither whole nor damaged.
+            there = [(name, value) for name, value in pairs if value is not None]
+            broken = [name for name, value in there if not self._is_whole(name, value)]
+            ok, damaged = ok + len(there) - len(broken), damaged + len(broken)
+            self._drop(broken)
+        return StoreCheck(ok=ok, damaged=damaged)
+
+    def prune(
+        self,
+        *,
+        older_than_s: float | None = None,
+        model: str | None = None,
+        view: str | None = None,
+        max_bytes: int | None = None,
+    ) -> int:
+        """Drops values; how many.
+
+        Args:
+            older_than_s: Those written longer ago than this.
+            model: Only those of this model.
+            view: Only those of this view.
+            max_bytes: Then also the oldest of all until what is left is no more than this.
+        """
+        entries = sorted(self._survey(), key=lambda entry: entry.head.written_ms)
+        selects = not (older_than_s is None and model is None and view is None)
+        before_ms = _now_ms() - 1000.0 * (older_than_s or 0.0)
+        gone = [
+            entry
+            for entry in entries
+            if selects
+            and entry.head.written_ms <= before_ms
+            and model in (None, entry.head.model)
+            and view in (None, entry.head.view)
+        ]
+        if max_bytes is not None:
+            gone += _oldest_beyond(max_bytes, entries, {entry.name for entry in gone})
+        return self._drop([entry.name for entry in gone])
+
+    def close(self) -> None:
+        """Closes the connections; what comes later opens others."""
+        self._reading.close()
+        self._writing.close()
+
+    def _read(self, keys: list[bytes]) -> list[Record]:
+        names = [self._prefix + key for key in keys]
+        values = self._reading.ask(partial(_mget, names), items=len(keys), worth_s=_saved_s)
+        pairs = zip(keys, values or [], strict=False)
+        records = [self._record(key, value) for key, value in pairs if value is not None]
+        found = [record for record in records if record is not None]
+        self.damaged += len(records) - len(found)
+        return found
+
+    def _record(self, key: bytes, value: bytes) -> Record | None:
+        if (parts := split(value)) is None:
+            return None
+        head, end = parts
+        return Record(key, value[end:], head.model, head.view, head.op)
+
+    def _write(self, records: Sequence[Record]) -> int:
+        now = int(_now_ms())
+        pairs = [
+            (self._prefix + one.key, Head(now, one.model, one.view, one.op).packed() + one.blob)
+            for one in records
+        ]
+        job, worth_s = partial(_set, pairs, self._ttl_ms), len(pairs) * _WRITE_S
+        answers = self._writing.ask(job, items=len(pairs), worth_s=lambda _: worth_s) or []
+        kept = sum(answer is True for answer in answers)
+        self.refused += len(answers) - kept
+        if kept:
+            self._writing.accepted()
+        elif answers:
+            # Full, or only to be read: asking again at once would cost as much for nothing.
+            self._writing.refused(answers[0])
+        return kept
+
+    def _survey(self) -> Iterator[_Entry]:
+        """The head of every value."""
+        for names in self._names():
+            heads = self._slowly(partial(_heads, names)) or []
+            for name, (head, nbytes) in zip(names, heads, strict=False):
+                # A value of another type has none; somebody else wrote it.
+                if isinstance(head, bytes) and (parts := split(head)) is not None:
+                    yield _Entry(name, nbytes - parts[1], parts[0])
+
+    def _names(self) -> Iterator[list[bytes]]:
+        """The names of all values, some hundred at a time; each once."""
+        seen: set[bytes] = set()
+        cursor = 0
+        while (answer := self._slowly(partial(_scan, cursor, self._prefix))) is not None:
+            cursor, names = answer
+            fresh = [name for name in names if name not in seen]
+            seen.update(fresh)
+            if fresh:
+                yield fresh
+            if cursor == 0:
+                return
+
+    def _slowly(self, job: Callable[[Any], Result]) -> Result | None:
+        """An answer outside a run: at once, however long the server took before."""
+        try:
+            with self._client(_SURVEY_S) as client:
+                return job(client)
+        except Exception:
+            # As in a run; who asked sees it in ``errors``.
+            self._survey_errors += 1
+            return None
+
+    def _is_whole(self, name: bytes, value: bytes) -> bool:
+        parts = split(value)
+        key = name.removeprefix(self._prefix)
+        return parts is not None and unseal(key, value[parts[1] :]) is not None
+
+    def _drop(self, names: list[bytes]) -> int:
+        chunks = (names[at : at + _MOST_ITEMS] for at in range(0, len(names), _MOST_ITEMS))
+        return sum(self._slowly(partial(_delete, chunk)) or 0 for chunk in chunks)
+
+    def _link(self, name: str, breaker: Breaker) -> Link:
+        connect = partial(self._client, _CALL_S)
+        return Link(name, connect, _cut_off, breaker=breaker, timeout_s=_CALL_S)
+
+    def _client(self, timeout_s: float) -> Any:
+        return redis.Redis.from_url(
+            self._url,
+            socket_timeout=timeout_s,
+            socket_connect_timeout=timeout_s,
+            retry=Retry(NoBackoff(), 0),
+            protocol=2,
+        )
+
+
+def _oldest_beyond(max_bytes: int, entries: Sequence[_Entry], gone: set[bytes]) -> Iterator[_Entry]:
+    """The first of ``entries`` without which the rest is at most ``max_bytes``."""
+    kept = [entry for entry in entries if entry.name not in gone]
+    total = sum(entry.nbytes for entry in kept)
+    for entry in kept:
+        if total <= max_bytes:
+            return
+        total -= entry.nbytes
+        yield entry
+
+
+def _mget(names: list[bytes], client: Any) -> list[bytes | None]:
+    values = client.mget(names)
+    if not isinstance(values, list) or len(values) != len(names):
+        raise ValueError("the server's answer is not one value a key")
+    if any(value is not None and not isinstance(value, bytes) for value in values):
+        raise ValueError("the server's values are not bytes")
+    return values
+
+
+def _set(pairs: Sequence[tuple[bytes, bytes]], ttl_ms: int | None, client: Any) -> list[Any]:
+    pipeline = client.pipeline(transaction=False)
+    for name, value in pairs:
+        pipeline.set(name, value, px=ttl_ms)
+    answers: list[Any] = pipeline.execute(raise_on_error=False)
+    if len(answers) != len(pairs):
+        raise ValueError("the server's answer is not one word a value")
+    return answers
+
+
+def _scan(cursor: int, prefix: bytes, client: Any) -> tuple[int, list[bytes]]:
+    following, names = client.scan(cursor, match=prefix + b"*", count=_MOST_ITEMS)
+    return int(following), list(names)
+
+
+def _heads(names: list[bytes], client: Any) -> list[tuple[Any, Any]]:
+    """The first bytes and the whole length of each value."""
+    pipeline = client.pipeline(transaction=False)
+    for name in names:
+        pipeline.getrange(name, 0, MOST_HEAD_BYTES - 1)
+        pipeline.strlen(name)
+    answers = pipeline.execute(raise_on_error=False)
+    return list(zip(answers[::2], answers[1::2], strict=True))
+
+
+def _delete(names: list[bytes], client: Any) -> int:
+    return int(client.delete(*names))
+
+
+def _saved_s(values: Sequence[bytes | None]) -> float:
+    return _HIT_S * sum(value is not None for value in values)
+
+
+def _cut_off(client: Any) -> None:
+    client.connection_pool.disconnect(inuse_connections=True)
+
+
+def _chunks(records: Sequence[Record]) -> Iterator[list[Record]]:
+    """Records in parts of one round trip each."""
+    chunk: list[Record] = []
+    size = 0
+    for record in records:
+        if chunk and (len(chunk) >= _MOST_ITEMS or size + len(record.blob) > _MOST_BYTES):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(record)
+        size += len(record.blob)
+    if chunk:
+        yield chunk
+
+
+def _parsed(url: str) -> tuple[str, dict[str, Any]]:
+    """The URL as the client library knows it, and our own options out of its query."""
+    parts = urlsplit(url)
+    if parts.scheme not in _SCHEMES or not parts.hostname:
+        raise InvalidInputError(
+            f"a shared store is {', '.join(f'{scheme}://HOST' for scheme in _SCHEMES)}, "
+            f"got {parts.scheme or url!r}"
+        )
+    query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
+    ours: dict[str, Any] = {
+        name: query.pop(name) for name in ("namespace", "ttl_s") if name in query
+    }
+    cleaned = parts._replace(scheme=_SCHEMES[parts.scheme], query=urlencode(query))
+    return urlunsplit(cleaned), ours
+
+
+def _namespace(name: str) -> str:
+    if not _NAMESPACE.fullmatch(name):
+        raise InvalidInputError(
+            f"namespace must be 1 to 64 letters, digits and any of _.-, got {name!r}"
+        )
+    return name
+
+
+def _milliseconds(ttl_s: Any) -> int | None:
+    if ttl_s is None:
+        return None
+    try:
+        found = int(float(ttl_s) * 1000.0)
+    except (TypeError, ValueError, OverflowError):
+        found = 0
+    if found < 1:
+        raise InvalidInputError(f"ttl_s must be a positive number of seconds, got {ttl_s!r}")
+    return found
+
+
+def _now_ms() -> float:
+    return time.time() * 1000.0

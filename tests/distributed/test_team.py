@@ -1,0 +1,122 @@
+"""Claims: tasks go to whoever is free and their results come in order; a worker that dies is
+replaced and its task done again; deaths without end, and a worker that can't begin, end the run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import ray
+
+from forwardcache.distributed.team import Team
+from forwardcache.distributed.wire import answer, reply
+from forwardcache.errors import InvalidInputError, ModelLoadError, WorkerError
+
+pytestmark = pytest.mark.usefixtures("cluster")
+
+
+class Echo:
+    """A worker without a model; the first one is slow."""
+
+    def __init__(self, options: bytes) -> None:
+        self._number = int(options)
+
+    def load(self) -> bytes:
+        return reply(lambda: {"pid": os.getpid()})
+
+    def echo(self, task: bytes) -> bytes:
+        time.sleep(0.2 if self._number == 0 else 0.01)
+        return reply(lambda: [self._number, json.loads(task)])
+
+    def die(self, task: bytes) -> bytes:
+        """Dies over the task that is the name of no file, and over others the first time."""
+        path = Path(json.loads(task))
+        if not path.exists():
+            if path.parent.exists():
+                path.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return reply(lambda: path.name)
+
+    def close(self) -> bytes:
+        return reply(lambda: 5)
+
+
+class Stillborn(Echo):
+    def load(self) -> bytes:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return b""
+
+
+class Unable(Echo):
+    def load(self) -> bytes:
+        def load() -> None:
+            raise ModelLoadError("there is no such folder")
+
+        return reply(load)
+
+
+def team_of(workers: int, kind: type[Echo] = Echo) -> Team:
+    return Team(workers, lambda n: b"%d" % n, address="local", on_gpu=False, kind=kind)
+
+
+@pytest.fixture
+def team() -> Iterator[Team]:
+    with team_of(2) as team:
+        yield team
+
+
+def test_results_come_in_order_and_a_slow_worker_does_less(team: Team) -> None:
+    while not all(member.facts for member in team.members):
+        team._wait(None)
+    found = [answer(one) for one in team.run("echo", 40, lambda n: b"%d" % n)]
+    assert [task for _, task in found] == list(range(40))
+    done = Counter(worker for worker, _ in found)
+    assert 0 < done[0] < done[1]
+    assert team.close() == 10
+    assert team.close() == 0
+
+
+def test_the_work_of_the_dead_is_done_again(team: Team, tmp_path: Path) -> None:
+    tasks = [json.dumps(str(tmp_path / f"{number}")).encode() for number in range(5)]
+    assert [answer(one) for one in team.run("die", 5, tasks.__getitem__)] == list("01234")
+    # Five deaths, five others in their places.
+    assert sorted(member.number for member in team.members)[-1] == 6
+    assert len(team.members) == 2
+
+
+def test_a_task_that_kills_whoever_does_it_ends_the_run(team: Team) -> None:
+    with pytest.raises(WorkerError, match="part 1 of 1: 3 workers died over it"):
+        list(team.run("die", 1, lambda _: b'"/no/such/folder/file"'))
+
+
+def test_workers_that_die_while_they_begin_end_the_run() -> None:
+    with team_of(1, Stillborn) as team, pytest.raises(WorkerError, match="4 workers were started"):
+        team.facts()
+
+
+def test_a_worker_that_can_not_begin_says_why() -> None:
+    with team_of(1, Unable) as team, pytest.raises(ModelLoadError, match="no such folder"):
+        team.facts()
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "127.0.0.1:70000"])
+def test_a_cluster_that_is_not_there_is_named_at_once(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    began = time.monotonic()
+    with pytest.raises(InvalidInputError, match=f"no Ray cluster at '{address}': "):
+        Team(1, lambda _: b"", address=address, on_gpu=False, kind=Echo)
+    assert time.monotonic() - began < 5
+
+
+def test_a_team_has_a_worker() -> None:
+    with pytest.raises(InvalidInputError, match="workers must be at least 1, got 0"):
+        team_of(0)

@@ -1,0 +1,55 @@
+"""Claims: a worker tells what it loaded, or why it can't; it scores a part as one process does."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from forwardcache.cli.loading import ModelOptions
+from forwardcache.cli.prompts import Prompt
+from forwardcache.cli.views import parse_views
+from forwardcache.distributed.wire import Part, answer, packed, packed_options
+from forwardcache.distributed.worker import Worker
+from forwardcache.errors import AdapterError, ModelLoadError, WorkerError
+from tests.cli.conftest import ASSETS
+
+MODEL, ADAPTER = str(ASSETS / "model"), str(ASSETS / "adapter")
+
+
+def worker(**options: Any) -> Worker:
+    return Worker(packed_options(ModelOptions(**{"model": MODEL, "dtype": "float32"} | options)))
+
+
+def test_what_can_not_be_loaded_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelLoadError, match="not a folder"):
+        answer(worker(model=str(tmp_path / "none")).load())
+    with pytest.raises(AdapterError, match=tmp_path.name):
+        answer(worker(adapter=str(tmp_path)).load())
+    with pytest.raises(WorkerError, match="no model yet"):
+        answer(worker().close())
+
+
+def test_a_part_is_scored_and_counted(tmp_path: Path) -> None:
+    trace = tmp_path / "trace.jsonl"
+    one = worker(adapter=ADAPTER, trace=trace)
+    assert answer(one.load())["vocab_size"] > 0
+    texts = ["A list is", "Every function returns", "x " * 5000]
+    first, second, refused = answer(one.lengths(packed(["next_token_dist", texts])))
+    assert "context length" in refused
+    prompts = tuple(Prompt(number, text) for number, text in enumerate(texts[:2]))
+    views = parse_views("base,ft", has_adapter=True)
+    part = Part(prompts, (first, second), "next_token_dist", views, 4, 1024)
+    found = answer(one.rows(part.packed()))
+    assert [(row["id"], row["view"]) for row in found["rows"]] == [
+        (0, "base"), (0, "ft"), (1, "base"), (1, "ft"),
+    ]  # fmt: skip
+    assert found["tokens_run"] == 2 * (first + second)
+    assert (found["stats"]["forward_passes"], found["nonfinite"]) == (4, 0)
+    again = answer(one.rows(part.packed()))
+    assert (again["tokens_run"], again["stats"]["cache_hits"]) == (0, 4)
+    assert answer(one.close()) == 0
+    events = [json.loads(line) for line in trace.read_text("utf-8").splitlines()]
+    assert len(events) == 8

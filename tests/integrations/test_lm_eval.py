@@ -1,0 +1,198 @@
+"""Claims: tasks of the harness give the same with the model ``forwardcache`` as with its own
+``hf``: log-likelihoods, greedy flags, rolling windows, texts; truncation, empty contexts and
+trailing spaces included; in each view; and nothing is run twice.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from lm_eval import simple_evaluate
+from lm_eval.api.instance import Instance
+from lm_eval.models.huggingface import HFLM
+from lm_eval.tasks import TaskManager
+
+from forwardcache.errors import AdapterError, EmptyCompletionError, ModelLoadError
+from forwardcache.hf import HFBackend
+from forwardcache.integrations.lm_eval import ForwardCacheLM
+from tests.hf import tiny
+from tests.integrations.conftest import TASKS, TEXTS
+
+Folders = dict[str, str]
+
+PAIRS = (
+    ("the quick brown fox", " jumps over the lazy dog"),
+    ("the quick brown fox", "es"),
+    ("the quick brown fox ", "jumps"),
+    ("", "hello world"),
+    ("", "<s>hello"),
+    ("<s>hello", " world"),
+    ("hello world " * 40, " fox"),
+    ("Zzz, ümlaut", " €!"),
+)
+
+
+def requests(kind: str, arguments: list[tuple[Any, ...]]) -> list[Instance]:
+    made: Any = Instance
+    return [made(kind, {}, one, number) for number, one in enumerate(arguments)]
+
+
+def theirs(folders: Folders, **options: Any) -> Any:
+    kind: Any = HFLM
+    return kind(folders["model"], peft=folders["adapter"], device="cpu", dtype="float32", **options)
+
+
+def ours(folders: Folders, **options: Any) -> Any:
+    return ForwardCacheLM(folders["model"], peft=folders["adapter"], **options)
+
+
+def evaluated(model: Any, tasks_folder: Path, tasks: list[str]) -> Any:
+    manager = TaskManager(include_path=str(tasks_folder), include_defaults=False)
+    return simple_evaluate(
+        model, tasks=tasks, task_manager=manager, bootstrap_iters=0, batch_size=2
+    )
+
+
+def assert_same_answers(found: list[Any], expected: list[Any]) -> None:
+    assert [greedy for _, greedy in found] == [greedy for _, greedy in expected]
+    sums = [value for value, _ in found]
+    np.testing.assert_allclose(sums, [value for value, _ in expected], atol=2e-4)
+
+
+@pytest.fixture(scope="module")
+def hf(folders: Folders) -> Any:
+    return theirs(folders, batch_size=3)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_task_gives_the_same_as_with_the_harness_own_model(
+    folders: Folders, hf: Any, tasks_folder: Path, task: str
+) -> None:
+    expected = evaluated(hf, tasks_folder, [task])
+    found = evaluated(ours(folders, batch_size=2), tasks_folder, [task])
+    for name, value in expected["results"][task].items():
+        same = pytest.approx(value, rel=1e-5) if isinstance(value, float) else value
+        assert found["results"][task][name] == same, name
+    pairs = zip(found["samples"][task], expected["samples"][task], strict=True)
+    for one, other in pairs:
+        assert one["doc_id"] == other["doc_id"]
+        mine, given = ([each[0] for each in sample["resps"]] for sample in (one, other))
+        if task == "choice":
+            assert_same_answers(mine, given)
+        elif task == "rolling":
+            np.testing.assert_allclose(mine, given, rtol=1e-5)
+        else:
+            assert mine == given
+
+
+def test_log_likelihoods_and_greedy_flags_are_the_harness_own(folders: Folders, hf: Any) -> None:
+    asked = requests("loglikelihood", list(PAIRS))
+    # One at a time: together, its cache of logits takes those of the wrong place for the sixth,
+    # whose tokens are those of the fourth with another boundary.
+    expected = [hf.loglikelihood([one])[0] for one in asked]
+    assert_same_answers(ours(folders).loglikelihood(asked), expected)
+
+
+def test_a_greedy_continuation_is_called_greedy(folders: Folders, hf: Any) -> None:
+    lm = ours(folders)
+    context, backend = lm.tok_encode("hello world"), lm._backend
+    best = int(tiny.logprobs_after(backend.model, context)[-1].argmax())
+    for token in (best, (best + 1) % 300):
+        asked = [(("", ""), context, [token])]
+        [found], [expected] = (each._loglikelihood_tokens(asked) for each in (lm, hf))
+        assert found[1] == expected[1] == (token == best)
+
+
+@pytest.mark.parametrize("max_length", [None, 7])
+def test_texts_longer_than_the_context_are_scored_in_the_same_windows(
+    folders: Folders, max_length: int | None
+) -> None:
+    asked = requests("loglikelihood_rolling", [(text,) for text in [*TEXTS, ""]])
+    lm = ours(folders, max_length=max_length)
+    longest = max(len(lm.tok_encode(text)) for text in TEXTS)
+    assert longest > 2 * lm.max_length
+    expected = theirs(folders, max_length=max_length).loglikelihood_rolling(asked)
+    np.testing.assert_allclose(lm.loglikelihood_rolling(asked), expected, rtol=1e-5)
+
+
+def test_nothing_is_run_twice_and_the_harness_is_told_what_was(
+    folders: Folders, tasks_folder: Path
+) -> None:
+    lm = ours(folders)
+    first = evaluated(lm, tasks_folder, ["choice", "rolling"])
+    passes = lm._backend.stats.forward_passes
+    again = evaluated(lm, tasks_folder, ["choice", "rolling"])
+    assert again["results"] == first["results"]
+    assert lm._backend.stats.forward_passes == passes == first["config"]["forwardcache_passes"] > 0
+    assert again["config"]["forwardcache_hits"] >= passes
+
+
+@pytest.mark.parametrize("view", ["base", "scaled:0.5", "null:3"])
+def test_a_view_can_be_asked_for(folders: Folders, view: str) -> None:
+    backend = HFBackend.load(folders["model"], folders["adapter"])
+    asked = requests("loglikelihood", list(PAIRS))
+    lm = ForwardCacheLM(backend, view=view)
+    found = lm.loglikelihood(asked)
+    assert found != ForwardCacheLM(backend).loglikelihood(asked)
+    kind: Any = HFLM
+    if view == "base":
+        plain = kind(folders["model"], device="cpu", dtype="float32", logits_cache=False)
+        assert_same_answers(found, plain.loglikelihood(asked))
+        write = requests("generate_until", [("hello", {"max_gen_toks": 8, "until": []})])
+        assert lm.generate_until(write) == plain.generate_until(write)
+
+
+def test_the_harness_own_cache_gets_every_answer(folders: Folders) -> None:
+    lm = ours(folders)
+    noted: dict[Any, Any] = {}
+
+    class Hook:
+        def add_partial(self, kind: str, arguments: Any, answer: Any) -> None:
+            noted[kind, arguments] = answer
+
+    lm.set_cache_hook(Hook())
+    answers = lm.loglikelihood(requests("loglikelihood", list(PAIRS)))
+    sums = lm.loglikelihood_rolling(requests("loglikelihood_rolling", [(t,) for t in TEXTS]))
+    expected: dict[Any, Any] = {
+        ("loglikelihood", pair): one for pair, one in zip(PAIRS, answers, strict=True)
+    }
+    expected |= {
+        ("loglikelihood_rolling", (text,)): total for text, total in zip(TEXTS, sums, strict=True)
+    }
+    assert noted == expected
+
+
+def test_what_can_not_be_scored_is_refused_at_once(folders: Folders, tmp_path: Path) -> None:
+    with pytest.raises(ModelLoadError, match="not a folder"):
+        ForwardCacheLM("some/hub-name")
+    with pytest.raises(AdapterError):
+        ForwardCacheLM(folders["model"], view="ft")
+    with pytest.raises(TypeError, match="no_such_option"):
+        ours(folders, no_such_option=1)
+    with pytest.raises(EmptyCompletionError):
+        ours(folders)._loglikelihood_tokens([(("a", ""), [1], [])])
+
+
+def test_the_command_line_knows_the_model(
+    folders: Folders, hf: Any, tasks_folder: Path, tmp_path: Path
+) -> None:
+    trace = tmp_path / "trace.jsonl"
+    arguments = f"pretrained={folders['model']},peft={folders['adapter']},trace_path={trace}"
+    command = [
+        *(sys.executable, "-m", "forwardcache.integrations.lm_eval"),
+        *("--model", "forwardcache", "--model_args", arguments, "--tasks", "choice"),
+        *("--include_path", str(tasks_folder), "--output_path", str(tmp_path / "out")),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
+    assert done.returncode == 0, done.stderr
+    [results] = (tmp_path / "out").rglob("results_*.json")
+    found = json.loads(results.read_text(encoding="utf-8"))["results"]["choice"]
+    expected = evaluated(hf, tasks_folder, ["choice"])["results"]["choice"]
+    assert found["acc,none"] == expected["acc,none"]
+    events = [json.loads(line) for line in trace.read_text(encoding="utf-8").splitlines()]
+    assert {event["op"] for event in events} == {"continuation_logprob"}
+    assert len(events) == 12
