@@ -1,10 +1,20 @@
 """Reading traces: files in, events and counts out.
 
 Reading order: ``reader`` (what is called), ``lines`` (whole lines of a file, in bounded memory),
-``parse`` (what a line says). Nothing here writes, and nothing here needs a model, torch or numpy.
+``parse`` (what a line says), ``curve`` (what another size of cache would have missed), ``frame``
+(a trace as a table). Nothing here writes, and nothing here needs a model, torch or numpy.
 """
 
 from forwardcache._event import TraceEvent, TraceLine
+from forwardcache.observe.curve import miss_ratio_curve
+from forwardcache.observe.frame import to_polars
 from forwardcache.observe.reader import TraceReader, read_trace
 
-__all__ = ["TraceEvent", "TraceLine", "TraceReader", "read_trace"]
+__all__ = [
+    "TraceEvent",
+    "TraceLine",
+    "TraceReader",
+    "miss_ratio_curve",
+    "read_trace",
+    "to_polars",
+]
