@@ -53,12 +53,12 @@ pub type Fields<'a> = [Option<Value<'a>>; NAMES.len()];
 /// The fields of an event in its plain form; `None` if somebody else has to look.
 #[must_use]
 pub fn parse(line: &[u8]) -> Option<Fields<'_>> {
-    let mut rest = Rest(std::str::from_utf8(line).ok()?.as_bytes());
+    let mut rest = Rest(line);
     let mut fields = [None; NAMES.len()];
     let mut expected = 0;
     rest.expect(b'{')?;
     loop {
-        let place = place_of(rest.text()?, expected)?;
+        let place = place_of(rest.raw_text()?, expected)?;
         rest.expect(b':')?;
         let value = fitting(place, rest.value()?)?;
         if fields[place].replace(value).is_some() {
@@ -77,12 +77,12 @@ pub fn parse(line: &[u8]) -> Option<Fields<'_>> {
 }
 
 /// Writers keep the order of the table, so the search begins behind the field before.
-fn place_of(name: &str, expected: usize) -> Option<usize> {
+fn place_of(name: &[u8], expected: usize) -> Option<usize> {
     let behind = NAMES.get(expected..)?;
-    if let Some(at) = behind.iter().position(|known| *known == name) {
+    if let Some(at) = behind.iter().position(|known| known.as_bytes() == name) {
         return Some(expected + at);
     }
-    NAMES[..expected].iter().position(|known| *known == name)
+    NAMES[..expected].iter().position(|known| known.as_bytes() == name)
 }
 
 /// The value as the table's type of the field at `place`.
@@ -103,7 +103,7 @@ fn fitting(place: usize, value: Value<'_>) -> Option<Value<'_>> {
     }
 }
 
-/// What has not been read yet; always valid UTF-8 up to the borders of tokens.
+/// What has not been read yet.
 struct Rest<'a>(&'a [u8]);
 
 impl<'a> Rest<'a> {
@@ -125,11 +125,15 @@ impl<'a> Rest<'a> {
     }
 
     fn text(&mut self) -> Option<&'a str> {
+        std::str::from_utf8(self.raw_text()?).ok()
+    }
+
+    fn raw_text(&mut self) -> Option<&'a [u8]> {
         self.expect(b'"')?;
         let end = self.0.iter().position(|&byte| byte == b'"' || byte == b'\\' || byte < b' ')?;
         let (text, rest) = self.0.split_at(end);
         self.0 = rest.strip_prefix(b"\"")?;
-        std::str::from_utf8(text).ok()
+        Some(text)
     }
 
     fn value(&mut self) -> Option<Value<'a>> {

@@ -13,7 +13,7 @@ SCORING = ("rich", "numpy", "torch", "transformers", "peft", "safetensors", "tok
 PARQUET = ("polars",)
 
 
-def check_installed(*modules: str) -> None:
+def check_installed(*modules: str, extra: str = "hf") -> None:
     """Refuse to begin without ``modules``.
 
     Raises:
@@ -21,7 +21,7 @@ def check_installed(*modules: str) -> None:
     """
     missing = [module for module in modules if not _is_there(module)]
     if missing:
-        raise BadInputError(f"needs {', '.join(missing)}: pip install 'forwardcache[hf]'")
+        raise BadInputError(f"needs {', '.join(missing)}: pip install 'forwardcache[{extra}]'")
 
 
 def _is_there(module: str) -> bool:
