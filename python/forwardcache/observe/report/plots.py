@@ -62,7 +62,7 @@ def miss_ratio(points: list[dict[str, Any]], measured: float | None) -> Markup:
 def _svg(name: str, title: str, draw: Any) -> Markup:
     style: Any = {**_STYLE, "svg.hashsalt": name}
     with mpl.rc_context(style):
-        figure = Figure(figsize=(7.2, 3.0), layout="constrained")
+        figure = Figure(figsize=(5.6, 2.7), layout="constrained")
         draw(figure.subplots())
         file = StringIO()
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
