@@ -1,15 +1,19 @@
 //! The core of forwardcache: every forward pass once, never a wrong one, nothing lost.
 //!
 //! Reading order: `key` (what a key is, its label and digest), `cache` (which values are kept),
-//! `stats` (what is counted), `clock` (how time is read), `trace` (what is written down), and last
-//! `python`, the only room that knows pyo3. Everything else builds and is tested without an
-//! interpreter: `cargo nextest run`.
+//! `stats` (what is counted), `clock` (how time is read), `trace` (what is written down), `observe`
+//! and `curve` (what is read from it), and last `python`, the only room that knows pyo3. Everything
+//! else builds and is tested without an interpreter: `cargo nextest run`.
 
 pub mod cache;
 #[cfg(not(any(loom, shuttle)))]
 pub mod clock;
 #[cfg(not(any(loom, shuttle)))]
+pub mod curve;
+#[cfg(not(any(loom, shuttle)))]
 pub mod key;
+#[cfg(not(any(loom, shuttle)))]
+pub mod observe;
 pub mod process;
 #[cfg(not(any(loom, shuttle)))]
 pub mod stats;

@@ -7,11 +7,13 @@
 mod batch;
 mod cache;
 mod call;
+mod curve;
 mod event;
 mod flight;
 mod instrumentation;
 mod invalidate;
 mod key;
+mod observe;
 mod parts;
 mod probe;
 mod slot;
@@ -33,11 +35,15 @@ mod _core {
     #[pymodule_export]
     use super::cache::ForwardCache;
     #[pymodule_export]
+    use super::curve::Curve;
+    #[pymodule_export]
     use super::empty_call;
     #[pymodule_export]
     use super::instrumentation::BackendInstrumentation;
     #[pymodule_export]
     use super::key::prompt_hash;
+    #[pymodule_export]
+    use super::observe::parse_trace_lines;
     #[pymodule_export]
     use super::stats::BackendStats;
     #[pymodule_export]

@@ -21,6 +21,7 @@ import pytest
 
 from forwardcache.observe import TraceEvent, TraceLine, read_trace
 from forwardcache.observe.lines import MAX_LINE_BYTES
+from forwardcache.observe.parse import parse_line, plain_events
 
 EIGHT: dict[str, Any] = {
     "ts": 1.5,
@@ -357,7 +358,7 @@ def test_reading_imports_no_model_and_no_numbers() -> None:
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
 
 
-def test_reading_needs_nothing_of_the_package_but_the_event() -> None:
+def test_reading_needs_nothing_of_the_package_but_the_event_and_the_core() -> None:
     folder = Path(sys.modules["forwardcache.observe"].__file__ or "").parent
     imported = {
         words[1]
@@ -366,5 +367,18 @@ def test_reading_needs_nothing_of_the_package_but_the_event() -> None:
         if words[:1] in (["from"], ["import"]) and words[1].startswith("forwardcache")
     }
     assert {name for name in imported if not name.startswith("forwardcache.observe")} == {
-        "forwardcache._event"
+        "forwardcache._core",
+        "forwardcache._event",
     }
+
+
+def test_lines_as_the_writer_writes_them_are_read_natively() -> None:
+    text = {**EIGHT, **FURTHER, "probe": "p"}
+    plain, escaped = (json.dumps(each).encode() for each in (text, {**text, "probe": 'a"b'}))
+    event, odd = plain_events([plain, escaped])
+    assert event == parse_line(plain)
+    assert odd is None
+    assert list(read_trace(BytesIO(plain + b"\n" + escaped + b"\n"))) == [
+        event,
+        parse_line(escaped),
+    ]

@@ -234,6 +234,14 @@ FactoryArgument = Annotated[str, typer.Argument(help="pkg.mod:factory", metavar=
 AllOption = Annotated[bool, typer.Option("--all", help="Go on after a failure.")]
 
 
+class ReportFormat(StrEnum):
+    """How a report is written."""
+
+    TABLE = "table"
+    JSON = "json"
+    HTML = "html"
+
+
 class Profile(StrEnum):
     """How much of an engine is checked."""
 
@@ -351,3 +359,20 @@ def _trace_recover(
     from forwardcache.cli.trace import recover
 
     return recover(path, as_json=format_ is Format.JSON)
+
+
+@app.command("report", epilog=EXIT_STATUS)
+def _report(
+    paths: TracesArgument,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="File for the report.")] = None,
+    format_: Annotated[
+        ReportFormat | None,
+        typer.Option("--format", help="Default: html with --out FILE.html, else table."),
+    ] = None,
+) -> int:
+    """What happened in traces: hits, times, who warmed whom, what a larger cache would save."""
+    from forwardcache.cli.report import report
+
+    is_page = out is not None and out.suffix == ".html"
+    chosen = format_ or (ReportFormat.HTML if is_page else ReportFormat.TABLE)
+    return report(paths, out=out, output_format=chosen.value)

@@ -1,12 +1,22 @@
 """Reading traces: files in, events and counts out.
 
 Reading order: ``reader`` (what is called), ``lines`` (whole lines of a file, in bounded memory),
-``parse`` (what a line says). On them stand ``summary``, ``chrome`` with ``tracks``, ``table``, and
-``follow`` with ``recent``; ``metrics`` is about a live instrumentation instead. Nothing here writes
-a trace, and nothing here needs a model, torch or numpy; ``table`` needs polars.
+``parse`` (what a line says). On them stand ``summary``, ``curve`` (what another size of cache would
+have missed), ``frame`` (a trace as a table), ``chrome`` with ``tracks``, ``table``, and ``follow``
+with ``recent``; ``metrics`` is about a live instrumentation instead. Nothing here writes a trace, and
+nothing here needs a model, torch or numpy; ``table`` and ``frame`` need polars.
 """
 
 from forwardcache._event import TraceEvent, TraceLine
+from forwardcache.observe.curve import miss_ratio_curve
+from forwardcache.observe.frame import to_polars
 from forwardcache.observe.reader import TraceReader, read_trace
 
-__all__ = ["TraceEvent", "TraceLine", "TraceReader", "read_trace"]
+__all__ = [
+    "TraceEvent",
+    "TraceLine",
+    "TraceReader",
+    "miss_ratio_curve",
+    "read_trace",
+    "to_polars",
+]

@@ -20,10 +20,10 @@ UNFINISHED = "no newline at the end"
 _BLOCK_BYTES = 1 << 18
 
 
-def whole_lines(
+def line_blocks(
     file: BinaryIO, skipped: Counter[str], *, max_line_bytes: int = MAX_LINE_BYTES
-) -> Iterator[bytes]:
-    """The lines of ``file`` without their newlines, up to its last newline.
+) -> Iterator[list[bytes]]:
+    """The lines of ``file`` without their newlines, up to its last newline, a block at a time.
 
     Args:
         file: Read from where it stands, in blocks; it need not be seekable.
@@ -36,15 +36,17 @@ def whole_lines(
             _, newline, block = block.partition(b"\n")
             too_long = not newline
         *lines, rest = (rest + block).split(b"\n")
-        for line in lines:
-            if len(line) > max_line_bytes:
-                skipped[TOO_LONG] += 1
-            elif not line or line.isspace():
-                skipped[BLANK] += 1
-            else:
-                yield line
+        yield _fitting(lines, skipped, max_line_bytes)
         if len(rest) > max_line_bytes:
             skipped[TOO_LONG] += 1
             rest, too_long = b"", True
     if rest:
         skipped[UNFINISHED] += 1
+
+
+def _fitting(lines: list[bytes], skipped: Counter[str], max_line_bytes: int) -> list[bytes]:
+    if max(map(len, lines), default=0) <= max_line_bytes:
+        return lines
+    fitting = [line for line in lines if len(line) <= max_line_bytes]
+    skipped[TOO_LONG] += len(lines) - len(fitting)
+    return fitting

@@ -3,8 +3,9 @@
 The first eight fields have to be there with their types, whoever wrote the line. A further field
 that isn't in the table, or has another type there, is some other writer's own and is ignored.
 
-A million lines are a small trace, so this is written for speed: the types of all fields are judged
-at once, and a combination of types is judged only the first time it is met.
+Lines in the plain form that the writer gives them are read natively, a block at a time. What is
+left (an escape, another writer's field, damage) is judged here, still with an eye on speed: the
+types of all fields at once, and a combination of types only the first time it is met.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from math import isfinite, nan
 from types import NoneType
 from typing import Any, Final, NamedTuple, NoReturn
 
+from forwardcache._core import _parse_trace_lines
 from forwardcache._event import TraceLine
 
 LOSS_OP = "trace_lost"
@@ -78,6 +80,11 @@ class LostEvents:
 
     ts: float
     events: int
+
+
+def plain_events(lines: list[bytes]) -> list[TraceLine | None]:
+    """The event of each line in its plain form; None for the lines :func:`parse_line` judges."""
+    return _parse_trace_lines(lines, TraceLine)
 
 
 def parse_line(line: bytes) -> TraceLine | LostEvents:

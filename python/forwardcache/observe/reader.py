@@ -14,8 +14,8 @@ from types import MappingProxyType, TracebackType
 from typing import BinaryIO, Self, TypeAlias, cast
 
 from forwardcache._event import TraceLine
-from forwardcache.observe.lines import MAX_LINE_BYTES, whole_lines
-from forwardcache.observe.parse import LostEvents, UnusableLineError, parse_line
+from forwardcache.observe.lines import BLANK, MAX_LINE_BYTES, line_blocks
+from forwardcache.observe.parse import LostEvents, UnusableLineError, parse_line, plain_events
 
 TraceSource: TypeAlias = str | os.PathLike[str] | BinaryIO
 """A path, or a file that is open for reading bytes."""
@@ -134,13 +134,21 @@ def usable_lines(
         OSError: the file can't be opened or read.
     """
     with _opened(source) as file:
-        for line in whole_lines(file, counts.skipped, max_line_bytes=max_line_bytes):
-            try:
-                said = parse_line(line)
-            except UnusableLineError as error:
-                counts.skipped[error.reason] += 1
-            else:
-                yield line, said
+        for lines in line_blocks(file, counts.skipped, max_line_bytes=max_line_bytes):
+            for line, event in zip(lines, plain_events(lines), strict=True):
+                if (said := event or _judged(line, counts)) is not None:
+                    yield line, said
+
+
+def _judged(line: bytes, counts: Counts) -> TraceLine | LostEvents | None:
+    if not line or line.isspace():
+        counts.skipped[BLANK] += 1
+        return None
+    try:
+        return parse_line(line)
+    except UnusableLineError as error:
+        counts.skipped[error.reason] += 1
+        return None
 
 
 def time_of(said: TraceLine | LostEvents) -> float:
@@ -162,11 +170,15 @@ def _opened(source: TraceSource) -> AbstractContextManager[BinaryIO]:
 
 
 def _events_of(source: TraceSource, counts: Counts, max_line_bytes: int) -> Iterator[TraceLine]:
-    for _, said in usable_lines(source, counts, max_line_bytes=max_line_bytes):
-        if isinstance(said, LostEvents):
-            counts.lost += said.events
-        else:
-            yield said
+    with _opened(source) as file:
+        for lines in line_blocks(file, counts.skipped, max_line_bytes=max_line_bytes):
+            for at, event in enumerate(plain_events(lines)):
+                if event is not None:
+                    yield event
+                elif isinstance(said := _judged(lines[at], counts), LostEvents):
+                    counts.lost += said.events
+                elif said is not None:
+                    yield said
 
 
 def _counted(events: Iterable[TraceLine], counts: Counts) -> Generator[TraceLine]:

@@ -1,0 +1,211 @@
+"""The numbers of a report, as JSON values: the page shows these and no others."""
+
+from __future__ import annotations
+
+import math
+from itertools import islice
+from typing import Any
+
+import polars as pl
+
+from forwardcache._core import _Curve
+from forwardcache.observe.curve import curve_in_entries
+from forwardcache.observe.frame import to_polars
+from forwardcache.observe.reader import TraceReader
+
+Figures = dict[str, Any]
+
+_COLUMNS = (
+    "ts", "probe", "view_id", "op", "prompt_hash", "wall_ms", "hit", "run", "key", "batch",
+    "batch_size", "error", "waited",
+)  # fmt: skip
+_BLOCK_EVENTS = 1 << 15
+_TIME_BINS = 60
+_CURVE_POINTS = 120
+_SLOWEST = 20
+_MOST_ROWS = 200
+
+_COMPUTED = ~pl.col("hit") & pl.col("error").is_null()
+_FAILED = ~pl.col("hit") & pl.col("error").is_not_null()
+
+
+def report_figures(reader: TraceReader) -> Figures:
+    """What a report says about the events of ``reader``, which is read to its end.
+
+    Returns:
+        JSON values only; seconds end in ``_s``, milliseconds in ``_ms``, shares lie between 0 and
+        1, and what is unknown is None.
+    """
+    curve = _Curve()
+    events = _joined_with_causes(_frame(reader, curve))
+    figures: Figures = {
+        "total": _total(events),
+        "lost": reader.lost,
+        "skipped": dict(reader.skipped),
+        "over_time": _over_time(events),
+        "latency": _latency(events),
+        "batches": _batches(events),
+        "slowest": _slowest(events),
+        "warmed": _warmed(events),
+        "errors": _rows(events.filter(_FAILED).group_by("error").len("events"), "events"),
+        "curve": _curve(curve),
+    }
+    return {"verdict": _verdict(figures), **figures}
+
+
+def _frame(reader: TraceReader, curve: _Curve) -> pl.DataFrame:
+    """The events as a frame in which a number stands for run and key; ``curve`` counts them."""
+    # A hash of 64 bits takes a third of the memory of the texts, and a table of them is small.
+    number = pl.struct(pl.col("run").cast(pl.String), "key").hash()
+    has_key = pl.col("key").is_not_null()
+    frames = [to_polars([], columns=_COLUMNS)]
+    while block := list(islice(reader, _BLOCK_EVENTS)):
+        curve.add(block)
+        frames.append(to_polars(block, columns=_COLUMNS))
+        frames[-1] = _narrow(frames[-1], number, has_key)
+    frames[0] = _narrow(frames[0], number, has_key)
+    return pl.concat(frames)
+
+
+def _narrow(block: pl.DataFrame, number: pl.Expr, has_key: pl.Expr) -> pl.DataFrame:
+    return block.with_columns(same=pl.when(has_key).then(number)).drop("key")
+
+
+def _joined_with_causes(events: pl.DataFrame) -> pl.DataFrame:
+    """Adds to each event what its key took when it was last computed, by whom, how often."""
+    has_key = pl.col("same").is_not_null()
+    computed = _COMPUTED & has_key
+    return events.with_columns(
+        pl.col("wall_ms").fill_nan(None),
+        pl.col("ts").fill_nan(None),
+    ).with_columns(
+        known_ms=pl.when(computed).then("wall_ms").forward_fill().over("same"),
+        computed_by=pl.when(computed)
+        .then(pl.col("probe").cast(pl.String).fill_null("").cast(pl.Categorical))
+        .forward_fill()
+        .over("same"),
+        recomputed=computed & (computed.cast(pl.Int64).cum_sum().over("same") > 1),
+    )
+
+
+def _total(events: pl.DataFrame) -> Figures:
+    spent = pl.col("wall_ms") / 1000
+    waited = pl.col("hit") & pl.col("waited")
+    saved = ((pl.col("known_ms") - pl.col("wall_ms")) / 1000).filter("hit", ~pl.col("waited"))
+    row = events.select(
+        events=pl.len(),
+        hits=pl.col("hit").sum(),
+        misses=_COMPUTED.sum(),
+        failed=_FAILED.sum(),
+        waited=waited.sum(),
+        runs=pl.col("run").drop_nulls().n_unique(),
+        miss_s=spent.filter(_COMPUTED).sum(),
+        hit_s=spent.filter("hit", ~pl.col("waited")).sum(),
+        wait_s=spent.filter(waited).sum(),
+        saved_s=saved.sum(),
+        # Each of these would have computed what it waited for.
+        compute_saved_by_waiting_s=(pl.col("known_ms") / 1000).filter(waited).sum(),
+        recomputed=pl.col("recomputed").sum(),
+        recomputed_s=spent.filter("recomputed").sum(),
+        first_ts=pl.col("ts").min(),
+        last_ts=pl.col("ts").max(),
+    ).row(0, named=True)
+    answered = row["hits"] + row["misses"]
+    return {**_json(row), "hit_rate": row["hits"] / answered if answered else None}
+
+
+def _over_time(events: pl.DataFrame) -> list[Figures]:
+    answered = events.lazy().filter(pl.col("ts").is_not_null(), ~_FAILED)
+    timed = answered.select("ts", "hit", "wall_ms").collect()
+    if timed.is_empty():
+        return []
+    first, last = timed.select(pl.col("ts").min(), last=pl.col("ts").max()).row(0)
+    width = (last - first) / _TIME_BINS or 1.0
+    at = ((pl.col("ts") - first) / width).floor().clip(0, _TIME_BINS - 1)
+    bins = timed.group_by((at * width).alias("from_s")).agg(
+        events=pl.len(), hit_rate=pl.col("hit").mean(), wall_s=pl.col("wall_ms").sum() / 1000
+    )
+    return _rows(bins, "from_s", descending=False)
+
+
+def _latency(events: pl.DataFrame) -> list[Figures]:
+    known = pl.col("wall_ms")
+    groups = events.group_by("probe", "view_id", "op", "hit").agg(
+        events=pl.len(),
+        p50_ms=known.quantile(0.5, "nearest"),
+        p90_ms=known.quantile(0.9, "nearest"),
+        p99_ms=known.quantile(0.99, "nearest"),
+        max_ms=known.max(),
+        wall_s=known.sum() / 1000,
+    )
+    return _rows(groups, "wall_s")
+
+
+def _batches(events: pl.DataFrame) -> list[Figures]:
+    computed = events.lazy().filter(_COMPUTED, pl.col("batch").is_not_null())
+    each = computed.select("run", "batch", "batch_size").collect().unique(["run", "batch"])
+    sizes = each.group_by(size="batch_size").agg(batches=pl.len())
+    return _rows(sizes, "size", descending=False)
+
+
+def _slowest(events: pl.DataFrame) -> list[Figures]:
+    computed = events.lazy().filter(_COMPUTED, pl.col("wall_ms").is_not_null())
+    columns = ("prompt_hash", "probe", "view_id", "op", "wall_ms")
+    slowest = computed.select(columns).top_k(_SLOWEST, by="wall_ms").collect()
+    return _rows(slowest, "wall_ms")
+
+
+def _warmed(events: pl.DataFrame) -> list[Figures]:
+    """Hits by who asked and who had computed; an empty name is nobody's."""
+    known = events.lazy().filter("hit", pl.col("computed_by").is_not_null())
+    hits = known.select("computed_by", "probe", "known_ms", "wall_ms").collect()
+    pairs = hits.group_by("computed_by", asked_by=pl.col("probe").cast(pl.String).fill_null(""))
+    saved = (pl.col("known_ms") - pl.col("wall_ms")).sum() / 1000
+    return _rows(pairs.agg(hits=pl.len(), saved_s=saved), "hits")
+
+
+def _curve(curve: _Curve) -> Figures:
+    gains = curve.gains()
+    largest = gains[-1][0] if gains else 1
+    steps = {round(largest ** (n / _CURVE_POINTS)) for n in range(_CURVE_POINTS + 1)}
+    ratios = curve_in_entries(curve, sorted(steps), seconds=False)
+    seconds = curve_in_entries(curve, sorted(steps), seconds=True)
+    computing_s = curve.total()[1]
+    points = [
+        {"entries": size, "miss_ratio": ratio, "recomputed_s": seconds[size] * computing_s}
+        for size, ratio in ratios.items()
+    ]
+    return {"entries_enough": largest, "without_key": curve.without_key(), "points": points}
+
+
+def _verdict(figures: Figures) -> str:
+    total, enough = figures["total"], figures["curve"]["entries_enough"]
+    if total["hit_rate"] is None:
+        return "No call was answered."
+    said = f"{total['hit_rate']:.1%} of {total['hits'] + total['misses']:,} calls were hits"
+    if total["saved_s"] > 0:
+        said += f", which saved {total['saved_s']:,.1f} s of computing"
+    if total["recomputed"]:
+        return (
+            f"{said}; {total['recomputed']:,} values were computed again "
+            f"({total['recomputed_s']:,.1f} s), and a cache of {enough:,} entries would have kept "
+            "all that were asked for again."
+        )
+    return f"{said}; nothing was computed twice."
+
+
+def _rows(frame: pl.DataFrame, by: str, *, descending: bool = True) -> list[Figures]:
+    # The other columns decide between equals, so that a report of the same trace is the same.
+    rest = [name for name in frame.columns if name != by]
+    texts = frame.with_columns(pl.col(pl.Categorical).cast(pl.String))
+    order = [descending, *(False for _ in rest)]
+    ordered = texts.sort([by, *rest], descending=order, nulls_last=True)
+    return [_json(row) for row in ordered.head(_MOST_ROWS).iter_rows(named=True)]
+
+
+def _json(row: Figures) -> Figures:
+    return {name: None if _is_no_number(value) else value for name, value in row.items()}
+
+
+def _is_no_number(value: Any) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)

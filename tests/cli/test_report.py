@@ -1,0 +1,95 @@
+"""``forwardcache report``: its numbers, and that the page shows them and nothing that runs.
+
+Checked: each group of figures on a small trace; the page has the numbers of the JSON, escapes
+hostile names and loads nothing; size; what is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.conftest import Run
+from tests.cli.test_trace import line, trace
+
+HOSTILE = '<script>alert("x")</script>&\'"'
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """One value is computed by a, asked for by b, computed again by b; one computation fails."""
+    key: dict[str, Any] = {"run": "r", "key": "k"}
+    miss = {"hit": False, "wall_ms": 2000.0}
+    return trace(
+        tmp_path / "t.jsonl",
+        line(1.0, probe="a", **miss, **key, batch=1, batch_size=4),
+        line(2.0, probe="b", wall_ms=0.0, **key),
+        line(3.0, probe="c", run="r", key="other", **miss),
+        line(4.0, probe="b", **key, **miss),
+        line(5.0, probe="b", **key, wall_ms=500.0, waited=True),
+        line(6.0, run="r", key="bad", hit=False, error="ValueError"),
+        b"no JSON\n",
+    )
+
+
+def figures(run: Run, path: Path) -> dict[str, Any]:
+    said: dict[str, Any] = json.loads(run("report", path, "--format", "json").out)
+    return said
+
+
+def test_the_numbers_are_those_of_the_trace(run: Run, small: Path) -> None:
+    said = figures(run, small)
+    total = said["total"]
+    assert (total["events"], total["hits"], total["misses"], total["failed"]) == (6, 2, 3, 1)
+    assert (total["hit_rate"], total["saved_s"], total["miss_s"]) == (0.4, 2.0, 6.0)
+    assert (total["waited"], total["wait_s"]) == (1, 0.5)
+    assert total["compute_saved_by_waiting_s"] == 2.0
+    assert (total["recomputed"], total["recomputed_s"]) == (1, 2.0)
+    assert said["skipped"] == {"not JSON": 1}
+    assert said["errors"] == [{"error": "ValueError", "events": 1}]
+    assert said["batches"] == [{"size": 4, "batches": 1}]
+    assert [(each["computed_by"], each["asked_by"]) for each in said["warmed"]] == [
+        ("a", "b"),
+        ("b", "b"),
+    ]
+    assert said["curve"]["entries_enough"] == 2
+    assert said["curve"]["points"][-1]["miss_ratio"] == 0.4
+    assert "1 values were computed again (2.0 s), and a cache of 2 entries" in said["verdict"]
+
+
+def test_the_page_shows_the_numbers_of_the_json(run: Run, small: Path, tmp_path: Path) -> None:
+    out = tmp_path / "report.html"
+    assert run("report", small, "--out", out).code == 0
+    page = out.read_text("utf-8")
+    said = figures(run, small)
+    assert said["verdict"] in page
+    shown = re.findall(r"<dt>([^<]*)</dt><dd>([^<]*)</dd>", page)
+    assert ("hit rate", "40.0%") in shown
+    assert len(shown) == len(said["total"]) - 2 + 1
+    assert page.count('<svg role="img"') == 2
+    assert len(page) < 1_000_000
+
+
+def test_a_page_escapes_names_and_loads_nothing(run: Run, tmp_path: Path) -> None:
+    names: dict[str, Any] = {"probe": HOSTILE, "view_id": HOSTILE, "op": HOSTILE, "run": HOSTILE}
+    missed = line(1.0, **names, key="k", hit=False, wall_ms=3.0)
+    path = trace(tmp_path / "t.jsonl", missed, line(2.0, **names, key="k"),
+                 line(3.0, **names, hit=False, error=HOSTILE))  # fmt: skip
+    page = run("report", path, "--format", "html").out
+    assert "<script" not in page
+    assert "&lt;script&gt;alert(&#34;x&#34;)" in page
+    assert not re.search(r'(src|href)="(?!#|data:,)', page.replace("xmlns:xlink", ""))
+
+
+def test_a_trace_without_events_is_a_report_too(run: Run, tmp_path: Path) -> None:
+    path = trace(tmp_path / "t.jsonl")
+    assert run("report", path).out.startswith("No call was answered.")
+    assert "No call was answered." in run("report", path, "--format", "html").out
+
+
+def test_a_missing_folder_is_refused_before_work(run: Run, small: Path, tmp_path: Path) -> None:
+    run("report", small, "--out", tmp_path / "no" / "r.html").refused("--out", "there is no folder")
