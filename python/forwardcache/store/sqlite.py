@@ -129,20 +129,20 @@ class SQLiteStore:
         now = time.time()
         stale: list[tuple[float, int]] = []
         for some in _portions(dict.fromkeys(keys)):
-            rows = self._guarded(partial(_read, keys=some), [])
+            rows = self._guarded(partial(_read, keys=some)) or []
             for number, key, blob, used in rows:
                 found[key] = blob
                 if not now - _TOUCHED_EVERY_S < used <= now:
                     stale.append((now, number))
         if stale and self.max_bytes is not None:
-            self._guarded(partial(_touch, stale=stale), None)
+            self._guarded(partial(_touch, stale=stale))
         return found
 
     def put_many(self, records: Sequence[Record]) -> int:
         """Writes values in one transaction, over what was there; how many were kept."""
         if not records:
             return 0
-        return self._guarded(partial(self._put, records=records), 0)
+        return self._guarded(partial(self._put, records=records)) or 0
 
     def info(self) -> StoreInfo:
         """Entries and bytes, as all processes together left them."""
@@ -151,14 +151,14 @@ class SQLiteStore:
             rows = connection.execute("SELECT model, view, op, entries, bytes FROM kinds")
             return {(row[0], row[1], row[2]): (row[3], row[4]) for row in rows if row[3]}
 
-        kinds = self._guarded(read, {})
+        kinds = self._guarded(read) or {}
         entries, nbytes = (sum(each[place] for each in kinds.values()) for place in (0, 1))
         return StoreInfo(entries, nbytes, kinds, self._errors, self._damaged)
 
     def verify(self) -> StoreCheck:
         """Unseals every value, and drops what is no value."""
         ok = damaged = last = 0
-        while rows := self._guarded(partial(_page, after=last), []):
+        while rows := (self._guarded(partial(_page, after=last)) or []):
             bad = [
                 (number,)
                 for number, key, blob in rows
@@ -167,7 +167,7 @@ class SQLiteStore:
             ]
             ok, damaged, last = ok + len(rows) - len(bad), damaged + len(bad), rows[-1][0]
             if bad:
-                self._guarded(partial(_drop, numbers=bad), 0)
+                (self._guarded(partial(_drop, numbers=bad)) or 0)
         with self._lock:
             self._damaged += damaged
         return StoreCheck(ok, damaged)
@@ -206,7 +206,7 @@ class SQLiteStore:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             return removed
 
-        return self._guarded(remove, 0)
+        return self._guarded(remove) or 0
 
     def close(self) -> None:
         """Closes the file; later calls find nothing and keep nothing. Idempotent."""
@@ -217,17 +217,17 @@ class SQLiteStore:
     def records(self) -> Iterator[Record]:
         """Every value that is whole, with its kind, in the order in which they were first put."""
         last = 0
-        while rows := self._guarded(partial(_full_page, after=last), []):
+        while rows := (self._guarded(partial(_full_page, after=last)) or []):
             last = rows[-1][0]
             for _, key, blob, *kind in rows:
                 if isinstance(blob, bytes) and unseal(key, blob) is not None:
                     yield Record(key, blob, *kind)
 
-    def _guarded(self, work: Callable[[sqlite3.Connection], T], otherwise: T) -> T:
-        """What ``work`` gives; ``otherwise``, and a count, where SQLite fails."""
+    def _guarded(self, work: Callable[[sqlite3.Connection], T]) -> T | None:
+        """What ``work`` gives; None, and a count, where SQLite fails."""
         with self._lock:
             if self._closed:
-                return otherwise
+                return None
             try:
                 if self._connection is None:
                     self._connection = self._connect()
@@ -237,7 +237,7 @@ class SQLiteStore:
                 self._errors += 1
                 # Kinds that were made in a transaction that failed are not there.
                 self._kinds.clear()
-                return otherwise
+                return None
 
     def _put(self, connection: sqlite3.Connection, records: Sequence[Record]) -> int:
         now = time.time()
