@@ -12,7 +12,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from hashlib import sha256
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -43,7 +45,7 @@ def key_of(number: int) -> bytes:
 
 def value_of(number: int) -> TokenDist:
     chance = np.random.default_rng(number)
-    logprobs = -np.sort(chance.exponential(4.0, TOP_K))
+    logprobs = -np.sort(chance.exponential(4.0, TOP_K)).astype(np.float32)
     return TokenDist(chance.permutation(50_000)[:TOP_K], logprobs, 50_000, -3.0)
 
 
@@ -55,7 +57,7 @@ def runs(folder: Path, prompts: int) -> None:
         texts = [
             f"Prompt number {n}: the interpreter of the language reads" for n in range(prompts)
         ]
-        options = {"device": "cpu", "store": store}
+        options: dict[str, Any] = {"device": "cpu", "store": store}
         with HFBackend.load(ASSETS / "model", ASSETS / "adapter", **options) as backend:
             backend.next_token_dist_batch(["warm up"])
             return timed(
@@ -112,9 +114,7 @@ def contenders(folder: Path) -> Iterator[Contender]:
     yield "forwardcache", put, get
     store.close()
     if find_spec("diskcache"):
-        import diskcache
-
-        with diskcache.Cache(str(folder / "diskcache")) as cache:
+        with import_module("diskcache").Cache(str(folder / "diskcache")) as cache:
 
             def put_all(values: dict[bytes, Any]) -> None:
                 with cache.transact():
@@ -124,9 +124,9 @@ def contenders(folder: Path) -> Iterator[Contender]:
             yield "diskcache", put_all, lambda keys: [cache[key] for key in keys]
     if find_spec("lm_eval") and find_spec("sqlitedict"):
         # What CachingLM keeps its answers in, opened as it opens it.
-        from sqlitedict import SqliteDict
-
-        with SqliteDict(str(folder / "caching_lm.db"), autocommit=True) as kept:
+        with import_module("sqlitedict").SqliteDict(
+            str(folder / "caching_lm.db"), autocommit=True
+        ) as kept:
 
             def put_each(values: dict[bytes, Any]) -> None:
                 for key, value in values.items():
@@ -149,7 +149,7 @@ def size(folder: Path, entries: int) -> None:
     store = SQLiteStore(path)
     chance = np.random.default_rng(1)
     batches = [[key_of(n) for n in chance.integers(0, entries, BATCH)] for _ in range(200)]
-    took = [timed(lambda some=some: store.get_many(some)) for some in batches]
+    took = [timed(partial(store.get_many, some)) for some in batches]
     store.close()
     a_key = statistics.median(took) / BATCH * 1e6
     print(f"  {entries:9,} values: opening {opening * 1e3:.1f} ms, {a_key:.2f} us a key")
