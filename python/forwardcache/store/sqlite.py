@@ -310,6 +310,8 @@ class SQLiteStore:
         # What was committed survives the process; after a power cut the last commits may be gone.
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA trusted_schema = OFF")
+        # Room for the keys of a million values; the default is 2 MB.
+        connection.execute("PRAGMA cache_size = -65536")
         if not tables:
             with _transaction(connection):
                 if not _tables(connection):
