@@ -88,6 +88,14 @@ SpecialTokensOption = Annotated[
 DownloadOption = Annotated[
     bool, typer.Option("--allow-download", help="--model may be a hub name.")
 ]
+StoreOption = Annotated[
+    str | None,
+    typer.Option(help="File or redis:// address of a store: what is there isn't computed again."),
+]
+VerifyOption = Annotated[
+    float,
+    typer.Option(min=0.0, max=1.0, help="Share of the hits that are computed again and compared."),
+]
 NoiseFloorOption = Annotated[
     bool | None,
     typer.Option(
@@ -177,6 +185,8 @@ def _score(  # noqa: PLR0917 - typer calls it, by name
     chat_template: ChatTemplateOption = False,
     special_tokens: SpecialTokensOption = True,
     allow_download: DownloadOption = False,
+    store: StoreOption = None,
+    verify: VerifyOption = 0.0,
     noise_floor: NoiseFloorOption = None,
     ray: RayOption = None,
     workers: WorkersOption = None,
@@ -195,6 +205,8 @@ def _score(  # noqa: PLR0917 - typer calls it, by name
         chat_template=chat_template,
         special_tokens=special_tokens,
         allow_download=allow_download,
+        store=store,
+        verify=verify,
     )
     return score(
         ScoreOptions(
@@ -376,3 +388,60 @@ def _report(
     is_page = out is not None and out.suffix == ".html"
     chosen = format_ or (ReportFormat.HTML if is_page else ReportFormat.TABLE)
     return report(paths, out=out, output_format=chosen.value)
+
+
+store_commands = typer.Typer(help="What is in a store; check it, shrink it, move it.")
+app.add_typer(store_commands, name="store")
+
+StoreArgument = Annotated[str, typer.Argument(help="File or redis:// address.", metavar="STORE")]
+TableArgument = Annotated[Path, typer.Argument(help="The table.", metavar="FILE.parquet")]
+
+
+@store_commands.command("info", epilog=EXIT_STATUS)
+def _store_info(where: StoreArgument, format_: FormatOption = Format.TABLE) -> int:
+    """Entries and bytes by model, view and op."""
+    from forwardcache.cli.store import info
+
+    return info(where, as_json=format_ is Format.JSON)
+
+
+@store_commands.command("verify", epilog=EXIT_STATUS)
+def _store_verify(where: StoreArgument) -> int:
+    """Read everything and drop what is damaged; exit status 1 if there was any."""
+    from forwardcache.cli.store import verify
+
+    return verify(where)
+
+
+@store_commands.command("prune", epilog=EXIT_STATUS)
+def _store_prune(
+    where: StoreArgument,
+    older_than: Annotated[
+        float | None, typer.Option(min=0.0, help="Days since a value was written or used.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="A model, as info shows it.")] = None,
+    view: Annotated[str | None, typer.Option(help="A view, as info shows it.")] = None,
+    max_bytes: Annotated[
+        int | None, typer.Option(min=0, help="Then the least recently used, down to this.")
+    ] = None,
+) -> int:
+    """Drop values: of the first three, those that fit all that are given."""
+    from forwardcache.cli.store import prune
+
+    return prune(where, older_than_days=older_than, model=model, view=view, max_bytes=max_bytes)
+
+
+@store_commands.command("export", epilog=EXIT_STATUS)
+def _store_export(where: StoreArgument, out: TableArgument, force: ForceOption = False) -> int:
+    """Write all values of a store's file to a Parquet table, as they are."""
+    from forwardcache.cli.store import export
+
+    return export(where, out, force=force)
+
+
+@store_commands.command("import", epilog=EXIT_STATUS)
+def _store_import(where: StoreArgument, table: TableArgument) -> int:
+    """Put the values of an exported table into a store; exit status 1 if some are damaged."""
+    from forwardcache.cli.store import import_
+
+    return import_(where, table)

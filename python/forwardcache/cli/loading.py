@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from forwardcache.cli.exits import BadInputError, first_line, is_out_of_memory
+from forwardcache.cli.exits import BadInputError, first_line, is_out_of_memory, say
 from forwardcache.cli.extras import quiet_libraries
 from forwardcache.cli.hits import HitRecorder
 from forwardcache.errors import ForwardCacheError
@@ -15,6 +16,7 @@ from forwardcache.instrumentation import BackendInstrumentation, TraceWriter
 
 if TYPE_CHECKING:
     from forwardcache.hf import HFBackend
+    from forwardcache.store import Store
 
 CACHE_BYTES = 512 * 2**20
 
@@ -32,6 +34,8 @@ class ModelOptions:
         chat_template: Whether prompts go through the tokenizer's chat template.
         special_tokens: Whether the tokenizer adds its special tokens.
         allow_download: Whether ``model`` may be a hub name.
+        store: Path or address of the store; None without one.
+        verify: Share of the hits that are computed again.
     """
 
     model: str
@@ -42,6 +46,8 @@ class ModelOptions:
     chat_template: bool = False
     special_tokens: bool = True
     allow_download: bool = False
+    store: str | None = None
+    verify: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +58,13 @@ class Session:
         backend: The ``HFBackend``.
         recorder: What the backend calls; knows the hits of the last call.
         instrumentation: What is behind the recorder.
+        store: What is under the cache; None without one.
     """
 
     backend: Any
     recorder: HitRecorder
     instrumentation: BackendInstrumentation
+    store: Store | None = None
 
     @property
     def vocab_size(self) -> int:
@@ -64,8 +72,10 @@ class Session:
         return int(self.backend.model.config.get_text_config().vocab_size)
 
     def close(self) -> None:
-        """Close the backend and the trace."""
+        """Close the backend, the store and the trace."""
         self.backend.close()
+        if self.store is not None:
+            self.store.close()
         self.instrumentation.close()
 
 
@@ -123,15 +133,33 @@ def load(options: ModelOptions) -> Session:
     quiet_libraries()
     instrumentation = BackendInstrumentation(cache_maxsize=None, cache_max_bytes=CACHE_BYTES)
     recorder = HitRecorder(instrumentation)
-    backend = _load_backend(options, recorder)
+    store = None if options.store is None else open_checked(options.store)
+    backend = _load_backend(options, recorder, store)
     if options.chat_template and not getattr(backend.tokenizer, "chat_template", None):
         raise BadInputError(f"--chat-template: the tokenizer in {options.model} has none")
     if options.trace is not None:
         instrumentation.trace = TraceWriter(options.trace)
-    return Session(backend, recorder, instrumentation)
+    return Session(backend, recorder, instrumentation, store)
 
 
-def _load_backend(options: ModelOptions, recorder: HitRecorder) -> Any:
+def open_checked(where: str) -> Store:
+    """The store at ``where``; one line if it is damaged and begun anew.
+
+    Raises:
+        ForwardCacheError: it can't be kept there.
+        OSError: it can't be opened.
+    """
+    from forwardcache.store import open_store
+
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        store = open_store(where)
+    for warning in warned:
+        say(str(warning.message))
+    return store
+
+
+def _load_backend(options: ModelOptions, recorder: HitRecorder, store: Store | None) -> Any:
     backend_type = _backend_type()
     try:
         return backend_type.load(
@@ -143,6 +171,8 @@ def _load_backend(options: ModelOptions, recorder: HitRecorder) -> Any:
             add_special_tokens=options.special_tokens,
             chat_template=options.chat_template,
             instrumentation=cast(BackendInstrumentation, recorder),
+            store=store,
+            verify=options.verify,
         )
     except ForwardCacheError:
         raise

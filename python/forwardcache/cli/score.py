@@ -147,7 +147,7 @@ def _job_facts(options: ScoreOptions, source: PromptSet, views: Sequence[View]) 
     for name in ("model", "adapter"):
         if facts[name] is not None and Path(facts[name]).is_dir():
             facts[name] = folder_fingerprint(Path(facts[name]))
-    for free in ("trace", "allow_download"):
+    for free in ("trace", "allow_download", "store", "verify"):
         del facts[free]
     names = [view.name for view in views]
     return {**facts, "op": options.op, "views": names, "top_k": options.top_k,
@@ -178,6 +178,8 @@ def _score_with(
         sink.close()
     are_compared = bool(summary.differences(job.views, scoring.tally))
     _report(options, scoring, figures, _noise_floor(session, options, job, are_compared))
+    if session.store is not None:
+        _tell_of_store(session)
     with warnings.catch_warnings(action="ignore", category=RuntimeWarning):
         missing = session.instrumentation.trace.close()
     _warn(session.backend.nonfinite_results, missing)
@@ -253,6 +255,18 @@ def _warn(nonfinite: int, missing: int) -> None:
         )
     if missing:
         say(f"{missing:,} events are missing in the trace: it could not be written")
+
+
+def _tell_of_store(session: Session) -> None:
+    figures = session.backend.store
+    say(f"store: {figures.hits:,} values found, {figures.kept:,} computed and kept")
+    if figures.damaged:
+        say(f"{figures.damaged:,} values in the store were damaged, and were computed again")
+    if figures.not_kept:
+        say(f"{figures.not_kept:,} values could not be kept in the store")
+    if figures.verified:
+        share = f"{figures.mismatches:,} of {figures.verified:,}"
+        say(f"verified: {share} values that were computed again are not what was kept")
 
 
 def _noise_floor(

@@ -24,6 +24,8 @@ from forwardcache.hf.ops import form_of
 from forwardcache.hf.plan import check_limits
 from forwardcache.hf.provenance import Provenance, collecting
 from forwardcache.hf.scorer import OnError, Scorer, dtype_name
+from forwardcache.hf.selfcheck import SelfCheck
+from forwardcache.hf.shelf import Shelf, StoreFigures
 from forwardcache.hf.spec import BASE, FINETUNED, ViewSpec, null, scaled
 from forwardcache.hf.view import HFView, check_views, refuse_inside_view
 from forwardcache.instrumentation import BackendInstrumentation, BackendStats
@@ -33,6 +35,7 @@ from forwardcache.scoring import (
     RollingLogprob,
     TokenDist,
 )
+from forwardcache.store import Store, open_store
 
 Result = TypeVar("Result")
 
@@ -80,6 +83,9 @@ class HFBackend:
         token_budget: Most positions (rows x longest) in a batch; None chooses for the device.
         max_padding: Largest share of padding in a batch, 0 to 1.
         max_logit_bytes: Memory for logits at once; None chooses for the device.
+        store: Where values outlive the process: a path, an address, or a store that is open (and is
+            then left open). Its keys hold a checksum of the weights whatever the policy.
+        verify: Share of the hits, of memory and store, that are computed again and compared.
 
     Raises:
         UnsupportedModelError: the model or its adapter can't be scored exactly.
@@ -105,6 +111,8 @@ class HFBackend:
         token_budget: int | None = None,
         max_padding: float = 0.10,
         max_logit_bytes: int | None = None,
+        store: str | PathLike[str] | Store | None = None,
+        verify: float = 0.0,
     ) -> None:
         model = model if adapter is None else _with_adapter(model, str(adapter))
         causal_lm = _causal_lm(model)
@@ -115,6 +123,8 @@ class HFBackend:
             _MAX_LOGIT_BYTES[where] if max_logit_bytes is None else max_logit_bytes,
         )
         check_limits(limits.token_budget, limits.max_padding, limits.max_logit_bytes)
+        check = SelfCheck(verify)
+        self._owned_store = _opened_here(store)
         self._owns_instrumentation = instrumentation is None
         if instrumentation is None:
             instrumentation = BackendInstrumentation(
@@ -131,6 +141,8 @@ class HFBackend:
             options=EncodingOptions(add_special_tokens, chat_template),
             identity=ModelIdentity(model, identity, label=identity_label),
             store_nonfinite=store_nonfinite,
+            shelf=_shelf_of(self._owned_store or store),
+            check=check,
         )
         # Looks at the adapter now, so that one that can't be handled is refused here.
         self._scorer.own_spec()
@@ -199,6 +211,16 @@ class HFBackend:
         """The counters of the instrumentation."""
         stats: BackendStats = self.instrumentation.stats
         return stats
+
+    @property
+    def store(self) -> StoreFigures:
+        """What the store gave and took, and what the self-check found."""
+        shelf, check = self._scorer.shelf, self._scorer.selfcheck
+        checked = check.verified, check.mismatches
+        if shelf is None:
+            return StoreFigures(0, 0, 0, 0, 0, *checked)
+        moved = shelf.hits, shelf.misses, shelf.damaged, shelf.kept, shelf.not_kept
+        return StoreFigures(*moved, *checked)
 
     @property
     def progress(self) -> Callable[[int], None] | None:
@@ -490,7 +512,9 @@ class HFBackend:
         return self._scorer.identity_policy()
 
     def close(self) -> None:
-        """Closes an instrumentation made here; one that was given is left open. Idempotent."""
+        """Closes the instrumentation and the store made here; what was given is left open."""
+        if self._owned_store is not None:
+            self._owned_store.close()
         if self._owns_instrumentation:
             self.instrumentation.close()
 
@@ -520,6 +544,14 @@ class HFBackend:
             if bad:
                 return f"{bad} of {logits.numel()} logits of {prompt!r} are not finite"
         return ""
+
+
+def _opened_here(store: str | PathLike[str] | Store | None) -> Store | None:
+    return open_store(str(store)) if isinstance(store, str | PathLike) else None
+
+
+def _shelf_of(store: Any) -> Shelf | None:
+    return None if store is None else Shelf(store)
 
 
 def _causal_lm(model: Any) -> PreTrainedModel:

@@ -124,12 +124,14 @@ class ModelIdentity:
         self._numerics: tuple[Any, ...] = ()
         self._structure: Structure | None = None
         self._description: bytes | None = None
+        self._is_described = False
         self._is_base: list[bool] = []
         self._has_inference_tensors = False
         self._versions: _VersionWatch | None = None
         self._versions_key = b""
         self._state: ModelState | None = None
         self._has_warned = False
+        self._lasting: tuple[ModelState, tuple[bytes, bytes] | None] | None = None
 
     def state(self, tokenizer: Any) -> ModelState:
         """The present state; the same object as long as nothing differs from the last look.
@@ -143,6 +145,38 @@ class ModelIdentity:
         if known is None or known.key != key or known.structure is not structure:
             self._state = known = ModelState(structure, key)
         return known
+
+    def lasting_key(self, tokenizer: Any, *, without_adapter: bool) -> bytes | None:
+        """32 bytes that the present state has in every process; None if there are none.
+
+        Except under ``label`` the tensors are hashed for it once a state, under ``versions`` too.
+        There are none with hooks, with a tokenizer that can't be described, and after
+        ``weights_changed``, which speaks of changes that no other process could see either.
+
+        Args:
+            tokenizer: The tokenizer.
+            without_adapter: Whether what the adapter's tensors hold is left out; that there is one,
+                and of what shape, is not.
+
+        Raises:
+            UnsupportedModelError: as in ``state``.
+        """
+        state = self.state(tokenizer)
+        if self._lasting is None or self._lasting[0] is not state:
+            self._lasting = state, self._lasting_keys(state, tokenizer)
+        keys = self._lasting[1]
+        return None if keys is None else keys[without_adapter]
+
+    def _lasting_keys(self, state: ModelState, tokenizer: Any) -> tuple[bytes, bytes] | None:
+        """With the adapter and without it."""
+        description = self._describe(tokenizer)
+        if self._announced or not self._is_described:
+            return None
+        if self._policy == "label":
+            return state.key, state.key
+        sums = checksums(self._tensors(tokenizer))
+        base = compress(sums, self._is_base)
+        return digest_of([b"all", description, *sums]), digest_of([b"base", description, *base])
 
     def structure(self, tokenizer: Any) -> Structure:
         """The present structure; no tensor is looked at.
@@ -232,7 +266,10 @@ class ModelIdentity:
     def _description_fields(self, tokenizer: Any) -> list[bytes]:
         words = described_tokenizer(tokenizer)
         fields = [*described(self._model), repr(self._numerics).encode(), *(words or ())]
-        if words is None or self._watch is None or self._watch.has_unknown_code:
+        self._is_described = not (
+            words is None or self._watch is None or self._watch.has_unknown_code
+        )
+        if not self._is_described:
             # Nothing can be said about these that would hold in another process.
             fields += [self._token, str(next(self._numbers)).encode()]
         return fields

@@ -37,6 +37,8 @@ from forwardcache.hf.ops import (
     rolling_value,
 )
 from forwardcache.hf.plan import distinct
+from forwardcache.hf.selfcheck import SelfCheck
+from forwardcache.hf.shelf import Place, Shelf
 from forwardcache.hf.slices import Slices
 from forwardcache.hf.spec import BASE, FINETUNED, ViewSpec, tagged
 from forwardcache.hf.switch import switched
@@ -66,6 +68,8 @@ class _Call:
         tasks: The items that can be scored, in their order.
         left: Tokens whose progress is not reported yet.
         computed: What this call computed, by key; a value that is not finite stays here only.
+        fetched: What it took from the store, by key.
+        place: Where its values stand in the store; None without one.
     """
 
     def __init__(
@@ -75,6 +79,8 @@ class _Call:
         op: Operation,
         items: Sequence[Any],
         encoded: Sequence[Encoded | ForwardCacheError],
+        *,
+        place: Place | None,
     ) -> None:
         self.state = state
         self.spec = spec
@@ -84,6 +90,8 @@ class _Call:
         self.tasks = [Task(item, each) for item, each in pairs if isinstance(each, Encoded)]
         self.left = sum(len(task.encoded.fed) for task in self.tasks)
         self.computed: dict[Any, Any] = {}
+        self.fetched: dict[Any, Any] = {}
+        self.place = place
 
     def key(self, task: Task) -> Any:
         """The task's item as the cache's key."""
@@ -118,6 +126,8 @@ class Scorer:
         options: How text becomes tokens.
         identity: Tells states of the model apart.
         store_nonfinite: Whether values with a NaN or infinity are stored too.
+        shelf: The store under the cache; None without one.
+        check: Which hits are computed again.
 
     Attributes:
         progress: Called with the number of tokens done, during and after each call; or None.
@@ -135,6 +145,8 @@ class Scorer:
         options: EncodingOptions,
         identity: ModelIdentity,
         store_nonfinite: bool,
+        shelf: Shelf | None,
+        check: SelfCheck,
     ) -> None:
         self.model = model
         self.causal_lm = causal_lm
@@ -149,6 +161,8 @@ class Scorer:
         self.lock: ModelLock = lock_of(causal_lm)
         self.identity = identity
         self.store_nonfinite = store_nonfinite
+        self.shelf = shelf
+        self.selfcheck = check
         self._encoder: tuple[int, Encoder] | None = None
 
     def check(self, spec: ViewSpec | None) -> None:
@@ -249,7 +263,15 @@ class Scorer:
             runs = _checked(state.structure, spec)
             encoder = self._encoder_for(state.structure)
             encoded = [_encoded(encoder, op.form, item, op.text) for item in items]
-        return _Call(state, runs, op, items, encoded)
+            place = self._place(runs, op)
+        return _Call(state, runs, op, items, encoded, place=place)
+
+    def _place(self, spec: ViewSpec, op: Operation) -> Place | None:
+        if self.shelf is None:
+            return None
+        # The base model's values don't depend on what the adapter holds.
+        model = self.identity.lasting_key(self.tokenizer, without_adapter=spec == BASE)
+        return None if model is None else Place(model, spec, self.options.key, op.name, op.top_k)
 
     def _encoder_for(self, structure: Structure) -> Encoder:
         if self._encoder is None or self._encoder[0] != structure.number:
@@ -279,6 +301,7 @@ class Scorer:
                 hits |= self._counted_hits(call)
                 continue
             self._report(call, call.left)
+            values = self._checked_again(call, kept, values)
             found = hits | dict(zip(map(call.key, kept), values, strict=True))
             return [found.get(key, call.computed.get(key)) for key in map(call.key, call.tasks)]
 
@@ -302,6 +325,8 @@ class Scorer:
             cache = self.instrumentation.cache
             self._slices.fill(cache, keys, op.top_k, lambda *key: (*place, *key, scope))
 
+        self._take_from_store(call, tasks)
+
         def compute(indices: Sequence[int]) -> list[Any]:
             return self._compute(call, [tasks[index] for index in indices])
 
@@ -311,11 +336,59 @@ class Scorer:
         single = self.instrumentation.cached
         return [single(*place, keys[0], op.top_k, lambda: compute([0])[0], scope=scope)]
 
+    def _take_from_store(self, call: _Call, tasks: Sequence[Task]) -> None:
+        """Puts into the cache what only the store has, so that looking up is an ordinary hit."""
+        if self.shelf is None or call.place is None:
+            return
+        cache, scope = self.instrumentation.cache, call.scope(self.options)
+        look = getattr(cache, "peek", cache.get)
+
+        def place(key: Any) -> tuple[Any, ...]:
+            return call.op.name, call.spec.view_id, key, call.op.top_k, scope
+
+        asked = dict.fromkeys(map(call.key, tasks))
+        known = call.fetched.keys() | call.computed.keys()
+        missing = [key for key in asked if key not in known and look(place(key)) is _MISS]
+        if missing:
+            call.fetched |= self.shelf.fetch(call.place, missing)
+            for key in call.fetched.keys() & set(missing):
+                cache.put(place(key), call.fetched[key])
+
+    def _keep_in_store(self, call: _Call, tasks: Sequence[Task]) -> None:
+        if self.shelf is not None and call.place is not None:
+            values = {call.key(task): call.computed[call.key(task)] for task in tasks}
+            good = {key: value for key, value in values.items() if _may_keep(value)}
+            self.shelf.keep(call.place, good)
+
+    def _checked_again(self, call: _Call, tasks: Sequence[Task], values: list[Any]) -> list[Any]:
+        """``values``, of which a share of the hits was computed again; what differs is replaced."""
+        hits = [n for n, task in enumerate(tasks) if call.key(task) not in call.computed]
+        chosen = self.selfcheck.chosen(hits)
+        if not chosen:
+            return values
+        fresh = self._run_unchanged(call, [tasks[n] for n in chosen])
+        values, wrong = list(values), {}
+        for n, value in zip(chosen, fresh, strict=True):
+            if _may_keep(value) and self.selfcheck.differs(values[n], value, self.causal_lm.dtype):
+                values[n] = wrong[call.key(tasks[n])] = value
+        scope = call.scope(self.options)
+        for key, value in wrong.items():
+            place = call.op.name, call.spec.view_id, key, call.op.top_k, scope
+            self.instrumentation.cache.put(place, value)
+        if wrong and self.shelf is not None and call.place is not None:
+            self.shelf.keep(call.place, wrong)
+        return values
+
     def _compute(self, call: _Call, tasks: Sequence[Task]) -> list[Any]:
+        # A cache too small for the call has lost again what the store gave.
+        call.computed |= {
+            key: call.fetched[key] for key in map(call.key, tasks) if key in call.fetched
+        }
         missing = [task for task in tasks if call.key(task) not in call.computed]
         if missing:
             values = self._run_unchanged(call, missing)
             call.computed.update(zip(map(call.key, missing), values, strict=True))
+            self._keep_in_store(call, missing)
             errors = [value for value in values if isinstance(value, ModelMemoryError)]
             bad = sum(not _may_keep(value) for value in values) - len(errors)
             self.nonfinite_results += bad

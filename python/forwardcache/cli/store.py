@@ -1,0 +1,124 @@
+"""``forwardcache store``: what is in a store; check it, shrink it, move it."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from forwardcache.cli.exits import BadInputError, ExitCode, first_line
+from forwardcache.cli.extras import PARQUET, SCORING, check_installed
+from forwardcache.cli.loading import open_checked
+
+if TYPE_CHECKING:
+    from forwardcache.store import Store
+
+_DAY_S = 86_400.0
+_ROWS_AT_ONCE = 4096
+_COLUMNS = ("key", "blob", "model", "view", "op")
+
+
+def info(where: str, *, as_json: bool) -> int:
+    """Run ``store info``; the exit code."""
+    store = _there(where)
+    found = store.info()
+    store.close()
+    kinds = [
+        {"model": model, "view": view, "op": op, "entries": entries, "bytes": nbytes}
+        for (model, view, op), (entries, nbytes) in sorted(found.by_kind.items())
+    ]
+    if as_json:
+        told = {"entries": found.entries, "bytes": found.nbytes, "kinds": kinds}
+        print(json.dumps({**told, "errors": found.errors, "damaged": found.damaged}))
+        return ExitCode.DONE
+    print(f"{found.entries:,} values, {found.nbytes:,} bytes")
+    for kind in kinds:
+        names = f"{kind['model']}  {kind['view']}  {kind['op']}"
+        print(f"{names}  {kind['entries']:,} values  {kind['bytes']:,} bytes")
+    return ExitCode.DONE
+
+
+def verify(where: str) -> int:
+    """Run ``store verify``; the exit code."""
+    store = _there(where)
+    check = store.verify()
+    errors = store.info().errors
+    store.close()
+    failed = f", {errors:,} reads failed" if errors else ""
+    print(f"{check.ok:,} values are whole, {check.damaged:,} were damaged and are dropped{failed}")
+    return ExitCode.NO if check.damaged or errors else ExitCode.DONE
+
+
+def prune(
+    where: str,
+    *,
+    older_than_days: float | None,
+    model: str | None,
+    view: str | None,
+    max_bytes: int | None,
+) -> int:
+    """Run ``store prune``; the exit code."""
+    if older_than_days is None and model is None and view is None and max_bytes is None:
+        raise BadInputError("nothing to prune by: --older-than, --model, --view or --max-bytes")
+    store = _there(where)
+    older_than_s = None if older_than_days is None else older_than_days * _DAY_S
+    removed = store.prune(older_than_s=older_than_s, model=model, view=view, max_bytes=max_bytes)
+    store.close()
+    print(f"{removed:,} values removed")
+    return ExitCode.DONE
+
+
+def export(where: str, out: Path, *, force: bool) -> int:
+    """Run ``store export``; the exit code. All values are in memory at once."""
+    check_installed(*PARQUET)
+    if out.exists() and not force:
+        raise BadInputError(f"{out} is there already (--force replaces it)")
+    store = _there(where)
+    records = getattr(store, "records", None)
+    if records is None:
+        raise BadInputError(f"{where}: only a store in a file can be exported")
+    import polars
+
+    rows = [asdict(record) for record in records()]
+    store.close()
+    binary = {"key": polars.Binary, "blob": polars.Binary}
+    schema = {name: binary.get(name, polars.String) for name in _COLUMNS}
+    part = out.with_name(f"{out.name}.part")
+    polars.DataFrame(rows, schema=schema).write_parquet(part)
+    os.replace(part, out)
+    print(f"{len(rows):,} values written to {out}")
+    return ExitCode.DONE
+
+
+def import_(where: str, table: Path) -> int:
+    """Run ``store import``; the exit code. A value that isn't whole is left out."""
+    check_installed(*SCORING, *PARQUET)
+    import polars
+
+    from forwardcache.store import Record
+    from forwardcache.store.seal import unseal
+
+    try:
+        frame = polars.read_parquet(table, columns=list(_COLUMNS))
+    except (OSError, polars.exceptions.PolarsError) as error:
+        raise BadInputError(f"{table}: no exported table: {first_line(error)}") from None
+    store = open_checked(where)
+    kept = 0
+    for rows in frame.iter_slices(_ROWS_AT_ONCE):
+        records = [Record(**row) for row in rows.iter_rows(named=True)]
+        kept += store.put_many(
+            [each for each in records if unseal(each.key, each.blob) is not None]
+        )
+    store.close()
+    print(f"{kept:,} of {len(frame):,} values taken in")
+    return ExitCode.DONE if kept == len(frame) else ExitCode.NO
+
+
+def _there(where: str) -> Store:
+    """A store that is there: looking at one doesn't make it."""
+    check_installed(*SCORING)
+    if "://" not in where and not Path(where).is_file():
+        raise BadInputError(f"there is no store {where}")
+    return open_checked(where)

@@ -1,0 +1,111 @@
+"""What a scorer has to do with a store: keys that last, sealed values, and figures of both."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from forwardcache.hf.spec import ViewSpec, tagged
+from forwardcache.store import Record, Store
+from forwardcache.store.seal import seal, unseal
+
+_SHORT = 16
+
+
+@dataclass(frozen=True, slots=True)
+class StoreFigures:
+    """What a backend and its store did for each other.
+
+    Attributes:
+        hits: Values taken from the store; each is a cache hit too, since no forward was run for it.
+        misses: Values that were asked of it in vain, the damaged ones among them.
+        damaged: Values that came back and could not be used.
+        kept: Values that it kept.
+        not_kept: Values that it was given and did not keep (disk full, outage).
+        verified: Hits, of memory or store, that were computed again.
+        mismatches: Those that were not the same within the dtype's tolerance, and were replaced.
+    """
+
+    hits: int = 0
+    misses: int = 0
+    damaged: int = 0
+    kept: int = 0
+    not_kept: int = 0
+    verified: int = 0
+    mismatches: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where one call's values stand in every store.
+
+    Attributes:
+        model: Bytes that the model's state has in every process.
+        view: The view that is run.
+        options: How text becomes tokens, as the key has it.
+        op: Name of the operation.
+        top_k: Its number of tokens; 0 where it means nothing.
+    """
+
+    model: bytes
+    view: ViewSpec
+    options: bytes
+    op: str
+    top_k: int
+
+    def keys(self, items: Iterable[Hashable]) -> dict[Any, bytes]:
+        """The store's key of each item, which is a str or a tuple of them."""
+        prefix = hashlib.sha256(b"forwardcache.store\x01")
+        fields = self.model, tagged(self.view.key_fields), self.options, self.op.encode()
+        prefix.update(tagged([*fields, str(self.top_k).encode()]))
+        return {item: _continued(prefix, item) for item in items}
+
+    def record(self, key: bytes, value: Any) -> Record:
+        """A value on its way into a store."""
+        model = self.model.hex()[:_SHORT]
+        return Record(key, seal(key, value), model, self.view.view_id, self.op)
+
+
+class Shelf:
+    """A store as a scorer sees it: values in, values out.
+
+    Args:
+        store: What is read and written.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.hits = self.misses = self.damaged = self.kept = self.not_kept = 0
+
+    def fetch(self, place: Place, items: Iterable[Hashable]) -> dict[Any, Any]:
+        """Those items' values that are in the store and whole."""
+        keys = place.keys(items)
+        blobs = self.store.get_many(list(keys.values()))
+        found: dict[Any, Any] = {}
+        for item, key in keys.items():
+            blob = blobs.get(key)
+            value = None if blob is None else unseal(key, blob)
+            if value is not None:
+                found[item] = value
+        self.hits += len(found)
+        self.misses += len(keys) - len(found)
+        self.damaged += len(blobs) - len(found)
+        return found
+
+    def keep(self, place: Place, values: Mapping[Any, Any]) -> None:
+        """Gives values to the store, by item; they last from the end of this call."""
+        keys = place.keys(values)
+        records: Sequence[Record] = [place.record(keys[item], values[item]) for item in values]
+        kept = self.store.put_many(records) if records else 0
+        self.kept += kept
+        self.not_kept += len(records) - kept
+
+
+def _continued(prefix: Any, item: Hashable) -> bytes:
+    fields = item if isinstance(item, tuple) else (item,)
+    digest = prefix.copy()
+    digest.update(tagged(str(field).encode("utf-8", "surrogatepass") for field in fields))
+    key: bytes = digest.digest()
+    return key

@@ -1,0 +1,453 @@
+"""A store in one SQLite file, which any number of processes of one machine read and write.
+
+A write-ahead log, so readers and the writer don't wait for each other; a commit is one whole batch,
+so a killed process leaves none or all of it. Totals by kind are kept by triggers in the same
+transaction as the values, so they need no scan and hold for all processes together.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import time
+import warnings
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+from forwardcache.errors import InvalidInputError
+from forwardcache.store.base import Record, StoreCheck, StoreInfo
+from forwardcache.store.place import check_local
+from forwardcache.store.seal import unseal
+
+DEFAULT_MAX_BYTES = 16 * 2**30
+
+_VERSION = 1
+_APPLICATION = 0x66637331  # "fcs1"
+_BUSY_S = 10.0
+# Removal goes on to this share of the limit, so that it is rare and does much at once.
+_KEPT_SHARE = 0.9
+_REMOVED_AT_ONCE = 1024
+# Most keys in a statement; SQLite allows 999 parameters everywhere.
+_KEYS_AT_ONCE = 900
+# A value's time of use is written again only when it is this old: reading mostly writes nothing.
+_TOUCHED_EVERY_S = 600.0
+
+_SCHEMA = """
+CREATE TABLE kinds (
+    id INTEGER PRIMARY KEY, model TEXT NOT NULL, view TEXT NOT NULL, op TEXT NOT NULL,
+    entries INTEGER NOT NULL DEFAULT 0, bytes INTEGER NOT NULL DEFAULT 0,
+    UNIQUE (model, view, op)
+);
+CREATE TABLE sealed (
+    id INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, kind INTEGER NOT NULL, used REAL NOT NULL,
+    blob BLOB NOT NULL
+);
+CREATE INDEX sealed_by_use ON sealed (used);
+CREATE TRIGGER sealed_in AFTER INSERT ON sealed BEGIN
+    UPDATE kinds SET entries = entries + 1, bytes = bytes + length(NEW.blob) WHERE id = NEW.kind;
+END;
+CREATE TRIGGER sealed_out AFTER DELETE ON sealed BEGIN
+    UPDATE kinds SET entries = entries - 1, bytes = bytes - length(OLD.blob) WHERE id = OLD.kind;
+END;
+CREATE TRIGGER sealed_anew AFTER UPDATE OF blob ON sealed BEGIN
+    UPDATE kinds SET entries = entries - 1, bytes = bytes - length(OLD.blob) WHERE id = OLD.kind;
+    UPDATE kinds SET entries = entries + 1, bytes = bytes + length(NEW.blob) WHERE id = NEW.kind;
+END;
+"""
+_PUT = """
+INSERT INTO sealed (key, kind, used, blob) VALUES (?, ?, ?, ?)
+ON CONFLICT (key) DO UPDATE SET kind = excluded.kind, used = excluded.used, blob = excluded.blob
+"""
+_TOTAL = "SELECT coalesce(sum(entries), 0), coalesce(sum(bytes), 0) FROM kinds"
+
+# Whatever isn't one of these says that the file is not what was written.
+_NOT_DAMAGE = frozenset(
+    {
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_IOERR,
+    }
+)
+
+T = TypeVar("T")
+
+
+class _OtherVersion(Exception):
+    """The file was written by another version of this package."""
+
+
+class SQLiteStore:
+    """Sealed values in one file.
+
+    A file that is damaged as a whole, or of another version, is moved to ``PATH.damaged`` with a
+    warning and begun anew. It is closed before a ``fork`` and opened again on both sides.
+
+    Args:
+        path: The file; made with mode 0600 if it isn't there. On a local disk.
+        max_bytes: Most bytes of sealed values; the least recently used go first, a tenth of the
+            limit at once. None for no limit.
+
+    Raises:
+        InvalidInputError: the limit is not positive; the path is a folder, in one that isn't there,
+            on a network file system, or another program's database.
+        OSError: the file can't be opened or made.
+    """
+
+    def __init__(self, path: str | Path, *, max_bytes: int | None = DEFAULT_MAX_BYTES) -> None:
+        if max_bytes is not None and max_bytes < 1:
+            raise InvalidInputError(f"max_bytes must be positive or None, got {max_bytes}")
+        self.path = Path(path).absolute()
+        self.max_bytes = max_bytes
+        self._lock = threading.RLock()
+        self._connection: sqlite3.Connection | None = None
+        self._closed = False
+        self._errors = self._damaged = 0
+        self._kinds: dict[tuple[str, str, str], int] = {}
+        if self.path.is_dir():
+            raise InvalidInputError(f"a store is a file, and {path} is a folder")
+        if not self.path.parent.is_dir():
+            raise InvalidInputError(f"there is no folder {self.path.parent} for the store")
+        check_local(self.path)
+        with self._lock:
+            self._open_or_begin_anew()
+        _opened.add(self)
+
+    def get_many(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+        """The blobs of those keys that are there; what can't be read is not."""
+        found: dict[bytes, bytes] = {}
+        now = time.time()
+        stale: list[tuple[float, int]] = []
+        for some in _portions(dict.fromkeys(keys)):
+            rows = self._guarded(partial(_read, keys=some)) or []
+            for number, key, blob, used in rows:
+                found[key] = blob
+                if not now - _TOUCHED_EVERY_S < used <= now:
+                    stale.append((now, number))
+        if stale and self.max_bytes is not None:
+            self._guarded(partial(_touch, stale=stale))
+        return found
+
+    def put_many(self, records: Sequence[Record]) -> int:
+        """Writes values in one transaction, over what was there; how many were kept."""
+        if not records:
+            return 0
+        return self._guarded(partial(self._put, records=records)) or 0
+
+    def info(self) -> StoreInfo:
+        """Entries and bytes, as all processes together left them."""
+
+        def read(connection: sqlite3.Connection) -> dict[tuple[str, str, str], tuple[int, int]]:
+            rows = connection.execute("SELECT model, view, op, entries, bytes FROM kinds")
+            return {(row[0], row[1], row[2]): (row[3], row[4]) for row in rows if row[3]}
+
+        kinds = self._guarded(read) or {}
+        entries, nbytes = (sum(each[place] for each in kinds.values()) for place in (0, 1))
+        return StoreInfo(entries, nbytes, kinds, self._errors, self._damaged)
+
+    def verify(self) -> StoreCheck:
+        """Unseals every value, and drops what is no value."""
+        ok = damaged = last = 0
+        while rows := (self._guarded(partial(_page, after=last)) or []):
+            bad = [
+                (number,)
+                for number, key, blob in rows
+                if not (isinstance(key, bytes) and isinstance(blob, bytes))
+                or unseal(key, blob) is None
+            ]
+            ok, damaged, last = ok + len(rows) - len(bad), damaged + len(bad), rows[-1][0]
+            if bad:
+                (self._guarded(partial(_drop, numbers=bad)) or 0)
+        with self._lock:
+            self._damaged += damaged
+        return StoreCheck(ok, damaged)
+
+    def prune(
+        self,
+        *,
+        older_than_s: float | None = None,
+        model: str | None = None,
+        view: str | None = None,
+        max_bytes: int | None = None,
+    ) -> int:
+        """Drops values by age, model and view, then the least recently used beyond a size.
+
+        Of the first three all that are given must hold; the time of use is known to ten minutes.
+        The space goes back to the file system.
+        """
+        conditions = {
+            "used < ?": None if older_than_s is None else time.time() - older_than_s,
+            "kind IN (SELECT id FROM kinds WHERE model = ?)": model,
+            "kind IN (SELECT id FROM kinds WHERE view = ?)": view,
+        }
+        given = {text: value for text, value in conditions.items() if value is not None}
+
+        def remove(connection: sqlite3.Connection) -> int:
+            removed = 0
+            with _transaction(connection):
+                if given:
+                    where = " AND ".join(given)
+                    removed = connection.execute(
+                        f"DELETE FROM sealed WHERE {where}", [*given.values()]
+                    ).rowcount
+                if max_bytes is not None:
+                    removed += _shrink(connection, max_bytes)
+            connection.execute("PRAGMA incremental_vacuum").fetchall()
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            return removed
+
+        return self._guarded(remove) or 0
+
+    def close(self) -> None:
+        """Closes the file; later calls find nothing and keep nothing. Idempotent."""
+        with self._lock:
+            self._closed = True
+            self._disconnect()
+
+    def records(self) -> Iterator[Record]:
+        """Every value that is whole, with its kind, in the order in which they were first put."""
+        last = 0
+        while rows := (self._guarded(partial(_full_page, after=last)) or []):
+            last = rows[-1][0]
+            for _, key, blob, *kind in rows:
+                if isinstance(blob, bytes) and unseal(key, blob) is not None:
+                    yield Record(key, blob, *kind)
+
+    def _guarded(self, work: Callable[[sqlite3.Connection], T]) -> T | None:
+        """What ``work`` gives; None, and a count, where SQLite fails."""
+        with self._lock:
+            if self._closed:
+                return None
+            try:
+                if self._connection is None:
+                    self._connection = self._connect()
+                return work(self._connection)
+            # The second is SQLite's text that is no UTF-8 any more.
+            except (sqlite3.Error, UnicodeDecodeError, OSError, InvalidInputError, _OtherVersion):
+                self._errors += 1
+                # Kinds that were made in a transaction that failed are not there.
+                self._kinds.clear()
+                return None
+
+    def _put(self, connection: sqlite3.Connection, records: Sequence[Record]) -> int:
+        now = time.time()
+        with _transaction(connection):
+            rows = [
+                (record.key, self._kind(connection, record), now, record.blob) for record in records
+            ]
+            connection.executemany(_PUT, rows)
+            if self.max_bytes is not None:
+                _, total = connection.execute(_TOTAL).fetchone()
+                if total > self.max_bytes:
+                    _shrink(connection, int(self.max_bytes * _KEPT_SHARE))
+        return len(records)
+
+    def _kind(self, connection: sqlite3.Connection, record: Record) -> int:
+        kind = record.model, record.view, record.op
+        if kind not in self._kinds:
+            connection.execute(
+                "INSERT OR IGNORE INTO kinds (model, view, op) VALUES (?, ?, ?)", kind
+            )
+            found = connection.execute(
+                "SELECT id FROM kinds WHERE model = ? AND view = ? AND op = ?", kind
+            )
+            self._kinds[kind] = found.fetchone()[0]
+        return self._kinds[kind]
+
+    def _open_or_begin_anew(self) -> None:
+        try:
+            self._connection = self._connect()
+        except (sqlite3.Error, UnicodeDecodeError, _OtherVersion) as error:
+            code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
+            if code in _NOT_DAMAGE:
+                raise OSError(f"can't open the store {self.path}: {error}") from error
+            self._move_aside(error)
+            self._connection = self._connect()
+
+    def _move_aside(self, error: Exception) -> None:
+        aside = self.path.with_name(f"{self.path.name}.damaged")
+        os.replace(self.path, aside)
+        for ending in ("-wal", "-shm"):
+            with suppress(FileNotFoundError):
+                os.replace(f"{self.path}{ending}", f"{aside}{ending}")
+        self._damaged += 1
+        warnings.warn(
+            f"the store {self.path} can't be read ({error}): it is {aside} now, and another begins",
+            stacklevel=4,
+        )
+
+    def _connect(self) -> sqlite3.Connection:
+        # Made here, so that nobody else can read it at any time; SQLite's side files take its mode.
+        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        connection = sqlite3.connect(
+            self.path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
+        )
+        try:
+            self._prepare(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        tables = _tables(connection)
+        if not tables:
+            # Only before the first table, and outside a transaction.
+            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        elif "sealed" not in tables:
+            raise InvalidInputError(f"{self.path} is another program's database: {tables[:3]}")
+        connection.execute("PRAGMA journal_mode = WAL").fetchone()
+        # What was committed survives the process; after a power cut the last commits may be gone.
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA trusted_schema = OFF")
+        # Room for the keys of a million values; the default is 2 MB.
+        connection.execute("PRAGMA cache_size = -65536")
+        if not tables:
+            with _transaction(connection):
+                if not _tables(connection):
+                    for statement in _statements(_SCHEMA):
+                        connection.execute(statement)
+                    connection.execute(f"PRAGMA application_id = {_APPLICATION}")
+                    connection.execute(f"PRAGMA user_version = {_VERSION}")
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version != _VERSION:
+            raise _OtherVersion(f"its version is {version}, not {_VERSION}")
+        connection.execute(_TOTAL).fetchone()
+        connection.execute("SELECT id, key, kind, used, blob FROM sealed LIMIT 1").fetchone()
+        self._kinds.clear()
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(sqlite3.Error):
+                connection.close()
+
+
+def _portions(keys: Iterable[bytes]) -> Iterator[list[bytes]]:
+    left = iter(keys)
+    while some := list(islice(left, _KEYS_AT_ONCE)):
+        yield some
+
+
+def _tables(connection: sqlite3.Connection) -> list[str]:
+    rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+    return [name for (name,) in rows]
+
+
+def _statements(script: str) -> Iterator[str]:
+    """The script's statements; ``executescript`` would commit before the first."""
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        # SQLite itself has rolled back after some errors (a full disk).
+        if connection.in_transaction:
+            with suppress(sqlite3.Error):
+                connection.execute("ROLLBACK")
+        raise
+
+
+def _read(
+    connection: sqlite3.Connection, keys: Sequence[bytes]
+) -> list[tuple[int, bytes, bytes, float]]:
+    marks = ",".join("?" * len(keys))
+    rows = connection.execute(
+        f"SELECT id, key, blob, used FROM sealed WHERE key IN ({marks})", keys
+    )
+    # A flipped bit may have changed a type, also to one that can't be compared.
+    return [row for row in rows if tuple(map(type, row)) == (int, bytes, bytes, float)]
+
+
+def _touch(connection: sqlite3.Connection, stale: list[tuple[float, int]]) -> None:
+    with _transaction(connection):
+        connection.executemany("UPDATE sealed SET used = ? WHERE id = ?", stale)
+
+
+def _drop(connection: sqlite3.Connection, numbers: list[tuple[int]]) -> int:
+    with _transaction(connection):
+        connection.executemany("DELETE FROM sealed WHERE id = ?", numbers)
+    return len(numbers)
+
+
+def _shrink(connection: sqlite3.Connection, most: int) -> int:
+    """Removes the least recently used until the rest is no larger than ``most`` bytes."""
+    removed = 0
+    excess = connection.execute(_TOTAL).fetchone()[1] - most
+    while excess > 0:
+        oldest = connection.execute(
+            "SELECT id, length(blob) FROM sealed ORDER BY used, id LIMIT ?", (_REMOVED_AT_ONCE,)
+        ).fetchall()
+        chosen: list[tuple[int]] = []
+        for number, length in oldest:
+            if excess <= 0:
+                break
+            chosen.append((number,))
+            excess -= length
+        if not chosen:
+            break
+        connection.executemany("DELETE FROM sealed WHERE id = ?", chosen)
+        removed += len(chosen)
+    return removed
+
+
+def _page(connection: sqlite3.Connection, after: int) -> list[tuple[int, bytes, bytes]]:
+    rows = connection.execute(
+        "SELECT id, key, blob FROM sealed WHERE id > ? ORDER BY id LIMIT 1000", (after,)
+    )
+    return rows.fetchall()
+
+
+def _full_page(
+    connection: sqlite3.Connection, after: int
+) -> list[tuple[int, bytes, bytes, str, str, str]]:
+    rows = connection.execute(
+        "SELECT sealed.id, key, blob, model, view, op FROM sealed JOIN kinds ON kinds.id = kind "
+        "WHERE sealed.id > ? ORDER BY sealed.id LIMIT 1000",
+        (after,),
+    )
+    return rows.fetchall()
+
+
+# SQLite keeps locks and shared memory by process: a connection taken through a fork, even only to
+# be closed, breaks both sides. So none is open while a fork happens.
+_opened: weakref.WeakSet[SQLiteStore] = weakref.WeakSet()
+_forking: list[SQLiteStore] = []
+
+
+def _before_fork() -> None:
+    for store in list(_opened):
+        store._lock.acquire()
+        store._disconnect()
+        _forking.append(store)
+
+
+def _after_fork() -> None:
+    while _forking:
+        _forking.pop()._lock.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork
+    )

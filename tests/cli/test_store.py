@@ -1,0 +1,88 @@
+"""Claims: a run with --store that was killed, or is run again, computes only what is missing, with
+the same rows; the store's commands tell and do what they say.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import ASSETS, Run
+
+MODEL = ["--model", ASSETS / "model", "--adapter", ASSETS / "adapter"]
+
+
+@pytest.fixture
+def prompts(tmp_path: Path) -> Path:
+    path = tmp_path / "prompts.txt"
+    path.write_text("".join(f"prompt number {n} of many\n" for n in range(40)))
+    return path
+
+
+def values(out: str) -> list[object]:
+    """Rows without what a run may differ in."""
+    rows = [json.loads(line) for line in out.splitlines()]
+    return [{key: row[key] for key in row if key not in ("hit", "wall_ms")} for row in rows]
+
+
+def test_a_second_run_computes_nothing(run: Run, prompts: Path, tmp_path: Path) -> None:
+    command = ["score", *MODEL, "--prompts", prompts, "--store", tmp_path / "values.db"]
+    first, second = run(*command), run(*command)
+    assert first.code == second.code == 0, first.err + second.err
+    assert "store: 0 values found, 80 computed and kept" in first.err
+    assert "store: 80 values found, 0 computed and kept" in second.err
+    assert values(first.out) == values(second.out)
+    checked = run(*command, "--verify", "1")
+    assert "verified: 0 of 80 values" in checked.err
+
+
+def test_a_killed_run_goes_on_where_it_was(run: Run, tmp_path: Path) -> None:
+    prompts, store = tmp_path / "many.txt", tmp_path / "values.db"
+    prompts.write_text("".join(f"prompt number {n} of many\n" for n in range(3_000)))
+    command = [*MODEL, "--prompts", prompts, "--store", store, "--views", "base"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "forwardcache", "score", *map(str, command)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=os.environ,
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    time.sleep(0.1)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    kept = json.loads(run("store", "info", store, "--format", "json").out)["entries"]
+    assert 0 < kept < 3_000
+    again = run("score", *command)
+    assert f"store: {kept:,} values found, {3_000 - kept:,} computed and kept" in again.err
+
+
+def test_info_verify_prune_export_and_import(run: Run, prompts: Path, tmp_path: Path) -> None:
+    store, table, other = (tmp_path / name for name in ("a.db", "a.parquet", "b.db"))
+    run("score", *MODEL, "--prompts", prompts, "--store", store)
+    told = json.loads(run("store", "info", store, "--format", "json").out)
+    assert {kind["view"]: kind["entries"] for kind in told["kinds"]} == {"base": 40, "ft": 40}
+    assert "80 values" in run("store", "info", store).out
+    assert run("store", "verify", store).out.startswith("80 values are whole, 0 were damaged")
+    assert run("store", "export", store, table).code == 0
+    run("store", "export", store, table).refused("is there already")
+    assert run("store", "import", other, table).out == "80 of 80 values taken in\n"
+    second = run("score", *MODEL, "--prompts", prompts, "--store", other)
+    assert "store: 80 values found, 0 computed" in second.err
+    assert run("store", "prune", store, "--view", "ft").out == "40 values removed\n"
+    assert json.loads(run("store", "info", store, "--format", "json").out)["entries"] == 40
+
+
+def test_what_is_no_store_is_refused(run: Run, tmp_path: Path) -> None:
+    run("store", "info", tmp_path / "none.db").refused("there is no store", "none.db")
+    (tmp_path / "a.db").touch()
+    run("store", "prune", tmp_path / "a.db").refused("nothing to prune by")
+    (tmp_path / "a.parquet").write_text("no table")
+    run("store", "import", tmp_path / "a.db", tmp_path / "a.parquet").refused("no exported table")

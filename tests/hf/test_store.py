@@ -1,0 +1,175 @@
+"""Claims: another process runs no forward for what is in the store and has equal values; other
+weights, views, options and tokenizers never meet; a damaged value is computed again; the self-check
+finds and replaces a wrong value.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from forwardcache.errors import InvalidInputError
+from forwardcache.hf import HFBackend
+from forwardcache.store import Record, open_store
+from forwardcache.store.seal import seal, unseal
+from tests.hf.conftest import MakeBackend
+
+PROMPTS = ["the cat sat", "a dog", "the end of it", "on the mat"]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "values.db"
+
+
+def scored(backend: HFBackend) -> dict[str, list[Any]]:
+    views = [backend.as_base(), backend.as_finetuned()]
+    return backend.score(PROMPTS, views, "next_token_dist", top_k=8)
+
+
+SECOND = """
+    import json, sys
+    from forwardcache.hf import HFBackend
+    from tests.hf.test_store import PROMPTS, scored
+    with HFBackend.load(sys.argv[1], sys.argv[2], device="cpu", store=sys.argv[3]) as backend:
+        found = scored(backend)
+        rolled = backend.rolling_logprob_batch(PROMPTS)
+        pairs = backend.logprob_of_batch([(p, " and") for p in PROMPTS])
+        stats = backend.stats
+        print(json.dumps([
+            stats.forward_passes, stats.cache_hits, backend.store.hits, backend.store.kept,
+            [d.logprobs.tolist() for v in found.values() for d in v],
+            [r.logprobs.tolist() for r in rolled], pairs,
+        ]))
+"""
+
+
+def test_a_second_process_runs_no_forward(folders: dict[str, Path], path: Path) -> None:
+    command = [sys.executable, "-c", textwrap.dedent(SECOND)]
+    command += [str(folders["model"]), str(folders["adapter"]), str(path)]
+    told = [json.loads(subprocess.check_output(command, text=True)) for _ in range(2)]
+    assert told[0][:4] == [16, 0, 0, 16]
+    assert told[1][:4] == [0, 16, 16, 0]
+    assert told[0][4:] == told[1][4:]
+
+
+def test_one_number_of_the_adapter_is_another_fine_tuned_model(
+    make_backend: MakeBackend, path: Path
+) -> None:
+    scored(make_backend(copied=True, store=path))
+    backend = make_backend(copied=True, store=path)
+    adapter = next(each for name, each in backend.model.named_parameters() if "lora_B" in name)
+    with torch.no_grad():
+        adapter.view(-1)[3] += 1.0
+    scored(backend)
+    assert (backend.stats.forward_passes, backend.store.hits) == (len(PROMPTS), len(PROMPTS))
+    with backend.as_base() as base:
+        base.rolling_logprob_batch(PROMPTS)
+    with torch.no_grad():
+        weight = next(each for name, each in backend.model.named_parameters() if "lora" not in name)
+        weight.view(-1)[3] += 1.0
+    found = backend.store.hits
+    scored(backend)
+    assert backend.store.hits == found
+
+
+def test_policies_share_values_and_a_label_does_not(make_backend: MakeBackend, path: Path) -> None:
+    scored(make_backend(store=path))
+    strict = make_backend(store=path, identity="strict")
+    scored(strict)
+    assert strict.stats.forward_passes == 0
+    for label in ("one", "two"):
+        named = make_backend(store=path, identity="label", identity_label=label)
+        scored(named)
+        assert named.stats.forward_passes == 8
+    again = make_backend(store=path, identity="label", identity_label="one")
+    scored(again)
+    assert again.stats.forward_passes == 0
+
+
+@pytest.mark.parametrize(
+    "options", [{"add_special_tokens": False}, {"chat_template": "{{ messages[0].content }}!"}]
+)
+def test_other_options_are_other_values(
+    make_backend: MakeBackend, path: Path, options: dict[str, Any]
+) -> None:
+    scored(make_backend(store=path))
+    other = make_backend(store=path, **options)
+    scored(other)
+    assert other.store.hits == 0
+
+
+def test_nothing_is_kept_for_a_state_without_a_name(make_backend: MakeBackend, path: Path) -> None:
+    backend = make_backend(copied=True, store=path)
+    backend.weights_changed()
+    scored(backend)
+    assert backend.store.kept == backend.store.hits == 0
+    assert backend.stats.forward_passes == 8
+
+
+def test_views_with_close_parameters_are_apart(make_backend: MakeBackend, path: Path) -> None:
+    for lam in (0.5, 0.5001):
+        backend = make_backend(store=path)
+        backend.score(PROMPTS, [backend.as_scaled_adapter(lam)], "rolling_logprob")
+        assert backend.stats.forward_passes == len(PROMPTS)
+
+
+def test_a_damaged_value_is_computed_again_and_replaced(
+    make_backend: MakeBackend, path: Path
+) -> None:
+    first = scored(make_backend(store=path))
+    store = open_store(path)
+    records = list(store.records())  # type: ignore[attr-defined]
+    broken = [
+        Record(each.key, each.blob[:-1] + b"x", each.model, each.view, each.op)
+        for each in records[:3]
+    ]
+    store.put_many(broken)
+    second = make_backend(store=store)
+    assert scored(second) == first
+    assert (second.store.damaged, second.stats.forward_passes) == (3, 3)
+    assert store.verify().damaged == 0
+    store.close()
+
+
+def test_the_self_check_finds_and_replaces_what_differs(
+    make_backend: MakeBackend, path: Path
+) -> None:
+    pairs = [(prompt, " and") for prompt in PROMPTS]
+    first = make_backend(store=path).logprob_of_batch(pairs)
+    store = open_store(path)
+    wrong = list(store.records())[0]  # type: ignore[attr-defined]  # noqa: RUF015
+    value = unseal(wrong.key, wrong.blob)
+    assert isinstance(value, float)
+    other = seal(wrong.key, value + 1.0)
+    store.put_many([Record(wrong.key, other, wrong.model, wrong.view, wrong.op)])
+    checked = make_backend(store=store, verify=1.0)
+    assert checked.logprob_of_batch(pairs) == pytest.approx(first, abs=1e-4)
+    assert (checked.store.verified, checked.store.mismatches) == (len(PROMPTS), 1)
+    assert checked.logprob_of_batch(pairs) == pytest.approx(first, abs=1e-4)
+    assert checked.store.mismatches == 1
+    unchecked = make_backend(store=store)
+    assert unchecked.logprob_of_batch(pairs) == pytest.approx(first, abs=1e-4)
+    assert unchecked.stats.forward_passes == 0
+    store.close()
+
+
+def test_a_share_outside_0_to_1_is_refused(make_backend: MakeBackend) -> None:
+    with pytest.raises(InvalidInputError, match=r"verify is a share of the hits, 0 to 1, got 2"):
+        make_backend(verify=2)
+
+
+def test_a_cache_that_is_too_small_for_a_call_still_runs_no_forward(
+    make_backend: MakeBackend, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = make_backend(store=path).rolling_logprob_batch(PROMPTS)
+    small = make_backend(store=path, cache_maxsize=1)
+    monkeypatch.setattr(small._scorer, "_run", None)
+    assert small.rolling_logprob_batch(PROMPTS) == first
