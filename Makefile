@@ -28,7 +28,7 @@ FUZZ_S ?= 60
 export SCHEDULES ?= 10000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup redis-server build demo test test-rust loom shuttle tsan test-python lint format check bench callgrind prove-trace fuzz-trace docs wheel clean
+.PHONY: help setup redis-server build demo test test-rust loom shuttle tsan mutants test-python lint format check bench bench-rust callgrind prove-trace fuzz-trace docs wheel clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -87,6 +87,12 @@ tsan:  ## the Rust tests of the cache under ThreadSanitizer
 	RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer" \
 		TSAN_OPTIONS="halt_on_error=1" CARGO_TARGET_DIR=target/tsan \
 		cargo test --locked --target $(HOST) --lib cache::
+
+mutants: build  ## faults put into the cache one at a time, each of which a test must notice
+	$(PY) tools/mutants.py
+
+bench-rust:  ## the cache in Rust beside other caches
+	cd benches/peers && CARGO_TARGET_DIR=$(CURDIR)/target/peers cargo bench
 
 test-python: build redis-server
 	@echo "==> Python tests"

@@ -1,0 +1,258 @@
+"""Faults put into the cache one at a time, each of which some test must notice.
+
+`make mutants`. A fault is a text in a source file and what stands there instead: an ordering that
+is weakened, a second look that is left out, a compare-and-swap that became a load and a store. Exit
+status 1 if the tests pass with any of them, or if a text is no longer there.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+WORK: Final = ROOT / "target" / "mutants"
+SOURCES: Final = (
+    "Cargo.toml",
+    "Cargo.lock",
+    "build.rs",
+    "README.md",
+    "LICENSE",
+    "rust",
+    "benches/rust",
+)
+
+LOOM: Final = ("--cfg loom", "models")
+PLAIN: Final = ("", "cache::tests")
+FLIGHTS: Final = ("", "cache::flight")
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One text of a file that becomes another, and the tests that must fail then."""
+
+    name: str
+    file: str
+    text: str
+    becomes: str
+    tests: tuple[str, str]
+
+
+FAULTS: Final = (
+    Fault(
+        "a reader takes a dead entry in hand",
+        "entry.rs",
+        "            if state.is_dead() {\n                return None;\n            }\n"
+        "            if state.readers()",
+        "            if state.readers()",
+        LOOM,
+    ),
+    Fault(
+        "changes of an entry order nothing",
+        "entry.rs",
+        "self.state.swap(from.0, to.0, Ordering::AcqRel, Ordering::Acquire)",
+        "self.state.swap(from.0, to.0, Ordering::Relaxed, Ordering::Relaxed)",
+        LOOM,
+    ),
+    Fault(
+        "the last reader does not wait for the others' reads",
+        "entry.rs",
+        "self.state.fetch_sub(1, Ordering::AcqRel)",
+        "self.state.fetch_sub(1, Ordering::Relaxed)",
+        LOOM,
+    ),
+    Fault(
+        "a killer takes what a reader still reads",
+        "entry.rs",
+        "let is_alone = state.readers() == 0;",
+        "let is_alone = true;",
+        LOOM,
+    ),
+    Fault(
+        "an older use overwrites a newer one",
+        "entry.rs",
+        "let last = state.tick().max(tick);",
+        "let last = tick;",
+        PLAIN,
+    ),
+    Fault(
+        "an entry is older than its put",
+        "entry.rs",
+        "        let tick = clock.now();\n        while",
+        "        let _ = clock;\n        let tick = Tick(1);\n        while",
+        PLAIN,
+    ),
+    Fault(
+        "an eviction takes an entry that was used meanwhile",
+        "entry.rs",
+        "self.kill_if(|last| last == tick)",
+        "self.kill_if(|_| tick != Tick::DEAD)",
+        LOOM,
+    ),
+    Fault(
+        "a dead entry is a miss without a second look",
+        "mod.rs",
+        "return (!dead.contains(&entry.id)).then_some(Looked::Died(entry.id));",
+        "return None;",
+        LOOM,
+    ),
+    Fault(
+        "a removal takes out whatever has the place",
+        "table/model.rs",
+        "let is_it = |other: &&Arc<Entry<K, V>>| std::ptr::eq(Arc::as_ptr(other), entry);",
+        "let is_it = |_: &&Arc<Entry<K, V>>| true;",
+        LOOM,
+    ),
+    Fault(
+        "two putters evict for one excess",
+        "room.rs",
+        "let reserved = self.entries.update(Ordering::Relaxed, Ordering::Relaxed, reserve);",
+        "let reserved = reserve(self.entries.load(Ordering::Relaxed))\n"
+        "            .map(|_| self.entries.fetch_sub(1, Ordering::Relaxed))\n"
+        "            .ok_or(0);",
+        LOOM,
+    ),
+    Fault(
+        "what an eviction could not take is counted as gone",
+        "put.rs",
+        "            if self.table.remove(oldest, guard) {\n",
+        "            if self.table.remove(oldest, guard) || true {\n",
+        LOOM,
+    ),
+    Fault(
+        "reads do not ask whether an entry is still good",
+        "mod.rs",
+        "let is_it = entry.stamp(now) == now\n                &&",
+        "let is_it =",
+        PLAIN,
+    ),
+    Fault(
+        "a value that comes too late is kept",
+        "put.rs",
+        "if entry.stamp(seen) != seen",
+        "if false && entry.stamp(seen) != seen",
+        LOOM,
+    ),
+    Fault(
+        "a removal does not raise the stamp",
+        "mod.rs",
+        "self.stamp.fetch_add(Stamp::GENERATION, Ordering::AcqRel)",
+        "self.stamp.fetch_add(0, Ordering::AcqRel)",
+        PLAIN,
+    ),
+    Fault(
+        "a value that is too large leaves the old one",
+        "put.rs",
+        "let Some(killed) = self.remove(entry, guard) else { continue };",
+        "let Some(killed) = None else { break };",
+        PLAIN,
+    ),
+    Fault(
+        "a use that was told late is passed over for good",
+        "order.rs",
+        "misplaced |= last != tick",
+        "misplaced |= false && last != tick",
+        PLAIN,
+    ),
+    Fault(
+        "a run is not in order",
+        "order.rs",
+        "        names.sort_unstable();\n",
+        "        names.reverse();\n",
+        PLAIN,
+    ),
+    Fault(
+        "nobody is told that a flight ended",
+        "flight.rs",
+        "        if waiting > 0 {",
+        "        if waiting > 1 {",
+        LOOM,
+    ),
+    Fault(
+        "a flight that failed stays open",
+        "flight.rs",
+        "        self.flight.fail_if_running();\n",
+        "",
+        FLIGHTS,
+    ),
+    Fault(
+        "a cycle of waiting threads is not seen",
+        "flight.rs",
+        "                return Err(Refused::Cycle);",
+        "                break;",
+        FLIGHTS,
+    ),
+)
+
+
+def _copy_sources(tree: Path) -> None:
+    """A tree of its own, beside build folders that are kept from fault to fault."""
+    shutil.rmtree(tree, ignore_errors=True)
+    for name in SOURCES:
+        source, place = ROOT / name, tree / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, place)
+        else:
+            shutil.copy2(source, place)
+
+
+def _passes(tree: Path, tests: tuple[str, str]) -> bool:
+    """Whether the tests pass; one that runs for ten minutes counts as failed."""
+    flags, names = tests
+    environment = os.environ | {
+        "RUSTFLAGS": flags,
+        "CARGO_TARGET_DIR": str(WORK / ("loom" if flags else "plain")),
+        "LOOM_MAX_PREEMPTIONS": "2",
+    }
+    command = ["cargo", "test", "--quiet", "--locked", "--release", "--lib", names]
+    try:
+        ran = subprocess.run(
+            command, cwd=tree, env=environment, timeout=600, check=False, capture_output=True
+        )
+    except subprocess.TimeoutExpired:
+        return False
+    if b"error: could not compile" in ran.stderr:
+        raise SystemExit(f"does not compile:\n{ran.stderr.decode()}")
+    return ran.returncode == 0
+
+
+def _is_noticed(tree: Path, fault: Fault) -> bool:
+    path = tree / "rust" / "cache" / fault.file
+    whole = path.read_text()
+    if whole.count(fault.text) != 1:
+        raise SystemExit(f"{fault.name}: {fault.file} has not once the text {fault.text!r}")
+    path.write_text(whole.replace(fault.text, fault.becomes))
+    try:
+        return not _passes(tree, fault.tests)
+    finally:
+        path.write_text(whole)
+
+
+def main() -> int:
+    """Tries every fault; 1 if one is not noticed."""
+    tree = WORK / "tree"
+    _copy_sources(tree)
+    for tests in (LOOM, PLAIN, FLIGHTS):
+        if not _passes(tree, tests):
+            print(f"the tests {tests[1]} fail as they are", file=sys.stderr)
+            return 1
+    unnoticed = []
+    for fault in FAULTS:
+        began = time.monotonic()
+        noticed = _is_noticed(tree, fault)
+        unnoticed += [] if noticed else [fault.name]
+        verdict, took_s = "noticed" if noticed else "NOT NOTICED", time.monotonic() - began
+        print(f"{verdict:12} {took_s:4.0f} s  {fault.name}", flush=True)
+    print(f"{len(FAULTS) - len(unnoticed)} of {len(FAULTS)} faults noticed")
+    return 1 if unnoticed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
