@@ -178,7 +178,7 @@ impl ForwardCache {
 
     /// Reads the entry of `query` with `read` and makes it the most recent as of `at`, a reading by
     /// `use_time` during this call.
-    #[inline]
+    #[inline(always)]
     pub(super) fn lookup<R>(
         &self,
         query: &Query<'_, '_>,

@@ -104,7 +104,7 @@ impl<'a, 'py> Call<'a, 'py> {
     }
 
     /// Looks a key up, as used at `at`: a reading by `use_time` since the call began.
-    #[inline]
+    #[inline(always)]
     pub(super) fn get(&self, query: &Query<'_, '_>, at: Ticks) -> PyResult<Option<Found>> {
         self.parts.cache.get(self.py, query, at, self.traced.then_some(&self.parts.trace))
     }

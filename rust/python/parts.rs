@@ -97,7 +97,7 @@ impl FoundKey {
 
 impl Part<ForwardCache> {
     /// Looks a value up for a use at `at`; `trace` is given where its key has to be named.
-    #[inline]
+    #[inline(always)]
     pub(super) fn get(
         &self,
         py: Python<'_>,
