@@ -209,7 +209,7 @@ def _passes(tree: Path, tests: tuple[str, str]) -> bool:
     environment = os.environ | {
         "RUSTFLAGS": flags,
         "CARGO_TARGET_DIR": str(WORK / ("loom" if flags else "plain")),
-        "LOOM_MAX_PREEMPTIONS": "2",
+        "LOOM_MAX_PREEMPTIONS": "3",
     }
     command = ["cargo", "test", "--quiet", "--locked", "--release", "--lib", names]
     try:

@@ -115,6 +115,22 @@ fn get_races_replace() {
     });
 }
 
+/// Two in a row: the look after the first dead entry may meet the second.
+#[test]
+fn get_races_two_replacements() {
+    explore(|| {
+        let cache = cache(2);
+        put(&cache, 1, 10);
+        let putting = beside(&cache, |cache| {
+            put(cache, 1, 11);
+            put(cache, 1, 12);
+        });
+        assert!(get(&cache, 1).is_some(), "a key that is there is never missed");
+        putting.join().unwrap();
+        assert_eq!((get(&cache, 1), cache.len()), (Some(12), 1));
+    });
+}
+
 #[test]
 fn put_races_put_of_one_key() {
     explore(|| {
