@@ -25,7 +25,12 @@ def test_every_error_of_the_module_is_public_and_listed_in_its_docstring() -> No
 
 @pytest.mark.parametrize("error", CLASSES)
 def test_every_user_mistake_is_a_value_error(error: type[Exception]) -> None:
-    no_mistake = (errors.ForwardCacheError, errors.EngineStateError, errors.ModelMemoryError)
+    no_mistake = {
+        errors.ForwardCacheError,
+        errors.EngineStateError,
+        errors.ModelMemoryError,
+        errors.WorkerError,
+    }
     assert issubclass(error, ValueError) == (error not in no_mistake)
 
 

@@ -22,9 +22,11 @@ __all__ = [
     "BackendStats",
     "ForwardCache",
     "TraceWriter",
+    "_Curve",
     "__version__",
     "_empty_call",
     "_finish_traces",
+    "_parse_trace_lines",
     "prompt_hash",
     "recover_trace",
 ]

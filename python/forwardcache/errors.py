@@ -15,7 +15,8 @@
     │       ├── StaleViewError                 after its ``with`` ended
     │       └── NestedViewError                inside another view's ``with``, or inside a forward
     ├── ModelMemoryError (also MemoryError)    a prompt doesn't fit into memory, not even alone
-    └── EngineStateError (also RuntimeError)   an engine is not running, or runs already
+    ├── EngineStateError (also RuntimeError)   an engine is not running, or runs already
+    └── WorkerError (also RuntimeError)        the workers of a cluster can't do the job
 
 A batched call raises the error of its first bad item, of the same class as the single call would;
 ``index`` and ``results`` then say which item it was and what became of the others.
@@ -40,6 +41,7 @@ __all__ = [
     "UnsupportedModelError",
     "ViewParameterError",
     "ViewStateError",
+    "WorkerError",
 ]
 
 

@@ -36,6 +36,8 @@ def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     python = [str(folder), *(path for path in sys.path if path)]
     monkeypatch.setenv("PYTHONPATH", ":".join(python))
     monkeypatch.setenv("PATH", programs(tmp_path / "bin"))
+    # pytest would show a reader's failures at full width.
+    monkeypatch.delenv("CI", raising=False)
     for name, value in {"COLUMNS": "80", "NO_COLOR": "1", "TERM": "dumb"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)

@@ -358,7 +358,7 @@ def test_reading_imports_no_model_and_no_numbers() -> None:
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
 
 
-def test_reading_needs_nothing_of_the_package_but_the_event_and_the_core() -> None:
+def test_reading_needs_nothing_of_the_package_but_events_figures_and_the_core() -> None:
     folder = Path(sys.modules["forwardcache.observe"].__file__ or "").parent
     imported = {
         words[1]
@@ -369,6 +369,7 @@ def test_reading_needs_nothing_of_the_package_but_the_event_and_the_core() -> No
     assert {name for name in imported if not name.startswith("forwardcache.observe")} == {
         "forwardcache._core",
         "forwardcache._event",
+        "forwardcache._figures",
     }
 
 
