@@ -1,6 +1,6 @@
 """Faults put into the cache one at a time, each of which some test must notice.
 
-`make mutants`. A fault is a text in a source file and what stands there instead: an ordering that
+`make mutants`, or `python tools/mutants.py WORDS` for those whose name has the words. A fault is a text in a source file and what stands there instead: an ordering that
 is weakened, a second look that is left out, a compare-and-swap that became a load and a store. Exit
 status 1 if the tests pass with any of them, or if a text is no longer there.
 """
@@ -236,7 +236,9 @@ def _is_noticed(tree: Path, fault: Fault) -> bool:
 
 
 def main() -> int:
-    """Tries every fault; 1 if one is not noticed."""
+    """Tries every fault, or those whose name has the words given; 1 if one is not noticed."""
+    words = " ".join(sys.argv[1:])
+    faults = [fault for fault in FAULTS if words in fault.name]
     tree = WORK / "tree"
     _copy_sources(tree)
     for tests in (LOOM, PLAIN, FLIGHTS):
@@ -244,13 +246,13 @@ def main() -> int:
             print(f"the tests {tests[1]} fail as they are", file=sys.stderr)
             return 1
     unnoticed = []
-    for fault in FAULTS:
+    for fault in faults:
         began = time.monotonic()
         noticed = _is_noticed(tree, fault)
         unnoticed += [] if noticed else [fault.name]
         verdict, took_s = "noticed" if noticed else "NOT NOTICED", time.monotonic() - began
         print(f"{verdict:12} {took_s:4.0f} s  {fault.name}", flush=True)
-    print(f"{len(FAULTS) - len(unnoticed)} of {len(FAULTS)} faults noticed")
+    print(f"{len(faults) - len(unnoticed)} of {len(faults)} faults noticed")
     return 1 if unnoticed else 0
 
 

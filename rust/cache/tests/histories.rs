@@ -13,7 +13,7 @@ use std::sync::{Barrier, Mutex};
 
 const THREADS: usize = 4;
 /// Calls of each thread. A search takes the longer the more of them overlap, so few are this long.
-const CALLS: [usize; 4] = [6, 8, 12, 32];
+const CALLS: [usize; 8] = [6, 8, 10, 12, 6, 8, 10, 32];
 const HISTORIES: u64 = 2_000;
 
 #[derive(Clone, Copy, Debug)]
@@ -107,7 +107,7 @@ fn ask(cache: &Numbers, log: &Mutex<Vec<u32>>, asked: Asked, rest: u64) -> Answe
 fn record(cache: &Numbers, seed: u64) -> History {
     let (clock, start) = (AtomicU64::new(0), Barrier::new(THREADS));
     let log = Mutex::new(Vec::new());
-    let calls = CALLS[(seed / 8 % 4) as usize];
+    let calls = CALLS[(seed / 8 % 8) as usize];
     let calls = |thread: u64| {
         let mut dice = Dice(seed * THREADS as u64 + thread);
         start.wait();
