@@ -1,8 +1,9 @@
 """Faults put into the cache one at a time, each of which some test must notice.
 
-`make mutants`, or `python tools/mutants.py WORDS` for those whose name has the words. A fault is a text in a source file and what stands there instead: an ordering that
-is weakened, a second look that is left out, a compare-and-swap that became a load and a store. Exit
-status 1 if the tests pass with any of them, or if a text is no longer there.
+`make mutants`, or `python tools/mutants.py WORDS` for those whose name has the words. A fault is a
+text in a source file and what stands there instead: an ordering that is weakened, a second look
+that is left out, a compare-and-swap that became a load and a store. Exit status 1 if the tests pass
+with any of them, or if a text is no longer there.
 """
 
 from __future__ import annotations
@@ -192,15 +193,18 @@ FAULTS: Final = (
 
 
 def _copy_sources(tree: Path) -> None:
-    """A tree of its own, beside build folders that are kept from fault to fault."""
+    """A tree of its own, beside build folders that are kept from fault to fault.
+
+    With new times, or cargo would take what an interrupted run has built for the present sources.
+    """
     shutil.rmtree(tree, ignore_errors=True)
     for name in SOURCES:
         source, place = ROOT / name, tree / name
         place.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
-            shutil.copytree(source, place)
+            shutil.copytree(source, place, copy_function=shutil.copy)
         else:
-            shutil.copy2(source, place)
+            shutil.copy(source, place)
 
 
 def _passes(tree: Path, tests: tuple[str, str]) -> bool:

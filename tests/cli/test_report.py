@@ -93,3 +93,13 @@ def test_a_trace_without_events_is_a_report_too(run: Run, tmp_path: Path) -> Non
 
 def test_a_missing_folder_is_refused_before_work(run: Run, small: Path, tmp_path: Path) -> None:
     run("report", small, "--out", tmp_path / "no" / "r.html").refused("--out", "there is no folder")
+
+
+def test_an_existing_file_is_replaced_only_by_force(run: Run, small: Path, tmp_path: Path) -> None:
+    out = tmp_path / "mine.html"
+    out.write_text("mine")
+    run("report", small, "--out", out).refused("mine.html", "--force")
+    assert out.read_text() == "mine"
+    assert run("report", small, "--out", out, "--force").code == 0
+    assert "<!doctype html>" in out.read_text().lower()
+    run("report", small, "--out", small, "--force").refused("also read")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -236,14 +237,40 @@ def test_flipped_bits_and_cut_files_are_misses_only(path: Path, tmp_path: Path) 
     assert lost > 2_000
 
 
-def test_a_file_that_is_no_store_is_moved_aside_with_a_warning(path: Path) -> None:
-    path.write_bytes(b"something else " * 1_000)
-    with pytest.warns(UserWarning, match=r"values\.db\.damaged"):
+@pytest.mark.parametrize("size", [14, 15_000])
+def test_a_file_that_is_no_store_is_refused_and_left_alone(path: Path, size: int) -> None:
+    path.write_bytes((b"something else " * 1_000)[:size])
+    with pytest.raises(InvalidInputError, match=r"values\.db is no store"):
+        SQLiteStore(path)
+    assert path.read_bytes() == (b"something else " * 1_000)[:size]
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_damaged_database_of_another_program_is_refused_and_left_alone(path: Path) -> None:
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE theirs (a)")
+    connection.commit()
+    connection.close()
+    whole = path.read_bytes()
+    path.write_bytes(whole[:4100])
+    with pytest.raises(InvalidInputError, match=r"values\.db is"):
+        SQLiteStore(path)
+    assert path.read_bytes() == whole[:4100]
+
+
+def test_a_damaged_store_is_moved_aside_and_never_over_an_older_one(path: Path) -> None:
+    for name in ("values.db.damaged", "values.db.damaged.1"):
         store = SQLiteStore(path)
-    assert path.with_name("values.db.damaged").read_bytes() == b"something else " * 1_000
-    assert store.put_many([record_of(0)]) == 1
-    assert store.info().damaged == 1
-    store.close()
+        assert store.put_many([record_of(0)]) == 1
+        store.close()
+        with path.open("r+b") as file:
+            file.write(b"not SQLite")
+        with pytest.warns(UserWarning, match=re.escape(f"{name} now")):
+            store = SQLiteStore(path)
+        assert path.with_name(name).read_bytes().startswith(b"not SQLite")
+        assert (store.info().entries, store.info().damaged) == (0, 1)
+        store.close()
+        path.unlink()
 
 
 def test_a_store_of_another_version_is_moved_aside(path: Path) -> None:

@@ -381,13 +381,14 @@ def _report(
         ReportFormat | None,
         typer.Option("--format", help="Default: html with --out FILE.html, else table."),
     ] = None,
+    force: ForceOption = False,
 ) -> int:
     """What happened in traces: hits, times, who warmed whom, what a larger cache would save."""
     from forwardcache.cli.report import report
 
     is_page = out is not None and out.suffix == ".html"
     chosen = format_ or (ReportFormat.HTML if is_page else ReportFormat.TABLE)
-    return report(paths, out=out, output_format=chosen.value)
+    return report(paths, out=out, output_format=chosen.value, force=force)
 
 
 store_commands = typer.Typer(help="What is in a store; check it, shrink it, move it.")

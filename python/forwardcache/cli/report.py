@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from forwardcache.cli.exits import BadInputError, ExitCode, say
+from forwardcache.cli.exits import ExitCode, say
 from forwardcache.cli.extras import check_installed
 from forwardcache.cli.trace import say_what_is_pending, source_of
+from forwardcache.cli.whole_file import check_out, whole_file
 from forwardcache.observe import read_trace
 
 NEEDED = ("polars",)
@@ -18,13 +19,17 @@ NEEDED_BY_PAGES = (*NEEDED, "matplotlib", "jinja2")
 
 
 def report(
-    paths: Sequence[str], *, out: Path | None, output_format: Literal["table", "json", "html"]
+    paths: Sequence[str],
+    *,
+    out: Path | None,
+    output_format: Literal["table", "json", "html"],
+    force: bool = False,
 ) -> int:
     """Write the report of the traces ``paths`` to ``out``, else to standard output."""
     is_page = output_format == "html"
     check_installed(*(NEEDED_BY_PAGES if is_page else NEEDED), extra="report")
-    if out is not None and not out.parent.is_dir():
-        raise BadInputError(f"--out {out}: there is no folder {out.parent}")
+    if out is not None:
+        check_out(out, paths, force=force)
     from forwardcache.observe.report.figures import report_figures
 
     figures = report_figures(read_trace([source_of(path) for path in paths]))
@@ -35,15 +40,16 @@ def report(
         text = report_page(figures)
     else:
         text = _as_json(figures) if output_format == "json" else _as_table(figures)
-    _write(text, out)
+    _write(text, out, force=force)
     return ExitCode.DONE
 
 
-def _write(text: str, out: Path | None) -> None:
+def _write(text: str, out: Path | None, *, force: bool) -> None:
     if out is None:
         sys.stdout.write(text)
         return
-    out.write_text(text, "utf-8")
+    with whole_file(out, force=force) as part:
+        part.write(text.encode())
     say(f"wrote {out}")
 
 

@@ -16,7 +16,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
-from itertools import islice
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -29,6 +29,10 @@ DEFAULT_MAX_BYTES = 16 * 2**30
 
 _VERSION = 1
 _APPLICATION = 0x66637331  # "fcs1"
+# By these a file is known for a store, also when it is damaged.
+_SQLITE = b"SQLite format 3\0"
+_TABLE = b"CREATE TABLE sealed"
+_PAGE_BYTES = 4096
 _BUSY_S = 10.0
 # Removal goes on to this share of the limit, so that it is rare and does much at once.
 _KEPT_SHARE = 0.9
@@ -90,7 +94,7 @@ class _OtherVersion(Exception):
 class SQLiteStore:
     """Sealed values in one file.
 
-    A file that is damaged as a whole, or of another version, is moved to ``PATH.damaged`` with a
+    A store that is damaged as a whole, or of another version, is moved to ``PATH.damaged`` with a
     warning and begun anew. It is closed before a ``fork`` and opened again on both sides.
 
     Args:
@@ -100,7 +104,7 @@ class SQLiteStore:
 
     Raises:
         InvalidInputError: the limit is not positive; the path is a folder, in one that isn't there,
-            on a network file system, or another program's database.
+            on a network file system, or a file that is not a store.
         OSError: the file can't be opened or made.
     """
 
@@ -271,11 +275,14 @@ class SQLiteStore:
             code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
             if code in _NOT_DAMAGE:
                 raise OSError(f"can't open the store {self.path}: {error}") from error
+            if not _is_a_store(self.path):
+                reason = f"{self.path} is no store of forwardcache's: name another file"
+                raise InvalidInputError(reason) from error
             self._move_aside(error)
             self._connection = self._connect()
 
     def _move_aside(self, error: Exception) -> None:
-        aside = self.path.with_name(f"{self.path.name}.damaged")
+        aside = _free_name(self.path.with_name(f"{self.path.name}.damaged"))
         os.replace(self.path, aside)
         for ending in ("-wal", "-shm"):
             with suppress(FileNotFoundError):
@@ -331,6 +338,27 @@ class SQLiteStore:
         if connection is not None:
             with suppress(sqlite3.Error):
                 connection.close()
+
+
+def _is_a_store(path: Path) -> bool:
+    """Whether a file that can't be opened was a store: some mark of ours is still in it."""
+    head = _beginning(path)
+    if len(head) < _PAGE_BYTES:
+        # Cut within the first page: nothing of anybody's is in it.
+        return head[: len(_SQLITE)] == _SQLITE[: len(head)]
+    is_named = int.from_bytes(head[68:72], "big") == _APPLICATION
+    return is_named or any(_TABLE in part for part in (head, _beginning(Path(f"{path}-wal"))))
+
+
+def _beginning(path: Path) -> bytes:
+    with suppress(FileNotFoundError), path.open("rb") as file:
+        return file.read(16 * _PAGE_BYTES)
+    return b""
+
+
+def _free_name(path: Path) -> Path:
+    names = (path.with_name(f"{path.name}.{number}") for number in count(1))
+    return next(name for name in chain([path], names) if not os.path.lexists(name))
 
 
 def _portions(keys: Iterable[bytes]) -> Iterator[list[bytes]]:
