@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import polars
 import pytest
 
 from tests.cli.conftest import ASSETS, Run
@@ -78,6 +79,20 @@ def test_info_verify_prune_export_and_import(run: Run, prompts: Path, tmp_path: 
     assert "store: 80 values found, 0 computed" in second.err
     assert run("store", "prune", store, "--view", "ft").out == "40 values removed\n"
     assert json.loads(run("store", "info", store, "--format", "json").out)["entries"] == 40
+
+
+@pytest.mark.parametrize(
+    ("column", "values"), [("model", ["m", None]), ("key", ["text", "text"]), ("op", [1, 2])]
+)
+def test_a_table_that_was_not_exported_is_refused_before_a_store_is_made(
+    run: Run, tmp_path: Path, column: str, values: list[object]
+) -> None:
+    columns: dict[str, list[object]] = {name: [b"", b""] for name in ("key", "blob")}
+    columns |= {name: ["a", "b"] for name in ("model", "view", "op")}
+    polars.DataFrame(columns | {column: values}).write_parquet(tmp_path / "a.parquet")
+    command = ("store", "import", tmp_path / "new.db", tmp_path / "a.parquet")
+    run(*command).refused(f"column {column} has to be")
+    assert not (tmp_path / "new.db").exists()
 
 
 def test_what_is_no_store_is_refused(run: Run, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _DAY_S = 86_400.0
 _ROWS_AT_ONCE = 4096
 _COLUMNS = ("key", "blob", "model", "view", "op")
+_BINARY = ("key", "blob")
 
 
 def info(where: str, *, as_json: bool) -> int:
@@ -83,8 +84,7 @@ def export(where: str, out: Path, *, force: bool) -> int:
 
     rows = [asdict(record) for record in records()]
     store.close()
-    binary = {"key": polars.Binary, "blob": polars.Binary}
-    schema = {name: binary.get(name, polars.String) for name in _COLUMNS}
+    schema = {name: polars.Binary if name in _BINARY else polars.String for name in _COLUMNS}
     part = out.with_name(f"{out.name}.part")
     polars.DataFrame(rows, schema=schema).write_parquet(part)
     os.replace(part, out)
@@ -104,6 +104,11 @@ def import_(where: str, table: Path) -> int:
         frame = polars.read_parquet(table, columns=list(_COLUMNS))
     except (OSError, polars.exceptions.PolarsError) as error:
         raise BadInputError(f"{table}: no exported table: {first_line(error)}") from None
+    for name, column in zip(_COLUMNS, frame, strict=True):
+        wanted = polars.Binary if name in _BINARY else polars.String
+        if column.dtype != wanted or column.null_count():
+            told = f"column {name} has to be {wanted} without nulls"
+            raise BadInputError(f"{table}: no exported table: {told}")
     store = open_checked(where)
     kept = 0
     for rows in frame.iter_slices(_ROWS_AT_ONCE):
