@@ -133,17 +133,51 @@ fn hex<const DIGITS: usize>(bytes: &[u8]) -> [u8; DIGITS] {
     })
 }
 
-/// One hash from the hashes of a key's fields, in order.
+/// The hash of a key, from those of its fields: a sum to which each field adds its share, so that
+/// shares can be kept and added in any order.
 ///
-/// The fields' own hashes are seeded by whoever made them (CPython seeds those of `str` and
-/// `bytes`); this only mixes them, so that equal fields in another order differ.
+/// The fields' own hashes are seeded by whoever made them (CPython seeds those of `str` and `bytes`,
+/// unless it is told not to); the factors here are drawn once a process, so that nobody can choose
+/// prompts that meet in one place of the table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Shares(u64);
+
+impl Shares {
+    /// With the field at `position` of the key, whose own hash is `hash`.
+    #[inline]
+    #[must_use]
+    pub fn with(self, position: usize, hash: u64) -> Self {
+        let Factors { fields, .. } = factors();
+        let factor = match fields.get(position) {
+            Some(factor) => *factor,
+            None => fields[position % fields.len()].rotate_left((position / fields.len()) as u32),
+        };
+        // Odd, so that no bit of the field's hash is lost.
+        Self(self.0.wrapping_add(hash.wrapping_mul(factor | 1)))
+    }
+
+    /// The hash of the whole key, of `fields` fields; `tag` tells kinds of keys apart.
+    #[inline]
+    #[must_use]
+    pub fn hash(self, fields: usize, tag: u64) -> u64 {
+        let kind = (fields as u64) << 1 | tag;
+        fold_multiply(self.0 ^ kind, factors().last | 1)
+    }
+}
+
+/// Drawn once a process.
+struct Factors {
+    fields: [u64; 8],
+    last: u64,
+}
+
 #[inline]
-#[must_use]
-pub fn combine(field_hashes: impl Iterator<Item = u64>, tag: u64) -> u64 {
-    const ODD: u64 = 0x9E37_79B9_7F4A_7C15;
-    let mixed =
-        field_hashes.fold(tag, |state, hash| fold_multiply(state ^ hash, ODD).rotate_left(23));
-    fold_multiply(mixed, ODD)
+fn factors() -> &'static Factors {
+    static FACTORS: OnceLock<Factors> = OnceLock::new();
+    FACTORS.get_or_init(|| Factors {
+        fields: std::array::from_fn(|position| seeded().hash_one(position)),
+        last: seeded().hash_one(usize::MAX),
+    })
 }
 
 /// Both halves of a 128-bit product, folded: every input bit reaches every output bit.
@@ -200,11 +234,36 @@ mod tests {
         assert_ne!(digest, named(&[b"a\0b", b"c"], 9).digest);
     }
 
+    fn hash_of(fields: &[u64], tag: u64) -> u64 {
+        let with = |shares: Shares, (position, hash): (usize, &u64)| shares.with(position, *hash);
+        fields.iter().enumerate().fold(Shares::default(), with).hash(fields.len(), tag)
+    }
+
     #[test]
     fn the_order_and_number_of_fields_change_a_hash() {
-        let hash = |fields: &[u64]| combine(fields.iter().copied(), 0);
+        let hash = |fields: &[u64]| hash_of(fields, 0);
         assert_ne!(hash(&[1, 2]), hash(&[2, 1]));
         assert_ne!(hash(&[1]), hash(&[1, 0]));
         assert_ne!(hash(&[]), hash(&[0]));
+        assert_ne!(hash_of(&[1], 0), hash_of(&[1], 1));
+    }
+
+    #[test]
+    fn a_field_counts_at_its_position_however_many_there_are() {
+        let long: Vec<u64> = (0..40).collect();
+        for one in 0..long.len() {
+            let mut other = long.clone();
+            other.swap(one, (one + 8) % long.len());
+            assert_ne!(hash_of(&long, 0), hash_of(&other, 0), "position {one}");
+        }
+    }
+
+    #[test]
+    fn hashes_that_differ_in_one_bit_spread_over_a_table() {
+        for bit in 0..64 {
+            let place = |hash: u64| hash_of(&[7, 8, hash, 256], 0) & 0xFFFF;
+            let met = (0..1_000_u64).filter(|n| place(n << 13) == place(n << 13 ^ 1 << bit)).count();
+            assert!(met < 5, "bit {bit}: {met} of 1,000 meet in one of 65,536 places");
+        }
     }
 }

@@ -14,7 +14,7 @@ use super::call::{Call, refuse_coroutine};
 use super::event::Outcome;
 use super::flight::{PyFlight, PyJoined, PyTicket, Waited};
 use super::key::{Query, SharedKey, check_prompt};
-use super::parts::{Counts, Found};
+use super::parts::{Counts, Found, Seen, SeenKey, Unseen};
 use crate::cache::flight::Joined;
 use crate::clock;
 use crate::key::Name;
@@ -53,8 +53,9 @@ struct Batch<'c, 'a, 'py> {
     call: &'c Call<'a, 'py>,
     prompts: Vec<Bound<'py, PyAny>>,
     values: Vec<Option<Py<PyAny>>>,
-    /// The name of each hit, where a trace needs it.
-    hits: Vec<Option<Name>>,
+    hits: u64,
+    /// The name of each hit, where there is a trace.
+    names: Vec<Name>,
     misses: Vec<Miss>,
     repeats: Vec<Repeat>,
     misses_of_hash: HashMap<u64, Vec<usize>>,
@@ -94,7 +95,8 @@ impl<'c, 'a, 'py> Batch<'c, 'a, 'py> {
             call,
             values: Vec::with_capacity(prompts.len()),
             prompts,
-            hits: Vec::new(),
+            hits: 0,
+            names: Vec::new(),
             misses: Vec::new(),
             repeats: Vec::new(),
             misses_of_hash: HashMap::new(),
@@ -104,35 +106,45 @@ impl<'c, 'a, 'py> Batch<'c, 'a, 'py> {
     }
 
     fn look_up(&mut self) -> PyResult<()> {
+        match self.call.is_traced() {
+            false => self.look_up_as::<Unseen>(),
+            true => self.look_up_as::<SeenKey>(),
+        }
+    }
+
+    fn look_up_as<S: Seen>(&mut self) -> PyResult<()> {
         let call = self.call;
-        // One reading of the clock for a row of uses, as long as no Python code runs between them.
-        let is_plain = call.hashes_natively();
+        // Lent to the loop, which changes the rest of `self`.
+        let prompts = std::mem::take(&mut self.prompts);
         let mut at = use_time();
-        for position in 0..self.prompts.len() {
-            let prompt = self.prompts[position].clone();
-            let in_a_row = is_plain && prompt.is_exact_instance_of::<PyString>();
-            at = if in_a_row { at.next() } else { use_time() };
-            call.with_query(&prompt, |query| match call.get(query, at)? {
+        for (position, prompt) in prompts.iter().enumerate() {
+            // One reading of the clock for a row of uses, as long as no Python code runs between them.
+            at = if prompt.is_exact_instance_of::<PyString>() { at.next() } else { use_time() };
+            call.with_query(prompt, |query| match call.get::<S>(query, &mut at)? {
                 Some(found) => self.hit(query, found),
-                None => self.miss(position, query),
+                None => self.miss(position, prompt, query),
             })?;
         }
+        self.prompts = prompts;
         Ok(())
     }
 
-    fn hit(&mut self, query: &Query<'_, '_>, found: Found) -> PyResult<()> {
+    #[inline]
+    fn hit<S: Seen>(&mut self, query: &Query<'_, '_>, found: Found<S>) -> PyResult<()> {
+        self.hits += 1;
         self.saved_s += found.cost_s;
         self.values.push(Some(found.value));
-        let name = match self.call.is_traced() {
-            true => Some(query.name(&found.key, self.call.parts.trace.salt())?),
-            false => None,
-        };
-        self.hits.push(name);
+        self.names.extend(found.key.name(query, &self.call.parts.trace)?);
         Ok(())
     }
 
-    fn miss(&mut self, position: usize, query: &Query<'_, '_>) -> PyResult<()> {
-        check_prompt(&self.prompts[position])?;
+    fn miss(
+        &mut self,
+        position: usize,
+        prompt: &Bound<'py, PyAny>,
+        query: &Query<'_, '_>,
+    ) -> PyResult<()> {
+        check_prompt(prompt)?;
         self.values.push(None);
         let same_hash = self.misses_of_hash.entry(query.hash).or_default();
         for &miss in same_hash.iter() {
@@ -150,14 +162,12 @@ impl<'c, 'a, 'py> Batch<'c, 'a, 'py> {
     fn count_hits(&self) -> PyResult<()> {
         let call = self.call;
         let wall_s = call.elapsed_s();
-        let hits = self.hits.len() as u64;
-        let saved_s = self.saved_s;
+        let Self { hits, saved_s, .. } = *self;
         call.count(Counts { hits, wall_s, saved_s, ..Counts::default() })?;
         let looked_up = self.prompts.len();
         let share_s = wall_s / looked_up as f64;
-        let outcomes = self.hits.iter().flatten();
         let outcomes =
-            outcomes.map(|name| Outcome::hit(*name, share_s).in_batch(self.id, looked_up, wall_s));
+            self.names.iter().map(|name| Outcome::hit(*name, share_s).in_batch(self.id, looked_up, wall_s));
         call.write(&outcomes.collect::<Vec<_>>(), None)
     }
 

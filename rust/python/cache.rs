@@ -177,28 +177,24 @@ impl ForwardCache {
     }
 
     /// Reads the entry of `query` with `read` and makes it the most recent as of `at`, a reading by
-    /// `use_time` during this call.
+    /// `use_time` during this call; a new one, if Python code runs in here.
     #[inline(always)]
     pub(super) fn lookup<R>(
         &self,
         query: &Query<'_, '_>,
-        at: Ticks,
+        at: &mut Ticks,
         mut read: impl FnMut(&SharedKey, &Kept) -> R,
     ) -> PyResult<Option<R>> {
         let made = self.made();
-        let (mut at, mut asked) = (made.cache.clock().at(at), Asked::new(query, made));
-        // What is read goes straight to its place: to hand it from call to call costs 5 ns. A value
-        // whose entry died meanwhile is dropped when the cache is free.
-        let (mut result, mut unused) = (None, Vec::new());
+        let mut asked = Asked::new(query, made);
         loop {
-            let keep = |key: &_, kept: &_| unused.extend(result.replace(read(key, kept)));
-            match made.cache.get(query.hash, at, &mut asked, keep) {
-                Ok(Some(())) => return Ok(result),
-                Ok(None) => return Ok(None),
+            let tick = made.cache.clock().at(*at);
+            match made.cache.get(query.hash, tick, &mut asked, &mut read) {
+                Ok(found) => return Ok(found),
                 Err(undecided) => asked.verdicts.ask(query, &undecided)?,
             }
             // Python has run, and may have used the cache: this use comes after those.
-            at = made.cache.clock().now();
+            *at = use_time();
         }
     }
 
@@ -387,10 +383,11 @@ impl ForwardCache {
     /// The value of `key`, which becomes the most recent, or the sentinel `_MISS`.
     fn get(&self, key: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
         let py = key.py();
-        let at = use_time();
-        let value =
-            Query::with(key, |query| self.lookup(query, at, |_, kept| kept.value.clone_ref(py)))?;
-        value.map_or_else(|| Ok(miss(py)?.clone_ref(py)), Ok)
+        let mut at = use_time();
+        let read = |query: &Query<'_, '_>| {
+            self.lookup(query, &mut at, |_, kept| kept.value.clone_ref(py))
+        };
+        Query::with(key, read)?.map_or_else(|| Ok(miss(py)?.clone_ref(py)), Ok)
     }
 
     /// The value of `key`, or the sentinel `_MISS`; the order of use stays as it is.

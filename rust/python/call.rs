@@ -3,25 +3,18 @@
 use super::cache::{Kept, use_time};
 use super::event::{Outcome, Source};
 use super::flight::{PyFlights, PyTicket, Waited};
-use super::key::{Field, Query, SharedKey, check_prompt};
-use super::parts::{Counts, Found, Parts};
+use super::hashes::{Beside, Hashes, PROMPT};
+use super::key::{Field, Query, SharedKey, check_prompt, with_share};
+use super::parts::{Counts, Found, Parts, Seen, SeenKey, Unseen};
 use super::probe::Probes;
 use super::trace::error_name;
 use crate::cache::flight::Joined;
 use crate::clock::{self, Ticks};
-use crate::key::Name;
+use crate::key::{Name, Shares};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBytes, PyInt, PyString, PyType};
-
-/// The arguments that make a call's keys, beside its prompts.
-pub(super) struct Key<'a, 'py> {
-    pub(super) op: &'a Bound<'py, PyAny>,
-    pub(super) view_id: &'a Bound<'py, PyAny>,
-    pub(super) top_k: &'a Bound<'py, PyAny>,
-    pub(super) scope: Option<&'a Bound<'py, PyAny>>,
-}
+use pyo3::types::{PyBytes, PyString, PyType};
 
 /// A call under way, with the parts it works on from its beginning to its end.
 pub(super) struct Call<'a, 'py> {
@@ -29,7 +22,9 @@ pub(super) struct Call<'a, 'py> {
     pub(super) parts: &'a Parts,
     pub(super) flights: &'a PyFlights,
     probes: &'a Probes,
-    key: Key<'a, 'py>,
+    key: Beside<'a, 'py>,
+    /// What the fields of `key` add to a hash.
+    shares: Shares,
     /// Whether events are wanted.
     traced: bool,
     started: Ticks,
@@ -38,20 +33,27 @@ pub(super) struct Call<'a, 'py> {
 }
 
 impl<'a, 'py> Call<'a, 'py> {
+    /// Runs `use_call` with a call that begins now. Handing it back instead would copy it.
+    ///
     /// # Errors
-    /// `TypeError` if `scope` is not bytes.
+    /// `TypeError` if `scope` is not bytes; those of a field's `__hash__`, and of `use_call`.
     #[inline(always)]
-    pub(super) fn begin(
+    pub(super) fn with<R>(
         py: Python<'py>,
         parts: &'a Parts,
-        (flights, probes): (&'a PyFlights, &'a Probes),
-        key: Key<'a, 'py>,
-    ) -> PyResult<Self> {
+        (flights, probes, hashes): (&'a PyFlights, &'a Probes, &Hashes),
+        key: Beside<'a, 'py>,
+        use_call: impl FnOnce(&Self) -> PyResult<R>,
+    ) -> PyResult<R> {
         let started = use_time();
-        let scope = checked_scope(key.scope)?;
-        let key = Key { scope, ..key };
+        let scope = match key.scope {
+            None => None,
+            Some(scope) => checked_scope(scope)?,
+        };
+        let key = Beside { scope, ..key };
+        let shares = hashes.shares(&key)?;
         let (traced, ended_before) = (parts.trace.is_on(), flights.ended());
-        Ok(Self { py, parts, flights, probes, key, traced, started, ended_before })
+        use_call(&Self { py, parts, flights, probes, key, shares, traced, started, ended_before })
     }
 
     /// Seconds since the call began.
@@ -73,11 +75,13 @@ impl<'a, 'py> Call<'a, 'py> {
         prompt: &Bound<'py, PyAny>,
         use_query: impl FnOnce(&Query<'_, 'py>) -> PyResult<R>,
     ) -> PyResult<R> {
-        let Key { op, view_id, top_k, scope } = self.key;
-        let fields = [op, view_id, prompt, top_k, scope.unwrap_or(top_k)];
-        let fields = fields.map(|field| -> Field<'_, 'py> { field.as_borrowed() });
+        let Beside { op, view_id, top_k, scope } = self.key;
+        let [op, view_id, top_k] = [op.as_borrowed(), view_id.as_borrowed(), top_k.as_borrowed()];
+        let scope_or_any = scope.map_or(top_k, Bound::as_borrowed);
+        let fields: [Field<'_, 'py>; 5] = [op, view_id, prompt.as_borrowed(), top_k, scope_or_any];
         let count = if scope.is_some() { 5 } else { 4 };
-        use_query(&Query::of_fields(self.py, &fields[..count])?)
+        let shares = with_share(self.shares, PROMPT, prompt)?;
+        use_query(&Query::of_fields(self.py, &fields[..count], shares))
     }
 
     /// The value of `prompt`: cached, computed here once and stored, or computed elsewhere.
@@ -87,7 +91,19 @@ impl<'a, 'py> Call<'a, 'py> {
         prompt: &Bound<'py, PyAny>,
         compute: &Bound<'py, PyAny>,
     ) -> PyResult<Py<PyAny>> {
-        self.with_query(prompt, |query| match self.get(query, self.started)? {
+        match self.traced {
+            false => self.run_as::<Unseen>(prompt, compute),
+            true => self.run_as::<SeenKey>(prompt, compute),
+        }
+    }
+
+    #[inline]
+    fn run_as<S: Seen>(
+        &self,
+        prompt: &Bound<'py, PyAny>,
+        compute: &Bound<'py, PyAny>,
+    ) -> PyResult<Py<PyAny>> {
+        self.with_query(prompt, |query| match self.get::<S>(query, &mut { self.started })? {
             Some(found) => self.hit(query, found),
             None => {
                 check_prompt(prompt)?;
@@ -96,28 +112,27 @@ impl<'a, 'py> Call<'a, 'py> {
         })
     }
 
-    /// Whether hashing op, view and top_k runs no Python code.
-    pub(super) fn hashes_natively(&self) -> bool {
-        let Key { op, view_id, top_k, .. } = self.key;
-        let is_str = |text: &Bound<'_, PyAny>| text.is_exact_instance_of::<PyString>();
-        is_str(op) && is_str(view_id) && top_k.is_exact_instance_of::<PyInt>()
-    }
-
-    /// Looks a key up, as used at `at`: a reading by `use_time` since the call began.
+    /// Looks a key up, as used at `at`, a reading by `use_time` since the call began; a new one, if
+    /// Python code runs in here.
     #[inline(always)]
-    pub(super) fn get(&self, query: &Query<'_, '_>, at: Ticks) -> PyResult<Option<Found>> {
-        self.parts.cache.get(self.py, query, at, self.traced.then_some(&self.parts.trace))
+    pub(super) fn get<S: Seen>(
+        &self,
+        query: &Query<'_, '_>,
+        at: &mut Ticks,
+    ) -> PyResult<Option<Found<S>>> {
+        self.parts.cache.get(self.py, query, at, &self.parts.trace)
     }
 
     #[inline]
-    fn hit(&self, query: &Query<'_, '_>, found: Found) -> PyResult<Py<PyAny>> {
+    fn hit<S: Seen>(&self, query: &Query<'_, '_>, found: Found<S>) -> PyResult<Py<PyAny>> {
         let ended = clock::now();
         let wall_s = ended.seconds_since(self.started);
-        let Key { op, view_id, .. } = self.key;
+        let Beside { op, view_id, .. } = self.key;
         self.parts.stats.add_hit(op, view_id, wall_s, found.cost_s)?;
         if self.is_traced() {
-            let name = query.name(&found.key, self.parts.trace.salt())?;
-            self.write_at(ended, &[Outcome::hit(name, wall_s)], None)?;
+            let name = found.key.name(query, &self.parts.trace)?;
+            let outcome = name.map(|name| Outcome::hit(name, wall_s));
+            self.write_at(ended, outcome.as_slice(), None)?;
         }
         Ok(found.value)
     }
@@ -159,11 +174,11 @@ impl<'a, 'py> Call<'a, 'py> {
     }
 
     /// What a flight that ended between the lookup and the claim has left (F2).
-    pub(super) fn look_again(&self, query: &Query<'_, '_>) -> PyResult<Option<Found>> {
+    pub(super) fn look_again(&self, query: &Query<'_, '_>) -> PyResult<Option<Found<SeenKey>>> {
         if self.flights.ended() == self.ended_before {
             Ok(None)
         } else {
-            self.get(query, use_time())
+            self.get(query, &mut use_time())
         }
     }
 
@@ -258,7 +273,7 @@ impl<'a, 'py> Call<'a, 'py> {
         if outcomes.is_empty() {
             return Ok(());
         }
-        let Key { op, view_id, top_k, .. } = self.key;
+        let Beside { op, view_id, top_k, .. } = self.key;
         let probe = self.probes.current(self.py)?;
         let source = Source { probe, op, view_id, top_k, at };
         match self.parts.trace.write(&source, outcomes, error)? {
@@ -268,14 +283,10 @@ impl<'a, 'py> Call<'a, 'py> {
     }
 }
 
-/// `scope` as part of the key: nothing if it is not given or empty.
-#[inline]
+/// `scope` as part of the key: nothing if it is empty.
 fn checked_scope<'a, 'py>(
-    scope: Option<&'a Bound<'py, PyAny>>,
+    scope: &'a Bound<'py, PyAny>,
 ) -> PyResult<Option<&'a Bound<'py, PyAny>>> {
-    let Some(scope) = scope else {
-        return Ok(None);
-    };
     let bytes = scope.cast::<PyBytes>().map_err(|_| {
         PyTypeError::new_err(format!("scope must be bytes, not {}", scope.get_type()))
     })?;

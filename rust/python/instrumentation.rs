@@ -2,8 +2,9 @@
 
 use super::batch;
 use super::cache::{ForwardCache, MaxBytes, MaxSize};
-use super::call::{Call, Key};
+use super::call::Call;
 use super::flight::PyFlights;
+use super::hashes::{Beside, Hashes};
 use super::invalidate::Pattern;
 use super::parts::{Part, Parts};
 use super::probe::{ProbeScope, Probes};
@@ -38,6 +39,7 @@ use std::path::PathBuf;
 pub(super) struct BackendInstrumentation {
     parts: Slot<Parts>,
     probes: Probes,
+    hashes: Hashes,
     /// Made by `__init__`, which a subclass calls with arguments of its own choice.
     flights: OnceLock<PyFlights>,
 }
@@ -87,6 +89,7 @@ impl BackendInstrumentation {
         Ok(Self {
             parts: Slot::new(Py::new(py, parts)?),
             probes: Probes::new(),
+            hashes: Hashes::default(),
             flights: OnceLock::new(),
         })
     }
@@ -204,8 +207,9 @@ impl BackendInstrumentation {
         scope: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Py<PyAny>> {
         let parts = self.parts.load(py);
-        let key = Key { op, view_id, top_k, scope };
-        Call::begin(py, parts.get(), (self.flights(), &self.probes), key)?.run(prompt, compute)
+        let key = Beside { op, view_id, top_k, scope };
+        let tools = (self.flights(), &self.probes, &self.hashes);
+        Call::with(py, parts.get(), tools, key, |call| call.run(prompt, compute))
     }
 
     /// Looks every prompt up, then calls `compute_misses(indices)` once with the ascending indices
@@ -241,9 +245,11 @@ impl BackendInstrumentation {
         scope: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyList>> {
         let parts = self.parts.load(py);
-        let key = Key { op, view_id, top_k, scope };
-        let call = Call::begin(py, parts.get(), (self.flights(), &self.probes), key)?;
-        PyList::new(py, batch::run(&call, prompts, compute_misses)?)
+        let key = Beside { op, view_id, top_k, scope };
+        let tools = (self.flights(), &self.probes, &self.hashes);
+        Call::with(py, parts.get(), tools, key, |call| {
+            PyList::new(py, batch::run(call, prompts, compute_misses)?)
+        })
     }
 
     /// Drops the cached values of a view, of an op, of both together, or all.

@@ -9,12 +9,13 @@
 use super::invalidate::Pattern;
 use super::text::Text;
 use crate::cache::{EntryId, Match, Undecided};
-use crate::key::{KeyText, Name, Salt, combine, label, name};
+use crate::key::{KeyText, Name, Salt, Shares, label, name};
 use crate::sync::OnceLock;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyFloat, PyInt, PyString, PyTuple};
-use pyo3::{Borrowed, PyTraverseError, PyVisit, intern};
+use pyo3::{Borrowed, PyTraverseError, PyVisit, ffi, intern};
+use smallvec::SmallVec;
 use std::sync::Arc;
 
 /// A field that somebody else keeps alive.
@@ -24,7 +25,8 @@ pub(super) type Field<'a, 'py> = Borrowed<'a, 'py, PyAny>;
 pub(super) type SharedKey = Arc<StoredKey>;
 
 pub(super) struct StoredKey {
-    fields: Box<[Py<PyAny>]>,
+    /// A key of `cached` has four or five; they lie here, without an allocation of their own.
+    fields: SmallVec<[Py<PyAny>; 5]>,
     opaque: bool,
     /// Made once an entry, when a trace first needs it.
     name: OnceLock<Box<(Option<u64>, Name)>>,
@@ -42,29 +44,23 @@ const TUPLE_TAG: u64 = 0;
 const OPAQUE_TAG: u64 = 1;
 
 impl<'a, 'py> Query<'a, 'py> {
-    /// The key of the tuple that `fields` would make.
-    ///
-    /// # Errors
-    /// That of a field's `__hash__`.
+    /// The key of the tuple that `fields` would make; `shares` are those of all of them.
     #[inline]
-    pub(super) fn of_fields(py: Python<'py>, fields: &'a [Field<'a, 'py>]) -> PyResult<Self> {
-        Self::new(py, fields, false)
+    pub(super) fn of_fields(
+        py: Python<'py>,
+        fields: &'a [Field<'a, 'py>],
+        shares: Shares,
+    ) -> Self {
+        Self { py, fields, opaque: false, hash: shares.hash(fields.len(), TUPLE_TAG) }
     }
 
     fn new(py: Python<'py>, fields: &'a [Field<'a, 'py>], opaque: bool) -> PyResult<Self> {
-        let mut failed = None;
-        let hashes = fields.iter().map_while(|field| match field.hash() {
-            Ok(hash) => Some(hash as u64),
-            Err(error) => {
-                failed = Some(error);
-                None
-            }
-        });
-        let hash = combine(hashes, if opaque { OPAQUE_TAG } else { TUPLE_TAG });
-        match failed {
-            None => Ok(Self { py, fields, opaque, hash }),
-            Some(error) => Err(error),
-        }
+        let add = |shares, (position, field): (usize, &Field<'_, 'py>)| {
+            with_share(shares, position, field)
+        };
+        let shares = fields.iter().enumerate().try_fold(Shares::default(), add)?;
+        let hash = shares.hash(fields.len(), if opaque { OPAQUE_TAG } else { TUPLE_TAG });
+        Ok(Self { py, fields, opaque, hash })
     }
 
     /// Runs `look` with the query of any hashable object.
@@ -106,8 +102,11 @@ impl<'a, 'py> Query<'a, 'py> {
         if self.opaque != stored.opaque || self.fields.len() != stored.fields.len() {
             return Match::No;
         }
-        let pairs = stored.fields.iter().zip(self.fields);
-        all(pairs.map(|(stored, field)| compare(stored.bind(self.py), field)))
+        let pairs = || stored.fields.iter().zip(self.fields);
+        if pairs().fold(true, |same, (stored, field)| same & stored.is(field)) {
+            return Match::Yes;
+        }
+        all(pairs().map(|(stored, field)| compare(stored.bind(self.py), field)))
     }
 
     /// Whether two keys in hand are equal, by Python if need be.
@@ -131,6 +130,19 @@ impl<'a, 'py> Query<'a, 'py> {
         }
         Ok(true)
     }
+}
+
+/// The shares with that of the field at `position`.
+///
+/// # Errors
+/// That of the field's `__hash__`.
+#[inline]
+pub(super) fn with_share(
+    shares: Shares,
+    position: usize,
+    field: &Bound<'_, PyAny>,
+) -> PyResult<Shares> {
+    Ok(shares.with(position, field.hash()? as u64))
 }
 
 /// `key` as a tuple, if it hashes and compares as one: a named tuple does, a subclass with an
@@ -224,8 +236,12 @@ fn class_of(object: &Bound<'_, PyAny>) -> Class {
 
 #[inline]
 fn compare(stored: &Bound<'_, PyAny>, field: &Bound<'_, PyAny>) -> Match {
-    if stored.is(field) {
-        return Match::Yes;
+    if stored.is(field) { Match::Yes } else { compare_others(stored, field) }
+}
+
+fn compare_others(stored: &Bound<'_, PyAny>, field: &Bound<'_, PyAny>) -> Match {
+    if let (Ok(stored), Ok(field)) = (stored.cast_exact(), field.cast_exact()) {
+        return compare_texts(stored, field);
     }
     match (class_of(stored), class_of(field)) {
         (Class::Foreign, _) | (_, Class::Foreign) => Match::Unknown,
@@ -237,6 +253,22 @@ fn compare(stored: &Bound<'_, PyAny>, field: &Bound<'_, PyAny>) -> Match {
             Err(_) => Match::Unknown,
         },
         _ => Match::No,
+    }
+}
+
+/// As `==` does, without its way through the classes' tables: half of what it costs.
+#[allow(unsafe_code)]
+fn compare_texts(stored: &Bound<'_, PyString>, field: &Bound<'_, PyString>) -> Match {
+    // SAFETY: both are `str`, and alive; the result is a new reference or null with an error set.
+    let equal = unsafe {
+        let equal = ffi::PyUnicode_RichCompare(stored.as_ptr(), field.as_ptr(), ffi::Py_EQ);
+        Bound::from_owned_ptr_or_err(stored.py(), equal)
+    };
+    match equal {
+        Ok(equal) if equal.is(&*PyBool::new(stored.py(), true)) => Match::Yes,
+        Ok(_) => Match::No,
+        // Out of memory; Python will say so itself.
+        Err(_) => Match::Unknown,
     }
 }
 
@@ -280,7 +312,7 @@ impl StoredKey {
 
     /// The op and the view of a key `(op, view_id, prompt, top_k[, scope])`.
     pub(super) fn op_and_view(&self) -> Option<(&Py<PyAny>, &Py<PyAny>)> {
-        match &*self.fields {
+        match self.fields.as_slice() {
             [op, view_id, _, _] | [op, view_id, _, _, _] => Some((op, view_id)),
             _ => None,
         }

@@ -10,6 +10,8 @@ mod call;
 mod curve;
 mod event;
 mod flight;
+mod hashes;
+mod identity;
 mod instrumentation;
 mod invalidate;
 mod key;

@@ -8,7 +8,7 @@ use super::key::{Query, SharedKey, name_of};
 use super::stats::BackendStats;
 use super::trace::TraceWriter;
 use crate::clock::Ticks;
-use crate::key::{Name, Salt};
+use crate::key::Name;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 use pyo3::{PyTraverseError, PyVisit, intern};
@@ -72,16 +72,43 @@ impl Parts {
 }
 
 /// A value from the cache, with what a trace needs to name its key.
-pub(super) struct Found {
+pub(super) struct Found<S> {
     pub(super) value: Py<PyAny>,
     /// Seconds that its computation took.
     pub(super) cost_s: f64,
-    pub(super) key: FoundKey,
+    pub(super) key: S,
 }
 
-/// The key of a value that was found.
-pub(super) enum FoundKey {
-    /// Nobody wants its name, or the cache is a look-alike that keeps its keys to itself.
+/// What a lookup takes along from the key that it found.
+pub(super) trait Seen: Sized {
+    /// From a key of ours; a look-alike cache keeps its keys to itself.
+    fn of(key: Option<&SharedKey>, trace: &Part<TraceWriter>) -> Self;
+
+    /// What a trace calls the key, if it is wanted.
+    ///
+    /// # Errors
+    /// `TypeError` if a field is not of the type that `cached` takes.
+    fn name(&self, query: &Query<'_, '_>, trace: &Part<TraceWriter>) -> PyResult<Option<Name>>;
+}
+
+/// Nothing, where there is no trace.
+pub(super) struct Unseen;
+
+impl Seen for Unseen {
+    #[inline]
+    fn of(_: Option<&SharedKey>, _: &Part<TraceWriter>) -> Self {
+        Self
+    }
+
+    #[inline]
+    fn name(&self, _: &Query<'_, '_>, _: &Part<TraceWriter>) -> PyResult<Option<Name>> {
+        Ok(None)
+    }
+}
+
+/// The key of a value that was found, for a trace.
+pub(super) enum SeenKey {
+    /// The cache is a look-alike.
     Unknown,
     /// Its name was made before.
     Named(Name),
@@ -89,35 +116,50 @@ pub(super) enum FoundKey {
     Unnamed(SharedKey),
 }
 
-impl FoundKey {
-    fn of(key: &SharedKey, salt: Option<&Salt>) -> Self {
-        key.made_name(salt).map_or_else(|| Self::Unnamed(SharedKey::clone(key)), Self::Named)
+impl Seen for SeenKey {
+    #[inline]
+    fn of(key: Option<&SharedKey>, trace: &Part<TraceWriter>) -> Self {
+        let Some(key) = key else {
+            return Self::Unknown;
+        };
+        let name = key.made_name(trace.salt());
+        name.map_or_else(|| Self::Unnamed(SharedKey::clone(key)), Self::Named)
+    }
+
+    #[inline]
+    fn name(&self, query: &Query<'_, '_>, trace: &Part<TraceWriter>) -> PyResult<Option<Name>> {
+        let salt = trace.salt();
+        match self {
+            Self::Named(name) => Ok(Some(*name)),
+            Self::Unnamed(key) => key.name(query.py(), salt).map(Some),
+            Self::Unknown => {
+                let fields = query.fields().iter().map(|field| Bound::clone(field));
+                name_of(&fields.collect::<Vec<_>>(), salt).map(Some)
+            }
+        }
     }
 }
 
 impl Part<ForwardCache> {
-    /// Looks a value up for a use at `at`; `trace` is given where its key has to be named.
+    /// Looks a value up for a use at `at`, and what `trace` needs of its key.
     #[inline(always)]
-    pub(super) fn get(
+    pub(super) fn get<S: Seen>(
         &self,
         py: Python<'_>,
         query: &Query<'_, '_>,
-        at: Ticks,
-        trace: Option<&Part<TraceWriter>>,
-    ) -> PyResult<Option<Found>> {
+        at: &mut Ticks,
+        trace: &Part<TraceWriter>,
+    ) -> PyResult<Option<Found<S>>> {
         match self {
             Self::Native(cache) => cache.get().lookup(query, at, |key, kept| Found {
                 value: kept.value.clone_ref(py),
                 cost_s: kept.cost_s,
-                key: match trace {
-                    Some(trace) => FoundKey::of(key, trace.salt()),
-                    None => FoundKey::Unknown,
-                },
+                key: S::of(Some(key), trace),
             }),
             Self::Foreign(cache) => {
                 let value = cache.call_method1(py, intern!(py, "get"), (query.to_tuple()?,))?;
                 let found = !value.is(miss(py)?);
-                Ok(found.then_some(Found { value, cost_s: 0.0, key: FoundKey::Unknown }))
+                Ok(found.then_some(Found { value, cost_s: 0.0, key: S::of(None, trace) }))
             }
         }
     }
@@ -245,18 +287,5 @@ impl<'py> Query<'_, 'py> {
     /// The tuple that a look-alike cache, or a weigher, gets as the key.
     pub(super) fn to_tuple(&self) -> PyResult<Bound<'py, PyTuple>> {
         PyTuple::new(self.py(), self.fields())
-    }
-
-    /// Label and digest, from the stored key where there is one.
-    #[inline]
-    pub(super) fn name(&self, key: &FoundKey, salt: Option<&Salt>) -> PyResult<Name> {
-        match key {
-            FoundKey::Named(name) => Ok(*name),
-            FoundKey::Unnamed(key) => key.name(self.py(), salt),
-            FoundKey::Unknown => {
-                let fields = self.fields().iter().map(|field| Bound::clone(field));
-                name_of(&fields.collect::<Vec<_>>(), salt)
-            }
-        }
     }
 }

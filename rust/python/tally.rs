@@ -1,14 +1,12 @@
 //! Figures of each op and view, found by the identity of the objects that name them.
 
+use super::identity::ByIdentity;
 use super::slot::Cell;
 use super::text::Text;
 use crate::stats::CallFigures;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 use std::collections::HashMap;
-
-/// Pairs of objects that are found by identity.
-const KNOWN: usize = 16;
 
 /// The figures of one instrumentation, a line for each op and view.
 #[derive(Default)]
@@ -18,7 +16,7 @@ pub(super) struct Tally(Cell<Lines>);
 struct Lines {
     figures: Vec<Line>,
     index: HashMap<Texts, usize>,
-    known: [Option<Known>; KNOWN],
+    known: ByIdentity<2, usize>,
 }
 
 /// Op and view, as text.
@@ -28,12 +26,6 @@ struct Line {
     op: Py<PyString>,
     view_id: Py<PyString>,
     figures: CallFigures,
-}
-
-struct Known {
-    op: Py<PyAny>,
-    view_id: Py<PyAny>,
-    line: usize,
 }
 
 impl Tally {
@@ -48,13 +40,9 @@ impl Tally {
         view_id: &Bound<'_, PyAny>,
         change: impl Fn(&mut CallFigures),
     ) -> PyResult<()> {
-        let place = place_of(op, view_id);
-        let is_known = self.0.with(|lines| match &lines.known[place] {
-            Some(known) if known.op.is(op) && known.view_id.is(view_id) => {
-                change(&mut lines.figures[known.line].figures);
-                true
-            }
-            _ => false,
+        let is_known = self.0.with(|lines| {
+            let line = lines.known.get([op, view_id]);
+            line.inspect(|line| change(&mut lines.figures[*line].figures)).is_some()
         });
         if is_known { Ok(()) } else { self.change_by_text(op, view_id, change) }
     }
@@ -69,21 +57,16 @@ impl Tally {
         let (op_text, view_text) = (op.str()?, view_id.str()?);
         let texts =
             (Text::of(&op_text)?.as_bytes().into(), Text::of(&view_text)?.as_bytes().into());
-        let known =
-            |line| Known { op: op.clone().unbind(), view_id: view_id.clone().unbind(), line };
-        let place = place_of(op, view_id);
-        let exact =
-            op.is_exact_instance_of::<PyString>() && view_id.is_exact_instance_of::<PyString>();
+        let row = [op, view_id];
         let (op, view_id) = (op_text.unbind(), view_text.unbind());
-        let _before = self.0.with(|lines| {
+        let _forgotten = self.0.with(|lines| {
             let next = lines.figures.len();
             let line = *lines.index.entry(texts).or_insert(next);
             if line == next {
                 lines.figures.push(Line { op, view_id, figures: CallFigures::default() });
             }
             change(&mut lines.figures[line].figures);
-            // Only of immutable objects identity says what they are.
-            if exact { lines.known[place].replace(known(line)) } else { None }
+            lines.known.keep(row, line)
         });
         Ok(())
     }
@@ -121,10 +104,4 @@ impl Tally {
             total
         })
     }
-}
-
-#[inline]
-fn place_of(op: &Bound<'_, PyAny>, view_id: &Bound<'_, PyAny>) -> usize {
-    let (op, view_id) = (op.as_ptr() as usize, view_id.as_ptr() as usize);
-    (op >> 4 ^ view_id >> 4 ^ view_id >> 9) % KNOWN
 }

@@ -1,0 +1,80 @@
+//! The share that the fields beside the prompt have in a key's hash, remembered from call to call.
+
+#[cfg(not(Py_GIL_DISABLED))]
+use super::identity::ByIdentity;
+use super::key::with_share;
+#[cfg(not(Py_GIL_DISABLED))]
+use super::slot::Cell;
+use crate::key::Shares;
+use pyo3::prelude::*;
+use pyo3::types::PyNone;
+
+/// Where the prompt stands in a key `(op, view_id, prompt, top_k[, scope])`.
+pub(super) const PROMPT: usize = 2;
+
+/// The fields of a key beside its prompt.
+#[derive(Clone, Copy)]
+pub(super) struct Beside<'a, 'py> {
+    pub(super) op: &'a Bound<'py, PyAny>,
+    pub(super) view_id: &'a Bound<'py, PyAny>,
+    pub(super) top_k: &'a Bound<'py, PyAny>,
+    pub(super) scope: Option<&'a Bound<'py, PyAny>>,
+}
+
+impl Beside<'_, '_> {
+    /// # Errors
+    /// Those of a field's `__hash__`.
+    fn shares(&self) -> PyResult<Shares> {
+        let shares = with_share(Shares::default(), 0, self.op)?;
+        let shares = with_share(shares, 1, self.view_id)?;
+        let shares = with_share(shares, PROMPT + 1, self.top_k)?;
+        self.scope.map_or(Ok(shares), |scope| with_share(shares, PROMPT + 2, scope))
+    }
+}
+
+/// Remembers the shares of the last few calls' fields.
+#[derive(Default)]
+pub(super) struct Hashes {
+    // Where threads run at once, sharing this would cost more than it saves.
+    #[cfg(not(Py_GIL_DISABLED))]
+    known: Cell<ByIdentity<4, Shares>>,
+}
+
+impl Hashes {
+    /// The shares of all fields but the prompt.
+    ///
+    /// # Errors
+    /// Those of a field's `__hash__`.
+    #[cfg(not(Py_GIL_DISABLED))]
+    #[inline]
+    pub(super) fn shares(&self, fields: &Beside<'_, '_>) -> PyResult<Shares> {
+        let Beside { op, view_id, top_k, scope } = *fields;
+        let no_scope = PyNone::get(op.py());
+        let row = [op, view_id, top_k, scope.unwrap_or(&no_scope)];
+        match self.known.with(|known| known.get(row)) {
+            Some(shares) => Ok(shares),
+            None => self.learn(fields, row),
+        }
+    }
+
+    #[cfg(not(Py_GIL_DISABLED))]
+    #[cold]
+    fn learn(
+        &self,
+        fields: &Beside<'_, '_>,
+        row: [&Bound<'_, PyAny>; 4],
+    ) -> PyResult<Shares> {
+        let shares = fields.shares()?;
+        let _forgotten = self.known.with(|known| known.keep(row, shares));
+        Ok(shares)
+    }
+
+    /// The shares of all fields but the prompt.
+    ///
+    /// # Errors
+    /// Those of a field's `__hash__`.
+    #[cfg(Py_GIL_DISABLED)]
+    pub(super) fn shares(&self, fields: &Beside<'_, '_>) -> PyResult<Shares> {
+        fields.shares()
+    }
+}

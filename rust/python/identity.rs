@@ -1,0 +1,65 @@
+//! What is known about a few rows of objects, found by their identity instead of their value.
+//!
+//! A backend passes the same op, view, `top_k` and scope over and over, and mostly as the same
+//! objects; comparing pointers costs less than hashing them. Only of immutable objects identity says
+//! what they are, and only a living object keeps its identity: rows are of exact `str`, `int`,
+//! `bytes` and None alone, and hold a reference.
+
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyInt, PyString};
+
+/// Rows that are remembered; a later one takes the place of an earlier one.
+const PLACES: usize = 16;
+
+/// A `T` for each of the last few rows of `FIELDS` objects.
+pub(super) struct ByIdentity<const FIELDS: usize, T> {
+    places: [Option<([Py<PyAny>; FIELDS], T)>; PLACES],
+}
+
+impl<const FIELDS: usize, T> Default for ByIdentity<FIELDS, T> {
+    fn default() -> Self {
+        Self { places: [const { None }; PLACES] }
+    }
+}
+
+impl<const FIELDS: usize, T: Copy> ByIdentity<FIELDS, T> {
+    /// What was remembered about these very objects.
+    #[inline]
+    pub(super) fn get(&self, row: [&Bound<'_, PyAny>; FIELDS]) -> Option<T> {
+        let (known, value) = self.places[place_of(row)].as_ref()?;
+        // Without a branch for each: they are the same nearly always.
+        let same = known.iter().zip(row).fold(true, |same, (known, object)| same & known.is(object));
+        same.then_some(*value)
+    }
+
+    /// Remembers `value`, if the objects are of classes whose identity says what they are. What is
+    /// forgotten for it is returned, to be dropped where nothing is held.
+    #[must_use]
+    pub(super) fn keep(
+        &mut self,
+        row: [&Bound<'_, PyAny>; FIELDS],
+        value: T,
+    ) -> Option<[Py<PyAny>; FIELDS]> {
+        if !row.iter().all(|object| is_its_identity(object)) {
+            return None;
+        }
+        let known = row.map(|object| object.clone().unbind());
+        self.places[place_of(row)].replace((known, value)).map(|(forgotten, _)| forgotten)
+    }
+}
+
+fn is_its_identity(object: &Bound<'_, PyAny>) -> bool {
+    object.is_exact_instance_of::<PyString>()
+        || object.is_exact_instance_of::<PyInt>()
+        || object.is_exact_instance_of::<PyBytes>()
+        || object.is_none()
+}
+
+#[inline]
+fn place_of<const FIELDS: usize>(row: [&Bound<'_, PyAny>; FIELDS]) -> usize {
+    // Objects lie at multiples of 16 bytes; each field shifts the ones before it apart.
+    let mixed = row.iter().fold(0, |mixed: usize, object| {
+        mixed.rotate_left(3) ^ (object.as_ptr() as usize >> 4)
+    });
+    (mixed ^ mixed >> 5) % PLACES
+}
