@@ -64,6 +64,16 @@ pub fn wait_for<'m, T>(
 }
 
 /// The thread that asks.
+#[cfg(not(any(loom, shuttle)))]
+#[must_use]
+pub fn current_thread() -> ThreadId {
+    // To ask the standard library each time would count a reference up and down.
+    thread_local!(static ME: ThreadId = current().id());
+    ME.with(|me| *me)
+}
+
+/// The thread that asks.
+#[cfg(any(loom, shuttle))]
 #[must_use]
 pub fn current_thread() -> ThreadId {
     current().id()
@@ -73,6 +83,66 @@ pub fn current_thread() -> ThreadId {
 /// GIL they do, since every call of the cache and of the statistics is made by an attached thread. The
 /// build script says so by `cfg(take_turns)`.
 pub const TAKE_TURNS: bool = cfg!(take_turns);
+
+/// What one thread at a time uses: by a lock, or, where threads take turns, by that alone.
+#[derive(Debug)]
+pub struct Turns<T>(turns::Inner<T>);
+
+impl<T: Default> Default for Turns<T> {
+    fn default() -> Self {
+        Self::new(T::default())
+    }
+}
+
+impl<T> Turns<T> {
+    /// Holds `value`.
+    pub fn new(value: T) -> Self {
+        Self(turns::Inner::new(value))
+    }
+
+    /// Runs `run` with the value. `run` must neither end the turn (run Python code, release the
+    /// interpreter) nor come back here.
+    #[inline]
+    pub fn with<R>(&self, run: impl FnOnce(&mut T) -> R) -> R {
+        turns::with(&self.0, run)
+    }
+}
+
+#[cfg(not(all(take_turns, not(any(loom, shuttle)))))]
+mod turns {
+    pub type Inner<T> = super::Mutex<T>;
+
+    pub fn with<T, R>(inner: &Inner<T>, run: impl FnOnce(&mut T) -> R) -> R {
+        run(&mut super::lock(inner))
+    }
+}
+
+#[cfg(all(take_turns, not(any(loom, shuttle))))]
+mod turns {
+    use std::cell::UnsafeCell;
+
+    #[derive(Debug)]
+    pub struct Inner<T>(UnsafeCell<T>);
+
+    impl<T> Inner<T> {
+        pub fn new(value: T) -> Self {
+            Self(UnsafeCell::new(value))
+        }
+    }
+
+    // SAFETY: the value is touched only inside `with`, by the thread that has the turn, so never by
+    // two threads at once; T itself may be sent between threads.
+    #[allow(unsafe_code)]
+    unsafe impl<T: Send> Sync for Inner<T> {}
+
+    #[inline]
+    #[allow(unsafe_code)]
+    pub fn with<T, R>(inner: &Inner<T>, run: impl FnOnce(&mut T) -> R) -> R {
+        // SAFETY: this thread has the turn and, by the rule of `Turns::with`, keeps it until `run`
+        // returns; the reference does not outlive it.
+        run(unsafe { &mut *inner.0.get() })
+    }
+}
 
 /// A number that any thread changes at any time.
 ///

@@ -2,7 +2,8 @@
 //!
 //! A thread that misses a key *joins* its flight. The first to come owns it and holds a [`Ticket`];
 //! the ticket ends the flight with a value, or as failed when it is dropped without one (an
-//! exception, an interrupt, a panic), so nobody waits for ever (F1). The owner puts its value into
+//! exception, an interrupt, a panic), so nobody waits for ever (F1). What waiters need is made by
+//! the first of them; a flight that nobody joins is a line in a table. The owner puts its value into
 //! the cache before it ends the flight, and a new owner looks the key up again before it computes
 //! if any flight has ended since its lookup, so a key is computed once however the two fall (F2).
 //!
@@ -18,19 +19,20 @@ use super::as_it_is::AsItIs;
 use super::{EntryId, Match, Undecided};
 use crate::process;
 use crate::sync::{
-    Arc, AtomicU64, Condvar, Mutex, Ordering, ThreadId, current_thread, lock, wait_for,
+    Arc, Condvar, Mutex, Ordering, ThreadId, Turns, Word, current_thread, lock, wait_for,
 };
 use smallvec::SmallVec;
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
+use std::mem::ManuallyDrop;
 use std::time::Duration;
 
 /// The flights that are under way.
 #[derive(Debug)]
 pub struct Flights<K, V> {
-    table: Mutex<Table<K, V>>,
+    table: Turns<Table<K, V>>,
     /// How many have ended: one that hasn't moved since a lookup says that the lookup still holds.
-    ended: AtomicU64,
+    ended: Word,
 }
 
 #[derive(Debug)]
@@ -50,7 +52,16 @@ type OfOneHash<K, V> = SmallVec<[Open<K, V>; 1]>;
 struct Open<K, V> {
     id: EntryId,
     key: K,
-    flight: Arc<Flight<V>>,
+    owner: ThreadId,
+    /// Made by the first to wait.
+    flight: Option<Arc<Flight<V>>>,
+}
+
+impl<K, V> Open<K, V> {
+    fn flight(&mut self) -> Arc<Flight<V>> {
+        let owner = self.owner;
+        Arc::clone(self.flight.get_or_insert_with(|| Arc::new(Flight::of(owner))))
+    }
 }
 
 /// One computation, as those who wait for it see it.
@@ -88,7 +99,6 @@ pub enum Joined<'f, K, V> {
 #[derive(Debug)]
 pub struct Ticket<'f, K, V> {
     flights: &'f Flights<K, V>,
-    flight: Arc<Flight<V>>,
     hash: u64,
     id: EntryId,
 }
@@ -124,10 +134,8 @@ impl<K, V> Default for Flights<K, V> {
         process::watch_forks();
         let (open, waits) = (HashMap::default(), HashMap::new());
         let process = process::generation();
-        Self {
-            table: Mutex::new(Table { process, next_id: 0, open, waits }),
-            ended: AtomicU64::new(0),
-        }
+        let table = Table { process, next_id: 0, open, waits };
+        Self { table: Turns::new(table), ended: Word::new(0) }
     }
 }
 
@@ -142,33 +150,29 @@ impl<K: Clone, V> Flights<K, V> {
         mut same: impl FnMut(EntryId, &K) -> Match,
         key: impl FnOnce() -> K,
     ) -> Result<Joined<'_, K, V>, Undecided<K>> {
-        let mut table = lock(&self.table);
-        table.forget_parent();
-        let mut undecided = None;
-        for open in table.open.get(&hash).into_iter().flatten() {
-            match same(open.id, &open.key) {
-                Match::Yes => return Ok(Joined::Theirs(Arc::clone(&open.flight))),
-                Match::No => {}
-                Match::Unknown => undecided = Some(open),
+        self.table.with(|table| {
+            table.forget_parent();
+            let mut undecided = None;
+            for open in table.open.get_mut(&hash).into_iter().flatten() {
+                match same(open.id, &open.key) {
+                    Match::Yes => return Ok(Joined::Theirs(open.flight())),
+                    Match::No => {}
+                    Match::Unknown => undecided = Some(open),
+                }
             }
-        }
-        match undecided {
-            Some(open) => Err(Undecided { id: open.id, key: open.key.clone() }),
-            None => Ok(Joined::Mine(self.begin(&mut table, hash, key()))),
-        }
+            match undecided {
+                Some(open) => Err(Undecided { id: open.id, key: open.key.clone() }),
+                None => Ok(Joined::Mine(self.begin(table, hash, key()))),
+            }
+        })
     }
 
     fn begin(&self, table: &mut Table<K, V>, hash: u64, key: K) -> Ticket<'_, K, V> {
         let id = EntryId(table.next_id);
         table.next_id += 1;
-        let flight = Arc::new(Flight {
-            owner: current_thread(),
-            watched: Mutex::new(Watched { state: State::Running, waiting: 0 }),
-            ended: Condvar::new(),
-        });
-        let open = Open { id, key, flight: Arc::clone(&flight) };
+        let open = Open { id, key, owner: current_thread(), flight: None };
         table.open.entry(hash).or_default().push(open);
-        Ticket { flights: self, flight, hash, id }
+        Ticket { flights: self, hash, id }
     }
 }
 
@@ -182,16 +186,17 @@ impl<K, V> Flights<K, V> {
         if flight.owner == me {
             return Err(Refused::Own);
         }
-        let mut table = lock(&self.table);
-        let mut next = Some(&flight.owner);
-        while let Some(thread) = next {
-            if *thread == me {
-                return Err(Refused::Cycle);
+        self.table.with(|table| {
+            let mut next = Some(&flight.owner);
+            while let Some(thread) = next {
+                if *thread == me {
+                    return Err(Refused::Cycle);
+                }
+                next = table.waits.get(thread);
             }
-            next = table.waits.get(thread);
-        }
-        table.waits.insert(me, flight.owner);
-        Ok(Waiting { flights: self })
+            table.waits.insert(me, flight.owner);
+            Ok(Waiting { flights: self })
+        })
     }
 
     /// Calls `visit` with the key of every flight until it fails. The flights are held meanwhile.
@@ -199,13 +204,15 @@ impl<K, V> Flights<K, V> {
     /// # Errors
     /// The first error of `visit`.
     pub fn try_for_each<E>(&self, visit: impl FnMut(&K) -> Result<(), E>) -> Result<(), E> {
-        lock(&self.table).open.values().flatten().map(|open| &open.key).try_for_each(visit)
+        self.table.with(|table| {
+            table.open.values().flatten().map(|open| &open.key).try_for_each(visit)
+        })
     }
 
     /// Flights under way.
     #[must_use]
     pub fn len(&self) -> usize {
-        lock(&self.table).open.values().map(SmallVec::len).sum()
+        self.table.with(|table| table.open.values().map(SmallVec::len).sum())
     }
 
     /// Whether nothing is under way.
@@ -223,14 +230,15 @@ impl<K, V> Flights<K, V> {
     }
 
     fn take_out(&self, hash: u64, id: EntryId) -> Option<Open<K, V>> {
-        let mut table = lock(&self.table);
-        let open = table.open.get_mut(&hash)?;
-        let place = open.iter().position(|open| open.id == id)?;
-        let taken = open.swap_remove(place);
-        if open.is_empty() {
-            table.open.remove(&hash);
-        }
-        Some(taken)
+        self.table.with(|table| {
+            let open = table.open.get_mut(&hash)?;
+            let place = open.iter().position(|open| open.id == id)?;
+            let taken = open.swap_remove(place);
+            if open.is_empty() {
+                table.open.remove(&hash);
+            }
+            Some(taken)
+        })
     }
 }
 
@@ -247,6 +255,11 @@ impl<K, V> Table<K, V> {
 }
 
 impl<V> Flight<V> {
+    fn of(owner: ThreadId) -> Self {
+        let watched = Watched { state: State::Running, waiting: 0 };
+        Self { owner, watched: Mutex::new(watched), ended: Condvar::new() }
+    }
+
     /// Waits for the end, for about `slice` at most; `read` gets the value while the flight is held.
     pub fn wait<R>(&self, slice: Duration, read: impl FnOnce(&V) -> R) -> Ended<R> {
         let mut watched = lock(&self.watched);
@@ -259,12 +272,6 @@ impl<V> Flight<V> {
             State::Running => Ended::No,
             State::Value(value) => Ended::Value(read(value)),
             State::Failed => Ended::Failed,
-        }
-    }
-
-    fn fail_if_running(&self) {
-        if matches!(lock(&self.watched).state, State::Running) {
-            self.end(State::Failed);
         }
     }
 
@@ -281,32 +288,42 @@ impl<V> Flight<V> {
 }
 
 impl<K, V> Ticket<'_, K, V> {
-    /// Ends the flight with a value, which is in the cache by now.
-    pub fn finish(self, value: V) {
-        self.flight.end(State::Value(value));
+    /// Ends the flight with a value, which is in the cache by now; `value` is called if somebody waits.
+    pub fn finish(self, value: impl FnOnce() -> V) {
+        let this = ManuallyDrop::new(self);
+        this.end(|| State::Value(value()));
+    }
+
+    /// Takes the flight out of the table first: whoever comes now begins a new one and looks the key
+    /// up again.
+    fn end(&self, state: impl FnOnce() -> State<V>) {
+        // Relaxed: the table's lock, taken next, publishes it.
+        self.flights.ended.fetch_add(1, Ordering::Relaxed);
+        let taken = self.flights.take_out(self.hash, self.id);
+        if let Some(flight) = taken.as_ref().and_then(|open| open.flight.as_ref()) {
+            flight.end(state());
+        }
     }
 }
 
 impl<K, V> Drop for Ticket<'_, K, V> {
     fn drop(&mut self) {
-        // Out of the table first: whoever comes now begins a new flight and looks the key up again.
-        // Relaxed: the table's lock, taken next, publishes it.
-        self.flights.ended.fetch_add(1, Ordering::Relaxed);
-        let taken = self.flights.take_out(self.hash, self.id);
-        self.flight.fail_if_running();
-        drop(taken);
+        self.end(|| State::Failed);
     }
 }
 
 impl<K, V> Drop for Waiting<'_, K, V> {
     fn drop(&mut self) {
-        lock(&self.flights.table).waits.remove(&current_thread());
+        let me = current_thread();
+        self.flights.table.with(|table| table.waits.remove(&me));
     }
 }
 
-#[cfg(all(test, not(any(loom, shuttle))))]
+// With threads: where they take turns, the tests from Python do this.
+#[cfg(all(test, not(any(loom, shuttle, take_turns))))]
 mod tests {
     use super::*;
+    use crate::stats::Counter;
     use std::sync::Barrier;
 
     type Numbers = Flights<u32, u64>;
@@ -337,7 +354,7 @@ mod tests {
 
     #[test]
     fn one_thread_computes_and_all_get_its_value() {
-        let (flights, computed) = (Numbers::default(), AtomicU64::new(0));
+        let (flights, computed) = (Numbers::default(), Counter::default());
         let start = Barrier::new(8);
         std::thread::scope(|scope| {
             for _ in 0..8 {
@@ -345,9 +362,9 @@ mod tests {
                     start.wait();
                     match join(&flights, 1) {
                         Joined::Mine(ticket) => {
-                            computed.fetch_add(1, Ordering::Relaxed);
+                            computed.add(1);
                             std::thread::sleep(Duration::from_millis(50));
-                            ticket.finish(42);
+                            ticket.finish(|| 42);
                         }
                         Joined::Theirs(flight) => {
                             assert_eq!(flight.wait(LONG, |value| *value), Ended::Value(42));
@@ -356,7 +373,7 @@ mod tests {
                 });
             }
         });
-        assert_eq!(computed.load(Ordering::Relaxed), 1);
+        assert_eq!(computed.get(), 1);
         assert!(flights.is_empty());
     }
 
@@ -368,7 +385,7 @@ mod tests {
         assert_eq!(flight.wait(Duration::ZERO, |value| *value), Ended::No);
         drop(ticket);
         assert_eq!(flight.wait(LONG, |value| *value), Ended::Failed);
-        own(&flights, 1).finish(2);
+        own(&flights, 1).finish(|| 2);
         assert!(flights.is_empty());
     }
 
@@ -407,7 +424,7 @@ mod tests {
                     waiting.wait();
                     let ended = flight.wait(LONG, |value| *value);
                     drop(edge);
-                    ticket.finish(u64::from(mine));
+                    ticket.finish(|| u64::from(mine));
                     ended
                 })
             });
@@ -415,7 +432,7 @@ mod tests {
             owning.wait();
             waiting.wait();
             let refused = flights.begin_wait(&their(&flights, 1)).err();
-            ticket.finish(3);
+            ticket.finish(|| 3);
             for waiter in waiters {
                 waiter.join().unwrap();
             }
@@ -429,16 +446,16 @@ mod tests {
         let flights = Numbers::default();
         let (one, two) = (own(&flights, 1), own(&flights, 2));
         assert_eq!(flights.len(), 2);
-        one.finish(1);
+        one.finish(|| 1);
         assert_eq!(their(&flights, 2).wait(Duration::ZERO, |value| *value), Ended::No);
-        two.finish(2);
+        two.finish(|| 2);
     }
 
     #[test]
     fn a_child_process_forgets_its_parents_flights() {
         let flights = Numbers::default();
         std::mem::forget(own(&flights, 1));
-        lock(&flights.table).process += 1;
-        own(&flights, 1).finish(1);
+        flights.table.with(|table| table.process += 1);
+        own(&flights, 1).finish(|| 1);
     }
 }

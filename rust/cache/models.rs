@@ -221,7 +221,7 @@ fn fly(flights: &Passes, value: u64) -> (u64, bool) {
     loop {
         match join(flights) {
             Joined::Mine(ticket) => {
-                ticket.finish(value);
+                ticket.finish(|| value);
                 return (value, true);
             }
             Joined::Theirs(flight) => {

@@ -195,7 +195,7 @@ impl<'c, 'a, 'py> Batch<'c, 'a, 'py> {
                 Joined::Theirs(flight) => theirs.push(Theirs { miss, flight }),
                 Joined::Mine(ticket) => match self.look_again(miss)? {
                     None => mine.push(Mine { miss, ticket: Some(ticket) }),
-                    Some(value) => ticket.finish(value),
+                    Some(value) => ticket.finish(|| value),
                 },
             }
         }
@@ -277,7 +277,7 @@ impl<'c, 'a, 'py> Batch<'c, 'a, 'py> {
                 *outcome = outcome.stored(stored.bytes);
             }
             if let Some(ticket) = ticket {
-                ticket.finish(value.clone_ref(call.py));
+                ticket.finish(|| value.clone_ref(call.py));
             }
             self.values[*position] = Some(value);
         }

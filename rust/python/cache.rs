@@ -2,13 +2,12 @@
 
 use super::invalidate::{Invalidations, Pattern};
 use super::key::{Query, SharedKey, Verdicts};
-use super::slot::Cell;
 use super::weigh::Weigher;
 use crate::cache::ghosts::Ghosts;
 use crate::cache::{Cache, Capacity, EntryId, Match, Offer, Put, Question, Removed};
 use crate::clock::{self, Ticks};
 use crate::stats::Counter;
-use crate::sync::OnceLock;
+use crate::sync::{OnceLock, Turns};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -65,7 +64,7 @@ struct Made {
     weigher: Weigher,
     evictions: Counter,
     too_large: Counter,
-    ghosts: Cell<Ghosts>,
+    ghosts: Turns<Ghosts>,
     invalidations: Invalidations,
 }
 
@@ -98,7 +97,7 @@ impl Made {
             weigher,
             evictions: Counter::default(),
             too_large: Counter::default(),
-            ghosts: Cell::default(),
+            ghosts: Turns::default(),
             invalidations: Invalidations::default(),
         }
     }
@@ -208,6 +207,7 @@ impl ForwardCache {
     ///
     /// # Errors
     /// Those of `__eq__` and of the weigher.
+    #[inline(always)]
     pub(super) fn store(
         &self,
         query: &Query<'_, '_>,

@@ -191,11 +191,11 @@ impl<'a, 'py> Call<'a, 'py> {
         compute: &Bound<'_, PyAny>,
     ) -> PyResult<Py<PyAny>> {
         if let Some(found) = self.look_again(query)? {
-            ticket.finish(found.value.clone_ref(self.py));
+            ticket.finish(|| found.value.clone_ref(self.py));
             return self.hit(query, found);
         }
         let value = self.compute(query, key, began, compute)?;
-        ticket.finish(value.clone_ref(self.py));
+        ticket.finish(|| value.clone_ref(self.py));
         Ok(value)
     }
 

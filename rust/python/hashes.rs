@@ -1,11 +1,11 @@
 //! The share that the fields beside the prompt have in a key's hash, remembered from call to call.
 
-#[cfg(not(Py_GIL_DISABLED))]
+#[cfg(take_turns)]
 use super::identity::ByIdentity;
 use super::key::with_share;
-#[cfg(not(Py_GIL_DISABLED))]
-use super::slot::Cell;
 use crate::key::Shares;
+#[cfg(take_turns)]
+use crate::sync::Turns;
 use pyo3::prelude::*;
 use pyo3::types::PyNone;
 
@@ -36,8 +36,8 @@ impl Beside<'_, '_> {
 #[derive(Default)]
 pub(super) struct Hashes {
     // Where threads run at once, sharing this would cost more than it saves.
-    #[cfg(not(Py_GIL_DISABLED))]
-    known: Cell<ByIdentity<4, Shares>>,
+    #[cfg(take_turns)]
+    known: Turns<ByIdentity<4, Shares>>,
 }
 
 impl Hashes {
@@ -45,7 +45,7 @@ impl Hashes {
     ///
     /// # Errors
     /// Those of a field's `__hash__`.
-    #[cfg(not(Py_GIL_DISABLED))]
+    #[cfg(take_turns)]
     #[inline]
     pub(super) fn shares(&self, fields: &Beside<'_, '_>) -> PyResult<Shares> {
         let Beside { op, view_id, top_k, scope } = *fields;
@@ -57,7 +57,7 @@ impl Hashes {
         }
     }
 
-    #[cfg(not(Py_GIL_DISABLED))]
+    #[cfg(take_turns)]
     #[cold]
     fn learn(
         &self,
@@ -73,7 +73,7 @@ impl Hashes {
     ///
     /// # Errors
     /// Those of a field's `__hash__`.
-    #[cfg(Py_GIL_DISABLED)]
+    #[cfg(not(take_turns))]
     pub(super) fn shares(&self, fields: &Beside<'_, '_>) -> PyResult<Shares> {
         fields.shares()
     }

@@ -173,6 +173,8 @@ impl Part<ForwardCache> {
     }
 
     /// Stores a value that took `cost_s` seconds to compute, beginning in generation `began`.
+    // Always: what comes of it would be copied on its way back.
+    #[inline(always)]
     pub(super) fn put(
         &self,
         py: Python<'_>,

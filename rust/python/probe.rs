@@ -9,18 +9,17 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyString, PyTuple};
 
-use super::slot::Cell;
-use crate::sync::{Mutex, lock};
+use crate::sync::{Mutex, Turns, lock};
 
 pub(super) struct Probes {
-    current: Cell<Option<Py<PyString>>>,
+    current: Turns<Option<Py<PyString>>>,
     /// Holds `(name,)` inside a `with`, so that None can be told from nothing.
     scoped: PyOnceLock<Py<PyAny>>,
 }
 
 impl Probes {
     pub(super) fn new() -> Self {
-        Self { current: Cell::new(None), scoped: PyOnceLock::new() }
+        Self { current: Turns::new(None), scoped: PyOnceLock::new() }
     }
 
     pub(super) fn set(&self, _py: Python<'_>, name: Option<Bound<'_, PyString>>) {

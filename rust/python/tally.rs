@@ -1,16 +1,16 @@
 //! Figures of each op and view, found by the identity of the objects that name them.
 
 use super::identity::ByIdentity;
-use super::slot::Cell;
 use super::text::Text;
 use crate::stats::CallFigures;
+use crate::sync::Turns;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 use std::collections::HashMap;
 
 /// The figures of one instrumentation, a line for each op and view.
 #[derive(Default)]
-pub(super) struct Tally(Cell<Lines>);
+pub(super) struct Tally(Turns<Lines>);
 
 #[derive(Default)]
 struct Lines {

@@ -1,11 +1,10 @@
 //! `TraceWriter`: the trace of a backend, and events that others write into it.
 
 use super::key::{as_str, integer};
-use super::slot::Cell;
 use super::text::Text;
 use crate::clock::{self, Ticks, WallClock};
 use crate::key::Salt;
-use crate::sync::{OnceLock, Ordering, StaticU64};
+use crate::sync::{OnceLock, Ordering, StaticU64, Turns};
 use crate::trace::writer::{finish_all, forks_behind, this_thread};
 use crate::trace::{Batch, Label, NameId, Options, Record, Run, TopK, Writer, Written};
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyRuntimeWarning, PyValueError};
@@ -60,7 +59,7 @@ struct Opened {
     path: Option<PathBuf>,
     salt: Option<Salt>,
     known: KnownNames,
-    clock: Cell<WallClock>,
+    clock: Turns<WallClock>,
 }
 
 /// How a `TraceWriter` is opened.
@@ -427,7 +426,7 @@ const KNOWN: usize = 16;
 
 /// What the objects that calls bring again and again stand for, found by identity.
 #[derive(Default)]
-struct KnownNames(Cell<Known>);
+struct KnownNames(Turns<Known>);
 
 #[derive(Default)]
 struct Known {

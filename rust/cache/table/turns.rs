@@ -11,6 +11,9 @@ use hashbrown::hash_table::Entry as Place;
 use std::cell::{Cell, UnsafeCell};
 use std::sync::Arc;
 
+/// The longest list of removed chains whose memory is kept.
+const KEPT: usize = 64;
+
 /// A chain with its hash.
 type Hashed<K, V> = (u64, Chain<Entry<K, V>>);
 
@@ -78,7 +81,17 @@ impl<K, V> Table<K, V> {
         // SAFETY: this thread has the turn, and the reference ends before anything is dropped.
         let removed = unsafe { &mut *self.removed.get() };
         if !removed.is_empty() {
-            drop(std::mem::take(removed));
+            self.free_all(std::mem::take(removed));
+        }
+    }
+
+    /// Frees what was taken out, and keeps the list's memory for the next time.
+    #[allow(unsafe_code)]
+    fn free_all(&self, mut chains: Vec<Chain<Entry<K, V>>>) {
+        chains.clear();
+        if chains.capacity() <= KEPT {
+            // SAFETY: as in `free`.
+            unsafe { *self.removed.get() = chains };
         }
     }
 
