@@ -262,7 +262,8 @@ mod tests {
     fn hashes_that_differ_in_one_bit_spread_over_a_table() {
         for bit in 0..64 {
             let place = |hash: u64| hash_of(&[7, 8, hash, 256], 0) & 0xFFFF;
-            let met = (0..1_000_u64).filter(|n| place(n << 13) == place(n << 13 ^ 1 << bit)).count();
+            let met =
+                (0..1_000_u64).filter(|n| place(n << 13) == place(n << 13 ^ 1 << bit)).count();
             assert!(met < 5, "bit {bit}: {met} of 1,000 meet in one of 65,536 places");
         }
     }

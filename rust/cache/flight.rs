@@ -204,9 +204,8 @@ impl<K, V> Flights<K, V> {
     /// # Errors
     /// The first error of `visit`.
     pub fn try_for_each<E>(&self, visit: impl FnMut(&K) -> Result<(), E>) -> Result<(), E> {
-        self.table.with(|table| {
-            table.open.values().flatten().map(|open| &open.key).try_for_each(visit)
-        })
+        self.table
+            .with(|table| table.open.values().flatten().map(|open| &open.key).try_for_each(visit))
     }
 
     /// Flights under way.

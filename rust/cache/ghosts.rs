@@ -1,44 +1,43 @@
 //! Which keys were evicted lately, by their hashes: a key computed again says that the cache is too
 //! small for its working set.
 //!
-//! Bounded: of the last [`Ghosts::MOST`] evictions, about 4 MiB when full. Two keys of one hash are
-//! taken for each other here, at worst a count too many.
+//! Bounded: at least the last [`Ghosts::LEAST`] evictions are remembered and at most twice as many,
+//! in about 2.5 MiB when full. They lie in two sets: the younger one is filled, then it becomes the
+//! older one, and what that held is forgotten at once. An eviction costs one insertion so, into one
+//! line of memory; a queue of them cost more than all the rest of an eviction. Two keys of one hash
+//! are taken for each other here, at worst a count too many.
 
 use super::as_it_is::AsItIs;
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashSet;
 use std::hash::BuildHasherDefault;
 
+type Hashes = HashSet<u64, BuildHasherDefault<AsItIs>>;
+
 /// Hashes of evicted keys, the oldest of which are forgotten.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Ghosts {
-    /// Evictions so far.
-    evictions: u64,
-    /// The last eviction of each hash.
-    last: HashMap<u64, u64, BuildHasherDefault<AsItIs>>,
-    /// Hash and number of each eviction, the oldest first.
-    order: VecDeque<(u64, u64)>,
+    younger: Hashes,
+    older: Hashes,
 }
 
 impl Ghosts {
-    /// Evictions that are remembered.
-    pub const MOST: usize = 1 << 16;
+    /// Evictions that are remembered, if not more.
+    pub const LEAST: usize = 1 << 16;
 
     /// Remembers an eviction.
+    #[inline]
     pub fn add(&mut self, hash: u64) {
-        if self.order.len() == Self::MOST
-            && let Some((oldest, number)) = self.order.pop_front()
-            && self.last.get(&oldest) == Some(&number)
-        {
-            self.last.remove(&oldest);
+        if self.younger.len() == Self::LEAST {
+            std::mem::swap(&mut self.younger, &mut self.older);
+            self.younger.clear();
         }
-        self.evictions += 1;
-        self.last.insert(hash, self.evictions);
-        self.order.push_back((hash, self.evictions));
+        self.younger.insert(hash);
     }
 
     /// Whether a key of this hash was evicted lately; if so, it is forgotten.
+    #[inline]
     pub fn take(&mut self, hash: u64) -> bool {
-        self.last.remove(&hash).is_some()
+        self.younger.remove(&hash) | self.older.remove(&hash)
     }
 
     /// Forgets everything: after a clear, nothing is computed again because of an eviction.
@@ -56,28 +55,34 @@ mod tests {
     }
 
     #[test]
-    fn the_last_evictions_are_remembered_and_older_ones_forgotten() {
-        let mut ghosts = Ghosts::default();
-        ghosts.add(7);
-        add_others(&mut ghosts, Ghosts::MOST);
-        assert!(!ghosts.take(7) && ghosts.take(1000));
-        assert_eq!(ghosts.order.len(), Ghosts::MOST);
-        assert!(ghosts.last.len() < Ghosts::MOST);
+    fn the_last_evictions_are_remembered_and_far_older_ones_forgotten() {
+        for before in [0, 1, Ghosts::LEAST / 2, Ghosts::LEAST - 1] {
+            let mut ghosts = Ghosts::default();
+            add_others(&mut ghosts, before);
+            ghosts.add(7);
+            (0..Ghosts::LEAST as u64 - 1).for_each(|hash| ghosts.add(1_000_000 + hash));
+            assert!(ghosts.clone().take(7), "after {before} others");
+            (0..Ghosts::LEAST as u64 + 1).for_each(|hash| ghosts.add(2_000_000 + hash));
+            assert!(!ghosts.take(7), "after {before} others");
+            assert!(ghosts.younger.len() + ghosts.older.len() <= 2 * Ghosts::LEAST);
+        }
     }
 
     #[test]
     fn a_hash_is_remembered_as_long_as_its_last_eviction() {
         let mut ghosts = Ghosts::default();
         ghosts.add(7);
-        add_others(&mut ghosts, Ghosts::MOST - 1);
+        add_others(&mut ghosts, Ghosts::LEAST);
         ghosts.add(7);
-        add_others(&mut ghosts, 10);
+        add_others(&mut ghosts, Ghosts::LEAST);
         assert!(ghosts.take(7));
     }
 
     #[test]
     fn one_eviction_is_taken_once() {
         let mut ghosts = Ghosts::default();
+        ghosts.add(7);
+        add_others(&mut ghosts, Ghosts::LEAST);
         ghosts.add(7);
         assert!(ghosts.take(7) && !ghosts.take(7));
         ghosts.add(7);

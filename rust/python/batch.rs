@@ -166,8 +166,10 @@ impl<'c, 'a, 'py> Batch<'c, 'a, 'py> {
         call.count(Counts { hits, wall_s, saved_s, ..Counts::default() })?;
         let looked_up = self.prompts.len();
         let share_s = wall_s / looked_up as f64;
-        let outcomes =
-            self.names.iter().map(|name| Outcome::hit(*name, share_s).in_batch(self.id, looked_up, wall_s));
+        let outcomes = self
+            .names
+            .iter()
+            .map(|name| Outcome::hit(*name, share_s).in_batch(self.id, looked_up, wall_s));
         call.write(&outcomes.collect::<Vec<_>>(), None)
     }
 

@@ -384,9 +384,8 @@ impl ForwardCache {
     fn get(&self, key: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
         let py = key.py();
         let mut at = use_time();
-        let read = |query: &Query<'_, '_>| {
-            self.lookup(query, &mut at, |_, kept| kept.value.clone_ref(py))
-        };
+        let read =
+            |query: &Query<'_, '_>| self.lookup(query, &mut at, |_, kept| kept.value.clone_ref(py));
         Query::with(key, read)?.map_or_else(|| Ok(miss(py)?.clone_ref(py)), Ok)
     }
 

@@ -284,9 +284,7 @@ impl<'a, 'py> Call<'a, 'py> {
 }
 
 /// `scope` as part of the key: nothing if it is empty.
-fn checked_scope<'a, 'py>(
-    scope: &'a Bound<'py, PyAny>,
-) -> PyResult<Option<&'a Bound<'py, PyAny>>> {
+fn checked_scope<'a, 'py>(scope: &'a Bound<'py, PyAny>) -> PyResult<Option<&'a Bound<'py, PyAny>>> {
     let bytes = scope.cast::<PyBytes>().map_err(|_| {
         PyTypeError::new_err(format!("scope must be bytes, not {}", scope.get_type()))
     })?;

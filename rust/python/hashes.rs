@@ -59,11 +59,7 @@ impl Hashes {
 
     #[cfg(take_turns)]
     #[cold]
-    fn learn(
-        &self,
-        fields: &Beside<'_, '_>,
-        row: [&Bound<'_, PyAny>; 4],
-    ) -> PyResult<Shares> {
+    fn learn(&self, fields: &Beside<'_, '_>, row: [&Bound<'_, PyAny>; 4]) -> PyResult<Shares> {
         let shares = fields.shares()?;
         let _forgotten = self.known.with(|known| known.keep(row, shares));
         Ok(shares)

@@ -28,7 +28,8 @@ impl<const FIELDS: usize, T: Copy> ByIdentity<FIELDS, T> {
     pub(super) fn get(&self, row: [&Bound<'_, PyAny>; FIELDS]) -> Option<T> {
         let (known, value) = self.places[place_of(row)].as_ref()?;
         // Without a branch for each: they are the same nearly always.
-        let same = known.iter().zip(row).fold(true, |same, (known, object)| same & known.is(object));
+        let same =
+            known.iter().zip(row).fold(true, |same, (known, object)| same & known.is(object));
         same.then_some(*value)
     }
 
@@ -58,8 +59,8 @@ fn is_its_identity(object: &Bound<'_, PyAny>) -> bool {
 #[inline]
 fn place_of<const FIELDS: usize>(row: [&Bound<'_, PyAny>; FIELDS]) -> usize {
     // Objects lie at multiples of 16 bytes; each field shifts the ones before it apart.
-    let mixed = row.iter().fold(0, |mixed: usize, object| {
-        mixed.rotate_left(3) ^ (object.as_ptr() as usize >> 4)
-    });
+    let mixed = row
+        .iter()
+        .fold(0, |mixed: usize, object| mixed.rotate_left(3) ^ (object.as_ptr() as usize >> 4));
     (mixed ^ mixed >> 5) % PLACES
 }

@@ -46,11 +46,7 @@ const OPAQUE_TAG: u64 = 1;
 impl<'a, 'py> Query<'a, 'py> {
     /// The key of the tuple that `fields` would make; `shares` are those of all of them.
     #[inline]
-    pub(super) fn of_fields(
-        py: Python<'py>,
-        fields: &'a [Field<'a, 'py>],
-        shares: Shares,
-    ) -> Self {
+    pub(super) fn of_fields(py: Python<'py>, fields: &'a [Field<'a, 'py>], shares: Shares) -> Self {
         Self { py, fields, opaque: false, hash: shares.hash(fields.len(), TUPLE_TAG) }
     }
 

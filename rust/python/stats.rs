@@ -270,7 +270,7 @@ impl BackendStats {
     }
 
     /// Values computed again after they had been evicted: the cache is smaller than what is scored
-    /// again and again. The last 65,536 evictions of a cache are remembered.
+    /// again and again. At least the last 65,536 evictions of a cache are remembered.
     #[getter]
     fn recomputed(&self) -> u64 {
         self.tally.total().recomputed
