@@ -178,15 +178,15 @@ FAULTS: Final = (
     Fault(
         "a flight that failed stays open",
         "flight.rs",
-        "        self.flight.fail_if_running();\n",
-        "",
+        "        self.end(|| State::Failed);\n",
+        "        let _ = State::<V>::Failed;\n",
         FLIGHTS,
     ),
     Fault(
         "a cycle of waiting threads is not seen",
         "flight.rs",
-        "                return Err(Refused::Cycle);",
-        "                break;",
+        "return Err(Refused::Cycle);",
+        "break;",
         FLIGHTS,
     ),
 )
