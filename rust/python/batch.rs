@@ -20,7 +20,7 @@ use crate::clock;
 use crate::key::Name;
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
-use pyo3::types::{PyList, PyString};
+use pyo3::types::{PyList, PyString, PyTuple};
 use std::collections::HashMap;
 
 /// A prompt that was not there; the first of those with its key.
@@ -51,7 +51,7 @@ struct Theirs {
 
 struct Batch<'c, 'a, 'py> {
     call: &'c Call<'a, 'py>,
-    prompts: Vec<Bound<'py, PyAny>>,
+    prompts: Bound<'py, PyTuple>,
     values: Vec<Option<Py<PyAny>>>,
     hits: u64,
     /// The name of each hit, where there is a trace.
@@ -70,27 +70,32 @@ pub(super) fn run<'py>(
     call: &Call<'_, 'py>,
     prompts: &Bound<'py, PyAny>,
     compute_misses: &Bound<'py, PyAny>,
-) -> PyResult<Vec<Py<PyAny>>> {
+) -> PyResult<Bound<'py, PyList>> {
     let mut batch = Batch::new(call, checked_prompts(prompts)?);
     batch.look_up()?;
     batch.count_hits()?;
     batch.fill(compute_misses)?;
     batch.repeat()?;
-    Ok(batch.values.into_iter().flatten().collect())
+    let value = |value: Option<Py<PyAny>>| value.expect("each prompt has got its value");
+    PyList::new(call.py, batch.values.into_iter().map(value))
 }
 
+/// The prompts, held by a tuple of our own: the caller's list may change while Python code runs.
+///
 /// # Errors
-/// `TypeError` for a single `str`, whose characters would be taken for prompts.
-fn checked_prompts<'py>(prompts: &Bound<'py, PyAny>) -> PyResult<Vec<Bound<'py, PyAny>>> {
+/// `TypeError` for a single `str`, whose characters would be taken for prompts, and for what is not
+/// iterable.
+fn checked_prompts<'py>(prompts: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyTuple>> {
     if prompts.is_instance_of::<PyString>() {
         let reason = "prompts must be a sequence of prompts, not a single str";
         return Err(PyTypeError::new_err(reason));
     }
-    prompts.try_iter()?.collect()
+    let tuple = prompts.py().get_type::<PyTuple>().call1((prompts,))?;
+    Ok(tuple.cast_into()?)
 }
 
 impl<'c, 'a, 'py> Batch<'c, 'a, 'py> {
-    fn new(call: &'c Call<'a, 'py>, prompts: Vec<Bound<'py, PyAny>>) -> Self {
+    fn new(call: &'c Call<'a, 'py>, prompts: Bound<'py, PyTuple>) -> Self {
         Self {
             call,
             values: Vec::with_capacity(prompts.len()),
@@ -114,19 +119,26 @@ impl<'c, 'a, 'py> Batch<'c, 'a, 'py> {
 
     fn look_up_as<S: Seen>(&mut self) -> PyResult<()> {
         let call = self.call;
-        // Lent to the loop, which changes the rest of `self`.
-        let prompts = std::mem::take(&mut self.prompts);
+        let prompts = self.prompts.clone();
         let mut at = use_time();
-        for (position, prompt) in prompts.iter().enumerate() {
+        for (position, prompt) in prompts.iter_borrowed().enumerate() {
             // One reading of the clock for a row of uses, as long as no Python code runs between them.
             at = if prompt.is_exact_instance_of::<PyString>() { at.next() } else { use_time() };
-            call.with_query(prompt, |query| match call.get::<S>(query, &mut at)? {
+            call.with_query(&prompt, |query| match call.get::<S>(query, &mut at)? {
                 Some(found) => self.hit(query, found),
-                None => self.miss(position, prompt, query),
+                None => self.miss(position, &prompt, query),
             })?;
         }
-        self.prompts = prompts;
         Ok(())
+    }
+
+    /// Runs `use_query` with the query for the prompt at `position`.
+    fn with_query<R>(
+        &self,
+        position: usize,
+        use_query: impl FnOnce(&Query<'_, 'py>) -> PyResult<R>,
+    ) -> PyResult<R> {
+        self.call.with_query(&*self.prompts.get_borrowed_item(position)?, use_query)
     }
 
     #[inline]
@@ -207,14 +219,14 @@ impl<'c, 'a, 'py> Batch<'c, 'a, 'py> {
     fn join(&self, miss: usize, began: u32) -> PyResult<PyJoined<'a>> {
         let Miss { position, key, .. } = &self.misses[miss];
         let flights = self.call.flights;
-        self.call.with_query(&self.prompts[*position], |query| flights.join(query, key, began))
+        self.with_query(*position, |query| flights.join(query, key, began))
     }
 
     /// What was computed between the lookup and the claim is a hit.
     fn look_again(&mut self, miss: usize) -> PyResult<Option<Py<PyAny>>> {
         let call = self.call;
         let position = self.misses[miss].position;
-        let found = call.with_query(&self.prompts[position], |query| call.look_again(query))?;
+        let found = self.with_query(position, |query| call.look_again(query))?;
         let Some(found) = found else {
             return Ok(None);
         };
@@ -270,7 +282,7 @@ impl<'c, 'a, 'py> Batch<'c, 'a, 'py> {
             let Miss { position, key, .. } = &self.misses[miss];
             let value = value.unbind();
             let kept = Kept { value: value.clone_ref(call.py), cost_s };
-            let stored = call.with_query(&self.prompts[*position], |query| {
+            let stored = self.with_query(*position, |query| {
                 call.parts.cache.put(call.py, query, key.clone(), kept, began)
             })?;
             evicted.extend(stored.evicted);

@@ -247,9 +247,7 @@ impl BackendInstrumentation {
         let parts = self.parts.load(py);
         let key = Beside { op, view_id, top_k, scope };
         let tools = (self.flights(), &self.probes, &self.hashes);
-        Call::with(py, parts.get(), tools, key, |call| {
-            PyList::new(py, batch::run(call, prompts, compute_misses)?)
-        })
+        Call::with(py, parts.get(), tools, key, |call| batch::run(call, prompts, compute_misses))
     }
 
     /// Drops the cached values of a view, of an op, of both together, or all.
