@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from forwardcache.instrumentation import BackendInstrumentation
 from tests.instrumentation.doubles import read_events
@@ -161,6 +163,31 @@ def test_overlapping_batches_compute_each_key_once(orders: tuple[int, int]) -> N
     assert sorted(computed) == sorted(set(computed))
     assert inst.stats.forward_passes == inst.stats.cache_misses == len(computed)
     assert inst.stats.total_lookups == 4 * len(mine)
+
+
+BATCH = st.lists(st.sampled_from("abcdef"), min_size=1, max_size=8)
+
+
+@settings(max_examples=150, deadline=None)
+@given(batches=st.lists(BATCH, min_size=2, max_size=5))
+def test_batches_in_any_order_with_any_overlap_compute_each_key_once(
+    batches: list[list[str]],
+) -> None:
+    inst, computed = BackendInstrumentation(cache_maxsize=None), []
+
+    def score(wanted: list[str]) -> list[str]:
+        def compute_misses(indices: list[int]) -> list[str]:
+            keys = [wanted[index] for index in indices]
+            computed.extend(keys)
+            time.sleep(0)
+            return [key.upper() for key in keys]
+
+        return inst.cached_batch("op", "v", wanted, 8, compute_misses)
+
+    results = together([partial(score, wanted) for wanted in batches])
+    assert results == [[key.upper() for key in wanted] for wanted in batches]
+    assert sorted(computed) == sorted({key for wanted in batches for key in wanted})
+    assert inst.stats.total_lookups == sum(map(len, batches))
 
 
 def test_a_batch_computes_once_more_only_what_failed_elsewhere() -> None:
