@@ -121,6 +121,7 @@ $(VENV)/.bench: $(VENV)/.installed
 
 bench: build $(VENV)/.bench  ## measures beside the peers and writes benches/RESULTS.md
 	$(PY) -m benches.run --write benches/RESULTS.md
+	$(PY) -m benches.large --write benches/RESULTS.md
 	$(PY) -m benches.trace --write benches/RESULTS.md
 	$(PY) -m benches.engine --write benches/RESULTS.md
 	$(PY) -m benches.scoring --write benches/RESULTS.md

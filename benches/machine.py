@@ -23,13 +23,13 @@ def refuse_debug_build() -> None:
 
 def description(module: str = "benches.run", packages: Sequence[str] = PEERS) -> list[str]:
     """Command, machine, versions, date and commit, as a Markdown list."""
-    peers = ", ".join(f"{package} {version(package)}" for package in packages)
+    peers = "".join(f", {package} {version(package)}" for package in packages)
     date = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
     return [
         f"- Command: `{shlex.join(['python', '-m', module, *sys.argv[1:]])}`",
         f"- Machine: {cpu_model()}, {len(os.sched_getaffinity(0))} cores, {platform.platform()}",
         f"- Versions: {platform.python_implementation()} {platform.python_version()}, "
-        f"forwardcache {_core.__version__} ({_core.BUILD_PROFILE}), {peers}",
+        f"forwardcache {_core.__version__} ({_core.BUILD_PROFILE}){peers}",
         f"- Date and commit: {date}, {commit()}",
     ]
 
