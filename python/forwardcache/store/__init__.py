@@ -1,7 +1,7 @@
 """Values that last: under the in-memory cache, sealed, on disk or shared between machines.
 
-Reading order: ``base`` (what a store is), ``seal`` (a value as bytes that can't be taken for
-another one), ``redis`` with ``head``, ``link``, ``lane`` and ``breaker`` (the shared store),
+Reading order: ``base`` (what a store is), ``seal`` with ``arrays`` (a value as bytes that can't be
+taken for another one), ``redis`` with ``head``, ``link``, ``lane`` and ``breaker`` (the shared store),
 ``tiers`` (several as one).
 """
 

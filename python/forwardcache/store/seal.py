@@ -14,18 +14,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.numpy import load, save
 
 from forwardcache.errors import InvalidInputError
 from forwardcache.scoring import ContinuationLogprob, RollingLogprob, TokenDist
+from forwardcache.store.arrays import Arrays, packed, unpacked
 
 Value = TokenDist | RollingLogprob | ContinuationLogprob | float
 
 _MAGIC = b"fcs\x01"
 _KEY_BYTES = _DIGEST_BYTES = 32
 _BODY = len(_MAGIC) + _DIGEST_BYTES
-
-Arrays = dict[str, NDArray[Any]]
 
 
 def seal(key: bytes, value: Value) -> bytes:
@@ -41,7 +39,7 @@ def seal(key: bytes, value: Value) -> bytes:
     """
     if len(key) != _KEY_BYTES:
         raise InvalidInputError(f"a key has {_KEY_BYTES} bytes, got {len(key)}")
-    body = key + save(_arrays(value))
+    body = key + packed(_arrays(value))
     return _MAGIC + hashlib.sha256(body).digest() + body
 
 
@@ -53,7 +51,7 @@ def unseal(key: bytes, blob: bytes) -> Value | None:
     if hashlib.sha256(body).digest() != digest:
         return None
     try:
-        return _value(load(body[_KEY_BYTES:]))
+        return _value(unpacked(blob, _BODY + _KEY_BYTES))
     except (SafetensorError, InvalidInputError, LookupError, TypeError, ValueError):
         # Whole, and yet no value of ours: somebody else wrote it.
         return None
@@ -87,14 +85,8 @@ def _arrays(value: Value) -> Arrays:
 
 
 def _value(arrays: Arrays) -> Value:
-    kinds: dict[str, Callable[[Arrays], Value]] = {
-        "float": lambda fields: _number(fields["value"]),
-        "dist": _dist,
-        "rolling": _rolling,
-        "continuation": _continuation,
-    }
     [kind] = {name.partition(".")[0] for name in arrays}
-    return kinds[kind]({name.partition(".")[2]: array for name, array in arrays.items()})
+    return _KINDS[kind]({name.partition(".")[2]: array for name, array in arrays.items()})
 
 
 def _dist(fields: Arrays) -> TokenDist:
@@ -114,6 +106,14 @@ def _rolling(fields: Arrays) -> RollingLogprob:
 def _continuation(fields: Arrays) -> ContinuationLogprob:
     tokens, greedy = _integer(fields["num_tokens"]), _integer(fields["is_greedy"])
     return ContinuationLogprob(_number(fields["logprob"]), tokens, bool(greedy))
+
+
+_KINDS: dict[str, Callable[[Arrays], Value]] = {
+    "float": lambda fields: _number(fields["value"]),
+    "dist": _dist,
+    "rolling": _rolling,
+    "continuation": _continuation,
+}
 
 
 def _floats(*values: float) -> NDArray[np.float64]:
