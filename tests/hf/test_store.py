@@ -9,13 +9,14 @@ import json
 import subprocess
 import sys
 import textwrap
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from forwardcache.errors import InvalidInputError
+from forwardcache.errors import ForwardCacheError, InvalidInputError
 from forwardcache.hf import HFBackend
 from forwardcache.store import Record, open_store
 from forwardcache.store.seal import seal, unseal
@@ -173,3 +174,85 @@ def test_a_cache_that_is_too_small_for_a_call_still_runs_no_forward(
     small = make_backend(store=path, cache_maxsize=1)
     monkeypatch.setattr(small._scorer, "_run", None)
     assert small.rolling_logprob_batch(PROMPTS) == first
+
+
+class Counted:
+    """A tokenizer that counts the texts it is given."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self.calls = 0
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        self.calls += 1
+        return self._tokenizer(*arguments, **options)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tokenizer, name)
+
+
+def test_what_is_found_is_not_tokenized(make_backend: MakeBackend, path: Path) -> None:
+    first = scored(make_backend(store=path))
+    backend = make_backend(store=path)
+    scorer = backend._scorer
+    scorer._encoder_for(scorer.identity.structure(scorer.tokenizer))
+    encoder = scorer._encoder[1]  # type: ignore[index]
+    encoder._tokenizer = counted = Counted(encoder._tokenizer)
+    assert scored(backend) == first
+    assert scored(backend) == first
+    assert (counted.calls, backend.stats.forward_passes) == (0, 0)
+    backend.next_token_dist("another prompt")
+    assert counted.calls == 1
+
+
+def test_progress_counts_the_tokens_of_what_is_found(make_backend: MakeBackend, path: Path) -> None:
+    backend = make_backend(store=path)
+    lengths = backend.token_lengths(PROMPTS, op="next_token_dist")
+    for _ in range(2):
+        told: list[int] = []
+        backend.progress = told.append
+        backend.next_token_dist_batch(PROMPTS, top_k=8)
+        assert sum(told) == sum(lengths)  # type: ignore[arg-type]
+        backend = make_backend(store=path)
+    assert backend.store.hits == 0
+
+
+@pytest.mark.parametrize("bad", ["\ud800", 7, "word " * 5000])
+def test_an_item_that_can_not_be_scored_fails_beside_what_is_found(
+    make_backend: MakeBackend, path: Path, bad: Any
+) -> None:
+    results = [
+        make_backend(store=path).next_token_dist_batch(
+            [PROMPTS[0], bad, PROMPTS[1]], top_k=8, on_error="return"
+        )
+        for _ in range(2)
+    ]
+    assert [type(each) for each in results[0]] == [type(each) for each in results[1]]
+    assert isinstance(results[1][1], ForwardCacheError)
+    assert results[0][::2] == results[1][::2]
+
+
+def test_no_other_thread_waits_while_a_store_is_read(make_backend: MakeBackend) -> None:
+    waiting, go_on = threading.Event(), threading.Event()
+
+    class Slow:
+        def get_many(self, _: Any) -> dict[bytes, bytes]:
+            waiting.set()
+            assert go_on.wait(30)
+            return {}
+
+        def put_many(self, records: Any) -> int:
+            return len(records)
+
+    backend = make_backend(store=Slow())
+    backend.identity()
+    thread = threading.Thread(target=backend.next_token_dist, args=(PROMPTS[0],))
+    thread.start()
+    assert waiting.wait(30)
+    other = threading.Thread(target=backend.identity)
+    other.start()
+    other.join(20)
+    waited = other.is_alive()
+    go_on.set()
+    thread.join()
+    assert not waited

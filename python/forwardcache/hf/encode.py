@@ -121,6 +121,15 @@ class Encoder:
             encoded = self._remember(key, self._new(form, key[1]))
         return encoded
 
+    @staticmethod
+    def takes(form: Form, item: Any) -> bool:
+        """Whether ``item`` is of the type that ``form`` says; ``encode`` tells what is wrong."""
+        try:
+            _checked(form, item)
+        except InvalidInputError:
+            return False
+        return True
+
     def _remember(self, key: tuple[Form, Any], encoded: Encoded) -> Encoded:
         self._known[key] = encoded
         self._known_tokens += len(encoded.token_ids)

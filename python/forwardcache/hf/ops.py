@@ -33,12 +33,27 @@ class Runner(Protocol):
         """What ``kernel`` gives for each item's scored tokens: [scored, ...] each, on the CPU."""
 
 
-@dataclass(frozen=True, slots=True)
 class Task:
-    """One item on its way: what the caller gave, and its tokens."""
+    """One item on its way: what the caller gave, and its tokens.
 
-    item: Any
-    encoded: Encoded
+    Args:
+        item: What the caller gave.
+        encoded: Its tokens, or what gives them when they are first asked for: a value that is found
+            needs none.
+    """
+
+    __slots__ = ("_encoded", "item")
+
+    def __init__(self, item: Any, encoded: Encoded | Callable[[], Encoded]) -> None:
+        self.item = item
+        self._encoded = encoded
+
+    @property
+    def encoded(self) -> Encoded:
+        """The item's tokens."""
+        if not isinstance(self._encoded, Encoded):
+            self._encoded = self._encoded()
+        return self._encoded
 
 
 def _itself(item: Any) -> Any:

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -65,8 +66,8 @@ class _Call:
         state: The state that its keys name.
         spec: The view that is run.
         op: What is computed.
-        tasks: The items that can be scored, in their order.
-        left: Tokens whose progress is not reported yet.
+        tasks: The items that can be scored, in their order; none before ``encode``.
+        reported: Tokens whose progress is reported.
         computed: What this call computed, by key; a value that is not finite stays here only.
         fetched: What it took from the store, by key.
         place: Where its values stand in the store; None without one.
@@ -78,20 +79,62 @@ class _Call:
         spec: ViewSpec,
         op: Operation,
         items: Sequence[Any],
-        encoded: Sequence[Encoded | ForwardCacheError],
+        encoder: Encoder,
         *,
         place: Place | None,
     ) -> None:
         self.state = state
         self.spec = spec
         self.op = op
-        self._encoded = encoded
-        pairs = zip(items, encoded, strict=True)
-        self.tasks = [Task(item, each) for item, each in pairs if isinstance(each, Encoded)]
-        self.left = sum(len(task.encoded.fed) for task in self.tasks)
+        self.tasks: list[Task] = []
+        self.reported = 0
         self.computed: dict[Any, Any] = {}
         self.fetched: dict[Any, Any] = {}
         self.place = place
+        self._items = items
+        self._encoder = encoder
+        self._outcomes: list[Task | ForwardCacheError] = []
+
+    def keys(self) -> list[tuple[int, Any]]:
+        """Place and key of each item that is of the right type."""
+        return [
+            (place, self.op.key(item))
+            for place, item in enumerate(self._items)
+            if self._is_of_its_type(item)
+        ]
+
+    def encode(self, found: Container[int] = ()) -> None:
+        """Makes the tasks.
+
+        Args:
+            found: Places of items whose values are there. Something with this call's keys has been
+                scored, so it has tokens, which may wait until they are needed.
+        """
+        self._outcomes = [
+            self._task(item, place in found) for place, item in enumerate(self._items)
+        ]
+        self.tasks = [each for each in self._outcomes if isinstance(each, Task)]
+
+    def _task(self, item: Any, is_found: bool) -> Task | ForwardCacheError:
+        if is_found:
+            return Task(item, partial(self._encode, item))
+        try:
+            return Task(item, self._encode(item))
+        except ForwardCacheError as error:
+            return error
+
+    def _encode(self, item: Any) -> Encoded:
+        return self._encoder.encode(self.op.form, self.op.text(item))
+
+    def _is_of_its_type(self, item: Any) -> bool:
+        try:
+            return self._encoder.takes(self.op.form, self.op.text(item))
+        except ForwardCacheError:
+            return False
+
+    def tokens(self) -> int:
+        """Tokens that the model would read for all tasks."""
+        return sum(len(task.encoded.fed) for task in self.tasks)
 
     def key(self, task: Task) -> Any:
         """The task's item as the cache's key."""
@@ -104,14 +147,14 @@ class _Call:
 
     def raise_error(self) -> None:
         """Raises the error of the first item that can't be scored."""
-        for each in self._encoded:
+        for each in self._outcomes:
             if isinstance(each, ForwardCacheError):
                 raise each
 
     def results(self, values: Sequence[Any]) -> list[Any]:
         """``values`` of the tasks and the errors of the others, in the items' order."""
         following = iter(values)
-        return [next(following) if isinstance(each, Encoded) else each for each in self._encoded]
+        return [next(following) if isinstance(each, Task) else each for each in self._outcomes]
 
 
 class Scorer:
@@ -208,7 +251,7 @@ class Scorer:
         """The tokens of each item, or the error that it would get."""
         with self.lock:
             encoder = self._encoder_for(self.identity.structure(self.tokenizer))
-            return [_encoded(encoder, form, item, lambda same: same) for item in items]
+            return [_encoded(encoder, form, item) for item in items]
 
     def run_in(self, spec: ViewSpec | None, work: Callable[[Encoder], Any]) -> Any:
         """Calls ``work`` with the model in a view, past the cache.
@@ -246,6 +289,10 @@ class Scorer:
     ) -> list[Any]:
         for _ in range(_ATTEMPTS):
             call = self._begin(spec, op, items)
+            # Past the model's lock: others may run it while a store is read.
+            found = self._found(call)
+            with self.lock:
+                call.encode(found)
             if not batched:
                 call.raise_error()
             try:
@@ -255,6 +302,7 @@ class Scorer:
         # Something changes the model in every forward: scored as it is then, and not kept.
         call = self._begin(spec, op, items)
         with self.lock:
+            call.encode()
             return call.results(self._run(call, call.tasks))
 
     def _begin(self, spec: ViewSpec | None, op: Operation, items: list[Any]) -> _Call:
@@ -262,9 +310,8 @@ class Scorer:
             state = self.identity.state(self.tokenizer)
             runs = _checked(state.structure, spec)
             encoder = self._encoder_for(state.structure)
-            encoded = [_encoded(encoder, op.form, item, op.text) for item in items]
             place = self._place(runs, op)
-        return _Call(state, runs, op, items, encoded, place=place)
+        return _Call(state, runs, op, items, encoder, place=place)
 
     def _place(self, spec: ViewSpec, op: Operation) -> Place | None:
         if self.shelf is None:
@@ -300,7 +347,7 @@ class Scorer:
             except (_NotFinite, ModelMemoryError):
                 hits |= self._counted_hits(call)
                 continue
-            self._report(call, call.left)
+            self._report_rest(call)
             values = self._checked_again(call, kept, values)
             found = hits | dict(zip(map(call.key, kept), values, strict=True))
             return [found.get(key, call.computed.get(key)) for key in map(call.key, call.tasks)]
@@ -321,11 +368,7 @@ class Scorer:
     def _look_up(self, call: _Call, tasks: Sequence[Task], batched: bool) -> list[Any]:
         op, scope = call.op, call.scope(self.options)
         place, keys = (op.name, call.spec.view_id), [call.key(task) for task in tasks]
-        if op.top_k:
-            cache = self.instrumentation.cache
-            self._slices.fill(cache, keys, op.top_k, lambda *key: (*place, *key, scope))
-
-        self._take_from_store(call, tasks)
+        self._fill_slices(call, keys)
 
         def compute(indices: Sequence[int]) -> list[Any]:
             return self._compute(call, [tasks[index] for index in indices])
@@ -336,23 +379,32 @@ class Scorer:
         single = self.instrumentation.cached
         return [single(*place, keys[0], op.top_k, lambda: compute([0])[0], scope=scope)]
 
-    def _take_from_store(self, call: _Call, tasks: Sequence[Task]) -> None:
-        """Puts into the cache what only the store has, so that looking up is an ordinary hit."""
+    def _found(self, call: _Call) -> set[int]:
+        """Places of the items whose values are in the cache, with what only the store had.
+
+        What the store has is put into the cache, so that looking it up is an ordinary hit.
+        """
         if self.shelf is None or call.place is None:
-            return
+            return set()
+        keys = call.keys()
+        asked = dict.fromkeys(key for _, key in keys)
+        self._fill_slices(call, list(asked))
         cache, scope = self.instrumentation.cache, call.scope(self.options)
         look = getattr(cache, "peek", cache.get)
-
-        def place(key: Any) -> tuple[Any, ...]:
-            return call.op.name, call.spec.view_id, key, call.op.top_k, scope
-
-        asked = dict.fromkeys(map(call.key, tasks))
-        known = call.fetched.keys() | call.computed.keys()
-        missing = [key for key in asked if key not in known and look(place(key)) is _MISS]
+        name, view_id, top_k = call.op.name, call.spec.view_id, call.op.top_k
+        missing = [key for key in asked if look((name, view_id, key, top_k, scope)) is _MISS]
         if missing:
-            call.fetched |= self.shelf.fetch(call.place, missing)
-            for key in call.fetched.keys() & set(missing):
-                cache.put(place(key), call.fetched[key])
+            call.fetched = self.shelf.fetch(call.place, missing)
+            for key, value in call.fetched.items():
+                cache.put((name, view_id, key, top_k, scope), value)
+        lost = set(missing).difference(call.fetched)
+        return {place for place, key in keys if key not in lost}
+
+    def _fill_slices(self, call: _Call, keys: Sequence[Any]) -> None:
+        if call.op.top_k:
+            cache, scope = self.instrumentation.cache, call.scope(self.options)
+            names = call.op.name, call.spec.view_id
+            self._slices.fill(cache, keys, call.op.top_k, lambda *key: (*names, *key, scope))
 
     def _keep_in_store(self, call: _Call, tasks: Sequence[Task]) -> None:
         if self.shelf is not None and call.place is not None:
@@ -449,6 +501,8 @@ class Scorer:
     ) -> list[Any]:
         """Values past the cache: all items in the batches of one plan, or each in its own."""
         call = self._begin(spec, op, list(items))
+        with self.lock:
+            call.encode()
         groups = [[task] for task in call.tasks] if alone else [call.tasks]
         with self.lock:
             return call.results([value for group in groups for value in self._run(call, group)])
@@ -468,8 +522,14 @@ class Scorer:
         same_ids = items_with_ids(items, ids, self.runner.vocab_size)
         return kl_between(together, self.fresh(spec, TOKEN_DIST_AT, same_ids, alone=True))
 
+    def _report_rest(self, call: _Call) -> None:
+        if self.progress is not None:
+            with self.lock:
+                tokens = call.tokens()
+            self._report(call, tokens - call.reported)
+
     def _report(self, call: _Call, tokens: int) -> None:
-        call.left -= tokens
+        call.reported += tokens
         if self.progress is not None and tokens > 0:
             self.progress(tokens)
 
@@ -490,11 +550,9 @@ def _checked(structure: Structure, spec: ViewSpec | None) -> ViewSpec:
     return runs
 
 
-def _encoded(
-    encoder: Encoder, form: Form, item: Any, text: Callable[[Any], Any]
-) -> Encoded | ForwardCacheError:
+def _encoded(encoder: Encoder, form: Form, item: Any) -> Encoded | ForwardCacheError:
     try:
-        return encoder.encode(form, text(item))
+        return encoder.encode(form, item)
     except ForwardCacheError as error:
         return error
 

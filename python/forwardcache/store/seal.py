@@ -8,27 +8,22 @@ value. Nothing is unpickled.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, deserialize
-from safetensors.numpy import save
+from safetensors import SafetensorError
 
 from forwardcache.errors import InvalidInputError
 from forwardcache.scoring import ContinuationLogprob, RollingLogprob, TokenDist
+from forwardcache.store.arrays import Arrays, packed, unpacked
 
 Value = TokenDist | RollingLogprob | ContinuationLogprob | float
 
 _MAGIC = b"fcs\x01"
 _KEY_BYTES = _DIGEST_BYTES = 32
 _BODY = len(_MAGIC) + _DIGEST_BYTES
-# Before the head of a safetensors file.
-_LENGTH_BYTES = 8
-
-Arrays = dict[str, NDArray[Any]]
 
 
 def seal(key: bytes, value: Value) -> bytes:
@@ -44,7 +39,7 @@ def seal(key: bytes, value: Value) -> bytes:
     """
     if len(key) != _KEY_BYTES:
         raise InvalidInputError(f"a key has {_KEY_BYTES} bytes, got {len(key)}")
-    body = key + save(_arrays(value))
+    body = key + packed(_arrays(value))
     return _MAGIC + hashlib.sha256(body).digest() + body
 
 
@@ -56,7 +51,7 @@ def unseal(key: bytes, blob: bytes) -> Value | None:
     if hashlib.sha256(body).digest() != digest:
         return None
     try:
-        return _value(_load(body[_KEY_BYTES:]))
+        return _value(unpacked(blob, _BODY + _KEY_BYTES))
     except (SafetensorError, InvalidInputError, LookupError, TypeError, ValueError):
         # Whole, and yet no value of ours: somebody else wrote it.
         return None
@@ -89,59 +84,9 @@ def _arrays(value: Value) -> Arrays:
     raise TypeError(f"can't seal a {type(value).__name__}")
 
 
-# Where the arrays lie in bytes of this head and length. Values of one kind and size have one head,
-# and safetensors takes longer to read it than all the rest of a hit.
-_Layout = list[tuple[str, np.dtype[Any], int, int]]
-_layouts: dict[tuple[bytes, int], _Layout] = {}
-_MOST_LAYOUTS = 4096
-_DTYPES: dict[str, np.dtype[Any]] = {
-    "I64": np.dtype(np.int64),
-    "F32": np.dtype(np.float32),
-    "F64": np.dtype(np.float64),
-}
-
-
-def _load(body: bytes) -> Arrays:
-    """The arrays in ``body``, which can't be written, as safetensors would read them."""
-    head = body[: _LENGTH_BYTES + int.from_bytes(body[:_LENGTH_BYTES], "little")]
-    layout = _layouts.get((head, len(body)))
-    if layout is None:
-        layout = _layout(body, head)
-        if len(_layouts) >= _MOST_LAYOUTS:
-            _layouts.clear()
-        _layouts[head, len(body)] = layout
-    return {
-        name: np.frombuffer(body, dtype, count, offset) for name, dtype, count, offset in layout
-    }
-
-
-def _layout(body: bytes, head: bytes) -> _Layout:
-    """Where the arrays lie, once safetensors has found them whole.
-
-    Raises:
-        SafetensorError: ``body`` is none of its files.
-        LookupError: a type that values don't have.
-        ValueError: an array of more dimensions than one.
-    """
-    layout: _Layout = []
-    arrays: list[tuple[str, Any]] = deserialize(body)  # type: ignore[no-untyped-call]
-    places = json.loads(head[_LENGTH_BYTES:])
-    for name, array in arrays:
-        [count] = array["shape"]
-        start, _ = places[name]["data_offsets"]
-        layout.append((name, _DTYPES[array["dtype"]], count, len(head) + start))
-    return layout
-
-
 def _value(arrays: Arrays) -> Value:
-    kinds: dict[str, Callable[[Arrays], Value]] = {
-        "float": lambda fields: _number(fields["value"]),
-        "dist": _dist,
-        "rolling": _rolling,
-        "continuation": _continuation,
-    }
     [kind] = {name.partition(".")[0] for name in arrays}
-    return kinds[kind]({name.partition(".")[2]: array for name, array in arrays.items()})
+    return _KINDS[kind]({name.partition(".")[2]: array for name, array in arrays.items()})
 
 
 def _dist(fields: Arrays) -> TokenDist:
@@ -161,6 +106,14 @@ def _rolling(fields: Arrays) -> RollingLogprob:
 def _continuation(fields: Arrays) -> ContinuationLogprob:
     tokens, greedy = _integer(fields["num_tokens"]), _integer(fields["is_greedy"])
     return ContinuationLogprob(_number(fields["logprob"]), tokens, bool(greedy))
+
+
+_KINDS: dict[str, Callable[[Arrays], Value]] = {
+    "float": lambda fields: _number(fields["value"]),
+    "dist": _dist,
+    "rolling": _rolling,
+    "continuation": _continuation,
+}
 
 
 def _floats(*values: float) -> NDArray[np.float64]:
