@@ -18,8 +18,10 @@ from tests.instrumentation.sequential import TOP_K, Key, Sequential, Weighed, si
 
 OPS, VIEWS, PROMPTS = ("dist", "roll"), ("base", "ft"), "abcd"
 EVERY_KEY = list(itertools.product(OPS, VIEWS, PROMPTS, [TOP_K]))
-COUNTERS = ("cache_hits", "cache_misses", "forward_passes", "failed_computes")
-COUNTERS += ("batches_sent", "batched_prompts", "max_batch_size")
+COUNTERS = (
+    *("cache_hits", "cache_misses", "forward_passes", "failed_computes"),
+    *("batches_sent", "batched_prompts", "max_batch_size"),
+)
 
 
 class ComputeError(Exception):
