@@ -208,4 +208,4 @@ class FlightMachine(RuleBasedStateMachine):
 
 
 TestFlightMachine = FlightMachine.TestCase
-TestFlightMachine.settings = settings(max_examples=30, stateful_step_count=25, deadline=None)
+TestFlightMachine.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
