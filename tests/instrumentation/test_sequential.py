@@ -142,7 +142,7 @@ class BatchCall(NamedTuple):
 OP, VIEW, PROMPT = st.sampled_from(OPS), st.sampled_from(VIEWS), st.sampled_from(PROMPTS)
 SIZE = st.sampled_from([0, 1, 1, 2, 3, 9])
 RARELY = st.sampled_from([False] * 5 + [True])
-# Steps are made by `_make`, not by `st.builds`, whose report of a nested one takes minutes.
+# `_make` rather than `st.builds`, which also records how each nested step was made, to print it.
 HOW = st.sampled_from(["get", "put", "peek", "contains"])
 USE = st.tuples(HOW, st.sampled_from(EVERY_KEY), SIZE).map(Use._make)
 DROP = st.tuples(st.none() | OP, st.none() | VIEW, RARELY).map(Drop._make)
