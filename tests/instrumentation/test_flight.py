@@ -7,7 +7,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import permutations
 from pathlib import Path
@@ -19,23 +18,7 @@ from hypothesis import strategies as st
 
 from forwardcache.instrumentation import BackendInstrumentation
 from tests.instrumentation.doubles import read_events
-
-LONG = 20.0
-
-
-def together(tasks: list[Callable[[], Any]]) -> list[Any]:
-    """Results of tasks that begin at once in threads of their own; an exception is a result."""
-    start = threading.Barrier(len(tasks))
-
-    def run(task: Callable[[], Any]) -> Any:
-        start.wait(LONG)
-        try:
-            return task()
-        except BaseException as error:
-            return error
-
-    with ThreadPoolExecutor(len(tasks)) as pool:
-        return [future.result(LONG) for future in [pool.submit(run, task) for task in tasks]]
+from tests.instrumentation.together import LONG, together
 
 
 def slow(value: Any, calls: list[Any], seconds: float = 0.05) -> Callable[[], Any]:

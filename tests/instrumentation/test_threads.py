@@ -1,13 +1,11 @@
 """Calls from several threads at once: exact counters, whole lines, no value of another's key.
 
-Not checked here: one computation for several threads that miss one key (``test_flight.py``); the
-core's own races (models and histories beside the Rust sources).
+Not checked here: one computation for several threads that miss one key; the core's own races.
 """
 
 import sys
 import threading
 import time
-import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -226,68 +224,3 @@ def test_an_exception_in_one_thread_is_that_threads_alone(rust: ModuleType) -> N
 
     in_threads(8, score)
     assert (inst.stats.cache_misses, inst.stats.forward_passes) == (8 * 50, 4 * 50)
-
-
-class Scored:
-    """A value that says which key it is of, and whose death can be seen."""
-
-    def __init__(self, key: tuple[str, str, str]) -> None:
-        self.key = key
-
-
-def test_everything_at_once_gives_right_values_and_leaks_nothing(rust: ModuleType) -> None:
-    inst = rust.BackendInstrumentation(cache_maxsize=24)
-    capacity, threads, turns = 24, 8, 1_500
-    alive, lock = weakref.WeakSet[Scored](), threading.Lock()
-    asked = [0] * threads
-
-    def made(key: tuple[str, str, str]) -> Scored:
-        value = Scored(key)
-        with lock:
-            alive.add(value)
-        return value
-
-    def made_all(keys: list[tuple[str, str, str]], indices: list[int]) -> list[Scored]:
-        return [made(keys[index]) for index in indices]
-
-    def play(number: int) -> None:
-        random = Random(number)
-        for _ in range(turns):
-            op, view = random.choice(["op", "other"]), random.choice(["base", "ft"])
-            prompt, action = f"prompt {random.randrange(40)}", random.random()
-            if action < 0.5:
-                key = (op, view, prompt)
-                assert inst.cached(op, view, prompt, 8, partial(made, key)).key == key
-                asked[number] += 1
-            elif action < 0.8:
-                prompts = [f"prompt {random.randrange(40)}" for _ in range(random.randrange(1, 9))]
-                keys = [(op, view, each) for each in prompts]
-                values = inst.cached_batch(
-                    op,
-                    view,
-                    prompts,
-                    8,
-                    lambda indices, keys=keys: [made(keys[i]) for i in indices],
-                )
-                assert [value.key for value in values] == keys
-                asked[number] += len(prompts)
-            elif action < 0.9:
-                found = random.choice([inst.cache.get, inst.cache.peek])((op, view, prompt, 8))
-                assert found is rust._MISS or found.key == (op, view, prompt)
-            elif action < 0.97:
-                inst.cache.put((op, view, prompt, 8), made((op, view, prompt)))
-            elif action < 0.99:
-                inst.invalidate(view, op=random.choice([op, None]))
-            else:
-                inst.cache.clear()
-
-    in_threads(threads, play)
-    stats = inst.stats
-    assert stats.total_lookups == sum(asked)
-    assert stats.cache_misses == stats.forward_passes
-    assert len(inst.cache) <= capacity
-    assert sum(line.entries for line in inst.report().calls.values()) == len(inst.cache)
-    # Nothing that left the cache is kept by anybody, and nothing of it was let go too early.
-    assert len(alive) == len(inst.cache)
-    inst.cache.clear()
-    assert not alive

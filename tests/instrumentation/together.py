@@ -1,0 +1,31 @@
+"""Tasks that begin at once in threads of their own."""
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+LONG = 20.0
+
+
+def together(tasks: Sequence[Callable[[], Any]]) -> list[Any]:
+    """Results of the tasks, in order; an exception is a result.
+
+    The threads are daemons: a thread that hangs fails the test and doesn't hold up the run.
+    """
+    start, results = threading.Barrier(len(tasks)), [None] * len(tasks)
+
+    def run(place: int, task: Callable[[], Any]) -> None:
+        start.wait(LONG)
+        try:
+            results[place] = task()
+        except BaseException as error:
+            results[place] = error  # type: ignore[call-overload]
+
+    numbered = enumerate(tasks)
+    threads = [threading.Thread(target=run, args=task, daemon=True) for task in numbered]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(LONG)
+        assert not thread.is_alive(), "a thread hangs"
+    return results
