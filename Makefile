@@ -28,7 +28,7 @@ FUZZ_S ?= 60
 export SCHEDULES ?= 10000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup redis-server build demo test test-rust loom shuttle tsan mutants test-python lint format check bench bench-rust callgrind prove-trace fuzz-trace docs wheel clean
+.PHONY: help setup redis-server chromium build demo test test-rust loom shuttle tsan mutants test-python lint format check bench bench-rust callgrind prove-trace fuzz-trace docs wheel clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -53,13 +53,19 @@ $(VENV)/.built: $(VENV)/.installed $(RUST_SOURCES)
 	@VIRTUAL_ENV='$(CURDIR)/$(VENV)' $(VENV)/bin/maturin develop --quiet --release $(if $(UV),--uv)
 	@touch $@
 
-setup: $(VENV)/.installed redis-server  ## the environment
+setup: $(VENV)/.installed redis-server chromium  ## the environment
 
 redis-server:
 	@command -v redis-server >/dev/null || command -v valkey-server >/dev/null || { \
 		echo "==> redis-server, which the tests of the shared store start"; \
 		$(SUDO) apt-get update -qq && $(SUDO) apt-get install -qq -y redis-server >/dev/null; } || \
 		echo "redis-server could not be installed: tests that need it will fail and say so"
+
+chromium:
+	@{ command -v chromium && command -v chromedriver; } >/dev/null || { \
+		echo "==> chromium, in which the tests open the report"; \
+		$(SUDO) apt-get update -qq && $(SUDO) apt-get install -qq -y chromium chromium-driver >/dev/null; } || \
+		echo "chromium could not be installed: tests that need it will fail and say so"
 
 build: $(VENV)/.built  ## the Rust core, where its sources changed
 
@@ -94,7 +100,7 @@ mutants: build  ## faults put into the cache one at a time, each of which a test
 bench-rust:  ## the cache in Rust beside other caches
 	cd benches/peers && CARGO_TARGET_DIR=$(CURDIR)/target/peers cargo bench
 
-test-python: build redis-server
+test-python: build redis-server chromium
 	@echo "==> Python tests"
 	$(PY) -m pytest
 

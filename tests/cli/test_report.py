@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from forwardcache import prompt_hash
 from tests.cli.conftest import Run
 from tests.cli.test_trace import line, trace
 
@@ -58,7 +59,9 @@ def test_the_numbers_are_those_of_the_trace(run: Run, small: Path) -> None:
     ]
     assert said["curve"]["entries_enough"] == 2
     assert said["curve"]["points"][-1]["miss_ratio"] == 0.4
+    assert said["curve"]["enough_saves_s"] == 2.0
     assert "1 values were computed again (2.0 s), and a cache of 2 entries" in said["verdict"]
+    assert "and saved 2.0 s" in said["verdict"]
 
 
 def test_the_page_shows_the_numbers_of_the_json(run: Run, small: Path, tmp_path: Path) -> None:
@@ -67,7 +70,7 @@ def test_the_page_shows_the_numbers_of_the_json(run: Run, small: Path, tmp_path:
     page = out.read_text("utf-8")
     said = figures(run, small)
     assert said["verdict"] in page
-    shown = re.findall(r"<dt>([^<]*)</dt><dd>([^<]*)</dd>", page)
+    shown = re.findall(r"<dt>([^<]*)</dt><dd[^>]*>([^<]*)</dd>", page)
     assert ("hit rate", "40.0%") in shown
     assert len(shown) == len(said["total"]) - 2 + 1
     assert page.count('<svg role="img"') == 2
@@ -103,3 +106,34 @@ def test_an_existing_file_is_replaced_only_by_force(run: Run, small: Path, tmp_p
     assert run("report", small, "--out", out, "--force").code == 0
     assert "<!doctype html>" in out.read_text().lower()
     run("report", small, "--out", small, "--force").refused("also read")
+
+
+def test_the_table_has_the_verdict_and_the_totals(run: Run, small: Path) -> None:
+    out = run("report", small).out
+    assert out.startswith("40.0% of 5 calls were hits")
+    assert re.search(r"^recomputed +1$", out, re.MULTILINE)
+
+
+def test_threads_are_shown_with_the_seconds_of_each_part_of_the_time(
+    run: Run, tmp_path: Path
+) -> None:
+    lines = [line(float(n), run="r", thread=n % 2, hit=n < 3, wall_ms=500.0) for n in range(5)]
+    path = trace(tmp_path / "t.jsonl", *lines)
+    found = figures(run, path)["threads"]
+    assert [(one["thread"], one["events"], one["hits"]) for one in found] == [(0, 3, 2), (1, 2, 1)]
+    busy = found[0]["busy_s"]
+    assert (busy[0], busy[30], busy[59], sum(busy)) == (0.5, 0.5, 0.5, 1.5)
+    assert "When the threads were busy" in run("report", path, "--format", "html").out
+
+
+def test_prompts_are_shown_by_their_text(run: Run, tmp_path: Path) -> None:
+    text = "<b>Why</b> is the sky blue?"
+    known = line(1.0, prompt_hash=prompt_hash(text), hit=False, wall_ms=9.0)
+    path = trace(tmp_path / "t.jsonl", known, line(2.0, hit=False, wall_ms=3.0))
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text(text + "\n")
+    said = json.loads(run("report", path, "--prompts", prompts, "--format", "json").out)
+    assert [row["prompt"] for row in said["slowest"]] == [text, None]
+    page = run("report", path, "--prompts", prompts, "--format", "html").out
+    assert "&lt;b&gt;Why&lt;/b&gt; is the sky blue?" in page
+    assert "prompt" not in figures(run, path)["slowest"][0]

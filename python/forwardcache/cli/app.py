@@ -18,6 +18,7 @@ EXIT_STATUS = (
     "(disk, memory), 130 interrupted, 141 the reader of standard output has gone."
 )
 TOP_K_MAX = 2**31 - 1
+REPORT_COMPARE = "report compare"
 
 app = typer.Typer(
     name="forwardcache",
@@ -123,7 +124,14 @@ WorkersOption = Annotated[
 
 def run(argv: Sequence[str]) -> int:
     """Run one command; the exit code."""
-    return guarded(lambda: _invoke(_with_address(argv)))
+    return guarded(lambda: _invoke(_with_joined_name(_with_address(argv))))
+
+
+def _with_joined_name(argv: list[str]) -> list[str]:
+    """``argv`` with the one command of two words as one: ``report`` itself takes traces."""
+    words = REPORT_COMPARE.split()
+    is_compare = argv[: len(words)] == words
+    return [REPORT_COMPARE, *argv[len(words) :]] if is_compare else argv
 
 
 def _with_address(argv: Sequence[str]) -> list[str]:
@@ -373,22 +381,59 @@ def _trace_recover(
     return recover(path, as_json=format_ is Format.JSON)
 
 
+ReportOutOption = Annotated[Path | None, typer.Option("--out", "-o", help="File for the report.")]
+ReportFormatOption = Annotated[
+    ReportFormat | None,
+    typer.Option("--format", help="Default: html with --out FILE.html, else table."),
+]
+
+
 @app.command("report", epilog=EXIT_STATUS)
-def _report(
-    paths: TracesArgument,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="File for the report.")] = None,
-    format_: Annotated[
-        ReportFormat | None,
-        typer.Option("--format", help="Default: html with --out FILE.html, else table."),
+def _report(  # noqa: PLR0917 - typer calls it, by name
+    paths: Annotated[
+        list[str] | None, typer.Argument(help="Traces; - for standard input.", metavar="PATH...")
     ] = None,
+    scores: Annotated[
+        Path | None, typer.Option(help="Rows of score: how far the views are from base.")
+    ] = None,
+    prompts: Annotated[
+        str | None, typer.Option(help="File that was scored: prompts are shown by their text.")
+    ] = None,
+    out: ReportOutOption = None,
+    format_: ReportFormatOption = None,
     force: ForceOption = False,
 ) -> int:
     """What happened in traces: hits, times, who warmed whom, what a larger cache would save."""
     from forwardcache.cli.report import report
 
+    return report(
+        paths or [],
+        out=out,
+        output_format=_report_format(out, format_).value,
+        scores=scores,
+        prompts=prompts,
+        force=force,
+    )
+
+
+@app.command(REPORT_COMPARE, epilog=EXIT_STATUS)
+def _report_compare(
+    before: Annotated[str, typer.Argument(help="The first run's trace.", metavar="A")],
+    after: Annotated[str, typer.Argument(help="The second run's.", metavar="B")],
+    out: ReportOutOption = None,
+    format_: ReportFormatOption = None,
+    force: ForceOption = False,
+) -> int:
+    """What changed between two runs: hits, seconds by op and view, what was asked for."""
+    from forwardcache.cli.report import compare
+
+    chosen = _report_format(out, format_)
+    return compare(before, after, out=out, output_format=chosen.value, force=force)
+
+
+def _report_format(out: Path | None, chosen: ReportFormat | None) -> ReportFormat:
     is_page = out is not None and out.suffix == ".html"
-    chosen = format_ or (ReportFormat.HTML if is_page else ReportFormat.TABLE)
-    return report(paths, out=out, output_format=chosen.value, force=force)
+    return chosen or (ReportFormat.HTML if is_page else ReportFormat.TABLE)
 
 
 store_commands = typer.Typer(help="What is in a store; check it, shrink it, move it.")

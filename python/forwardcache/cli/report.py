@@ -6,42 +6,103 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
-from forwardcache.cli.exits import ExitCode, say
+from forwardcache.cli.exits import BadInputError, ExitCode, say
 from forwardcache.cli.extras import check_installed
-from forwardcache.cli.trace import say_what_is_pending, source_of
+from forwardcache.cli.prompts import PromptSet, read_prompts
+from forwardcache.cli.trace import STDIN, say_what_is_pending, source_of
 from forwardcache.cli.whole_file import check_out, whole_file
 from forwardcache.observe import read_trace
 
 NEEDED = ("polars",)
 NEEDED_BY_PAGES = (*NEEDED, "matplotlib", "jinja2")
 
+Format: TypeAlias = Literal["table", "json", "html"]
+
 
 def report(
     paths: Sequence[str],
     *,
     out: Path | None,
-    output_format: Literal["table", "json", "html"],
+    output_format: Format,
+    scores: Path | None = None,
+    prompts: str | None = None,
     force: bool = False,
 ) -> int:
-    """Write the report of the traces ``paths`` to ``out``, else to standard output."""
-    is_page = output_format == "html"
-    check_installed(*(NEEDED_BY_PAGES if is_page else NEEDED), extra="report")
-    if out is not None:
-        check_out(out, paths, force=force)
-    from forwardcache.observe.report.figures import report_figures
+    """Write the report of the traces ``paths`` and the rows ``scores`` to ``out``, else print it.
 
-    figures = report_figures(read_trace([source_of(path) for path in paths]))
-    say_what_is_pending(paths)
-    if is_page:
+    Raises:
+        BadInputError: neither is given, or a file can't be used.
+    """
+    if not paths and scores is None:
+        raise BadInputError("report needs a trace, --scores FILE, or both")
+    named = [str(path) for path in (scores, prompts) if path is not None]
+    if [*paths, *named].count(STDIN) > 1:
+        raise BadInputError("standard input is read once: give - for one file only")
+    _check(output_format, out, [*paths, *named], force=force)
+    known = read_prompts(prompts) if prompts is not None else None
+    figures = _trace_figures(paths, known) if paths else None
+    moved = _score_figures(scores, known) if scores is not None else None
+    if output_format == "html":
         from forwardcache.observe.report.page import report_page
 
-        text = report_page(figures)
+        text = report_page(figures, moved)
+    elif output_format == "json":
+        text = _as_json({**(figures or {}), **({"scores": moved} if moved else {})})
     else:
-        text = _as_json(figures) if output_format == "json" else _as_table(figures)
+        parts = [_trace_table(figures)] if figures else []
+        text = "\n".join([*parts, *([_score_table(moved)] if moved else [])])
     _write(text, out, force=force)
     return ExitCode.DONE
+
+
+def compare(
+    before: str, after: str, *, out: Path | None, output_format: Format, force: bool
+) -> int:
+    """Write what changed from the trace ``before`` to ``after``.
+
+    Raises:
+        BadInputError: a file can't be used.
+    """
+    if before == after == STDIN:
+        raise BadInputError("standard input is read once: give - for one file only")
+    _check(output_format, out, [before, after], force=force)
+    from forwardcache.observe.report.compare import compare_figures
+
+    figures = compare_figures(read_trace(source_of(before)), read_trace(source_of(after)))
+    say_what_is_pending([before, after])
+    if output_format == "html":
+        from forwardcache.observe.report.page import compare_page
+
+        text = compare_page(figures)
+    else:
+        text = _as_json(figures) if output_format == "json" else _compare_table(figures)
+    _write(text, out, force=force)
+    return ExitCode.DONE
+
+
+def _check(output_format: Format, out: Path | None, inputs: Sequence[str], *, force: bool) -> None:
+    needed = NEEDED_BY_PAGES if output_format == "html" else NEEDED
+    check_installed(*needed, extra="report")
+    if out is not None:
+        check_out(out, inputs, force=force)
+
+
+def _trace_figures(paths: Sequence[str], known: PromptSet | None) -> dict[str, Any]:
+    from forwardcache import prompt_hash
+    from forwardcache.observe.report.figures import report_figures
+
+    texts = {prompt_hash(one.text): one.text for one in known.prompts} if known else None
+    figures = report_figures(read_trace([source_of(path) for path in paths]), texts)
+    say_what_is_pending(paths)
+    return figures
+
+
+def _score_figures(scores: Path, known: PromptSet | None) -> dict[str, Any]:
+    from forwardcache.observe.report.scores import score_figures
+
+    return score_figures(scores, [(one.line, one.text) for one in known.prompts] if known else None)
 
 
 def _write(text: str, out: Path | None, *, force: bool) -> None:
@@ -57,14 +118,41 @@ def _as_json(figures: dict[str, Any]) -> str:
     return json.dumps(figures, indent=2, allow_nan=False) + "\n"
 
 
-def _as_table(figures: dict[str, Any]) -> str:
-    width = max(map(len, figures["total"]))
-    cells = ((name, _cell(value)) for name, value in figures["total"].items())
-    lines = [f"{name.replace('_', ' '):{width}}  {cell}" for name, cell in cells]
-    return "\n".join([figures["verdict"], "", *lines]) + "\n"
+def _trace_table(figures: dict[str, Any]) -> str:
+    rows = [{"figure": name, "value": value} for name, value in figures["total"].items()]
+    return f"{figures['verdict']}\n\n{_table(rows, with_head=False)}"
+
+
+def _score_table(figures: dict[str, Any]) -> str:
+    return f"{figures['verdict']}\n\n{_table(figures['views'])}"
+
+
+def _compare_table(figures: dict[str, Any]) -> str:
+    tables = (_table(figures[name]) for name in ("total", "by_op", "asked"))
+    return "\n".join([figures["verdict"], "", *tables])
+
+
+def _table(rows: Sequence[dict[str, Any]], *, with_head: bool = True) -> str:
+    """The rows with columns as wide as their cells; the first column to the left."""
+    if not rows:
+        return ""
+    lines = [[_cell(value) for value in row.values()] for row in rows]
+    if with_head:
+        lines.insert(0, [name.replace("_", " ") for name in rows[0]])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "".join(
+        "  ".join(
+            f"{cell:{'<' if at == 0 else '>'}{width}}"
+            for at, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        + "\n"
+        for line in lines
+    )
 
 
 def _cell(value: Any) -> str:
     if value is None:
         return "-"
+    if isinstance(value, str):
+        return value.replace("_", " ") if value.isidentifier() else repr(value)[1:-1]
     return f"{value:,}" if isinstance(value, int) else f"{value:,.6g}"

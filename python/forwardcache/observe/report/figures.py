@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from itertools import islice
-from typing import Any
+from textwrap import shorten
+from typing import Any, cast
 
 import polars as pl
 
@@ -17,52 +19,64 @@ Figures = dict[str, Any]
 
 _COLUMNS = (
     "ts", "probe", "view_id", "op", "prompt_hash", "wall_ms", "hit", "run", "key", "batch",
-    "batch_size", "error", "waited",
+    "batch_size", "error", "waited", "thread",
 )  # fmt: skip
 _BLOCK_EVENTS = 1 << 15
 _TIME_BINS = 60
 _CURVE_POINTS = 120
 _SLOWEST = 20
+_MOST_THREADS = 16
 _MOST_ROWS = 200
+_MOST_CHARACTERS = 200
 
 _COMPUTED = ~pl.col("hit") & pl.col("error").is_null()
 _FAILED = ~pl.col("hit") & pl.col("error").is_not_null()
 
 
-def report_figures(reader: TraceReader) -> Figures:
+def report_figures(reader: TraceReader, texts: Mapping[str, str] | None = None) -> Figures:
     """What a report says about the events of ``reader``, which is read to its end.
+
+    Args:
+        reader: The events.
+        texts: Prompts by their ``prompt_hash``, which the slowest computations are shown with.
 
     Returns:
         JSON values only; seconds end in ``_s``, milliseconds in ``_ms``, shares lie between 0 and
         1, and what is unknown is None.
     """
     curve = _Curve()
-    events = _joined_with_causes(_frame(reader, curve))
+    events = read_events(reader, curve)
     figures: Figures = {
-        "total": _total(events),
+        "total": total_of(events),
         "lost": reader.lost,
         "skipped": dict(reader.skipped),
         "over_time": _over_time(events),
+        "threads": _threads(events),
         "latency": _latency(events),
         "batches": _batches(events),
-        "slowest": _slowest(events),
+        "slowest": _slowest(events, texts),
         "warmed": _warmed(events),
-        "errors": _rows(events.filter(_FAILED).group_by("error").len("events"), "events"),
-        "curve": _curve(curve),
+        "errors": rows_of(events.filter(_FAILED).group_by("error").len("events"), "events"),
+        "curve": _curve(curve, events),
     }
     return {"verdict": _verdict(figures), **figures}
 
 
-def _frame(reader: TraceReader, curve: _Curve) -> pl.DataFrame:
+def read_events(reader: TraceReader, curve: _Curve | None = None) -> pl.DataFrame:
+    """The events of ``reader``, each with what its key took when last computed, and by whom."""
+    return _joined_with_causes(_frame(reader, curve))
+
+
+def _frame(reader: TraceReader, curve: _Curve | None) -> pl.DataFrame:
     """The events as a frame in which a number stands for run and key; ``curve`` counts them."""
     # A hash of 64 bits takes a third of the memory of the texts, and a table of them is small.
     number = pl.struct(pl.col("run").cast(pl.String), "key").hash()
     has_key = pl.col("key").is_not_null()
     frames = [to_polars([], columns=_COLUMNS)]
     while block := list(islice(reader, _BLOCK_EVENTS)):
-        curve.add(block)
-        frames.append(to_polars(block, columns=_COLUMNS))
-        frames[-1] = _narrow(frames[-1], number, has_key)
+        if curve is not None:
+            curve.add(block)
+        frames.append(_narrow(to_polars(block, columns=_COLUMNS), number, has_key))
     frames[0] = _narrow(frames[0], number, has_key)
     return pl.concat(frames)
 
@@ -88,7 +102,8 @@ def _joined_with_causes(events: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _total(events: pl.DataFrame) -> Figures:
+def total_of(events: pl.DataFrame) -> Figures:
+    """The totals of what :func:`read_events` gave."""
     spent = pl.col("wall_ms") / 1000
     waited = pl.col("hit") & pl.col("waited")
     saved = ((pl.col("known_ms") - pl.col("wall_ms")) / 1000).filter("hit", ~pl.col("waited"))
@@ -114,6 +129,37 @@ def _total(events: pl.DataFrame) -> Figures:
     return {**_json(row), "hit_rate": row["hits"] / answered if answered else None}
 
 
+def _threads(events: pl.DataFrame) -> list[Figures]:
+    """What each thread did, and the seconds of its calls that ended in each part of the time."""
+    timed = events.lazy().filter(pl.col("thread").is_not_null(), pl.col("ts").is_not_null())
+    wanted = timed.select("run", "thread", "ts", "hit", "wall_ms").collect()
+    if wanted.is_empty():
+        return []
+    bins = wanted.with_columns(at=_bin_of(wanted["ts"])).group_by(
+        "run", "thread", "at", maintain_order=True
+    )
+    each = bins.agg(events=pl.len(), hits=pl.col("hit").sum(), wall_s=pl.col("wall_ms").sum() / 1e3)
+    threads = each.group_by("run", "thread", maintain_order=True).agg(
+        pl.col("events", "hits", "wall_s").sum(), pl.col("at"), pl.col("wall_s").alias("busy_s")
+    )
+    found = rows_of(threads.top_k(_MOST_THREADS, by="wall_s"), "wall_s")
+    return [{**row, "busy_s": _spread(row.pop("at"), row["busy_s"])} for row in found]
+
+
+def _spread(places: Sequence[int], values: Sequence[float]) -> list[float]:
+    spread = [0.0] * _TIME_BINS
+    for place, value in zip(places, values, strict=True):
+        spread[place] = value
+    return spread
+
+
+def _bin_of(times: pl.Series) -> pl.Series:
+    """In which of the equal parts of the whole time each of ``times`` lies."""
+    first, last = cast(float, times.min()), cast(float, times.max())
+    width = (last - first) / _TIME_BINS or 1.0
+    return ((times - first) / width).floor().clip(0, _TIME_BINS - 1).cast(pl.Int64)
+
+
 def _over_time(events: pl.DataFrame) -> list[Figures]:
     answered = events.lazy().filter(pl.col("ts").is_not_null(), ~_FAILED)
     timed = answered.select("ts", "hit", "wall_ms").collect()
@@ -125,7 +171,7 @@ def _over_time(events: pl.DataFrame) -> list[Figures]:
     bins = timed.group_by((at * width).alias("from_s")).agg(
         events=pl.len(), hit_rate=pl.col("hit").mean(), wall_s=pl.col("wall_ms").sum() / 1000
     )
-    return _rows(bins, "from_s", descending=False)
+    return rows_of(bins, "from_s", descending=False)
 
 
 def _latency(events: pl.DataFrame) -> list[Figures]:
@@ -138,21 +184,28 @@ def _latency(events: pl.DataFrame) -> list[Figures]:
         max_ms=known.max(),
         wall_s=known.sum() / 1000,
     )
-    return _rows(groups, "wall_s")
+    return rows_of(groups, "wall_s")
 
 
 def _batches(events: pl.DataFrame) -> list[Figures]:
     computed = events.lazy().filter(_COMPUTED, pl.col("batch").is_not_null())
     each = computed.select("run", "batch", "batch_size").collect().unique(["run", "batch"])
     sizes = each.group_by(size="batch_size").agg(batches=pl.len())
-    return _rows(sizes, "size", descending=False)
+    return rows_of(sizes, "size", descending=False)
 
 
-def _slowest(events: pl.DataFrame) -> list[Figures]:
+def _slowest(events: pl.DataFrame, texts: Mapping[str, str] | None) -> list[Figures]:
     computed = events.lazy().filter(_COMPUTED, pl.col("wall_ms").is_not_null())
     columns = ("prompt_hash", "probe", "view_id", "op", "wall_ms")
     slowest = computed.select(columns).top_k(_SLOWEST, by="wall_ms").collect()
-    return _rows(slowest, "wall_ms")
+    found = rows_of(slowest, "wall_ms")
+    if texts is None:
+        return found
+    return [{**row, "prompt": _beginning(texts.get(row["prompt_hash"]))} for row in found]
+
+
+def _beginning(text: str | None) -> str | None:
+    return text if text is None else shorten(text, _MOST_CHARACTERS, placeholder=" …")
 
 
 def _warmed(events: pl.DataFrame) -> list[Figures]:
@@ -161,21 +214,33 @@ def _warmed(events: pl.DataFrame) -> list[Figures]:
     hits = known.select("computed_by", "probe", "known_ms", "wall_ms").collect()
     pairs = hits.group_by("computed_by", asked_by=pl.col("probe").cast(pl.String).fill_null(""))
     saved = (pl.col("known_ms") - pl.col("wall_ms")).sum() / 1000
-    return _rows(pairs.agg(hits=pl.len(), saved_s=saved), "hits")
+    return rows_of(pairs.agg(hits=pl.len(), saved_s=saved), "hits")
 
 
-def _curve(curve: _Curve) -> Figures:
+def _curve(curve: _Curve, events: pl.DataFrame) -> Figures:
     gains = curve.gains()
     largest = gains[-1][0] if gains else 1
     steps = {round(largest ** (n / _CURVE_POINTS)) for n in range(_CURVE_POINTS + 1)}
     ratios = curve_in_entries(curve, sorted(steps), seconds=False)
     seconds = curve_in_entries(curve, sorted(steps), seconds=True)
     computing_s = curve.total()[1]
+    computed = events.filter(_COMPUTED, pl.col("same").is_not_null())
+    took_s = float(computed["wall_ms"].sum()) / 1000
     points = [
-        {"entries": size, "miss_ratio": ratio, "recomputed_s": seconds[size] * computing_s}
+        {
+            "entries": size,
+            "miss_ratio": ratio,
+            "computing_s": seconds[size] * computing_s,
+            "less_than_trace_s": took_s - seconds[size] * computing_s,
+        }
         for size, ratio in ratios.items()
     ]
-    return {"entries_enough": largest, "without_key": curve.without_key(), "points": points}
+    return {
+        "entries_enough": largest,
+        "enough_saves_s": max(0.0, points[-1]["less_than_trace_s"]),
+        "without_key": curve.without_key(),
+        "points": points,
+    }
 
 
 def _verdict(figures: Figures) -> str:
@@ -189,18 +254,21 @@ def _verdict(figures: Figures) -> str:
         return (
             f"{said}; {total['recomputed']:,} values were computed again "
             f"({total['recomputed_s']:,.1f} s), and a cache of {enough:,} entries would have kept "
-            "all that were asked for again."
+            f"all that were asked for again and saved {figures['curve']['enough_saves_s']:,.1f} s."
         )
     return f"{said}; nothing was computed twice."
 
 
-def _rows(frame: pl.DataFrame, by: str, *, descending: bool = True) -> list[Figures]:
+def rows_of(
+    frame: pl.DataFrame, by: str, *, descending: bool = True, most: int = _MOST_ROWS
+) -> list[Figures]:
+    """The first rows of ``frame`` by one column, as JSON values; what is no number is None."""
     # The other columns decide between equals, so that a report of the same trace is the same.
     rest = [name for name in frame.columns if name != by]
     texts = frame.with_columns(pl.col(pl.Categorical).cast(pl.String))
     order = [descending, *(False for _ in rest)]
     ordered = texts.sort([by, *rest], descending=order, nulls_last=True)
-    return [_json(row) for row in ordered.head(_MOST_ROWS).iter_rows(named=True)]
+    return [_json(row) for row in ordered.head(most).iter_rows(named=True)]
 
 
 def _json(row: Figures) -> Figures:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -11,8 +12,49 @@ from forwardcache.observe.report import plots
 _UNKNOWN = "-"
 
 
-def report_page(figures: dict[str, Any]) -> str:
-    """HTML of ``figures``, which :func:`~forwardcache.observe.report.report_figures` gave."""
+def report_page(trace: dict[str, Any] | None, scores: dict[str, Any] | None = None) -> str:
+    """HTML of a report.
+
+    Args:
+        trace: What :func:`~forwardcache.observe.report.report_figures` gave, if anything.
+        scores: What :func:`~forwardcache.observe.report.scores.score_figures` gave, if anything.
+    """
+    parts: dict[str, Any] = {"trace": trace, "scores": scores}
+    if trace is not None:
+        parts |= _trace_parts(trace)
+    if scores is not None:
+        parts |= _score_parts(scores)
+    return _rendered("page.html.jinja", title="forwardcache report", **parts)
+
+
+def compare_page(figures: dict[str, Any]) -> str:
+    """HTML of what :func:`~forwardcache.observe.report.compare.compare_figures` gave."""
+    return _rendered("compare.html.jinja", title="forwardcache report: two runs", **figures)
+
+
+def _trace_parts(trace: dict[str, Any]) -> dict[str, Any]:
+    rate, bins, threads = (trace["total"]["hit_rate"], trace["over_time"], trace["threads"])
+    points = trace["curve"]["points"]
+    seconds = trace["total"]["last_ts"] - trace["total"]["first_ts"] if threads else 0.0
+    return {
+        "skipped": [{"reason": name, "lines": count} for name, count in trace["skipped"].items()],
+        "time_plot": plots.hit_rate_over_time(bins) if bins else "",
+        "threads_plot": plots.busy_threads(threads, seconds) if threads else "",
+        "curve_plot": plots.miss_ratio(points, None if rate is None else 1 - rate),
+    }
+
+
+def _score_parts(scores: dict[str, Any]) -> dict[str, Any]:
+    by_view, measure = scores["sorted_nats"], scores["measure"]
+    return {
+        "prompts_plot": plots.distances(by_view, measure) if by_view else "",
+        "sweep_plot": (
+            plots.sweep(scores["sweep"], scores["null_band"], measure) if scores["sweep"] else ""
+        ),
+    }
+
+
+def _rendered(template: str, **parts: Any) -> str:
     environment = Environment(
         loader=PackageLoader("forwardcache.observe.report", "."),
         autoescape=True,
@@ -20,25 +62,33 @@ def report_page(figures: dict[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["shown"] = _shown
-    rate = figures["total"]["hit_rate"]
-    points = figures["curve"]["points"]
-    return environment.get_template("page.html.jinja").render(
-        **figures,
-        time_plot=plots.hit_rate_over_time(figures["over_time"]) if figures["over_time"] else "",
-        curve_plot=plots.miss_ratio(points, None if rate is None else 1 - rate) if points else "",
-    )
+    environment.filters |= {"shown": _shown, "scalars": _scalars, "are_numbers": _are_numbers}
+    return environment.get_template(template).render(**parts)
+
+
+def _scalars(row: dict[str, Any]) -> list[str]:
+    """The columns that a table has: a list of numbers is drawn instead."""
+    return [name for name, value in row.items() if not isinstance(value, list)]
+
+
+def _are_numbers(rows: Sequence[dict[str, Any]], name: str) -> bool:
+    known = [row[name] for row in rows if row[name] is not None]
+    return bool(known) and all(_is_number(value) for value in known)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _shown(value: Any, name: str = "") -> str:
     if value is None:
         return _UNKNOWN
+    if isinstance(value, str):
+        return value
     if isinstance(value, bool):
         return "hit" if value else "miss"
     if name.endswith(("_rate", "_ratio")):
         return f"{value:.1%}"
     if isinstance(value, int):
         return f"{value:,}"
-    if isinstance(value, float):
-        return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"
-    return str(value)
+    return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from io import StringIO
 from typing import Any
@@ -14,6 +15,8 @@ from matplotlib.figure import Figure
 # Colours that stand for those of the page: matplotlib knows no variables.
 _INK, _LINE, _FAINT = "#010203", "#040506", "#070809"
 _OF_THE_PAGE = {_INK: "currentColor", _LINE: "var(--accent)", _FAINT: "var(--faint)"}
+_SHADES = 4
+_DASHES = ("--", ":", "-.", (0, (6, 2, 1, 2, 1, 2)))
 _STYLE: Any = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
@@ -59,10 +62,73 @@ def miss_ratio(points: list[dict[str, Any]], measured: float | None) -> Markup:
     return _svg("curve", "Miss ratio by size of the cache", draw)
 
 
-def _svg(name: str, title: str, draw: Any) -> Markup:
+def busy_threads(threads: list[dict[str, Any]], seconds: float) -> Markup:
+    """One row a thread over ``seconds``; the darker, the busier with calls that ended then."""
+
+    def draw(axes: Axes) -> None:
+        for at, thread in enumerate(threads):
+            width = (seconds or 1.0) / len(thread["busy_s"])
+            for level in range(1, _SHADES + 1):
+                spans = _shaded(thread["busy_s"], width, level)
+                axes.broken_barh(
+                    spans, (at - 0.35, 0.7), facecolor=_LINE, alpha=level / _SHADES, linewidth=0
+                )
+        axes.set(xlabel="seconds since the first event", xlim=(0, seconds or 1.0))
+        axes.set_yticks(range(len(threads)), [f"thread {one['thread']}" for one in threads])
+        axes.invert_yaxis()
+        axes.grid(visible=False, axis="y")
+
+    return _svg("threads", "When the threads were busy", draw, height=1.0 + 0.3 * len(threads))
+
+
+def _shaded(busy_s: list[float], width: float, level: int) -> list[tuple[float, float]]:
+    """Where a thread was as busy as ``level`` says, as starts and widths in seconds."""
+    levels = (min(_SHADES, math.ceil(_SHADES * busy / width)) for busy in busy_s)
+    return [(at * width, width) for at, found in enumerate(levels) if found == level]
+
+
+def distances(by_view: dict[str, list[float]], measure: str) -> Markup:
+    """Every prompt's distance by the share of prompts at or below it, a line a view."""
+
+    def draw(axes: Axes) -> None:
+        for at, (view, values) in enumerate(by_view.items()):
+            shares = [100 * (n + 1) / len(values) for n in range(len(values))]
+            colour, width = (_LINE, 2.5) if view == "ft" else (_INK, 1.2)
+            style = "-" if view == "ft" else _DASHES[at % len(_DASHES)]
+            axes.plot(values, shares, color=colour, linewidth=width, linestyle=style, label=view)
+        least = min((min(values) for values in by_view.values() if values), default=0.0)
+        axes.set(xlabel=measure, ylabel="prompts, %", ylim=(0, 103))
+        if least > 0:
+            axes.set_xscale("log")
+        axes.legend(frameon=False, fontsize=9, loc="best")
+
+    return _svg("distances", "Distance from base, by prompt", draw)
+
+
+def sweep(points: list[dict[str, Any]], band: dict[str, float] | None, measure: str) -> Markup:
+    """Mean distance by factor on the adapter; a band where the means of null views lie."""
+
+    def draw(axes: Axes) -> None:
+        known = [point for point in points if point["mean_nats"] is not None]
+        factors = [point["factor"] for point in known]
+        axes.plot(
+            factors, [point["mean_nats"] for point in known], color=_LINE, linewidth=2, marker="o"
+        )
+        if band is not None:
+            axes.axhspan(
+                min(0.0, band["least_nats"]), max(0.0, band["most_nats"]), color=_INK, alpha=0.15,
+                linewidth=0, label="null views",
+            )  # fmt: skip
+            axes.legend(frameon=False, fontsize=9, loc="best")
+        axes.set(xlabel="factor on the adapter (base 0, ft 1)", ylabel=measure)
+
+    return _svg("sweep", "Distance from base by strength of the adapter", draw)
+
+
+def _svg(name: str, title: str, draw: Any, *, height: float = 2.7) -> Markup:
     style: Any = {**_STYLE, "svg.hashsalt": name}
     with mpl.rc_context(style):
-        figure = Figure(figsize=(5.6, 2.7), layout="constrained")
+        figure = Figure(figsize=(5.6, height), layout="constrained")
         draw(figure.subplots())
         file = StringIO()
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})

@@ -1,0 +1,216 @@
+"""What scores say: how far each view is from base, by prompt, by strength and by token."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from forwardcache.errors import InvalidInputError
+from forwardcache.observe.report.figures import Figures, rows_of
+
+_SCHEMA: dict[str, Any] = {
+    "id": pl.Int64, "view": pl.String, "op": pl.String, "token_ids": pl.List(pl.Int64),
+    "logprobs": pl.List(pl.Float64), "kl_base_nats": pl.Float64, "delta_nats": pl.Float64,
+}  # fmt: skip
+_SCALED = re.compile(r"scaled_(-?\d+(?:\.\d+)?(?:e[+-]?\d+)?)\Z")
+_MOST_PROMPTS = 200
+_MOVED_PROMPTS = 20
+_MOVED_TOKENS = 5
+_PLOTTED = 2000
+
+
+def score_figures(path: Path, texts: Sequence[tuple[int, str]] | None = None) -> Figures:
+    """What the rows of ``score`` in ``path`` (JSON lines or parquet) come to.
+
+    Args:
+        path: The file; only the columns that are needed are read.
+        texts: Id and text of prompts, which the prompts are shown with.
+
+    Returns:
+        JSON values only; all distances in nats. ``views``: mean, median, 90 % quantile and largest
+        by view. ``sweep``: the mean by factor on the adapter, base being 0 and ft 1. ``null_band``:
+        least and largest mean of the null views, None without one. ``prompts``: each view's
+        distance for the prompts that ft moved most. ``sorted_nats``: the distances of every prompt,
+        ascending, thinned to a drawable number. ``moved``: the tokens whose probability changed
+        most from base to ft.
+
+    Raises:
+        InvalidInputError: the file holds no rows of ``score``.
+        OSError: it can't be read.
+    """
+    try:
+        rows = _scanned(path)
+        distances = _distances(rows, path)
+        return _figures(rows, distances, dict(texts) if texts is not None else None)
+    except pl.exceptions.PolarsError as error:
+        reason = str(error).partition("\n")[0]
+        raise InvalidInputError(f"{path} holds no rows of score: {reason}") from error
+
+
+def _scanned(path: Path) -> pl.LazyFrame:
+    with path.open("rb"):
+        pass
+    if path.suffix.lower() != ".parquet":
+        return pl.scan_ndjson(path, schema=_SCHEMA)
+    rows = pl.scan_parquet(path)
+    there = rows.collect_schema().names()
+    return rows.select(
+        *(
+            (pl.col(name) if name in there else pl.lit(None)).cast(kind).alias(name)
+            for name, kind in _SCHEMA.items()
+        )
+    )
+
+
+def _distances(rows: pl.LazyFrame, path: Path) -> pl.DataFrame:
+    """Id, view, op and distance from base of each row; base's own is null."""
+    nats = pl.coalesce("kl_base_nats", "delta_nats").fill_nan(None)
+    found = rows.select("id", "view", "op", nats=nats).collect()
+    if found.is_empty() or found.select("id", "view", "op").null_count().sum_horizontal().item():
+        raise InvalidInputError(f"{path} holds no rows of score, or others beside them")
+    if (ops := found["op"].unique().sort().to_list())[1:]:
+        raise InvalidInputError(f"{path} holds rows of more than one op: {', '.join(ops)}")
+    return found
+
+
+def _figures(rows: pl.LazyFrame, distances: pl.DataFrame, texts: dict[int, str] | None) -> Figures:
+    order = distances["view"].unique(maintain_order=True).to_list()
+    compared = distances.filter(pl.col("view") != "base") if "base" in order else distances.clear()
+    op = distances["op"][0]
+    figures: Figures = {
+        "op": op,
+        "measure": "KL(base‖view), nats" if op == "next_token_dist" else "view - base, nats",
+        "prompt_count": distances["id"].n_unique(),
+        "views": _views(compared, order),
+    }
+    figures["null_band"] = _null_band(figures["views"])
+    figures["sweep"] = _sweep(figures["views"])
+    figures["prompts"] = _prompts(compared, texts)
+    figures["sorted_nats"] = {
+        name: _thinned(values.drop_nulls().sort())
+        for (name,), values in (
+            (key, group["nats"]) for key, group in compared.group_by("view", maintain_order=True)
+        )
+    }
+    most_moved = [row["id"] for row in figures["prompts"][:_MOVED_PROMPTS]]
+    figures["moved"] = _moved(rows, most_moved) if op == "next_token_dist" else []
+    return {"verdict": _verdict(figures), **figures}
+
+
+def _views(compared: pl.DataFrame, order: list[str]) -> list[Figures]:
+    nats = pl.col("nats")
+    found = compared.group_by("view").agg(
+        prompts=nats.count(),
+        not_finite=nats.null_count(),
+        mean_nats=nats.mean(),
+        p50_nats=nats.quantile(0.5, "nearest"),
+        p90_nats=nats.quantile(0.9, "nearest"),
+        max_nats=nats.max(),
+    )
+    rows = rows_of(found, "view", descending=False)
+    return sorted(rows, key=lambda row: order.index(row["view"]))
+
+
+def _null_band(views: list[Figures]) -> Figures | None:
+    means = [
+        row["mean_nats"]
+        for row in views
+        if row["view"].startswith("null_") and row["mean_nats"] is not None
+    ]
+    return {"least_nats": min(means), "most_nats": max(means)} if means else None
+
+
+def _sweep(views: list[Figures]) -> list[Figures]:
+    """The means by factor; base is 0 from itself. Nothing without a scaled view."""
+    points = [
+        {"view": row["view"], "factor": factor, "mean_nats": row["mean_nats"]}
+        for row in views
+        if (factor := _factor(row["view"])) is not None
+    ]
+    if not any(point["view"] != "ft" for point in points):
+        return []
+    points.append({"view": "base", "factor": 0.0, "mean_nats": 0.0})
+    return sorted(points, key=lambda point: point["factor"])
+
+
+def _factor(view: str) -> float | None:
+    if view == "ft":
+        return 1.0
+    found = _SCALED.match(view)
+    return float(found[1]) if found else None
+
+
+def _prompts(compared: pl.DataFrame, texts: dict[int, str] | None) -> list[Figures]:
+    """Distances by prompt and view, those that the first of ft and the views moved most first."""
+    if compared.is_empty():
+        return []
+    views = compared["view"].unique(maintain_order=True).to_list()
+    first = "ft" if "ft" in views else views[0]
+    wide = compared.pivot("view", index="id", values="nats", aggregate_function="first")
+    size = pl.col(first).abs()
+    most = wide.sort(size, "id", descending=[True, False], nulls_last=True).head(_MOST_PROMPTS)
+    found = [
+        {"id": row["id"], **{f"{view}_nats": row[view] for view in views}}
+        for row in most.iter_rows(named=True)
+    ]
+    if texts is None:
+        return found
+    return [{**row, "prompt": texts.get(row["id"])} for row in found]
+
+
+def _thinned(values: pl.Series) -> list[float]:
+    step = -(-len(values) // _PLOTTED) or 1
+    # The largest stays.
+    return values.reverse().gather_every(step).reverse().to_list()
+
+
+def _moved(rows: pl.LazyFrame, ids: list[int]) -> list[Figures]:
+    """Tokens whose probability moved most from base to ft, a few a prompt.
+
+    A token that only one of the two names has a probability below all that the other names; what it
+    moved is counted from there, at least, and its own log-probability is unknown.
+    """
+    wanted = rows.filter(pl.col("id").is_in(ids), pl.col("view").is_in(["base", "ft"]))
+    listed = wanted.select("id", "view", "token_ids", "logprobs").collect()
+    least = listed.with_columns(floor=pl.col("logprobs").list.min())
+    long = listed.explode("token_ids", "logprobs").drop_nulls()
+    sides = [
+        long.filter(view=view).select("id", token_id="token_ids", **{f"{view}_logprob": "logprobs"})
+        for view in ("base", "ft")
+    ]
+    floors = [
+        least.filter(view=view).select("id", **{f"{view}_floor": "floor"})
+        for view in ("base", "ft")
+    ]
+    both = sides[0].join(sides[1], on=("id", "token_id"), how="full", coalesce=True)
+    for floor in floors:
+        both = both.join(floor, on="id")
+    chance = {
+        view: pl.coalesce(f"{view}_logprob", f"{view}_floor").exp() for view in ("base", "ft")
+    }
+    moved = both.with_columns(probability_change=chance["ft"] - chance["base"])
+    size = pl.col("probability_change").abs()
+    most = moved.sort(size, "token_id", descending=[True, False], nulls_last=True)
+    few = most.group_by("id", maintain_order=True).head(_MOVED_TOKENS)
+    place = {one: at for at, one in enumerate(ids)}
+    kept = few.select("id", "token_id", "base_logprob", "ft_logprob", "probability_change")
+    return sorted(kept.iter_rows(named=True), key=lambda row: place[row["id"]])
+
+
+def _verdict(figures: Figures) -> str:
+    means = {row["view"]: row["mean_nats"] for row in figures["views"]}
+    tuned, band = means.get("ft"), figures["null_band"]
+    if tuned is None:
+        return f"{figures['prompt_count']:,} prompts; no distance between base and ft is in them."
+    said = f"ft is {tuned:.3g} nats from base in the mean of {figures['prompt_count']:,} prompts"
+    if band is None:
+        return f"{said}; no null view says how much of that is noise."
+    noise = max(abs(band["least_nats"]), abs(band["most_nats"]))
+    if abs(tuned) <= noise:
+        return f"{said}, no further than null views are ({noise:.3g} nats)."
+    times = f", {abs(tuned) / noise:,.1f} times" if noise else "; more than"
+    return f"{said}{times} what the strongest null view moves ({noise:.3g} nats)."

@@ -1,0 +1,150 @@
+"""``forwardcache report --scores``: distances by view, factor, prompt and token.
+
+Checked: every figure on rows whose distances are known; the same from parquet; rows of an op that
+has no distribution; the prompts' texts; files that aren't rows of ``score``; a real run's rows.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from tests.cli.conftest import Run
+from tests.cli.test_trace import line, trace
+
+
+def row(id_: int, view: str, nats: float | None, chances: dict[int, float]) -> dict[str, Any]:
+    head = {"id": id_, "view": view, "op": "next_token_dist", "hit": False, "top_k": 2}
+    logprobs = [math.log(chance) for chance in chances.values()]
+    values = {"token_ids": list(chances), "logprobs": logprobs, "vocab_size": 9}
+    against = {} if view == "base" else {"kl_base_nats": nats}
+    return {**head, **values, **against, "input": {"anything": [id_]}}
+
+
+ROWS = [
+    row(0, "base", None, {1: 0.5, 2: 0.25}),
+    row(0, "ft", 0.5, {1: 0.25, 2: 0.5}),
+    row(0, "scaled_0.5", 0.2, {1: 0.4, 2: 0.3}),
+    row(0, "null_7", 0.01, {1: 0.5, 2: 0.25}),
+    row(0, "null_8", 0.02, {1: 0.5, 2: 0.25}),
+    row(3, "base", None, {1: 0.5, 2: 0.25}),
+    row(3, "ft", 1.5, {5: 0.75, 1: 0.125}),
+    row(3, "scaled_0.5", None, {1: 0.5, 2: 0.25}),
+    row(3, "null_7", 0.03, {1: 0.5, 2: 0.25}),
+    row(3, "null_8", 0.04, {1: 0.5, 2: 0.25}),
+]
+
+
+def written(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(one) + "\n" for one in rows))
+    return path
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    return written(tmp_path / "rows.jsonl", ROWS)
+
+
+def scores(run: Run, path: Path, *more: object) -> dict[str, Any]:
+    ended = run("report", "--scores", path, *more, "--format", "json")
+    assert ended.code == 0, ended.err
+    said: dict[str, Any] = json.loads(ended.out)["scores"]
+    return said
+
+
+def test_distances_by_view_and_factor(run: Run, rows: Path) -> None:
+    said = scores(run, rows)
+    views = {one["view"]: one for one in said["views"]}
+    assert list(views) == ["ft", "scaled_0.5", "null_7", "null_8"]
+    assert (views["ft"]["mean_nats"], views["ft"]["max_nats"]) == (1.0, 1.5)
+    assert (views["scaled_0.5"]["prompts"], views["scaled_0.5"]["not_finite"]) == (1, 1)
+    assert said["null_band"] == {"least_nats": pytest.approx(0.02), "most_nats": 0.03}
+    assert [(one["factor"], one["mean_nats"]) for one in said["sweep"]] == [
+        (0.0, 0.0),
+        (0.5, 0.2),
+        (1.0, 1.0),
+    ]
+    assert said["sorted_nats"]["ft"] == [0.5, 1.5]
+    assert said["verdict"] == (
+        "ft is 1 nats from base in the mean of 2 prompts, 33.3 times what the strongest null view "
+        "moves (0.03 nats)."
+    )
+
+
+def test_the_prompts_and_tokens_that_moved_most(run: Run, rows: Path) -> None:
+    said = scores(run, rows)
+    assert [(one["id"], one["ft_nats"]) for one in said["prompts"]] == [(3, 1.5), (0, 0.5)]
+    moved = [(one["id"], one["token_id"]) for one in said["moved"]]
+    assert moved == [(3, 5), (3, 1), (3, 2), (0, 1), (0, 2)]
+    gained, _, left = said["moved"][:3]
+    # base lists nothing below 0.25, so that token 5 gained at least the rest.
+    assert gained["base_logprob"] is None
+    assert gained["probability_change"] == pytest.approx(0.5)
+    assert left["ft_logprob"] is None
+    assert left["probability_change"] == pytest.approx(-0.125)
+
+
+def test_parquet_says_the_same(run: Run, rows: Path, tmp_path: Path) -> None:
+    table = tmp_path / "rows.parquet"
+    narrow = [{name: value for name, value in one.items() if name != "input"} for one in ROWS]
+    pl.DataFrame(narrow, infer_schema_length=None).write_parquet(table)
+    assert scores(run, table) == scores(run, rows)
+
+
+def test_texts_of_prompts(run: Run, rows: Path, tmp_path: Path) -> None:
+    prompts = tmp_path / "p.txt"
+    prompts.write_text("first\n\nthird line\nlast\n")
+    found = scores(run, rows, "--prompts", prompts)["prompts"]
+    assert [(one["id"], one["prompt"]) for one in found] == [(3, "last"), (0, "first")]
+
+
+def test_rows_without_a_distribution(run: Run, tmp_path: Path) -> None:
+    head = {"op": "logprob_of", "hit": False, "input": {}}
+    path = written(
+        tmp_path / "r.jsonl",
+        [
+            {"id": 0, "view": "base", "logprob": -1.0, **head},
+            {"id": 0, "view": "ft", "logprob": -3.0, "delta_nats": -2.0, **head},
+        ],
+    )
+    said = scores(run, path)
+    assert said["measure"] == "view - base, nats"
+    assert said["views"][0]["mean_nats"] == -2.0
+    assert said["moved"] == []
+    assert "no null view" in said["verdict"]
+
+
+def test_the_page_has_the_plots_and_a_trace_beside_them(
+    run: Run, rows: Path, tmp_path: Path
+) -> None:
+    alone = run("report", "--scores", rows, "--format", "html").out
+    assert alone.count('<svg role="img"') == 2
+    path = trace(tmp_path / "t.jsonl", line(1.0, hit=False))
+    both = run("report", path, "--scores", rows, "--format", "html").out
+    assert both.count('<svg role="img"') == 4
+    assert "33.3 times" in run("report", path, "--scores", rows).out
+
+
+@pytest.mark.parametrize(
+    "text", ["", "no JSON\n", "[1]\n", '{"view": "ft"}\n', '{"id": "x", "view": "ft"}\n']
+)
+def test_another_file_is_refused(run: Run, tmp_path: Path, text: str) -> None:
+    path = tmp_path / "r.jsonl"
+    path.write_text(text)
+    run("report", "--scores", path).refused("r.jsonl", "no rows of score")
+
+
+def test_what_else_is_refused(run: Run, rows: Path, tmp_path: Path) -> None:
+    run("report").refused("--scores")
+    run("report", "--scores", tmp_path / "no.jsonl").refused("no.jsonl")
+    run("report", "--scores", rows, "--out", rows, "--force").refused("also read")
+    mixed = written(tmp_path / "m.jsonl", [*ROWS, {**ROWS[0], "op": "rolling_logprob"}])
+    run("report", "--scores", mixed).refused("more than one op")
+    broken = tmp_path / "r.parquet"
+    broken.write_bytes(b"PAR1")
+    run("report", "--scores", broken).refused("r.parquet")
