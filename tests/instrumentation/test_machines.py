@@ -5,8 +5,8 @@
 and nested computations, repeated prompts, invalidations, replaced parts and probes; a long seeded
 run does the same for 10,000 operations.
 
-Compared: returns, evictions, counters, bytes, events apart from ``ts``, ``wall_ms`` and ``key``. Not
-checked here: several threads.
+Compared: returns, evictions, counters, bytes, events apart from ``ts``, ``wall_ms`` and ``key``.
+Not checked here: several threads.
 """
 
 import itertools
