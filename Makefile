@@ -86,8 +86,8 @@ loom:  ## every interleaving of the races of cache and trace; LOOM_MAX_PREEMPTIO
 	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom cargo test --locked --release --lib models
 
 shuttle:  ## SCHEDULES random and PCT schedules of each race of the cache
-	@echo "==> shuttle, $(SCHEDULES) schedules a race"
-	RUSTFLAGS="--cfg shuttle" CARGO_TARGET_DIR=target/shuttle cargo test --locked --release --lib models
+	@echo "==> shuttle, $(SCHEDULES) schedules of each race and of each scenario of four threads"
+	RUSTFLAGS="--cfg shuttle" CARGO_TARGET_DIR=target/shuttle cargo test --locked --release --lib cache::
 
 tsan:  ## the Rust tests of the cache under ThreadSanitizer
 	RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer" \

@@ -504,5 +504,7 @@ fn removed<K, V>(entry: &Entry<K, V>, killed: Killed<K, V>) -> Removed<K, V> {
 
 #[cfg(all(any(loom, shuttle), test))]
 mod models;
+#[cfg(all(shuttle, test))]
+mod scenarios;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod tests;

@@ -15,7 +15,7 @@ use loom::thread;
 use shuttle::thread;
 
 /// Explores a scenario as far as the checker goes.
-fn explore(scenario: impl Fn() + Sync + Send + 'static) {
+pub(super) fn explore(scenario: impl Fn() + Sync + Send + 'static) {
     #[cfg(loom)]
     loom::model(scenario);
     #[cfg(shuttle)]
@@ -34,9 +34,9 @@ fn shuttle_both(scenario: impl Fn() + Sync + Send + 'static) {
 }
 
 /// A key, and keys that were removed since an older generation.
-struct Is {
-    key: u32,
-    removed: Option<u32>,
+pub(super) struct Is {
+    pub(super) key: u32,
+    pub(super) removed: Option<u32>,
 }
 
 impl Question<u32> for Is {
@@ -49,24 +49,24 @@ impl Question<u32> for Is {
     }
 }
 
-type Numbers = Cache<u32, u64>;
+pub(super) type Numbers = Cache<u32, u64>;
 
-fn cache(entries: usize) -> Arc<Numbers> {
+pub(super) fn cache(entries: usize) -> Arc<Numbers> {
     Arc::new(Cache::new(Capacity { entries: NonZeroUsize::new(entries), bytes: None }))
 }
 
-fn get(cache: &Numbers, key: u32) -> Option<u64> {
+pub(super) fn get(cache: &Numbers, key: u32) -> Option<u64> {
     let mut is = Is { key, removed: None };
     cache.get(u64::from(key), cache.clock().now(), &mut is, |_, value| *value).unwrap()
 }
 
-fn put(cache: &Numbers, key: u32, value: u64) -> Put<u32, u64> {
+pub(super) fn put(cache: &Numbers, key: u32, value: u64) -> Put<u32, u64> {
     let hash = u64::from(key);
     let mut offer = Offer { hash, weight: 0, began: None, content: Some((key, value)) };
     cache.put(&mut offer, &mut Is { key, removed: None }).unwrap()
 }
 
-fn beside<R: 'static + Send>(
+pub(super) fn beside<R: 'static + Send>(
     cache: &Arc<Numbers>,
     run: impl FnOnce(&Numbers) -> R + Send + 'static,
 ) -> thread::JoinHandle<R> {
@@ -217,7 +217,7 @@ fn join(flights: &Passes) -> Joined<'_, u32, u64> {
 const SLICE: Duration = Duration::from_secs(1);
 
 /// Computes, or waits for the one who does; the value, and whether it was computed here.
-fn fly(flights: &Passes, value: u64) -> (u64, bool) {
+pub(super) fn fly(flights: &Passes, value: u64) -> (u64, bool) {
     loop {
         match join(flights) {
             Joined::Mine(ticket) => {

@@ -227,8 +227,9 @@ impl<K: Clone, V> Cache<K, V> {
         }
     }
 
-    /// Evicts the oldest entry; false if there is none.
+    /// Evicts the oldest entry; false if there is none, and none came in while it was looked for.
     fn evict(&self, mut reserved: Reserved, guard: &Guard<'_, K, V>, put: &mut Put<K, V>) -> bool {
+        let came = self.room.came();
         while let Some((oldest, tick)) = self.order.oldest(&self.table, &self.clock, guard) {
             self.room.expect(&mut reserved, oldest.weight);
             let Some(killed) = oldest.kill_unused_since(tick) else { continue };
@@ -240,6 +241,6 @@ impl<K: Clone, V> Cache<K, V> {
             put.removed.push(removed(oldest, killed));
         }
         self.room.give_back(reserved);
-        false
+        self.room.came() != came
     }
 }

@@ -13,6 +13,8 @@ pub(super) struct Room {
     /// Two's complement: an entry may be taken before its put has counted it.
     entries: Word,
     weight: Word,
+    /// How many entries came in, ever.
+    came: Word,
 }
 
 /// The duty to evict one entry.
@@ -23,8 +25,8 @@ pub(super) struct Reserved {
 }
 
 impl Room {
-    // Relaxed in all of this file: nothing is published through these numbers. A number that another
-    // thread is about to change is that thread's duty to look at again, after its own change.
+    // Relaxed where nothing else is said: nothing is published through these numbers. A number that
+    // another thread is about to change is that thread's duty to look at again, after its own change.
 
     pub(super) fn entries(&self) -> usize {
         let entries = self.entries.load(Ordering::Relaxed) as i64;
@@ -36,10 +38,24 @@ impl Room {
         u64::try_from(weight).unwrap_or(0)
     }
 
-    /// An entry came in.
+    /// An entry came in; it is in the table.
     pub(super) fn add(&self, weight: u64) {
-        self.entries.fetch_add(1, Ordering::Relaxed);
+        // Release: whoever sees this finds the entry in the table.
+        self.came.fetch_add(1, Ordering::Release);
+        self.count(weight);
+    }
+
+    fn count(&self, weight: u64) {
+        // Acquire and release, for `give_back`: of two threads here, the second sees what the first
+        // has done before.
+        self.entries.fetch_add(1, Ordering::AcqRel);
         self.reweigh(0, weight);
+    }
+
+    /// How many entries came in, ever; all of them are, or were, in the table.
+    pub(super) fn came(&self) -> u64 {
+        // Acquire: pairs with `add`.
+        self.came.load(Ordering::Acquire)
     }
 
     /// An entry took the place of another.
@@ -85,9 +101,10 @@ impl Room {
         reserved.weight = weight;
     }
 
-    /// There was nothing to evict.
+    /// Nothing was found to evict. A put that was counted before this may have left its excess to
+    /// the caller's reservation: whoever gives back looks at `came` again (C4).
     pub(super) fn give_back(&self, reserved: Reserved) {
-        self.add(reserved.weight);
+        self.count(reserved.weight);
     }
 
     /// Whether everything is within `capacity`.
