@@ -148,11 +148,18 @@ def size(folder: Path, entries: int) -> None:
     opening = timed(lambda: SQLiteStore(path).close())
     store = SQLiteStore(path)
     chance = np.random.default_rng(1)
-    batches = [[key_of(n) for n in chance.integers(0, entries, BATCH)] for _ in range(200)]
-    took = [timed(partial(store.get_many, some)) for some in batches]
+    starts = chance.integers(0, entries - BATCH, 200)
+    orders: dict[str, list[Any]] = {
+        "as put": [range(start, start + BATCH) for start in starts],
+        "at random": [chance.integers(0, entries, BATCH) for _ in range(200)],
+    }
+    told = []
+    for name, chosen in orders.items():
+        batches = [[key_of(n) for n in numbers] for numbers in chosen]
+        took = [timed(partial(store.get_many, some)) for some in batches]
+        told.append(f"{name} {statistics.median(took) / BATCH * 1e6:.2f}")
     store.close()
-    a_key = statistics.median(took) / BATCH * 1e6
-    print(f"  {entries:9,} values: opening {opening * 1e3:.1f} ms, {a_key:.2f} us a key")
+    print(f"  {entries:9,} values: opening {opening * 1e3:.1f} ms, us a key {', '.join(told)}")
 
 
 def main() -> None:
