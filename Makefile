@@ -133,6 +133,7 @@ bench: build $(VENV)/.bench  ## measures beside the peers and writes benches/RES
 	$(PY) -m benches.scoring --write benches/RESULTS.md
 	$(PY) -m benches.identity --write benches/RESULTS.md
 	$(PY) -m benches.scale --write benches/RESULTS.md
+	$(PY) -m benches.store --write benches/RESULTS.md
 
 callgrind: build $(VENV)/.bench  ## instructions a hit (needs valgrind)
 	PYTHON=$(PY) benches/callgrind.sh

@@ -81,7 +81,9 @@ def test_an_output_that_is_there_is_not_replaced(score: Run, prompts: Path, tmp_
         score("--prompts", prompts, "--out", out, *options).refused("--force")
     assert out.read_text() == "mine\n"
     score("--prompts", prompts, "--out", prompts, "--force").refused("also the file of the prompts")
-    score("--prompts", prompts, "--out", out, "--trace", out, "--force").refused("or the trace")
+    score("--prompts", prompts, "--out", out, "--trace", out, "--force").refused(
+        "file of the trace"
+    )
     (tmp_path / "folder.jsonl").mkdir()
     score("--prompts", prompts, "--out", tmp_path / "folder.jsonl", "--force").refused(
         "is a folder"
@@ -100,11 +102,25 @@ def test_the_trace_is_not_written_into_the_prompts(score: Run, prompts: Path, na
 
 
 @pytest.mark.usefixtures("no_load")
+@pytest.mark.parametrize("suffix", ["", "-wal", "-shm"])
+def test_the_store_is_nothing_else(score: Run, prompts: Path, tmp_path: Path, suffix: str) -> None:
+    score("--prompts", prompts, "--store", prompts).refused("also the file of the prompts")
+    store = tmp_path / "rows.jsonl"
+    same = tmp_path / f"rows.jsonl{suffix}"
+    for place in (str(store), f"{store},redis://127.0.0.1:1"):
+        options = ("--prompts", prompts, "--store", place)
+        score(*options, "--trace", same).refused("--store", "also the file of the trace")
+        if not suffix:
+            score(*options, "--out", same).refused("--out", "also the file of the store")
+    assert not store.exists()
+
+
+@pytest.mark.usefixtures("no_load")
 @pytest.mark.parametrize("suffix", ["", ".part", ".part.job", ".tmp"])
 def test_a_file_that_a_run_writes_is_nothing_else(score: Run, prompts: Path, suffix: str) -> None:
     out = prompts.with_name("rows.jsonl")
     taken = prompts.with_name(out.name + suffix)
-    score("--prompts", prompts, "--out", out, "--trace", taken).refused(str(taken), "or the trace")
+    score("--prompts", prompts, "--out", out, "--trace", taken).refused(str(taken), "file of the")
     assert not taken.exists()
     taken.write_bytes(prompts.read_bytes())
     score("--prompts", taken, "--out", out, "--force").refused(str(taken), "file of the prompts")

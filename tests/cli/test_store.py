@@ -10,14 +10,30 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import polars
 import pytest
 
+from forwardcache.cli import store as store_commands
+from forwardcache.store.sqlite import SQLiteStore
 from tests.cli.conftest import ASSETS, Run
 
 MODEL = ["--model", ASSETS / "model", "--adapter", ASSETS / "adapter"]
+
+
+@dataclass(slots=True, weakref_slot=True)
+class Lasting:
+    """A record that says when it is gone."""
+
+    key: bytes
+    blob: bytes
+    model: str
+    view: str
+    op: str
 
 
 @pytest.fixture
@@ -93,6 +109,36 @@ def test_a_table_that_was_not_exported_is_refused_before_a_store_is_made(
     command = ("store", "import", tmp_path / "new.db", tmp_path / "a.parquet")
     run(*command).refused(f"column {column} has to be")
     assert not (tmp_path / "new.db").exists()
+
+
+def test_an_export_holds_some_values_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_commands, "_ROWS_AT_ONCE", 8)
+    held: list[weakref.ref[Lasting]] = []
+    most = 0
+
+    def records() -> Iterator[Lasting]:
+        nonlocal most
+        for number in range(400):
+            record = Lasting(b"%032d" % number, b"blob", "m", "v", "op")
+            held.append(weakref.ref(record))
+            most = max(most, sum(each() is not None for each in held))
+            yield record
+
+    assert store_commands._write_table(tmp_path / "a.parquet", records()) == 400  # type: ignore[arg-type]
+    assert most < 40
+    table = polars.read_parquet(tmp_path / "a.parquet")
+    assert table["key"].to_list() == [b"%032d" % number for number in range(400)]
+    assert table.columns == ["key", "blob", "model", "view", "op"]
+
+
+def test_an_export_of_nothing_is_an_empty_table(run: Run, tmp_path: Path) -> None:
+    SQLiteStore(tmp_path / "a.db").close()
+    table = tmp_path / "a.parquet"
+    assert run("store", "export", tmp_path / "a.db", table).out.startswith("0 values written")
+    assert run("store", "import", tmp_path / "b.db", table).out == "0 of 0 values taken in\n"
+    assert not table.with_name("a.parquet.part").exists()
 
 
 def test_what_is_no_store_is_refused(run: Run, tmp_path: Path) -> None:

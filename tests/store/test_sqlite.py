@@ -94,6 +94,23 @@ def test_a_value_put_again_replaces_the_first_and_counts_once(store: SQLiteStore
     assert (info.entries, info.nbytes) == (1, len(record_of(1).blob))
 
 
+def test_a_key_with_the_same_beginning_is_another_key(store: SQLiteStore) -> None:
+    twin = key_of(1)[:8] + bytes(24)
+    store.put_many([record_of(1)])
+    assert store.get_many([twin]) == {}
+    store.put_many([Record(twin, b"other", "ab12", "base", "op")])
+    assert store.get_many([key_of(1), twin]) == {twin: b"other"}
+    assert store.info().entries == 1
+
+
+def test_records_come_back_with_their_names(store: SQLiteStore) -> None:
+    written = [record_of(1), record_of(2, "ft")]
+    store.put_many(written)
+    found = store.get_records([key_of(n) for n in (2, 1, 3)])
+    assert sorted(found, key=lambda each: each.view) == written
+    assert store.get_records([]) == store.get_records([key_of(3)]) == []
+
+
 def test_info_and_prune_go_by_model_view_and_op(store: SQLiteStore) -> None:
     store.put_many([record_of(n) for n in range(10)] + [record_of(n, "ft") for n in range(10, 14)])
     size = len(record_of(0).blob)
@@ -273,12 +290,19 @@ def test_a_damaged_store_is_moved_aside_and_never_over_an_older_one(path: Path) 
         path.unlink()
 
 
+def test_a_store_whose_table_lost_its_name_is_moved_aside(path: Path) -> None:
+    SQLiteStore(path).close()
+    path.write_bytes(path.read_bytes().replace(b"tablesealed", b"tablesealee"))
+    with pytest.warns(UserWarning, match=r"values\.db\.damaged now"):
+        SQLiteStore(path).close()
+
+
 def test_a_store_of_another_version_is_moved_aside(path: Path) -> None:
     SQLiteStore(path).close()
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA user_version = 99")
     connection.close()
-    with pytest.warns(UserWarning, match="version is 99, not 1"):
+    with pytest.warns(UserWarning, match="version is 99, not 2"):
         SQLiteStore(path).close()
 
 

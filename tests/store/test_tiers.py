@@ -13,6 +13,7 @@ import pytest
 from forwardcache.errors import InvalidInputError
 from forwardcache.store.base import Record, StoreCheck, StoreInfo, open_store
 from forwardcache.store.redis import RedisStore
+from forwardcache.store.sqlite import SQLiteStore
 from forwardcache.store.tiers import Tiers
 from tests.store.servers import RedisServer, free_port
 
@@ -167,3 +168,14 @@ def test_a_shared_server_that_is_down_leaves_what_is_near() -> None:
     tiers = Tiers([Shelf(ONE), RedisStore(f"redis://127.0.0.1:{free_port()}")])
     assert tiers.put_many([TWO]) == 1
     assert set(tiers.get_many(KEYS)) == {ONE.key, TWO.key}
+
+
+def test_a_file_gives_a_nearer_file_its_names(tmp_path: Path) -> None:
+    records = [Record(bytes([n]) * 32, b"blob", f"m{n}", f"v{n}", f"op{n}") for n in range(3)]
+    near, far = (SQLiteStore(tmp_path / name) for name in ("near.db", "far.db"))
+    far.put_many(records)
+    tiers = Tiers([near, far])
+    tiers.get_many([one.key for one in records])
+    assert near.info().by_kind == {(f"m{n}", f"v{n}", f"op{n}"): (1, 4) for n in range(3)}
+    assert near.get_records([one.key for one in records]) == records
+    tiers.close()

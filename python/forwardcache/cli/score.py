@@ -9,9 +9,10 @@ import os
 import stat
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -116,15 +117,28 @@ def _check_outputs(options: ScoreOptions, job_facts: dict[str, Any]) -> None:
 def _check_distinct(options: ScoreOptions) -> None:
     """Refuse a file that would be written and is also something else."""
     from forwardcache.cli.output import names_of
+    from forwardcache.store import files_of
 
     prompts = _stdin_file() if options.prompts == STDIN else Path(options.prompts)
-    trace, out = options.loading.trace, options.out
-    if prompts is not None and trace is not None and _is_same_file(prompts, trace):
-        raise BadInputError(f"--trace {trace} is also the file of the prompts")
-    for written in () if out is None else names_of(out):
-        if any(_is_same_file(path, written) for path in (prompts, trace) if path is not None):
-            beside = "" if written == out else f" writes {written}, which"
-            raise BadInputError(f"--out {out}{beside} is also the file of the prompts or the trace")
+    trace, out, store = options.loading.trace, options.out, options.loading.store
+    kept = () if store is None else tuple(files_of(store))
+    others: list[tuple[str, Path]] = [] if prompts is None else [("prompts", prompts)]
+    if trace is not None:
+        _refuse_same("--trace", trace, (trace,), others)
+        others.append(("trace", trace))
+    _refuse_same("--store", store, kept, others)
+    others += [("store", path) for path in kept]
+    if out is not None:
+        _refuse_same("--out", out, names_of(out), others)
+
+
+def _refuse_same(
+    option: str, given: object, writes: Iterable[Path], others: Iterable[tuple[str, Path]]
+) -> None:
+    for written, (name, other) in product(writes, others):
+        if _is_same_file(other, written):
+            beside = "" if str(written) == str(given) else f" writes {written}, which"
+            raise BadInputError(f"{option} {given}{beside} is also the file of the {name}")
 
 
 def _stdin_file() -> Path | None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +15,7 @@ from forwardcache.cli.extras import PARQUET, SCORING, check_installed
 from forwardcache.cli.loading import open_checked
 
 if TYPE_CHECKING:
-    from forwardcache.store import Store
+    from forwardcache.store import Record, Store
 
 _DAY_S = 86_400.0
 _ROWS_AT_ONCE = 4096
@@ -72,7 +74,7 @@ def prune(
 
 
 def export(where: str, out: Path, *, force: bool) -> int:
-    """Run ``store export``; the exit code. All values are in memory at once."""
+    """Run ``store export``; the exit code. Some thousand values are in memory at once."""
     check_installed(*PARQUET)
     if out.exists() and not force:
         raise BadInputError(f"{out} is there already (--force replaces it)")
@@ -80,16 +82,35 @@ def export(where: str, out: Path, *, force: bool) -> int:
     records = getattr(store, "records", None)
     if records is None:
         raise BadInputError(f"{where}: only a store in a file can be exported")
-    import polars
-
-    rows = [asdict(record) for record in records()]
-    store.close()
-    schema = {name: polars.Binary if name in _BINARY else polars.String for name in _COLUMNS}
     part = out.with_name(f"{out.name}.part")
-    polars.DataFrame(rows, schema=schema).write_parquet(part)
-    os.replace(part, out)
-    print(f"{len(rows):,} values written to {out}")
+    try:
+        rows = _write_table(part, records())
+        os.replace(part, out)
+    finally:
+        store.close()
+        part.unlink(missing_ok=True)
+    print(f"{rows:,} values written to {out}")
     return ExitCode.DONE
+
+
+def _write_table(path: Path, records: Iterator[Record]) -> int:
+    """Writes ``records`` as a table, as they come; how many there were."""
+    import polars
+    from polars.io.plugins import register_io_source
+
+    schema = polars.Schema(
+        {name: polars.Binary if name in _BINARY else polars.String for name in _COLUMNS}
+    )
+    rows = 0
+
+    def frames(*_: object) -> Iterator[polars.DataFrame]:
+        nonlocal rows
+        while some := list(islice(records, _ROWS_AT_ONCE)):
+            rows += len(some)
+            yield polars.DataFrame([asdict(record) for record in some], schema=schema)
+
+    register_io_source(frames, schema=schema).sink_parquet(path, row_group_size=_ROWS_AT_ONCE)
+    return rows
 
 
 def import_(where: str, table: Path) -> int:

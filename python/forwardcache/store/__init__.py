@@ -5,6 +5,6 @@ taken for another one), ``sqlite`` with ``place`` (the store on disk), ``redis``
 ``link``, ``lane`` and ``breaker`` (the shared store), ``tiers`` (several as one).
 """
 
-from forwardcache.store.base import Record, Store, StoreCheck, StoreInfo, open_store
+from forwardcache.store.base import Record, Store, StoreCheck, StoreInfo, files_of, open_store
 
-__all__ = ["Record", "Store", "StoreCheck", "StoreInfo", "open_store"]
+__all__ = ["Record", "Store", "StoreCheck", "StoreInfo", "files_of", "open_store"]

@@ -113,3 +113,9 @@ def open_store(where: str | Path, **options: Any) -> Store:
     kind = getattr(import_module(f"forwardcache.store.{module}"), name)
     store: Store = kind(str(where) if shared else Path(where), **options)
     return store
+
+
+def files_of(where: str | Path) -> list[Path]:
+    """The files that a store at ``where`` writes on this machine."""
+    places = [each for each in _NEXT_TIER.split(str(where)) if not each.startswith(_SHARED)]
+    return [Path(f"{place}{ending}") for place in places for ending in ("", "-wal", "-shm")]

@@ -3,6 +3,10 @@
 A write-ahead log, so readers and the writer don't wait for each other; a commit is one whole batch,
 so a killed process leaves none or all of it. Totals by kind are kept by triggers in the same
 transaction as the values, so they need no scan and hold for all processes together.
+
+Values stand in the order in which they were put, which is the one in which they are asked for
+again, and are found by the first eight bytes of their keys: an index a third the size of one of
+whole keys, so that it stays in memory. The whole key is compared with what is found.
 """
 
 from __future__ import annotations
@@ -27,7 +31,7 @@ from forwardcache.store.seal import unseal
 
 DEFAULT_MAX_BYTES = 16 * 2**30
 
-_VERSION = 1
+_VERSION = 2
 _APPLICATION = 0x66637331  # "fcs1"
 # By these a file is known for a store, also when it is damaged.
 _SQLITE = b"SQLite format 3\0"
@@ -37,6 +41,8 @@ _BUSY_S = 10.0
 # Removal goes on to this share of the limit, so that it is rare and does much at once.
 _KEPT_SHARE = 0.9
 _REMOVED_AT_ONCE = 1024
+# Of a key, in the index.
+_SHORT_BYTES = 8
 # Most keys in a statement; SQLite allows 999 parameters everywhere.
 _KEYS_AT_ONCE = 900
 # A value's time of use is written again only when it is this old: reading mostly writes nothing.
@@ -49,8 +55,8 @@ CREATE TABLE kinds (
     UNIQUE (model, view, op)
 );
 CREATE TABLE sealed (
-    id INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, kind INTEGER NOT NULL, used REAL NOT NULL,
-    blob BLOB NOT NULL
+    id INTEGER PRIMARY KEY, short INTEGER NOT NULL UNIQUE, key BLOB NOT NULL, kind INTEGER NOT NULL,
+    used REAL NOT NULL, blob BLOB NOT NULL
 );
 CREATE INDEX sealed_by_use ON sealed (used);
 CREATE TRIGGER sealed_in AFTER INSERT ON sealed BEGIN
@@ -65,8 +71,9 @@ CREATE TRIGGER sealed_anew AFTER UPDATE OF blob ON sealed BEGIN
 END;
 """
 _PUT = """
-INSERT INTO sealed (key, kind, used, blob) VALUES (?, ?, ?, ?)
-ON CONFLICT (key) DO UPDATE SET kind = excluded.kind, used = excluded.used, blob = excluded.blob
+INSERT INTO sealed (short, key, kind, used, blob) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT (short) DO UPDATE SET
+    key = excluded.key, kind = excluded.kind, used = excluded.used, blob = excluded.blob
 """
 _TOTAL = "SELECT coalesce(sum(entries), 0), coalesce(sum(bytes), 0) FROM kinds"
 
@@ -87,8 +94,8 @@ _NOT_DAMAGE = frozenset(
 T = TypeVar("T")
 
 
-class _OtherVersion(Exception):
-    """The file was written by another version of this package."""
+class _Damaged(Exception):
+    """The file is a store, and can't be read by this version of this package."""
 
 
 class SQLiteStore:
@@ -129,18 +136,13 @@ class SQLiteStore:
 
     def get_many(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         """The blobs of those keys that are there; what can't be read is not."""
-        found: dict[bytes, bytes] = {}
-        now = time.time()
-        stale: list[tuple[float, int]] = []
-        for some in _portions(dict.fromkeys(keys)):
-            rows = self._guarded(partial(_read, keys=some)) or []
-            for number, key, blob, used in rows:
-                found[key] = blob
-                if not now - _TOUCHED_EVERY_S < used <= now:
-                    stale.append((now, number))
-        if stale and self.max_bytes is not None:
-            self._guarded(partial(_touch, stale=stale))
-        return found
+        return {key: blob for key, blob, _ in self._rows(keys)}
+
+    def get_records(self, keys: Sequence[bytes]) -> list[Record]:
+        """Those keys that are there, with what was written with them."""
+        rows = self._rows(keys)
+        names = (self._guarded(_names) if rows else None) or {}
+        return [Record(key, blob, *names.get(kind, ("", "", ""))) for key, blob, kind in rows]
 
     def put_many(self, records: Sequence[Record]) -> int:
         """Writes values in one transaction, over what was there; how many were kept."""
@@ -227,6 +229,21 @@ class SQLiteStore:
                 if isinstance(blob, bytes) and unseal(key, blob) is not None:
                     yield Record(key, blob, *kind)
 
+    def _rows(self, keys: Sequence[bytes]) -> list[tuple[bytes, bytes, int]]:
+        """Key, blob and kind of those that are there; they count as used."""
+        found: list[tuple[bytes, bytes, int]] = []
+        now = time.time()
+        stale: list[tuple[float, int]] = []
+        for some in _portions(dict.fromkeys(keys)):
+            rows = self._guarded(partial(_read, keys=some)) or []
+            for number, key, kind, used, blob in rows:
+                found.append((key, blob, kind))
+                if not now - _TOUCHED_EVERY_S < used <= now:
+                    stale.append((now, number))
+        if stale and self.max_bytes is not None:
+            self._guarded(partial(_touch, stale=stale))
+        return found
+
     def _guarded(self, work: Callable[[sqlite3.Connection], T]) -> T | None:
         """What ``work`` gives; None, and a count, where SQLite fails."""
         with self._lock:
@@ -237,7 +254,7 @@ class SQLiteStore:
                     self._connection = self._connect()
                 return work(self._connection)
             # The second is SQLite's text that is no UTF-8 any more.
-            except (sqlite3.Error, UnicodeDecodeError, OSError, InvalidInputError, _OtherVersion):
+            except (sqlite3.Error, UnicodeDecodeError, OSError, InvalidInputError, _Damaged):
                 self._errors += 1
                 # Kinds that were made in a transaction that failed are not there.
                 self._kinds.clear()
@@ -247,7 +264,8 @@ class SQLiteStore:
         now = time.time()
         with _transaction(connection):
             rows = [
-                (record.key, self._kind(connection, record), now, record.blob) for record in records
+                (_short(record.key), record.key, self._kind(connection, record), now, record.blob)
+                for record in records
             ]
             connection.executemany(_PUT, rows)
             if self.max_bytes is not None:
@@ -271,7 +289,7 @@ class SQLiteStore:
     def _open_or_begin_anew(self) -> None:
         try:
             self._connection = self._connect()
-        except (sqlite3.Error, UnicodeDecodeError, _OtherVersion) as error:
+        except (sqlite3.Error, UnicodeDecodeError, _Damaged) as error:
             code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
             if code in _NOT_DAMAGE:
                 raise OSError(f"can't open the store {self.path}: {error}") from error
@@ -312,6 +330,8 @@ class SQLiteStore:
             # Only before the first table, and outside a transaction.
             connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         elif "sealed" not in tables:
+            if _is_a_store(self.path):
+                raise _Damaged("it has lost the name of its table")
             raise InvalidInputError(f"{self.path} is another program's database: {tables[:3]}")
         connection.execute("PRAGMA journal_mode = WAL").fetchone()
         # What was committed survives the process; after a power cut the last commits may be gone.
@@ -328,9 +348,9 @@ class SQLiteStore:
                     connection.execute(f"PRAGMA user_version = {_VERSION}")
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         if version != _VERSION:
-            raise _OtherVersion(f"its version is {version}, not {_VERSION}")
+            raise _Damaged(f"its version is {version}, not {_VERSION}")
         connection.execute(_TOTAL).fetchone()
-        connection.execute("SELECT id, key, kind, used, blob FROM sealed LIMIT 1").fetchone()
+        connection.execute("SELECT id, short, key, kind, used, blob FROM sealed LIMIT 1").fetchone()
         self._kinds.clear()
 
     def _disconnect(self) -> None:
@@ -396,15 +416,26 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
+def _short(key: bytes) -> int:
+    return int.from_bytes(key[:_SHORT_BYTES], "big", signed=True)
+
+
 def _read(
     connection: sqlite3.Connection, keys: Sequence[bytes]
-) -> list[tuple[int, bytes, bytes, float]]:
-    marks = ",".join("?" * len(keys))
+) -> list[tuple[int, bytes, int, float, bytes]]:
+    asked, marks = set(keys), ",".join("?" * len(keys))
     rows = connection.execute(
-        f"SELECT id, key, blob, used FROM sealed WHERE key IN ({marks})", keys
+        f"SELECT id, key, kind, used, blob FROM sealed WHERE short IN ({marks})",
+        [_short(key) for key in keys],
     )
     # A flipped bit may have changed a type, also to one that can't be compared.
-    return [row for row in rows if tuple(map(type, row)) == (int, bytes, bytes, float)]
+    types = (int, bytes, int, float, bytes)
+    return [row for row in rows if tuple(map(type, row)) == types and row[1] in asked]
+
+
+def _names(connection: sqlite3.Connection) -> dict[int, tuple[str, str, str]]:
+    rows = connection.execute("SELECT id, model, view, op FROM kinds")
+    return {number: (model, view, op) for number, model, view, op in rows}
 
 
 def _touch(connection: sqlite3.Connection, stale: list[tuple[float, int]]) -> None:
