@@ -94,25 +94,24 @@ def _joined_with_causes(events: pl.DataFrame) -> pl.DataFrame:
     events = events.with_columns(pl.col("wall_ms").fill_nan(None), pl.col("ts").fill_nan(None))
     place = pl.int_range(pl.len(), dtype=pl.UInt32)
     computed = _COMPUTED & pl.col("same").is_not_null()
-    sorted_ = events.select("same", "wall_ms", "probe", computed=computed, row=place)
+    # A name is a number in a column of categories, also that of nobody.
+    probe = pl.col("probe").cast(pl.String).fill_null("").cast(pl.Categorical)
+    sorted_ = events.select("same", "wall_ms", probe, computed=computed, row=place)
     sorted_ = sorted_.sort("same", maintain_order=True)
     last = pl.when("computed").then(place).forward_fill()
     found = sorted_.with_columns(last=last, before=last.shift(1)).select(
         "row",
         known_ms=_of_the_same_key("wall_ms", "last"),
-        computed_by=_of_the_same_key(pl.col("probe").cast(pl.String).fill_null(""), "last"),
+        computed_by=_of_the_same_key("probe", "last"),
         recomputed=pl.col("computed") & _of_the_same_key("computed", "before").is_not_null(),
     )
-    # As numbers for names they take a quarter of the memory.
-    found = found.with_columns(pl.col("computed_by").cast(pl.Categorical))
     return events.hstack(found.sort("row").drop("row"))
 
 
-def _of_the_same_key(values: pl.Expr | str, place: str) -> pl.Expr:
+def _of_the_same_key(values: str, place: str) -> pl.Expr:
     """``values`` at ``place``, where the key there is that of the row; else null."""
     there = pl.col("same").gather(pl.col(place)) == pl.col("same")
-    column = pl.col(values) if isinstance(values, str) else values
-    return pl.when(there).then(column.gather(pl.col(place)))
+    return pl.when(there).then(pl.col(values).gather(pl.col(place)))
 
 
 def total_of(events: pl.DataFrame) -> Figures:
@@ -143,7 +142,7 @@ def total_of(events: pl.DataFrame) -> Figures:
 
 
 def _threads(events: pl.DataFrame) -> list[Figures]:
-    """What each thread did, and the seconds of its calls that ended in each part of the time."""
+    """What each thread did, and the seconds that it was busy in each part of the time."""
     timed = events.lazy().filter(pl.col("thread").is_not_null(), pl.col("ts").is_not_null())
     wanted = timed.select("run", "thread", "ts", "hit", "wall_ms").collect()
     if wanted.is_empty():
@@ -156,21 +155,33 @@ def _threads(events: pl.DataFrame) -> list[Figures]:
         pl.col("events", "hits", "wall_s").sum(), pl.col("at"), pl.col("wall_s").alias("busy_s")
     )
     found = rows_of(threads.top_k(_MOST_THREADS, by="wall_s"), "wall_s")
-    return [{**row, "busy_s": _spread(row.pop("at"), row["busy_s"])} for row in found]
+    width = _bin_width(wanted["ts"])
+    return [{**row, "busy_s": _spread(row.pop("at"), row["busy_s"], width)} for row in found]
 
 
-def _spread(places: Sequence[int], values: Sequence[float]) -> list[float]:
+def _spread(places: Sequence[int], values: Sequence[float], width: float) -> list[float]:
+    """Seconds of each part of the time; a thread that ended more in one was busy before it too."""
     spread = [0.0] * _TIME_BINS
     for place, value in zip(places, values, strict=True):
         spread[place] = value
+    for place in reversed(range(_TIME_BINS)):
+        more = max(0.0, spread[place] - width)
+        spread[place] -= more
+        if place:
+            spread[place - 1] += more
     return spread
 
 
 def _bin_of(times: pl.Series) -> pl.Series:
     """In which of the equal parts of the whole time each of ``times`` lies."""
+    since = times - cast(float, times.min())
+    return (since / _bin_width(times)).floor().clip(0, _TIME_BINS - 1).cast(pl.Int64)
+
+
+def _bin_width(times: pl.Series) -> float:
+    """Seconds; 1 where all happened at once."""
     first, last = cast(float, times.min()), cast(float, times.max())
-    width = (last - first) / _TIME_BINS or 1.0
-    return ((times - first) / width).floor().clip(0, _TIME_BINS - 1).cast(pl.Int64)
+    return (last - first) / _TIME_BINS or 1.0
 
 
 def _over_time(events: pl.DataFrame) -> list[Figures]:

@@ -63,7 +63,7 @@ def miss_ratio(points: list[dict[str, Any]], measured: float | None) -> Markup:
 
 
 def busy_threads(threads: list[dict[str, Any]], seconds: float) -> Markup:
-    """One row a thread over ``seconds``; the darker, the busier with calls that ended then."""
+    """One row a thread over ``seconds``; the darker, the busier."""
 
     def draw(axes: Axes) -> None:
         for at, thread in enumerate(threads):
