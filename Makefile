@@ -28,7 +28,7 @@ FUZZ_S ?= 60
 export SCHEDULES ?= 10000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup redis-server chromium build demo test test-rust loom shuttle tsan mutants test-python lint format check bench bench-rust callgrind prove-trace fuzz-trace docs wheel clean
+.PHONY: help setup redis-server chromium build demo test test-rust loom shuttle tsan mutants test-python lint format check bench bench-rust callgrind prove-trace fuzz-trace docs picture wheel clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -146,6 +146,9 @@ fuzz-trace:  ## any bytes as a journal, for FUZZ_S seconds (needs a nightly comp
 
 docs: build  ## the pages of docs/ with the reference, in target/site
 	$(VENV)/bin/mkdocs build --strict --quiet
+
+picture: build chromium  ## docs/report.png, from the demo
+	$(PY) -m tools.report_picture
 
 wheel: setup  ## the wheel, in dist/
 	$(VENV)/bin/maturin build --release --out dist

@@ -58,7 +58,7 @@ pub fn parse(line: &[u8]) -> Option<Fields<'_>> {
     let mut expected = 0;
     rest.expect(b'{')?;
     loop {
-        let place = place_of(rest.raw_text()?, expected)?;
+        let place = rest.name(expected)?;
         rest.expect(b':')?;
         let value = fitting(place, rest.value()?)?;
         if fields[place].replace(value).is_some() {
@@ -76,13 +76,8 @@ pub fn parse(line: &[u8]) -> Option<Fields<'_>> {
     whole.then_some(fields)
 }
 
-/// Writers keep the order of the table, so the search begins behind the field before.
-fn place_of(name: &[u8], expected: usize) -> Option<usize> {
-    let behind = NAMES.get(expected..)?;
-    if let Some(at) = behind.iter().position(|known| known.as_bytes() == name) {
-        return Some(expected + at);
-    }
-    NAMES[..expected].iter().position(|known| known.as_bytes() == name)
+fn place_of(name: &[u8]) -> Option<usize> {
+    NAMES.iter().position(|known| known.as_bytes() == name)
 }
 
 /// The value as the table's type of the field at `place`.
@@ -122,6 +117,21 @@ impl<'a> Rest<'a> {
 
     fn expect(&mut self, byte: u8) -> Option<()> {
         (self.next()? == byte).then_some(())
+    }
+
+    /// Reads a name; its place in the table. Writers keep the table's order, so it is first looked
+    /// for behind the field before, without looking for its end.
+    fn name(&mut self, expected: usize) -> Option<usize> {
+        self.skip_blanks();
+        let quoted = self.0.strip_prefix(b"\"")?;
+        for (at, known) in NAMES.iter().enumerate().skip(expected) {
+            let rest = quoted.strip_prefix(known.as_bytes());
+            if let Some(rest) = rest.and_then(|rest| rest.strip_prefix(b"\"")) {
+                self.0 = rest;
+                return Some(at);
+            }
+        }
+        place_of(self.raw_text()?)
     }
 
     fn text(&mut self) -> Option<&'a str> {

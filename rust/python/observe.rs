@@ -63,13 +63,24 @@ fn names(py: Python<'_>) -> PyResult<&[Py<PyString>]> {
     Ok(INTERNED.get_or_try_init(py, || make().map(Iterator::collect::<Vec<_>>))?.as_slice())
 }
 
-/// The last text of each field: probe, view, op and run mostly repeat from line to line.
+/// Which fields' texts mostly repeat from line to line.
+const REPEATS: [bool; NAMES.len()] = {
+    let mut repeats = [false; NAMES.len()];
+    let mut at = 0;
+    while at < NAMES.len() {
+        repeats[at] = matches!(NAMES[at].as_bytes(), b"probe" | b"view_id" | b"op" | b"run");
+        at += 1;
+    }
+    repeats
+};
+
+/// The last text of each field that repeats.
 #[derive(Default)]
 struct Texts<'py>([Option<(String, Bound<'py, PyString>)>; NAMES.len()]);
 
 impl<'py> Texts<'py> {
     fn of(&mut self, py: Python<'py>, at: usize, text: &str) -> Bound<'py, PyString> {
-        if !matches!(NAMES[at], "probe" | "view_id" | "op" | "run") {
+        if !REPEATS[at] {
             return PyString::new(py, text);
         }
         match &self.0[at] {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from itertools import islice
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from forwardcache._event import TraceLine
@@ -46,7 +47,7 @@ def to_polars(
     stream = iter(events)
     frames = [pl.DataFrame(schema=schema)]
     while block := list(islice(stream, _BLOCK_EVENTS)):
-        values = {name: [getattr(event, name) for event in block] for name in names}
+        values = {name: list(map(attrgetter(name), block)) for name in names}
         frames.append(pl.DataFrame(values, schema=schema))
     return pl.concat(frames)
 

@@ -42,9 +42,9 @@ class TraceReader(Iterator[TraceLine]):
     The counts are those of what was read so far, so they are complete at the end.
     """
 
-    def __init__(self, events: Iterator[TraceLine], counts: Counts) -> None:
+    def __init__(self, blocks: Iterable[Iterable[TraceLine]], counts: Counts) -> None:
         self._counts = counts
-        self._events = _counted(events, counts)
+        self._events = _counted(blocks, counts)
 
     def __iter__(self) -> Iterator[TraceLine]:
         # Not the object itself: a loop over the generator needn't call __next__ for every event.
@@ -115,9 +115,11 @@ def read_trace(
         if isinstance(source, str | os.PathLike):
             os.stat(source)
     counts = Counts()
-    streams = [_events_of(source, counts, max_line_bytes) for source in sources]
-    events = heapq.merge(*streams, key=time_of) if merge else chain.from_iterable(streams)
-    return TraceReader(events, counts)
+    files = [_blocks_of(source, counts, max_line_bytes) for source in sources]
+    blocks: Iterable[Iterable[TraceLine]] = chain.from_iterable(files)
+    if merge:
+        blocks = [heapq.merge(*map(chain.from_iterable, files), key=time_of)]
+    return TraceReader(blocks, counts)
 
 
 def usable_lines(
@@ -169,19 +171,32 @@ def _opened(source: TraceSource) -> AbstractContextManager[BinaryIO]:
     return nullcontext(source)
 
 
-def _events_of(source: TraceSource, counts: Counts, max_line_bytes: int) -> Iterator[TraceLine]:
+def _blocks_of(
+    source: TraceSource, counts: Counts, max_line_bytes: int
+) -> Iterator[Iterable[TraceLine]]:
     with _opened(source) as file:
         for lines in line_blocks(file, counts.skipped, max_line_bytes=max_line_bytes):
-            for at, event in enumerate(plain_events(lines)):
-                if event is not None:
-                    yield event
-                elif isinstance(said := _judged(lines[at], counts), LostEvents):
-                    counts.lost += said.events
-                elif said is not None:
-                    yield said
+            events = plain_events(lines)
+            # Events are true, and asking so costs least.
+            if all(events):
+                yield cast(list[TraceLine], events)
+            else:
+                yield _usable(lines, events, counts)
 
 
-def _counted(events: Iterable[TraceLine], counts: Counts) -> Generator[TraceLine]:
-    for event in events:
-        counts.read += 1
-        yield event
+def _usable(
+    lines: list[bytes], events: list[TraceLine | None], counts: Counts
+) -> Iterator[TraceLine]:
+    for line, event in zip(lines, events, strict=True):
+        said = event or _judged(line, counts)
+        if isinstance(said, LostEvents):
+            counts.lost += said.events
+        elif said is not None:
+            yield said
+
+
+def _counted(blocks: Iterable[Iterable[TraceLine]], counts: Counts) -> Generator[TraceLine]:
+    for block in blocks:
+        for event in block:
+            counts.read += 1
+            yield event

@@ -21,7 +21,7 @@ _COLUMNS = (
     "ts", "probe", "view_id", "op", "prompt_hash", "wall_ms", "hit", "run", "key", "batch",
     "batch_size", "error", "waited", "thread",
 )  # fmt: skip
-_BLOCK_EVENTS = 1 << 15
+_BLOCK_EVENTS = 1 << 12
 _TIME_BINS = 60
 _CURVE_POINTS = 120
 _SLOWEST = 20
@@ -82,24 +82,36 @@ def _frame(reader: TraceReader, curve: _Curve | None) -> pl.DataFrame:
 
 
 def _narrow(block: pl.DataFrame, number: pl.Expr, has_key: pl.Expr) -> pl.DataFrame:
-    return block.with_columns(same=pl.when(has_key).then(number)).drop("key")
+    thread = pl.col("thread").cast(pl.Int32, strict=False)
+    return block.with_columns(thread, same=pl.when(has_key).then(number)).drop("key")
 
 
 def _joined_with_causes(events: pl.DataFrame) -> pl.DataFrame:
-    """Adds to each event what its key took when it was last computed, by whom, how often."""
-    has_key = pl.col("same").is_not_null()
-    computed = _COMPUTED & has_key
-    return events.with_columns(
-        pl.col("wall_ms").fill_nan(None),
-        pl.col("ts").fill_nan(None),
-    ).with_columns(
-        known_ms=pl.when(computed).then("wall_ms").forward_fill().over("same"),
-        computed_by=pl.when(computed)
-        .then(pl.col("probe").cast(pl.String).fill_null("").cast(pl.Categorical))
-        .forward_fill()
-        .over("same"),
-        recomputed=computed & (computed.cast(pl.Int64).cum_sum().over("same") > 1),
+    """Adds to each event what its key took when it was last computed, by whom, how often.
+
+    The events of a key are brought together by sorting, which takes less memory than windows do.
+    """
+    events = events.with_columns(pl.col("wall_ms").fill_nan(None), pl.col("ts").fill_nan(None))
+    place = pl.int_range(pl.len(), dtype=pl.UInt32)
+    computed = _COMPUTED & pl.col("same").is_not_null()
+    # A name is a number in a column of categories, also that of nobody.
+    probe = pl.col("probe").cast(pl.String).fill_null("").cast(pl.Categorical)
+    sorted_ = events.select("same", "wall_ms", probe, computed=computed, row=place)
+    sorted_ = sorted_.sort("same", maintain_order=True)
+    last = pl.when("computed").then(place).forward_fill()
+    found = sorted_.with_columns(last=last, before=last.shift(1)).select(
+        "row",
+        known_ms=_of_the_same_key("wall_ms", "last"),
+        computed_by=_of_the_same_key("probe", "last"),
+        recomputed=pl.col("computed") & _of_the_same_key("computed", "before").is_not_null(),
     )
+    return events.hstack(found.sort("row").drop("row"))
+
+
+def _of_the_same_key(values: str, place: str) -> pl.Expr:
+    """``values`` at ``place``, where the key there is that of the row; else null."""
+    there = pl.col("same").gather(pl.col(place)) == pl.col("same")
+    return pl.when(there).then(pl.col(values).gather(pl.col(place)))
 
 
 def total_of(events: pl.DataFrame) -> Figures:
@@ -130,7 +142,7 @@ def total_of(events: pl.DataFrame) -> Figures:
 
 
 def _threads(events: pl.DataFrame) -> list[Figures]:
-    """What each thread did, and the seconds of its calls that ended in each part of the time."""
+    """What each thread did, and the seconds that it was busy in each part of the time."""
     timed = events.lazy().filter(pl.col("thread").is_not_null(), pl.col("ts").is_not_null())
     wanted = timed.select("run", "thread", "ts", "hit", "wall_ms").collect()
     if wanted.is_empty():
@@ -143,21 +155,33 @@ def _threads(events: pl.DataFrame) -> list[Figures]:
         pl.col("events", "hits", "wall_s").sum(), pl.col("at"), pl.col("wall_s").alias("busy_s")
     )
     found = rows_of(threads.top_k(_MOST_THREADS, by="wall_s"), "wall_s")
-    return [{**row, "busy_s": _spread(row.pop("at"), row["busy_s"])} for row in found]
+    width = _bin_width(wanted["ts"])
+    return [{**row, "busy_s": _spread(row.pop("at"), row["busy_s"], width)} for row in found]
 
 
-def _spread(places: Sequence[int], values: Sequence[float]) -> list[float]:
+def _spread(places: Sequence[int], values: Sequence[float], width: float) -> list[float]:
+    """Seconds of each part of the time; a thread that ended more in one was busy before it too."""
     spread = [0.0] * _TIME_BINS
     for place, value in zip(places, values, strict=True):
         spread[place] = value
+    for place in reversed(range(_TIME_BINS)):
+        more = max(0.0, spread[place] - width)
+        spread[place] -= more
+        if place:
+            spread[place - 1] += more
     return spread
 
 
 def _bin_of(times: pl.Series) -> pl.Series:
     """In which of the equal parts of the whole time each of ``times`` lies."""
+    since = times - cast(float, times.min())
+    return (since / _bin_width(times)).floor().clip(0, _TIME_BINS - 1).cast(pl.Int64)
+
+
+def _bin_width(times: pl.Series) -> float:
+    """Seconds; 1 where all happened at once."""
     first, last = cast(float, times.min()), cast(float, times.max())
-    width = (last - first) / _TIME_BINS or 1.0
-    return ((times - first) / width).floor().clip(0, _TIME_BINS - 1).cast(pl.Int64)
+    return (last - first) / _TIME_BINS or 1.0
 
 
 def _over_time(events: pl.DataFrame) -> list[Figures]:

@@ -63,7 +63,7 @@ def miss_ratio(points: list[dict[str, Any]], measured: float | None) -> Markup:
 
 
 def busy_threads(threads: list[dict[str, Any]], seconds: float) -> Markup:
-    """One row a thread over ``seconds``; the darker, the busier with calls that ended then."""
+    """One row a thread over ``seconds``; the darker, the busier."""
 
     def draw(axes: Axes) -> None:
         for at, thread in enumerate(threads):
@@ -95,7 +95,8 @@ def distances(by_view: dict[str, list[float]], measure: str) -> Markup:
             shares = [100 * (n + 1) / len(values) for n in range(len(values))]
             colour, width = (_LINE, 2.5) if view == "ft" else (_INK, 1.2)
             style = "-" if view == "ft" else _DASHES[at % len(_DASHES)]
-            axes.plot(values, shares, color=colour, linewidth=width, linestyle=style, label=view)
+            (drawn,) = axes.plot(values, shares, color=colour, linewidth=width, label=view)
+            drawn.set(linestyle=style, marker="o" if len(values) == 1 else "")
         least = min((min(values) for values in by_view.values() if values), default=0.0)
         axes.set(xlabel=measure, ylabel="prompts, %", ylim=(0, 103))
         if least > 0:
