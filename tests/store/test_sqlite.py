@@ -290,9 +290,9 @@ def test_a_damaged_store_is_moved_aside_and_never_over_an_older_one(path: Path) 
         path.unlink()
 
 
-def test_a_store_whose_table_lost_its_name_is_moved_aside(path: Path) -> None:
+def test_a_store_whose_table_is_none_any_more_is_moved_aside(path: Path) -> None:
     SQLiteStore(path).close()
-    path.write_bytes(path.read_bytes().replace(b"tablesealed", b"tablesealee"))
+    path.write_bytes(path.read_bytes().replace(b"tablesealedsealed", b"uablesealedsealed"))
     with pytest.warns(UserWarning, match=r"values\.db\.damaged now"):
         SQLiteStore(path).close()
 
