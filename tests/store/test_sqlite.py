@@ -292,7 +292,7 @@ def test_a_damaged_store_is_moved_aside_and_never_over_an_older_one(path: Path) 
 
 def test_a_store_whose_table_is_none_any_more_is_moved_aside(path: Path) -> None:
     SQLiteStore(path).close()
-    path.write_bytes(path.read_bytes().replace(b"tablesealedsealed", b"uablesealedsealed"))
+    path.write_bytes(path.read_bytes().replace(b"tablesealedsealed", b"Tablesealedsealed"))
     with pytest.warns(UserWarning, match=r"values\.db\.damaged now"):
         SQLiteStore(path).close()
 
