@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -45,10 +46,9 @@ def seal(key: bytes, value: Value) -> bytes:
 
 def unseal(key: bytes, blob: bytes) -> Value | None:
     """The value in ``blob``; None if it is damaged, of another version, or of another key."""
-    digest, body = blob[len(_MAGIC) : _BODY], blob[_BODY:]
-    if not blob.startswith(_MAGIC) or not body.startswith(key) or len(key) != _KEY_BYTES:
+    if len(key) != _KEY_BYTES or not blob.startswith(_MAGIC) or not blob.startswith(key, _BODY):
         return None
-    if hashlib.sha256(body).digest() != digest:
+    if hashlib.sha256(memoryview(blob)[_BODY:]).digest() != blob[len(_MAGIC) : _BODY]:
         return None
     try:
         return _value(unpacked(blob, _BODY + _KEY_BYTES))
@@ -85,8 +85,15 @@ def _arrays(value: Value) -> Arrays:
 
 
 def _value(arrays: Arrays) -> Value:
-    [kind] = {name.partition(".")[0] for name in arrays}
-    return _KINDS[kind]({name.partition(".")[2]: array for name, array in arrays.items()})
+    kind, fields = _kind_of(tuple(arrays))
+    return _KINDS[kind](dict(zip(fields, arrays.values(), strict=True)))
+
+
+@lru_cache
+def _kind_of(names: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+    """The kind that all names begin with, and the names of the fields."""
+    [kind] = {name.partition(".")[0] for name in names}
+    return kind, tuple(name.partition(".")[2] for name in names)
 
 
 def _dist(fields: Arrays) -> TokenDist:
