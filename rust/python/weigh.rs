@@ -3,7 +3,7 @@
 use super::key::Query;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyInt, PyList, PyTuple, PyType};
+use pyo3::types::{PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple, PyType};
 use pyo3::{PyTraverseError, PyVisit, intern};
 use std::cell::Cell;
 
@@ -70,6 +70,9 @@ impl Weigher {
 fn bytes_of(object: &Bound<'_, PyAny>, left: &Cell<u32>) -> PyResult<u64> {
     let py = object.py();
     left.set(left.get().saturating_sub(1));
+    if holds_nothing_else(object) {
+        return object.call_method0(intern!(py, "__sizeof__"))?.extract();
+    }
     // numpy arrays, torch tensors, and values that know their size; a class has a descriptor there.
     if let Some(bytes) = object.getattr_opt(intern!(py, "nbytes"))?
         && let Ok(bytes) = bytes.extract()
@@ -88,6 +91,14 @@ fn bytes_of(object: &Bound<'_, PyAny>, left: &Cell<u32>) -> PyResult<u64> {
     Ok(own + sum.saturating_mul(parts.len() as u64) / looked_at)
 }
 
+/// Whether it is of a plain class: the fields of a key, which needn't be asked what they hold.
+fn holds_nothing_else(object: &Bound<'_, PyAny>) -> bool {
+    object.is_exact_instance_of::<PyString>()
+        || object.is_exact_instance_of::<PyBytes>()
+        || object.is_exact_instance_of::<PyInt>()
+        || object.is_exact_instance_of::<PyFloat>()
+}
+
 /// What a container or a dataclass holds.
 fn parts_of<'py>(object: &Bound<'py, PyAny>) -> PyResult<Vec<Bound<'py, PyAny>>> {
     if object.is_instance_of::<PyTuple>() || object.is_instance_of::<PyList>() {
@@ -99,5 +110,5 @@ fn parts_of<'py>(object: &Bound<'py, PyAny>) -> PyResult<Vec<Bound<'py, PyAny>>>
     let fields = object.getattr_opt(intern!(object.py(), "__dataclass_fields__"))?;
     let names = fields.map(|fields| fields.try_iter()?.collect::<PyResult<Vec<_>>>());
     let parts = names.transpose()?.unwrap_or_default();
-    parts.iter().map(|name| object.getattr(name.cast::<pyo3::types::PyString>()?)).collect()
+    parts.iter().map(|name| object.getattr(name.cast::<PyString>()?)).collect()
 }
