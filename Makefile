@@ -132,6 +132,7 @@ bench: build $(VENV)/.bench  ## measures beside the peers and writes benches/RES
 	$(PY) -m benches.engine --write benches/RESULTS.md
 	$(PY) -m benches.scoring --write benches/RESULTS.md
 	$(PY) -m benches.identity --write benches/RESULTS.md
+	$(PY) -m benches.observe --write benches/RESULTS.md
 	$(PY) -m benches.scale --write benches/RESULTS.md
 	$(PY) -m benches.store --write benches/RESULTS.md
 

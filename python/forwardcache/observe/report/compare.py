@@ -73,7 +73,7 @@ def _by_op(before: pl.DataFrame, after: pl.DataFrame) -> list[Figures]:
 def _groups(events: pl.DataFrame) -> pl.DataFrame:
     named = _with_texts(events.select(*_NAMED, "hit", "error", "wall_ms"))
     answered = pl.col("hit") | pl.col("error").is_null()
-    return named.group_by(_NAMED).agg(
+    return named.group_by(_NAMED, maintain_order=True).agg(
         calls=pl.len(), rate=pl.col("hit").filter(answered).mean(), s=pl.col("wall_ms").sum() / 1e3
     )
 
@@ -85,7 +85,7 @@ def _asked(before: pl.DataFrame, after: pl.DataFrame) -> list[Figures]:
     ]
     prompts = sides[0].join(sides[1], on=_ASKED, how="full", coalesce=True)
     was, is_now = pl.col("is_before").is_not_null(), pl.col("is_after").is_not_null()
-    counted = prompts.group_by(_NAMED).agg(
+    counted = prompts.group_by(_NAMED, maintain_order=True).agg(
         in_both=(was & is_now).sum(), new=(is_now & ~was).sum(), gone=(was & ~is_now).sum()
     )
     return rows_of(counted, "view_id", descending=False)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from textwrap import shorten
-from typing import Any, cast
+from typing import Any
 
 import polars as pl
 
@@ -143,19 +143,20 @@ def total_of(events: pl.DataFrame) -> Figures:
 
 def _threads(events: pl.DataFrame) -> list[Figures]:
     """What each thread did, and the seconds that it was busy in each part of the time."""
-    timed = events.lazy().filter(pl.col("thread").is_not_null(), pl.col("ts").is_not_null())
-    wanted = timed.select("run", "thread", "ts", "hit", "wall_ms").collect()
-    if wanted.is_empty():
-        return []
-    bins = wanted.with_columns(at=_bin_of(wanted["ts"])).group_by(
-        "run", "thread", "at", maintain_order=True
+    width = _bin_width(events)
+    known = events.lazy().filter(pl.col("thread").is_not_null(), pl.col("ts").is_not_null())
+    each = (
+        known.group_by("run", "thread", at=_bin(events, width), maintain_order=True)
+        .agg(events=pl.len(), hits=pl.col("hit").sum(), wall_s=pl.col("wall_ms").sum() / 1e3)
+        .collect()
+        .sort(pl.col("run").cast(pl.String), "thread", "at")
     )
-    each = bins.agg(events=pl.len(), hits=pl.col("hit").sum(), wall_s=pl.col("wall_ms").sum() / 1e3)
+    if each.is_empty():
+        return []
     threads = each.group_by("run", "thread", maintain_order=True).agg(
         pl.col("events", "hits", "wall_s").sum(), pl.col("at"), pl.col("wall_s").alias("busy_s")
     )
     found = rows_of(threads.top_k(_MOST_THREADS, by="wall_s"), "wall_s")
-    width = _bin_width(wanted["ts"])
     return [{**row, "busy_s": _spread(row.pop("at"), row["busy_s"], width)} for row in found]
 
 
@@ -172,35 +173,32 @@ def _spread(places: Sequence[int], values: Sequence[float], width: float) -> lis
     return spread
 
 
-def _bin_of(times: pl.Series) -> pl.Series:
-    """In which of the equal parts of the whole time each of ``times`` lies."""
-    since = times - cast(float, times.min())
-    return (since / _bin_width(times)).floor().clip(0, _TIME_BINS - 1).cast(pl.Int64)
+def _bin_width(events: pl.DataFrame) -> float:
+    """Seconds of each of the equal parts of the whole time; 1 where all happened at once."""
+    first, last = events.select(pl.col("ts").min(), last=pl.col("ts").max()).row(0)
+    return 1.0 if first is None else (last - first) / _TIME_BINS or 1.0
 
 
-def _bin_width(times: pl.Series) -> float:
-    """Seconds; 1 where all happened at once."""
-    first, last = cast(float, times.min()), cast(float, times.max())
-    return (last - first) / _TIME_BINS or 1.0
+def _bin(events: pl.DataFrame, width: float) -> pl.Expr:
+    """In which of the parts of the time an event lies."""
+    since = pl.col("ts") - pl.lit(events["ts"].min(), pl.Float64)
+    return (since / width).floor().clip(0, _TIME_BINS - 1).cast(pl.Int64)
 
 
 def _over_time(events: pl.DataFrame) -> list[Figures]:
+    width = _bin_width(events)
     answered = events.lazy().filter(pl.col("ts").is_not_null(), ~_FAILED)
-    timed = answered.select("ts", "hit", "wall_ms").collect()
-    if timed.is_empty():
-        return []
-    first, last = timed.select(pl.col("ts").min(), last=pl.col("ts").max()).row(0)
-    width = (last - first) / _TIME_BINS or 1.0
-    at = ((pl.col("ts") - first) / width).floor().clip(0, _TIME_BINS - 1)
-    bins = timed.group_by((at * width).alias("from_s")).agg(
+    # In order, or the same events would add up to another last digit.
+    bins = answered.group_by(at=_bin(events, width), maintain_order=True).agg(
         events=pl.len(), hit_rate=pl.col("hit").mean(), wall_s=pl.col("wall_ms").sum() / 1000
     )
-    return rows_of(bins, "from_s", descending=False)
+    placed = bins.collect().select((pl.col("at") * width).alias("from_s"), pl.exclude("at"))
+    return rows_of(placed, "from_s", descending=False)
 
 
 def _latency(events: pl.DataFrame) -> list[Figures]:
     known = pl.col("wall_ms")
-    groups = events.group_by("probe", "view_id", "op", "hit").agg(
+    groups = events.group_by("probe", "view_id", "op", "hit", maintain_order=True).agg(
         events=pl.len(),
         p50_ms=known.quantile(0.5, "nearest"),
         p90_ms=known.quantile(0.9, "nearest"),
@@ -236,7 +234,8 @@ def _warmed(events: pl.DataFrame) -> list[Figures]:
     """Hits by who asked and who had computed; an empty name is nobody's."""
     known = events.lazy().filter("hit", pl.col("computed_by").is_not_null())
     hits = known.select("computed_by", "probe", "known_ms", "wall_ms").collect()
-    pairs = hits.group_by("computed_by", asked_by=pl.col("probe").cast(pl.String).fill_null(""))
+    asked_by = pl.col("probe").cast(pl.String).fill_null("")
+    pairs = hits.group_by("computed_by", asked_by=asked_by, maintain_order=True)
     saved = (pl.col("known_ms") - pl.col("wall_ms")).sum() / 1000
     return rows_of(pairs.agg(hits=pl.len(), saved_s=saved), "hits")
 

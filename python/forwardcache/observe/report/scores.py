@@ -103,7 +103,7 @@ def _figures(rows: pl.LazyFrame, distances: pl.DataFrame, texts: dict[int, str] 
 
 def _views(compared: pl.DataFrame, order: list[str]) -> list[Figures]:
     nats = pl.col("nats")
-    found = compared.group_by("view").agg(
+    found = compared.group_by("view", maintain_order=True).agg(
         prompts=nats.count(),
         not_finite=nats.null_count(),
         mean_nats=nats.mean(),
