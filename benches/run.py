@@ -22,8 +22,8 @@ TITLE = "## The core: hit, traced hit, miss, batch"
 NOTES = """\
 Of a hit's time the two readings of the clock take 13 ns and the call itself about 35 (the floor
 below); `functools.lru_cache` neither counts nor measures. Instructions of a hit, by callgrind
-(`benches/callgrind.sh`): 1,454 before the first of these, 1,232 now, 1,256 of `lru_cache`, each with
-the loop and the interpreter's share.
+(`benches/callgrind.sh`): 1,454 before the first of these, 1,232 now, 1,256 of `lru_cache`, each
+with the loop and the interpreter's share.
 
 - Kept: the shares of op, view, `top_k` and scope in the hash are remembered by identity (95
   instructions); what is found goes back in registers, and a traced hit has a way of its own (50);
@@ -32,8 +32,9 @@ the loop and the interpreter's share.
 - A fresh `str` is hashed and compared by CPython here as there (29 ns at 40 B). In `lru_cache` most
   of that runs beside the interpreter's own work; here it stands between two readings of the clock.
   A hash of our own would be faster from 4 KB on, and was left: DESIGN.md, "The cache".
-- A miss: flights that nobody waits for make nothing to wait with (100 ns), evictions are remembered
-  in two sets instead of a queue and a map (100 ns), a list of freed chains keeps its memory (30 ns).
+- A miss: flights that nobody waits for make nothing to wait with (100 ns), evictions are
+  remembered in two sets instead of a queue and a map (100 ns), a list of freed chains keeps its
+  memory (30 ns).
 """
 
 EVERYBODY = [OURS, PLAIN, *contenders.PEERS]
