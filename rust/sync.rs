@@ -12,14 +12,14 @@ use std::time::Duration;
 #[cfg(not(any(loom, shuttle)))]
 mod primitives {
     pub use std::hint::spin_loop as spin;
-    pub use std::sync::atomic::{AtomicBool, AtomicU64};
+    pub use std::sync::atomic::{AtomicBool as SharedBool, AtomicU64 as SharedU64};
     pub use std::sync::{Arc, Condvar, Mutex, MutexGuard};
     pub use std::thread::{ThreadId, current};
 }
 
 #[cfg(loom)]
 mod primitives {
-    pub use loom::sync::atomic::{AtomicBool, AtomicU64};
+    pub use loom::sync::atomic::{AtomicBool as SharedBool, AtomicU64 as SharedU64};
     pub use loom::sync::{Arc, Condvar, Mutex, MutexGuard};
     pub use loom::thread::yield_now as spin;
     pub use loom::thread::{ThreadId, current};
@@ -27,7 +27,7 @@ mod primitives {
 
 #[cfg(shuttle)]
 mod primitives {
-    pub use shuttle::sync::atomic::{AtomicBool, AtomicU64};
+    pub use shuttle::sync::atomic::{AtomicBool as SharedBool, AtomicU64 as SharedU64};
     pub use shuttle::sync::{Arc, Condvar, Mutex, MutexGuard};
     pub use shuttle::thread::yield_now as spin;
     pub use shuttle::thread::{ThreadId, current};
@@ -149,13 +149,13 @@ mod turns {
 /// Where threads take turns, a change is a load and a store: a locked instruction costs as much as
 /// twenty others, and waits for all that were begun before it.
 #[derive(Debug, Default)]
-pub struct Word(AtomicU64);
+pub struct Word(SharedU64);
 
 impl Word {
     /// A word that holds `value`.
     #[must_use]
     pub fn new(value: u64) -> Self {
-        Self(AtomicU64::new(value))
+        Self(SharedU64::new(value))
     }
 
     /// The value.
@@ -353,12 +353,12 @@ mod published {
 /// An index into a list of all that was ever published: a pointer as a model checker sees it.
 #[cfg(any(loom, shuttle))]
 mod published {
-    use super::{AtomicU64, Ordering};
+    use super::{Ordering, SharedU64};
     use std::sync::{Arc, Mutex};
 
     #[derive(Debug)]
     pub struct Inner<T> {
-        index: AtomicU64,
+        index: SharedU64,
         all: Mutex<Vec<Arc<T>>>,
     }
 
@@ -376,7 +376,7 @@ mod published {
     }
 
     pub fn new<T>(value: T) -> Inner<T> {
-        Inner { index: AtomicU64::new(0), all: Mutex::new(vec![Arc::new(value)]) }
+        Inner { index: SharedU64::new(0), all: Mutex::new(vec![Arc::new(value)]) }
     }
 
     pub fn load<T>(inner: &Inner<T>) -> Loaded<T> {

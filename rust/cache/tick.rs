@@ -26,19 +26,19 @@ impl Tick {
 mod source {
     use super::Tick;
     use crate::clock::{self, Ticks};
-    use crate::sync::{AtomicU64, Ordering};
+    use crate::sync::{Ordering, SharedU64};
 
     /// Gives the ticks of one cache.
     #[derive(Debug)]
     pub struct Clock {
         origin: u64,
         /// Where the processor's counter can't be used.
-        count: AtomicU64,
+        count: SharedU64,
     }
 
     impl Default for Clock {
         fn default() -> Self {
-            Self { origin: clock::ordered_now().raw(), count: AtomicU64::new(0) }
+            Self { origin: clock::ordered_now().raw(), count: SharedU64::new(0) }
         }
     }
 
@@ -66,15 +66,15 @@ mod source {
 #[cfg(any(loom, shuttle))]
 mod source {
     use super::Tick;
-    use crate::sync::{AtomicU64, Ordering};
+    use crate::sync::{Ordering, SharedU64};
 
     /// Gives the ticks of one cache.
     #[derive(Debug)]
-    pub struct Clock(AtomicU64);
+    pub struct Clock(SharedU64);
 
     impl Default for Clock {
         fn default() -> Self {
-            Self(AtomicU64::new(Tick::FIRST))
+            Self(SharedU64::new(Tick::FIRST))
         }
     }
 

@@ -7,13 +7,13 @@
 //! read-modify-writes one comes first, and the second sees what was done before it: no event waits
 //! for ever (J5).
 
-use crate::sync::{AtomicBool, Condvar, Mutex, Ordering, lock, wait, wait_for};
+use crate::sync::{Condvar, Mutex, Ordering, SharedBool, lock, wait, wait_for};
 use std::time::{Duration, Instant};
 
 /// Wakes one drainer.
 #[derive(Debug, Default)]
 pub struct Doorbell {
-    asleep: AtomicBool,
+    asleep: SharedBool,
     rung: Mutex<bool>,
     bell: Condvar,
 }

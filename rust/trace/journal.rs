@@ -20,7 +20,7 @@ use super::name::{JsonNames, NameId};
 use super::record::{Record, WORDS, Words};
 use super::ring::{InSlot, Memory, Ring, found_in_slot};
 use crate::key::digest_hex;
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{Ordering, SharedU64};
 use memmap2::{Advice, MmapMut, MmapOptions};
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -46,11 +46,11 @@ const AT_HEAD: usize = 24;
 pub(super) struct Mapping(MmapMut);
 
 impl Deref for Mapping {
-    type Target = [AtomicU64];
+    type Target = [SharedU64];
 
     #[allow(unsafe_code)]
     #[inline]
-    fn deref(&self) -> &[AtomicU64] {
+    fn deref(&self) -> &[SharedU64] {
         let (bytes, length) = (self.0.as_ptr(), self.0.len());
         // SAFETY: a mapping begins at a page, so it is aligned; every bit pattern is a u64; it lives
         // as long as `self`, and this process touches it only through these atomics.
@@ -60,7 +60,7 @@ impl Deref for Mapping {
 
 impl Memory for Mapping {
     #[inline]
-    fn slots(&self) -> &[AtomicU64] {
+    fn slots(&self) -> &[SharedU64] {
         &self[HEADER_WORDS..]
     }
 
@@ -146,7 +146,7 @@ impl Journal {
     }
 
     /// Events that were lost and are in no line yet.
-    pub(super) fn lost(&self) -> &AtomicU64 {
+    pub(super) fn lost(&self) -> &SharedU64 {
         &self.ring.memory()[AT_LOST]
     }
 

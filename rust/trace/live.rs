@@ -17,7 +17,7 @@ use super::recover;
 use super::ring::Refused;
 use super::sink::Sink;
 use crate::clock;
-use crate::sync::{AtomicBool, AtomicU64, Condvar, Mutex, Ordering, StaticU64, lock, wait_for};
+use crate::sync::{Condvar, Mutex, Ordering, SharedBool, SharedU64, StaticU64, lock, wait_for};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -52,15 +52,15 @@ pub(super) struct Live {
     work: Mutex<Work>,
     bell: Doorbell,
     room: (Mutex<()>, Condvar),
-    stop: AtomicBool,
+    stop: SharedBool,
     /// The last attempt to write failed, or a full ring waited in vain.
-    stuck: AtomicBool,
-    lost: AtomicU64,
+    stuck: SharedBool,
+    lost: SharedU64,
     /// Losses that stand in no line, where there is no journal to keep their number.
-    unreported: AtomicU64,
-    batches: AtomicU64,
+    unreported: SharedU64,
+    batches: SharedU64,
     /// Writers that use this run. Changed under the registry's lock.
-    pub(super) handles: AtomicU64,
+    pub(super) handles: SharedU64,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -108,12 +108,12 @@ impl Live {
             work: Mutex::new(Work::new(sink)),
             bell: Doorbell::default(),
             room: (Mutex::new(()), Condvar::new()),
-            stop: AtomicBool::new(false),
-            stuck: AtomicBool::new(false),
-            lost: AtomicU64::new(0),
-            unreported: AtomicU64::new(0),
-            batches: AtomicU64::new(0),
-            handles: AtomicU64::new(1),
+            stop: SharedBool::new(false),
+            stuck: SharedBool::new(false),
+            lost: SharedU64::new(0),
+            unreported: SharedU64::new(0),
+            batches: SharedU64::new(0),
+            handles: SharedU64::new(1),
             thread: Mutex::new(None),
             path,
         };
@@ -252,7 +252,7 @@ impl Live {
         self.lost() + waiting.saturating_sub(self.drained())
     }
 
-    fn unreported(&self) -> &AtomicU64 {
+    fn unreported(&self) -> &SharedU64 {
         self.journal.as_ref().map_or(&self.unreported, Journal::lost)
     }
 

@@ -5,8 +5,8 @@
 
 use super::doorbell::Doorbell;
 use super::ring::{Refused, Ring, words::Words};
+use crate::sync::{Ordering, SharedBool};
 use loom::sync::Arc;
-use loom::sync::atomic::{AtomicBool, Ordering};
 use loom::thread;
 
 type Small = Ring<Words, 2>;
@@ -95,7 +95,7 @@ fn seal_races_push() {
 fn kill_races_push() {
     loom::model(|| {
         let ring = small(2);
-        let accepted = Arc::new(AtomicBool::new(false));
+        let accepted = Arc::new(SharedBool::new(false));
         let producer = {
             let (ring, accepted) = (Arc::clone(&ring), Arc::clone(&accepted));
             thread::spawn(move || {
@@ -137,7 +137,7 @@ fn push_races_sleep() {
 fn stop_races_sleep() {
     loom::model(|| {
         let bell = Arc::new(Doorbell::default());
-        let stop = Arc::new(AtomicBool::new(false));
+        let stop = Arc::new(SharedBool::new(false));
         let stopper = {
             let (bell, stop) = (Arc::clone(&bell), Arc::clone(&stop));
             thread::spawn(move || {

@@ -14,7 +14,7 @@
 //! Positions only grow, so those of one thread are in its order (J3), and [`Ring::seal`] makes the
 //! tail final: whoever took a position before it is waited for, whoever comes later is refused (J4).
 
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{Ordering, SharedU64};
 
 /// A tail with this bit takes no more events.
 const SEALED: u64 = 1 << 63;
@@ -31,7 +31,7 @@ pub enum Refused {
 /// The words that a ring lives in.
 pub trait Memory {
     /// The slots, one after the other.
-    fn slots(&self) -> &[AtomicU64];
+    fn slots(&self) -> &[SharedU64];
     /// The first position that is not drained. Acquire: pairs with `set_head`.
     fn head(&self) -> u64;
     /// Moves it. Release: the slots before it were read.
@@ -43,9 +43,9 @@ pub trait Memory {
 pub struct Ring<M, const WORDS: usize> {
     memory: M,
     capacity: u64,
-    tail: AtomicU64,
+    tail: SharedU64,
     /// A position that may be taken lies before it; a copy of `head + capacity` that may be behind.
-    limit: AtomicU64,
+    limit: SharedU64,
 }
 
 impl<M: Memory, const WORDS: usize> Ring<M, WORDS> {
@@ -58,7 +58,7 @@ impl<M: Memory, const WORDS: usize> Ring<M, WORDS> {
         let capacity = memory.slots().len() / WORDS;
         assert!(capacity.is_power_of_two(), "{capacity} slots");
         let capacity = capacity as u64;
-        Self { memory, capacity, tail: AtomicU64::new(0), limit: AtomicU64::new(capacity) }
+        Self { memory, capacity, tail: SharedU64::new(0), limit: SharedU64::new(capacity) }
     }
 
     /// Takes an event: `encode` gives the words for its position, the first of which is ignored.
@@ -165,7 +165,7 @@ impl<M: Memory, const WORDS: usize> Ring<M, WORDS> {
     }
 
     #[inline]
-    fn slot(&self, pos: u64) -> &[AtomicU64] {
+    fn slot(&self, pos: u64) -> &[SharedU64] {
         let first = (pos & (self.capacity - 1)) as usize * WORDS;
         &self.memory.slots()[first..first + WORDS]
     }
@@ -195,22 +195,22 @@ pub enum InSlot {
 /// Memory of a process, for tests and models.
 #[cfg(test)]
 pub(super) mod words {
-    use super::{AtomicU64, Memory, Ordering};
+    use super::{Memory, Ordering, SharedU64};
 
     pub struct Words {
-        slots: Vec<AtomicU64>,
-        head: AtomicU64,
+        slots: Vec<SharedU64>,
+        head: SharedU64,
     }
 
     impl Words {
         pub fn new(length: usize) -> Self {
-            let slots = (0..length).map(|_| AtomicU64::new(0)).collect();
-            Self { slots, head: AtomicU64::new(0) }
+            let slots = (0..length).map(|_| SharedU64::new(0)).collect();
+            Self { slots, head: SharedU64::new(0) }
         }
     }
 
     impl Memory for Words {
-        fn slots(&self) -> &[AtomicU64] {
+        fn slots(&self) -> &[SharedU64] {
             &self.slots
         }
 

@@ -9,7 +9,7 @@ use super::live::{Live, Options, Patience, thread_number};
 use super::name::NameId;
 use super::record::Record;
 use super::ring::Refused;
-use crate::sync::{AtomicBool, AtomicU64, OnceLock, Ordering};
+use crate::sync::{OnceLock, Ordering, SharedBool, SharedU64};
 use std::io;
 use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
@@ -32,9 +32,9 @@ pub enum Written {
 pub struct Writer {
     path: PathBuf,
     options: Options,
-    closed: AtomicBool,
+    closed: SharedBool,
     /// Events that a child could not write because it could not open the trace.
-    unopened: AtomicU64,
+    unopened: SharedU64,
     first: Generation,
 }
 
@@ -63,7 +63,7 @@ impl Writer {
         let first = Generation::new(Some(share_or_open(path, options)?));
         // Absolute, since the child may work in another folder.
         let path = std::path::absolute(path)?;
-        let (closed, unopened) = (AtomicBool::new(false), AtomicU64::new(0));
+        let (closed, unopened) = (SharedBool::new(false), SharedU64::new(0));
         Ok(Self { path, options, closed, unopened, first })
     }
 

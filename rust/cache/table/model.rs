@@ -6,7 +6,7 @@
 
 use super::{Change, Changed, without};
 use crate::cache::entry::Entry;
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{Ordering, SharedU64};
 use std::marker::PhantomData;
 use std::sync::{Arc, Mutex};
 
@@ -16,7 +16,7 @@ type Chain<K, V> = Arc<Vec<Arc<Entry<K, V>>>>;
 
 #[derive(Debug)]
 pub(in crate::cache) struct Table<K, V> {
-    buckets: [AtomicU64; BUCKETS],
+    buckets: [SharedU64; BUCKETS],
     chains: Mutex<Vec<Chain<K, V>>>,
 }
 
@@ -26,7 +26,7 @@ pub(in crate::cache) struct Guard<'t, K, V>(PhantomData<&'t (K, V)>);
 impl<K, V> Default for Table<K, V> {
     fn default() -> Self {
         Self {
-            buckets: std::array::from_fn(|_| AtomicU64::new(0)),
+            buckets: std::array::from_fn(|_| SharedU64::new(0)),
             chains: Mutex::new(vec![Arc::default()]),
         }
     }

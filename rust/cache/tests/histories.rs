@@ -7,8 +7,8 @@
 //! Not checked here: the orders of memory that this machine never shows.
 
 use super::*;
+use crate::sync::{Ordering, SharedU64};
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Barrier, Mutex};
 
 const THREADS: usize = 4;
@@ -105,7 +105,7 @@ fn ask(cache: &Numbers, log: &Mutex<Vec<u32>>, asked: Asked, rest: u64) -> Answe
 }
 
 fn record(cache: &Numbers, seed: u64) -> History {
-    let (clock, start) = (AtomicU64::new(0), Barrier::new(THREADS));
+    let (clock, start) = (SharedU64::new(0), Barrier::new(THREADS));
     let log = Mutex::new(Vec::new());
     let calls = CALLS[(seed / 8 % 8) as usize];
     let calls = |thread: u64| {
