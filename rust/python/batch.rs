@@ -276,7 +276,8 @@ impl<'c, 'a, 'py> Batch<'c, 'a, 'py> {
     ) -> PyResult<()> {
         let call = self.call;
         let cost_s = counts.wall_s / counts.misses as f64;
-        let (mut evicted, mut recomputed) = (Vec::new(), 0);
+        // Dropped when all flights have ended: a `__del__` may ask for these keys.
+        let (mut evicted, mut replaced, mut recomputed) = (Vec::new(), Vec::new(), 0);
         let mut outcomes = self.miss_outcomes(&mine, counts.wall_s)?;
         for (place, (Mine { miss, ticket }, value)) in mine.into_iter().zip(values).enumerate() {
             let Miss { position, key, .. } = &self.misses[miss];
@@ -286,6 +287,7 @@ impl<'c, 'a, 'py> Batch<'c, 'a, 'py> {
                 call.parts.cache.put(call.py, query, key.clone(), kept, began)
             })?;
             evicted.extend(stored.evicted);
+            replaced.extend(stored.replaced);
             recomputed += u64::from(stored.recomputed);
             if let Some(outcome) = outcomes.get_mut(place) {
                 *outcome = outcome.stored(stored.bytes);

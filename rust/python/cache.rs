@@ -76,14 +76,21 @@ pub(super) struct Kept {
 }
 
 /// What came of storing a value.
+#[derive(Default)]
 pub(super) struct Stored {
     /// Bytes that the value counts for, if bytes are counted.
     pub(super) bytes: Option<u64>,
     /// Whether its key had been evicted lately.
     pub(super) recomputed: bool,
-    /// Entries that were evicted for it.
-    pub(super) evicted: Vec<SharedKey>,
+    /// Entries that were evicted for it. Dropped by the caller when it owns no flight any more: a
+    /// `__del__` may ask for the key that was just computed.
+    pub(super) evicted: Vec<Left>,
+    /// The old value of the key, and the new one if it was not stored; dropped likewise.
+    pub(super) replaced: Vec<Left>,
 }
+
+/// What left the cache.
+pub(super) type Left = Removed<SharedKey, Kept>;
 
 /// An op or a view as text; what is no `str` by its `str`.
 fn text_of(name: &Bound<'_, PyAny>) -> PyResult<String> {
@@ -229,8 +236,7 @@ impl ForwardCache {
         }
     }
 
-    /// Counts what a put did. What was removed is dropped here, with nothing held: a `__del__` may
-    /// use the cache.
+    /// Counts what a put did.
     fn account(&self, hash: u64, bytes: Option<u64>, put: Put<SharedKey, Kept>) -> Stored {
         let made = self.made();
         made.evictions.add(put.evicted.len() as u64);
@@ -242,8 +248,7 @@ impl ForwardCache {
             put.evicted.iter().for_each(|removed| ghosts.add(removed.hash));
             recomputed
         });
-        let evicted = put.evicted.into_iter().map(|removed| removed.key).collect();
-        Stored { bytes, recomputed, evicted }
+        Stored { bytes, recomputed, evicted: put.evicted, replaced: put.removed }
     }
 
     /// Removes the entries of an op, of a view, of both, or all; returns how many there were.

@@ -156,7 +156,7 @@ impl<'a, 'py> Call<'a, 'py> {
                 Waited::Alone { wait_s } => {
                     let counts = Counts { duplicates: 1, wait_s, ..Counts::default() };
                     self.count(counts)?;
-                    return self.compute(query, key, began, compute);
+                    return self.compute(query, key, began, compute, None);
                 }
                 Waited::Failed { wait_s } => {
                     self.count(Counts { wait_s, ..Counts::default() })?;
@@ -194,9 +194,7 @@ impl<'a, 'py> Call<'a, 'py> {
             ticket.finish(|| found.value.clone_ref(self.py));
             return self.hit(query, found);
         }
-        let value = self.compute(query, key, began, compute)?;
-        ticket.finish(|| value.clone_ref(self.py));
-        Ok(value)
+        self.compute(query, key, began, compute, Some(ticket))
     }
 
     fn compute(
@@ -205,6 +203,7 @@ impl<'a, 'py> Call<'a, 'py> {
         key: SharedKey,
         began: u32,
         compute: &Bound<'_, PyAny>,
+        ticket: Option<PyTicket<'_>>,
     ) -> PyResult<Py<PyAny>> {
         let name = self.name(&key)?;
         let started = clock::now();
@@ -222,6 +221,11 @@ impl<'a, 'py> Call<'a, 'py> {
                 self.parts.stats.add_evicted(self.py, &stored.evicted)?;
                 let outcome = outcome.map(|outcome| outcome.stored(stored.bytes));
                 self.write(outcome.as_slice(), None)?;
+                if let Some(ticket) = ticket {
+                    ticket.finish(|| value.clone_ref(self.py));
+                }
+                // What had to go for the value goes now, with no flight of this call's open.
+                drop(stored);
                 Ok(value)
             }
             Err(error) => {

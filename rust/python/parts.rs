@@ -3,7 +3,7 @@
 //! Ours are reached directly. A look-alike, or a subclass of ours, is used through the methods and
 //! attributes that the plain-Python original has, so whatever it overrides is called.
 
-use super::cache::{ForwardCache, Kept, Stored, miss};
+use super::cache::{ForwardCache, Kept, Left, Stored, miss};
 use super::key::{Query, SharedKey, name_of};
 use super::stats::BackendStats;
 use super::trace::TraceWriter;
@@ -188,7 +188,7 @@ impl Part<ForwardCache> {
             Self::Foreign(cache) => {
                 let entry = (query.to_tuple()?, kept.value);
                 cache.call_method1(py, intern!(py, "put"), entry)?;
-                Ok(Stored { bytes: None, recomputed: false, evicted: Vec::new() })
+                Ok(Stored::default())
             }
         }
     }
@@ -250,11 +250,11 @@ impl Part<BackendStats> {
     }
 
     /// Counts the entries that had to go.
-    pub(super) fn add_evicted(&self, py: Python<'_>, evicted: &[SharedKey]) -> PyResult<()> {
+    pub(super) fn add_evicted(&self, py: Python<'_>, evicted: &[Left]) -> PyResult<()> {
         let Self::Native(stats) = self else {
             return Ok(());
         };
-        let named = evicted.iter().filter_map(|key| key.op_and_view());
+        let named = evicted.iter().filter_map(|left| left.key.op_and_view());
         named.into_iter().try_for_each(|(op, view_id)| {
             stats
                 .get()

@@ -331,3 +331,24 @@ def test_a_look_alike_cache_flies_once_too() -> None:
     tasks = [lambda: inst.cached("op", "v", "p", 8, slow("value", calls))] * 4
     assert together(tasks) == ["value"] * 4
     assert calls == ["value"]
+
+
+@pytest.mark.parametrize("batched", [False, True], ids=["cached", "cached_batch"])
+def test_what_goes_for_a_value_dies_when_its_flight_has_ended(batched: bool) -> None:
+    inst, said = BackendInstrumentation(cache_maxsize=1), []
+
+    class Farewell:
+        def __del__(self) -> None:
+            # As after an eviction by another thread: the key is not there any more.
+            inst.cache.clear()
+            said.append(inst.cached("op", "v", "b", 8, lambda: "again"))
+
+    inst.cache.put("old", Farewell())
+    if batched:
+        assert inst.cached_batch("op", "v", ["a", "b"], 8, lambda at: [f"{i}" for i in at]) == [
+            "0",
+            "1",
+        ]
+    else:
+        assert inst.cached("op", "v", "b", 8, lambda: "1") == "1"
+    assert said == ["again"]
