@@ -28,6 +28,9 @@ FUZZ_S ?= 60
 export SCHEDULES ?= 10000
 
 .DEFAULT_GOAL := help
+# What is built to be explored and not shipped needs no optimization across crates.
+QUICK_BUILD = CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16
+
 .PHONY: help setup redis-server chromium build demo test test-rust loom shuttle tsan mutants test-python lint format check bench bench-rust callgrind prove-trace fuzz-trace docs picture wheel clean
 
 help:  ## what there is
@@ -83,11 +86,11 @@ test-rust: build loom shuttle
 
 loom:  ## every interleaving of the races of cache and trace; LOOM_MAX_PREEMPTIONS bounds the search
 	@echo "==> loom models, at most $(LOOM_MAX_PREEMPTIONS) preemptions"
-	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom cargo test --locked --release --lib models
+	$(QUICK_BUILD) RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom cargo test --locked --release --lib models
 
 shuttle:  ## SCHEDULES random and PCT schedules of each race of the cache
 	@echo "==> shuttle, $(SCHEDULES) schedules of each race and of each scenario of four threads"
-	RUSTFLAGS="--cfg shuttle" CARGO_TARGET_DIR=target/shuttle cargo test --locked --release --lib cache::
+	$(QUICK_BUILD) RUSTFLAGS="--cfg shuttle" CARGO_TARGET_DIR=target/shuttle cargo test --locked --release --lib cache::
 
 tsan:  ## the Rust tests of the cache under ThreadSanitizer
 	RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer" \
