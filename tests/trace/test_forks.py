@@ -290,8 +290,9 @@ def test_the_journal_of_a_living_process_is_left_alone(tmp_path: Path) -> None:
         "TraceWriter(sys.argv[1]).close()"
     )
     in_a_process(program, path)
+    # The file itself may have lines by now: this process writes at the latest after an interval,
+    # and earlier if its thread was between two looks when the first event came.
     assert len(events.companions(path)) == 1
-    assert path.read_bytes() == b""
     take_steps(step, "later")
     trace.close()
     check(path, {"mine": STEPS, "later": STEPS}, "call")
