@@ -9,7 +9,6 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import argparse
 import asyncio
 import gc
 import statistics
@@ -25,7 +24,7 @@ import torch
 import forwardcache
 from benches.machine import description
 from benches.measure import turned
-from benches.run import verdict, write_section
+from benches.sections import publish, verdict
 from forwardcache.conformance import check_conformance, mock_context
 from forwardcache.hf import HFBackend, HFEngine
 
@@ -166,7 +165,11 @@ def profile_ms(profile: str) -> float:
     return statistics.median(taken)
 
 
-async def section(rounds: int, seed_ms: float) -> str:
+def section(rounds: int) -> str:
+    return asyncio.run(section_of_a_loop(rounds, profile_ms("seed")))
+
+
+async def section_of_a_loop(rounds: int, seed_ms: float) -> str:
     torch.set_num_threads(1)
     backend = HFBackend.load(DEMO / "model", DEMO / "adapter", dtype="float32")
     engine = HFEngine(backend)
@@ -214,16 +217,5 @@ async def section(rounds: int, seed_ms: float) -> str:
     )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--write", type=Path, metavar="FILE", help="put the tables into FILE")
-    parser.add_argument("--rounds", type=int, default=ROUNDS)
-    arguments = parser.parse_args()
-    text = asyncio.run(section(arguments.rounds, profile_ms("seed")))
-    if arguments.write:
-        write_section(arguments.write, text)
-    print(text)
-
-
 if __name__ == "__main__":
-    main()
+    publish(section, __doc__, rounds=ROUNDS)

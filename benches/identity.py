@@ -5,11 +5,9 @@ identity policy? It looks before its forwards, and again before and after them. 
 through a freshly entered view walk the model?
 """
 
-import argparse
 import contextlib
 import statistics
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, get_args
 from unittest import mock
 
@@ -19,8 +17,8 @@ from benches.scoring import elapsed_ns, large, quiet  # isort: skip
 import torch
 from torch import nn
 
-from benches.machine import description, refuse_debug_build
-from benches.run import verdict, write_section
+from benches.machine import description
+from benches.sections import publish, verdict
 from forwardcache.hf import HFBackend, watch
 from forwardcache.hf.identity import Policy
 
@@ -85,7 +83,9 @@ def batch_ns(causal_lm: Any, rounds: int) -> float:
     return statistics.median(elapsed_ns(forward) for _ in range(rounds))
 
 
+@quiet()
 def section(rounds: int) -> str:
+    torch.set_num_threads(1)
     under_test = large(1)
     # Base weights that may be trained are hashed at every call, in every policy but "label".
     for name, parameter in under_test.causal_lm.named_parameters():
@@ -127,19 +127,5 @@ def section(rounds: int) -> str:
     )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--write", type=Path, metavar="FILE", help="put the tables into FILE")
-    parser.add_argument("--rounds", type=int, default=30)
-    arguments = parser.parse_args()
-    refuse_debug_build()
-    torch.set_num_threads(1)
-    with quiet():
-        text_of_section = section(arguments.rounds)
-    if arguments.write:
-        write_section(arguments.write, text_of_section)
-    print(text_of_section)
-
-
 if __name__ == "__main__":
-    main()
+    publish(section, __doc__, rounds=30)

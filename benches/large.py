@@ -5,16 +5,15 @@ memory does an entry take beside its key and its value? Prompts are asked for in
 every contender holds all of them.
 """
 
-import argparse
 import gc
 from pathlib import Path
 from random import Random
 
 from benches import cases, contenders
 from benches.contenders import LRU_CACHE, OURS, PLAIN
-from benches.machine import description, refuse_debug_build
+from benches.machine import description
 from benches.measure import Samples, interleaved
-from benches.run import verdict, write_section
+from benches.sections import publish, verdict
 from forwardcache.instrumentation import BackendInstrumentation
 
 TITLE = "## The core: a million entries"
@@ -74,18 +73,5 @@ def section(entries: int, rounds: int) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--write", type=Path, help="the file that gets the section")
-    parser.add_argument("--entries", type=int, default=ENTRIES)
-    parser.add_argument("--rounds", type=int, default=ROUNDS)
-    options = parser.parse_args()
-    refuse_debug_build()
-    text = section(options.entries, options.rounds)
-    print(text)
-    if options.write:
-        write_section(options.write, text)
-
-
 if __name__ == "__main__":
-    main()
+    publish(section, __doc__, entries=ENTRIES, rounds=ROUNDS)

@@ -4,7 +4,6 @@ The questions: how many events a second does ``read_trace`` give out from a file
 beside the JSON module alone on the same lines? And how long does the curve of ten million take?
 """
 
-import argparse
 import json
 import random
 import resource
@@ -17,8 +16,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from benches.machine import description, refuse_debug_build
-from benches.run import verdict, write_section
+from benches.machine import description
+from benches.sections import publish, verdict
 from forwardcache.observe import TraceLine, miss_ratio_curve, read_trace
 
 TITLE = "## Traces: reading them"
@@ -89,21 +88,15 @@ def cost_of_report(path: Path) -> tuple[float, float]:
     return seconds, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e6
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--events", type=int, default=1_000_000)
-    parser.add_argument("--curve-events", type=int, default=10_000_000)
-    parser.add_argument("--write", type=Path)
-    arguments = parser.parse_args()
-    refuse_debug_build()
+def section(events: int, curve_events: int) -> str:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "trace.jsonl")
-        write_trace(path, arguments.events, arguments.events // 10)
+        write_trace(path, events, events // 10)
         report_s, report_mb = cost_of_report(path)
         seconds_to_read(path)
-        rate = arguments.events / min(seconds_to_read(path) for _ in range(5))
-        plain = arguments.events / min(seconds_of_json(path) for _ in range(5))
-        curve_s = seconds_of_curve(path, arguments.curve_events // EVENTS_HELD)
+        rate = events / min(seconds_to_read(path) for _ in range(5))
+        plain = events / min(seconds_of_json(path) for _ in range(5))
+        curve_s = seconds_of_curve(path, curve_events // EVENTS_HELD)
     lines = [
         TITLE,
         "",
@@ -114,17 +107,15 @@ def main() -> None:
         f"| `read_trace`, events a second | {rate:,.0f} | at least {LEAST_EVENTS_A_SECOND:,} | "
         f"{verdict(rate >= LEAST_EVENTS_A_SECOND)} |",
         f"| `json.loads` alone on the same lines | {plain:,.0f} | | |",
-        f"| `report` of {arguments.events:,} events, s | {report_s:.1f} | under "
+        f"| `report` of {events:,} events, s | {report_s:.1f} | under "
         f"{MOST_REPORT_S:.0f} (for 1,000,000) | {verdict(report_s < MOST_REPORT_S)} |",
         f"| its memory, MB | {report_mb:,.0f} | under {MOST_REPORT_MB} (for 1,000,000) | "
         f"{verdict(report_mb < MOST_REPORT_MB)} |",
-        f"| curve of {arguments.curve_events:,} uses, s | {curve_s:.1f} | under {MOST_CURVE_S:.0f} "
+        f"| curve of {curve_events:,} uses, s | {curve_s:.1f} | under {MOST_CURVE_S:.0f} "
         f"(for 10,000,000) | {verdict(curve_s < MOST_CURVE_S)} |",
     ]
-    print("\n".join(lines))
-    if arguments.write:
-        write_section(arguments.write, "\n".join(lines) + "\n")
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":
-    main()
+    publish(section, __doc__, events=1_000_000, curve_events=10_000_000)

@@ -5,7 +5,6 @@ beside the same API in plain Python? A comparison with the plain-Python model is
 model is a fair one: its own hit has to cost 15 to 30 times that of ``functools.lru_cache``.
 """
 
-import argparse
 import statistics
 import subprocess
 import sys
@@ -14,8 +13,9 @@ from pathlib import Path
 
 from benches import cases, contenders
 from benches.contenders import LRU_CACHE, OURS, PLAIN, Loop
-from benches.machine import description, refuse_debug_build
+from benches.machine import description
 from benches.measure import Samples, interleaved
+from benches.sections import publish, verdict
 
 TITLE = "## The core: hit, traced hit, miss, batch"
 # Beside the figures: where the time goes, and what was tried.
@@ -161,10 +161,6 @@ def figure_lines(same: Table, fresh: Table, new: Table, batch: Table) -> list[st
     return [*lines, ""]
 
 
-def verdict(is_met: bool) -> str:
-    return "met" if is_met else "**missed**"
-
-
 def section(rounds: int) -> str:
     same, fresh, new = (hits(each, rounds) for each in (cases.same, cases.fresh, cases.new))
     batch = batches(cases.same_batch, rounds)
@@ -194,26 +190,5 @@ def section(rounds: int) -> str:
     )
 
 
-def write_section(path: Path, text: str) -> None:
-    """Replaces the section of ``path`` that has the title of ``text``; leaves the others alone."""
-    title = text.split("\n", 1)[0]
-    before = path.read_text() if path.exists() else "# Results\n"
-    sections = before.split("\n## ")
-    kept = [each for each in sections if f"\n## {each}".split("\n")[1] != title]
-    path.write_text("\n## ".join([kept[0], text.removeprefix("## "), *kept[1:]]))
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--write", type=Path, metavar="FILE", help="put the tables into FILE")
-    parser.add_argument("--rounds", type=int, default=ROUNDS)
-    arguments = parser.parse_args()
-    refuse_debug_build()
-    text = section(arguments.rounds)
-    if arguments.write:
-        write_section(arguments.write, text)
-    print(text)
-
-
 if __name__ == "__main__":
-    main()
+    publish(section, __doc__, rounds=ROUNDS)

@@ -5,7 +5,6 @@ beside the forwards, so that it can be said what limits a run on many GPUs first
 demo's; its forwards are not measured.
 """
 
-import argparse
 import json
 import os
 import statistics
@@ -21,8 +20,8 @@ import numpy as np
 import redis
 
 import forwardcache
-from benches.machine import description, refuse_debug_build
-from benches.run import write_section
+from benches.machine import description
+from benches.sections import publish
 from forwardcache.cli.loading import ModelOptions
 from forwardcache.cli.prompts import Prompt
 from forwardcache.cli.rows import encoded
@@ -190,17 +189,5 @@ def section(rounds: int) -> str:
     )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--write", type=Path, metavar="FILE", help="put the tables into FILE")
-    parser.add_argument("--rounds", type=int, default=9)
-    arguments = parser.parse_args()
-    refuse_debug_build()
-    text_of_section = section(arguments.rounds)
-    if arguments.write:
-        write_section(arguments.write, text_of_section)
-    print(text_of_section)
-
-
 if __name__ == "__main__":
-    main()
+    publish(section, __doc__, rounds=9)

@@ -6,7 +6,6 @@ one thread; every sample begins with an empty cache. The models are random, sinc
 nothing about time.
 """
 
-import argparse
 import contextlib
 import gc
 import logging
@@ -32,9 +31,9 @@ from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from benches.machine import description, refuse_debug_build
+from benches.machine import description
 from benches.measure import Samples, turned
-from benches.run import verdict, write_section
+from benches.sections import publish, verdict
 from forwardcache.hf import HFBackend
 
 TITLE = "## Scoring"
@@ -325,7 +324,18 @@ def memory_lines(under_test: Model) -> list[str]:
     ]
 
 
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Words of the peers go to standard error, warnings nowhere."""
+    logging.disable(logging.WARNING)
+    with warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr):
+        warnings.simplefilter("ignore")
+        yield
+
+
+@quiet()
 def section(rounds: int) -> str:
+    torch.set_num_threads(1)
     small, big = tiny(rounds), large(max(1, rounds // 2))
     # Finding a batch size runs the longest row 5 x 64 times: minutes on the larger model.
     everybody = contenders(small, [*BATCH_SIZES, "auto"]), contenders(big, BATCH_SIZES)
@@ -380,28 +390,5 @@ def section(rounds: int) -> str:
     )
 
 
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Words of the peers go to standard error, warnings nowhere."""
-    logging.disable(logging.WARNING)
-    with warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr):
-        warnings.simplefilter("ignore")
-        yield
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--write", type=Path, metavar="FILE", help="put the tables into FILE")
-    parser.add_argument("--rounds", type=int, default=5)
-    arguments = parser.parse_args()
-    refuse_debug_build()
-    torch.set_num_threads(1)
-    with quiet():
-        text_of_section = section(arguments.rounds)
-    if arguments.write:
-        write_section(arguments.write, text_of_section)
-    print(text_of_section)
-
-
 if __name__ == "__main__":
-    main()
+    publish(section, __doc__, rounds=5)

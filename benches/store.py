@@ -6,7 +6,6 @@ and look-ups among a million values. Every figure is printed with its conditions
 
 from __future__ import annotations
 
-import argparse
 import os
 import statistics
 import tempfile
@@ -27,8 +26,8 @@ import numpy as np
 from lm_eval.api.model import CachingLM
 
 import forwardcache
-from benches.machine import description, refuse_debug_build
-from benches.run import verdict, write_section
+from benches.machine import description
+from benches.sections import publish, verdict
 from forwardcache.scoring import TokenDist
 from forwardcache.store import Record
 from forwardcache.store.seal import seal, unseal
@@ -294,17 +293,5 @@ def section(rounds: int) -> str:
     )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--write", type=Path, metavar="FILE", help="put the tables into FILE")
-    parser.add_argument("--rounds", type=int, default=9)
-    arguments = parser.parse_args()
-    refuse_debug_build()
-    text = section(arguments.rounds)
-    if arguments.write:
-        write_section(arguments.write, text)
-    print(text)
-
-
 if __name__ == "__main__":
-    main()
+    publish(section, __doc__, rounds=9)

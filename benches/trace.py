@@ -6,7 +6,6 @@ thread's CPU time is in the table of hits; the writer's thread works beside it, 
 together is a row of its own.
 """
 
-import argparse
 import json
 import logging
 import os
@@ -22,9 +21,9 @@ from typing import Any
 
 from benches import cases, contenders
 from benches.contenders import OURS, PLAIN, Loop
-from benches.machine import description, refuse_debug_build
+from benches.machine import description
 from benches.measure import Samples, interleaved
-from benches.run import verdict, write_section
+from benches.sections import publish, verdict
 from forwardcache import BackendInstrumentation
 from forwardcache._core import recover_trace
 
@@ -283,18 +282,5 @@ def section(rounds: int, seconds: float) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--write", type=Path, metavar="FILE", help="put the tables into FILE")
-    parser.add_argument("--rounds", type=int, default=ROUNDS)
-    parser.add_argument("--seconds", type=float, default=10.0, help="length of the long run")
-    arguments = parser.parse_args()
-    refuse_debug_build()
-    text = section(arguments.rounds, arguments.seconds)
-    if arguments.write:
-        write_section(arguments.write, text)
-    print(text)
-
-
 if __name__ == "__main__":
-    main()
+    publish(section, __doc__, rounds=ROUNDS, seconds=10.0)

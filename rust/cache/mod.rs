@@ -21,6 +21,7 @@ pub mod flight;
 pub mod ghosts;
 mod order;
 mod put;
+mod removal;
 mod room;
 mod stamp;
 mod table;
@@ -78,6 +79,12 @@ pub struct Removed<K, V> {
     pub key: K,
     /// The value; `None` if another thread is reading it at this moment, and drops it.
     pub value: Option<V>,
+}
+
+impl<K, V> Removed<K, V> {
+    fn of(entry: &Entry<K, V>, killed: Killed<K, V>) -> Self {
+        Self { hash: entry.hash, key: killed.key, value: killed.value }
+    }
 }
 
 /// How much a cache may hold; `None` is no limit.
@@ -390,73 +397,6 @@ impl<K: Clone, V> Cache<K, V> {
         Stamp(self.stamp.load(Ordering::Acquire)).generation()
     }
 
-    /// Removes the entries that `matches` accepts and returns them. `commit` writes down, before the
-    /// first is gone, what [`Question::is_still_good`] will go by: from the bump on, no read finds an
-    /// entry that is to be removed.
-    ///
-    /// # Errors
-    /// [`Undecided`]: nothing was removed; compare outside and call again.
-    pub fn remove_matching(
-        &self,
-        mut matches: impl FnMut(EntryId, &K) -> Match,
-        commit: impl FnOnce(),
-    ) -> Result<Vec<Removed<K, V>>, Undecided<K>> {
-        self.ask_about_all(&mut matches)?;
-        commit();
-        // Release: pairs with `is_good`; acquire: what was put before the bump is found.
-        let before = Stamp(self.stamp.fetch_add(Stamp::GENERATION, Ordering::AcqRel));
-        let now = Stamp::new(before.clears(), before.generation() + 1);
-        // What came in after the bump stays; what came shortly before it and can't be compared is
-        // looked at again at its first read.
-        let is_older = |entry: &Entry<K, V>| entry.stamp(now).generation() < now.generation();
-        let mut goes = |id, key: &K| matches(id, key) == Match::Yes;
-        Ok(self.sweep(|entry, key| is_older(entry) && goes(entry.id, key)))
-    }
-
-    fn ask_about_all(
-        &self,
-        matches: &mut impl FnMut(EntryId, &K) -> Match,
-    ) -> Result<(), Undecided<K>> {
-        let mut leftovers = Vec::new();
-        let guard = self.table.guard();
-        let mut undecided = None;
-        self.table.for_each(&guard, |entry| {
-            let Some(pinned) = entry.pin() else { return };
-            if undecided.is_none() {
-                let mut is_unknown = |key: &K| matches(entry.id, key) == Match::Unknown;
-                let key = pinned.read(|key, _| is_unknown(key).then(|| key.clone()));
-                undecided = key.map(|key| Undecided { id: entry.id, key });
-            }
-            leftovers.extend(pinned.put_back());
-        });
-        undecided.map_or(Ok(()), Err)
-    }
-
-    /// Removes every entry and returns them.
-    pub fn clear(&self) -> Vec<Removed<K, V>> {
-        // As in `remove_matching`.
-        let before = Stamp(self.stamp.fetch_add(Stamp::CLEAR, Ordering::AcqRel));
-        let now = Stamp::new(before.clears() + 1, before.generation());
-        self.sweep(|entry, _| entry.stamp(now).clears() < now.clears())
-    }
-
-    fn sweep(&self, mut goes: impl FnMut(&Entry<K, V>, &K) -> bool) -> Vec<Removed<K, V>> {
-        let (mut gone, mut leftovers) = (Vec::new(), Vec::new());
-        let guard = self.table.guard();
-        let mut going = Vec::new();
-        self.table.for_each(&guard, |entry| {
-            let Some(pinned) = entry.pin() else { return };
-            if pinned.read(|key, _| goes(entry, key)) {
-                going.push(entry);
-            }
-            leftovers.extend(pinned.put_back());
-        });
-        for entry in going {
-            gone.extend(self.remove(entry, &guard).map(|killed| removed(entry, killed)));
-        }
-        gone
-    }
-
     /// Calls `visit` with every key, value and weight until it fails. What it visits is held
     /// meanwhile.
     ///
@@ -496,10 +436,6 @@ impl<K: Clone, V> Cache<K, V> {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
-}
-
-fn removed<K, V>(entry: &Entry<K, V>, killed: Killed<K, V>) -> Removed<K, V> {
-    Removed { hash: entry.hash, key: killed.key, value: killed.value }
 }
 
 #[cfg(all(any(loom, shuttle), test))]

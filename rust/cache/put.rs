@@ -6,7 +6,6 @@ use super::stamp::Stamp;
 use super::table::{Change, Changed, Guard};
 use super::{
     Cache, Capacity, EntryId, Leftovers, Looked, Match, Offer, Put, Question, Removed, Undecided,
-    removed,
 };
 use crate::sync::Ordering;
 use std::sync::Arc;
@@ -56,7 +55,7 @@ impl<K: Clone, V> Cache<K, V> {
             && let Some(killed) = self.withdraw(&entry, seen, question, &guard, &mut leftovers)
         {
             put.stored = false;
-            put.removed.push(removed(&entry, killed));
+            put.removed.push(Removed::of(&entry, killed));
         }
         self.make_room(&guard, &mut put);
         Ok(put)
@@ -87,7 +86,7 @@ impl<K: Clone, V> Cache<K, V> {
                 Looked::Here(entry, pinned) => {
                     leftovers.extend(pinned.put_back());
                     let Some(killed) = self.remove(entry, guard) else { continue };
-                    put.removed.push(removed(entry, killed));
+                    put.removed.push(Removed::of(entry, killed));
                     break;
                 }
             }
@@ -135,7 +134,7 @@ impl<K: Clone, V> Cache<K, V> {
                     self.room.reweigh(old.weight, entry.weight);
                     // Out of the table, and only now dead: whoever finds it dead looks again and
                     // finds the new one.
-                    gone.extend(old.kill().map(|killed| removed(&old, killed)));
+                    gone.extend(old.kill().map(|killed| Removed::of(&old, killed)));
                     return Ok((entry, seen));
                 }
             }
@@ -234,11 +233,11 @@ impl<K: Clone, V> Cache<K, V> {
             self.room.expect(&mut reserved, oldest.weight);
             let Some(killed) = oldest.kill_unused_since(tick) else { continue };
             if self.table.remove(oldest, guard) {
-                put.evicted.push(removed(oldest, killed));
+                put.evicted.push(Removed::of(oldest, killed));
                 return true;
             }
             // A put of the same key had its place already: nothing was evicted.
-            put.removed.push(removed(oldest, killed));
+            put.removed.push(Removed::of(oldest, killed));
         }
         self.room.give_back(reserved);
         self.room.came() != came

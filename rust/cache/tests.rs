@@ -96,6 +96,7 @@ fn validate(cache: &Numbers) {
     });
     assert_eq!((cache.len(), cache.weight()), (entries, weight), "the counts are the table's");
     assert!(cache.room.holds(cache.capacity()));
+    assert_eq!(cache.is_empty(), entries == 0);
 }
 
 #[derive(Clone, Debug)]
@@ -298,6 +299,64 @@ fn a_value_computed_before_another_key_was_removed_is_stored() {
     assert!(cache.put(&mut Offer { began, ..offer(1, 10) }, &mut Good(1)).unwrap().stored);
     // Approved once: from now on nobody is asked, and this one would say no.
     assert_eq!(get(&cache, 1), Some(10));
+}
+
+#[test]
+fn a_value_computed_after_a_removal_is_stored() {
+    let cache = cache(2);
+    for removals in 1..3 {
+        remove(&cache, |_| true);
+        let began = Some(cache.generation());
+        let put = cache.put(&mut Offer { began, ..offer(1, 10) }, &mut Is(1)).unwrap();
+        assert!(put.stored, "after {removals} removals");
+    }
+}
+
+#[test]
+fn a_removal_that_can_not_compare_removes_nothing() {
+    let cache = cache(2);
+    put(&cache, 1, 10);
+    put(&cache, 2, 20);
+    let matches = |_: EntryId, key: &u32| if *key == 1 { Match::Unknown } else { Match::Yes };
+    let undecided = cache.remove_matching(matches, || panic!("it has begun")).err().unwrap();
+    assert_eq!((undecided.key, cache.len(), cache.generation()), (1, 2, 0));
+}
+
+// Calls from within a removal: with turns there is no such thing.
+#[cfg(not(take_turns))]
+#[test]
+fn what_comes_in_during_a_removal_stays() {
+    let cache = cache(0);
+    put(&cache, 0, 0);
+    let has_begun = std::cell::Cell::new(false);
+    let matches = |_: EntryId, key: &u32| {
+        if *key == 0 && has_begun.get() {
+            (1..1000).for_each(|new| drop(put(&cache, new, 0)));
+        }
+        Match::Yes
+    };
+    assert_eq!(cache.remove_matching(matches, || has_begun.set(true)).unwrap().len(), 1);
+    assert_eq!(cache.len(), 999);
+}
+
+#[test]
+fn every_entry_is_visited_until_one_fails() {
+    let cache = cache(8);
+    (0..5).for_each(|key| drop(put(&cache, key, u64::from(key) * 10)));
+    let mut seen = Vec::new();
+    let visit = |key: &u32, value: &u64, weight: u64| {
+        seen.push((*key, *value, weight));
+        Ok::<_, ()>(())
+    };
+    assert_eq!(cache.try_for_each(visit), Ok(()));
+    seen.sort_unstable();
+    assert_eq!(seen, [(0, 0, 0), (1, 10, 0), (2, 20, 0), (3, 30, 0), (4, 40, 0)]);
+    let mut visits = 0;
+    let fails = |_: &u32, _: &u64, _: u64| {
+        visits += 1;
+        if visits == 2 { Err("full") } else { Ok(()) }
+    };
+    assert_eq!((cache.try_for_each(fails), visits), (Err("full"), 2));
 }
 
 #[test]

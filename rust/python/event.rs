@@ -1,8 +1,9 @@
 //! What happened to the prompts of a call, on its way into the trace.
 
+use super::described::event_class;
 use super::key::integer;
 use super::parts::Part;
-use super::trace::{TraceWriter, event_class};
+use super::trace::TraceWriter;
 use crate::clock::{self, Ticks};
 use crate::key::{Name, Salt};
 use crate::trace::{Batch, Label, Record, writer::this_thread};

@@ -1,17 +1,17 @@
 //! `TraceWriter`: the trace of a backend, and events that others write into it.
 
-use super::key::{as_str, integer};
+use super::described::Described;
+use super::key::integer;
+use super::known::KnownNames;
 use super::text::Text;
 use crate::clock::{self, Ticks, WallClock};
 use crate::key::Salt;
 use crate::sync::{OnceLock, Ordering, StaticU64, Turns};
-use crate::trace::writer::{finish_all, forks_behind, this_thread};
-use crate::trace::{Batch, Label, NameId, Options, Record, Run, TopK, Writer, Written};
+use crate::trace::writer::{finish_all, forks_behind};
+use crate::trace::{NameId, Options, Record, Run, TopK, Writer, Written};
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyRuntimeWarning, PyValueError};
-use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
-use pyo3::types::{IntoPyDict, PyBytes, PyDict, PyInt, PyString, PyTuple, PyType};
+use pyo3::types::{IntoPyDict, PyBytes, PyDict, PyString, PyTuple};
 use std::ffi::CString;
 use std::io;
 use std::path::PathBuf;
@@ -307,7 +307,7 @@ impl TraceWriter {
         let Some(run) = self.run() else {
             return Ok(());
         };
-        match self.record(run, event)? {
+        match Described::new(self, run, event)?.record()? {
             Some(record) => write(event.py(), run, &record).map(drop),
             None => {
                 run.lose(1);
@@ -339,145 +339,6 @@ impl TraceWriter {
     fn __exit__(&self, py: Python<'_>, _exception: &Bound<'_, PyTuple>) -> PyResult<()> {
         self.shut(py).map(drop)
     }
-}
-
-impl TraceWriter {
-    /// The event that an object describes by its attributes; None if a text can't be written down.
-    fn record<'py>(&self, run: Run<'_>, event: &Bound<'py, PyAny>) -> PyResult<Option<Record>> {
-        let py = event.py();
-        let text = |name: &Bound<'_, PyString>| -> PyResult<Option<NameId>> {
-            let value = event.getattr(name)?;
-            as_str(&value, &name.to_string_lossy())?;
-            self.name(py, run, &value)
-        };
-        // The class with the eight fields has no others, and asking for what isn't there is slow.
-        let has_further = !event.get_type().is(event_class(py)?);
-        let further = |name: &Bound<'py, PyString>| -> PyResult<Option<Bound<'py, PyAny>>> {
-            let found = if has_further { event.getattr_opt(name)? } else { None };
-            Ok(found.filter(|value| !value.is_none()))
-        };
-        let probe_name = intern!(py, "probe");
-        let has_probe = !event.getattr(probe_name)?.is_none();
-        let probe = has_probe.then(|| text(probe_name)).transpose()?;
-        let error_name = intern!(py, "error");
-        let error = further(error_name)?.map(|_| text(error_name)).transpose()?;
-        let (view_id, op) = (text(intern!(py, "view_id"))?, text(intern!(py, "op"))?);
-        let label = event.getattr(intern!(py, "prompt_hash"))?;
-        let label = Text::of(as_str(&label, "prompt_hash")?)?;
-        let label =
-            Label::inline(label.as_bytes()).or_else(|| run.name(label.as_bytes()).map(Label::Name));
-        let top_k = self.top_k(run, &event.getattr(intern!(py, "top_k"))?);
-        let ts = event.getattr(intern!(py, "ts"))?.extract()?;
-        let wall_ms = event.getattr(intern!(py, "wall_ms"))?.extract()?;
-        let hit = event.getattr(intern!(py, "hit"))?.is_truthy()?;
-        let key = further(intern!(py, "key"))?.and_then(|key| hex_number(&key));
-        let bytes = further(intern!(py, "bytes"))?.map(|bytes| bytes.extract()).transpose()?;
-        let waited = further(intern!(py, "waited"))?;
-        let waited = waited.is_some_and(|waited| waited.is_truthy().unwrap_or(false));
-        let size = further(intern!(py, "batch_size"))?;
-        let batch_wall_ms = further(intern!(py, "batch_wall_ms"))?;
-        let batch = match (further(intern!(py, "batch"))?, size, batch_wall_ms) {
-            (Some(id), Some(size), Some(wall_ms)) => Some(Batch {
-                id: id.extract()?,
-                size: size.extract()?,
-                wall_ms: wall_ms.extract()?,
-            }),
-            _ => None,
-        };
-        let (Some(label), Some(top_k), true) = (
-            label,
-            top_k,
-            view_id.is_some() && op.is_some() && probe != Some(None) && error != Some(None),
-        ) else {
-            return Ok(None);
-        };
-        Ok(Some(Record {
-            ts,
-            probe: probe.flatten(),
-            view_id,
-            label,
-            top_k,
-            op,
-            wall_ms,
-            hit,
-            thread: this_thread(),
-            key,
-            batch,
-            bytes,
-            error: error.flatten(),
-            waited,
-            lost: None,
-        }))
-    }
-}
-
-/// `TraceEvent`.
-pub(super) fn event_class(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
-    static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
-    CLASS.import(py, "forwardcache._event", "TraceEvent")
-}
-
-fn hex_number(text: &Bound<'_, PyAny>) -> Option<u64> {
-    let text = text.extract::<String>().ok()?;
-    u64::from_str_radix(&text, 16).ok()
-}
-
-const KNOWN: usize = 16;
-
-/// What the objects that calls bring again and again stand for, found by identity.
-#[derive(Default)]
-struct KnownNames(Turns<Known>);
-
-#[derive(Default)]
-struct Known {
-    run: u64,
-    names: [Option<(Py<PyString>, NameId)>; KNOWN],
-    top_k: Option<(Py<PyInt>, i64)>,
-}
-
-impl KnownNames {
-    #[inline]
-    fn find(&self, run: u64, text: &Bound<'_, PyAny>) -> Option<NameId> {
-        let place = place_of(text);
-        self.0.with(|known| match &known.names[place] {
-            Some((held, id)) if known.run == run && held.is(text) => Some(*id),
-            _ => None,
-        })
-    }
-
-    #[inline]
-    fn find_top_k(&self, top_k: &Bound<'_, PyAny>) -> Option<i64> {
-        self.0.with(|known| match &known.top_k {
-            Some((held, integer)) if held.is(top_k) => Some(*integer),
-            _ => None,
-        })
-    }
-
-    fn keep_top_k(&self, top_k: &Bound<'_, PyAny>, integer: i64) {
-        if let Ok(exact) = top_k.cast_exact::<PyInt>() {
-            let entry = (exact.clone().unbind(), integer);
-            let _before = self.0.with(|known| known.top_k.replace(entry));
-        }
-    }
-
-    fn keep(&self, _py: Python<'_>, run: u64, text: &Bound<'_, PyString>, id: NameId) {
-        let (place, entry) = (place_of(text), (text.clone().unbind(), id));
-        // What was known before is dropped here, with nothing held.
-        let _before = self.0.with(|known| {
-            if known.run != run {
-                let names = std::mem::take(&mut known.names);
-                (known.run, known.names[place]) = (run, Some(entry));
-                return (Some(names), None);
-            }
-            (None, known.names[place].replace(entry))
-        });
-    }
-}
-
-#[inline]
-fn place_of(text: &Bound<'_, PyAny>) -> usize {
-    let address = text.as_ptr() as usize;
-    (address >> 4 ^ address >> 9) % KNOWN
 }
 
 /// The name of an exception's class, as the trace gives it.

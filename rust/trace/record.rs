@@ -1,11 +1,7 @@
-//! One event: as words of a journal, and as a line of JSON.
-//!
-//! The line is a pure function of the words, the run and its names, so whoever finds a journal
-//! writes the same line as the process that left it (J5).
+//! One event, and the words of a journal that hold it.
 
 use super::json;
 use super::name::{JsonNames, NameId};
-use crate::key::digest_hex;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// Words of a slot: the ring's own, a checksum, and what a [`Record`] holds.
@@ -18,7 +14,7 @@ pub type Words = [u64; WORDS];
 pub const LOSS_OP: &[u8] = b"trace_lost";
 
 /// Bytes of a label that stand in the slot itself.
-const INLINE_LABEL: usize = 15;
+pub(super) const INLINE_LABEL: usize = 15;
 
 /// A prompt's label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -235,109 +231,6 @@ impl Record {
         let used = [self.probe, self.view_id, self.op, self.error, label, top_k];
         used.into_iter().flatten().all(|id| names.get(id).is_some())
     }
-
-    /// Appends the event as one line of JSON, its newline included.
-    pub fn append_to(&self, line: &mut Vec<u8>, run: u64, seq: u64, names: &JsonNames) {
-        let name = |id: Option<NameId>| id.and_then(|id| names.get(id));
-        line.extend_from_slice(b"{\"ts\": ");
-        json::float(line, self.ts);
-        line.extend_from_slice(b", \"probe\": ");
-        line.extend_from_slice(name(self.probe).unwrap_or(b"null"));
-        line.extend_from_slice(b", \"view_id\": ");
-        line.extend_from_slice(name(self.view_id).unwrap_or(b"\"\""));
-        line.extend_from_slice(b", \"prompt_hash\": ");
-        match &self.label {
-            Label::Inline(text) => {
-                let bytes = text.to_le_bytes();
-                quoted(line, &bytes[..usize::from(bytes[INLINE_LABEL])]);
-            }
-            Label::Name(id) => line.extend_from_slice(name(Some(*id)).unwrap_or(b"\"\"")),
-        }
-        line.extend_from_slice(b", \"top_k\": ");
-        self.append_top_k(line, names);
-        line.extend_from_slice(b", \"op\": ");
-        line.extend_from_slice(name(self.op).unwrap_or(b"\"\""));
-        line.extend_from_slice(b", \"wall_ms\": ");
-        json::float(line, self.wall_ms);
-        line.extend_from_slice(if self.hit { b", \"hit\": true" } else { b", \"hit\": false" });
-        append_identity(line, run, self.thread, seq);
-        self.append_further_fields(line, names);
-        line.extend_from_slice(b"}\n");
-    }
-
-    fn append_top_k(&self, line: &mut Vec<u8>, names: &JsonNames) {
-        match self.top_k {
-            TopK::None => line.extend_from_slice(b"null"),
-            TopK::Integer(integer) => json::integer(line, integer),
-            TopK::Digits(id) => {
-                let quoted = names.get(id).unwrap_or(b"\"0\"");
-                line.extend_from_slice(&quoted[1..quoted.len() - 1]);
-            }
-        }
-    }
-
-    fn append_further_fields(&self, line: &mut Vec<u8>, names: &JsonNames) {
-        if let Some(key) = self.key {
-            line.extend_from_slice(b", \"key\": ");
-            quoted(line, &digest_hex(key));
-        }
-        if let Some(batch) = self.batch {
-            line.extend_from_slice(b", \"batch\": ");
-            json::integer(line, batch.id);
-            line.extend_from_slice(b", \"batch_size\": ");
-            json::integer(line, batch.size);
-            line.extend_from_slice(b", \"batch_wall_ms\": ");
-            json::float(line, batch.wall_ms);
-        }
-        if let Some(bytes) = self.bytes {
-            line.extend_from_slice(b", \"bytes\": ");
-            json::integer(line, bytes);
-        }
-        if let Some(error) = self.error.and_then(|id| names.get(id)) {
-            line.extend_from_slice(b", \"error\": ");
-            line.extend_from_slice(error);
-        }
-        if self.waited {
-            line.extend_from_slice(b", \"waited\": true");
-        }
-        if let Some(lost) = self.lost {
-            line.extend_from_slice(b", \"lost\": ");
-            json::integer(line, lost);
-        }
-    }
-}
-
-fn append_identity(line: &mut Vec<u8>, run: u64, thread: u32, seq: u64) {
-    line.extend_from_slice(b", \"run\": ");
-    quoted(line, &digest_hex(run));
-    line.extend_from_slice(b", \"thread\": ");
-    json::integer(line, thread);
-    line.extend_from_slice(b", \"seq\": ");
-    json::integer(line, seq);
-}
-
-/// The `seq` of a line that the run `run` wrote; None for any other line.
-///
-/// Inside a JSON string every quote is escaped, so the pattern can stand nowhere else.
-#[must_use]
-pub fn seq_of_line(line: &[u8], run: u64) -> Option<u64> {
-    let mut run_field = b", \"run\": ".to_vec();
-    quoted(&mut run_field, &digest_hex(run));
-    let after_run = after(line, &run_field)?;
-    let digits = after(after_run, b", \"seq\": ")?;
-    let end = digits.iter().position(|byte| !byte.is_ascii_digit())?;
-    std::str::from_utf8(&digits[..end]).ok()?.parse().ok()
-}
-
-fn after<'l>(line: &'l [u8], pattern: &[u8]) -> Option<&'l [u8]> {
-    let start = line.windows(pattern.len()).position(|window| window == pattern)?;
-    Some(&line[start + pattern.len()..])
-}
-
-fn quoted(line: &mut Vec<u8>, plain: &[u8]) {
-    line.push(b'"');
-    line.extend_from_slice(plain);
-    line.push(b'"');
 }
 
 fn label_of_words([low, high]: [u64; 2]) -> Option<Label> {
@@ -381,69 +274,12 @@ pub(super) mod tests {
         }
     }
 
-    fn line(record: &Record, names: &JsonNames) -> String {
-        let mut line = Vec::new();
-        record.append_to(&mut line, 0xab, 7, names);
-        String::from_utf8(line).unwrap()
-    }
-
     #[test]
     fn a_hex_label_is_the_text_inline() {
         assert_eq!(Label::hex(*b"a9993e364706"), Label::inline(b"a9993e364706").unwrap());
     }
 
-    #[test]
-    fn a_line_has_the_eight_fields_then_its_identity() {
-        let mut names = JsonNames::default();
-        let record = example(&mut names);
-        let expected = concat!(
-            r#"{"ts": 1700000000.5, "probe": null, "view_id": "base", "#,
-            r#""prompt_hash": "a9993e364706", "top_k": 8, "op": "next_token_dist", "#,
-            r#""wall_ms": 0.25, "hit": true, "run": "00000000000000ab", "thread": 3, "seq": 7}"#,
-            "\n"
-        );
-        assert_eq!(line(&record, &names), expected);
-    }
-
-    #[test]
-    fn further_fields_stand_in_their_order() {
-        let mut names = JsonNames::default();
-        let record = Record {
-            key: Some(0x0123_4567_89ab_cdef),
-            batch: Some(Batch { id: 2, size: 3, wall_ms: 0.5 }),
-            bytes: Some(4),
-            error: Some(names.push(b"ValueError")),
-            waited: true,
-            lost: Some(5),
-            top_k: TopK::Digits(names.push(b"100000000000000000000000")),
-            label: Label::Name(names.push(b"somebody's own label")),
-            ..example(&mut names)
-        };
-        let line = line(&record, &names);
-        let end = concat!(
-            r#""seq": 7, "key": "0123456789abcdef", "batch": 2, "batch_size": 3, "#,
-            r#""batch_wall_ms": 0.5, "bytes": 4, "error": "ValueError", "waited": true, "#,
-            "\"lost\": 5}\n"
-        );
-        assert!(line.ends_with(end), "{line}");
-        assert!(line.contains(r#""prompt_hash": "somebody's own label""#));
-        assert!(line.contains(r#""top_k": 100000000000000000000000,"#));
-    }
-
-    #[test]
-    fn a_line_tells_its_seq_to_its_own_run_alone() {
-        let mut names = JsonNames::default();
-        let record = Record {
-            probe: Some(names.push(br#"x", "run": "00000000000000ab", "seq": 9"#)),
-            ..example(&mut names)
-        };
-        let line = line(&record, &names);
-        assert_eq!(seq_of_line(line.as_bytes(), 0xab), Some(7));
-        assert_eq!(seq_of_line(line.as_bytes(), 0xac), None);
-        assert_eq!(seq_of_line(br#"{"run": "00000000000000ab", "seq": "#, 0xab), None);
-    }
-
-    fn records() -> impl Strategy<Value = Record> {
+    pub(in crate::trace) fn records() -> impl Strategy<Value = Record> {
         let id =
             || prop::option::of((1..9_u32).prop_map(|number| NameId::of_number(number).unwrap()));
         let top_k = prop_oneof![
@@ -513,23 +349,6 @@ pub(super) mod tests {
             words[word] ^= 1 << bit;
             prop_assert_eq!(Record::of_words(run, pos, &words), None);
             prop_assert_eq!(Record::of_words(run, pos + 1, &record.to_words(run, pos)), None);
-        }
-
-        #[test]
-        fn every_line_is_json_and_tells_its_seq(record in records(), run: u64, seq: u64) {
-            let mut names = JsonNames::default();
-            ["a", "ü", "1234", "\"", "\\", "\n", "😀", "", "x"].iter().for_each(|text| {
-                names.push(text.as_bytes());
-            });
-            let digits = TopK::Digits(NameId::of_number(3).unwrap());
-            let top_k = if let TopK::Digits(_) = record.top_k { digits } else { record.top_k };
-            let record = Record { top_k, ..record };
-            let mut line = Vec::new();
-            record.append_to(&mut line, run, seq, &names);
-            prop_assert_eq!(seq_of_line(&line, run), Some(seq));
-            let object: serde_json::Value = serde_json::from_slice(&line).unwrap();
-            prop_assert_eq!(object["seq"].as_u64(), Some(seq));
-            prop_assert_eq!(object["ts"].as_f64(), Some(record.ts));
         }
     }
 }

@@ -9,9 +9,10 @@
 
 use super::fork::registry;
 use super::journal::{self, Found, is_journal_of};
+use super::line::seq_of_line;
 use super::lockfile::{Held, try_lock};
 use super::name::NameId;
-use super::record::{LOSS_OP, Label, Record, TopK, seq_of_line};
+use super::record::{LOSS_OP, Label, Record, TopK};
 use super::sink::{ends_whole, write};
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};

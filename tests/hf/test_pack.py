@@ -18,7 +18,7 @@ from forwardcache.hf.prefix import _PACKABLE
 from tests.hf import tiny
 from tests.hf.conftest import MakeBackend
 from tests.hf.test_models import tiny_model
-from tests.hf.test_prefix import packable_model
+from tests.hf.test_prefix import hold_views_to_single_form, packable_model
 
 # Of several lengths, and two of one length, which are attended to in one call.
 PROMPTS = [*tiny.PROMPTS, "over the lazy fox"]
@@ -68,15 +68,7 @@ def test_every_view_and_budget_equals_its_single_form(
 ) -> None:
     backend, alone = make_backend(name, token_budget=token_budget), make_backend(name)
     hold_to_single_form(backend, alone)
-    for view, other in (
-        (backend.as_base(), alone.as_base()),
-        (backend.as_scaled_adapter(0.5), alone.as_scaled_adapter(0.5)),
-        (backend.as_null_adapter(3), alone.as_null_adapter(3)),
-    ):
-        with view as many:
-            found = many.logprob_of_batch(PAIRS)
-        with other as single:
-            assert found == pytest.approx([single.logprob_of(*pair) for pair in PAIRS], abs=1e-4)
+    hold_views_to_single_form(backend, alone, PAIRS)
 
 
 @pytest.mark.parametrize("max_logit_bytes", [1, 4 * tiny.VOCAB * 5])

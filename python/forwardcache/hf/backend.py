@@ -6,11 +6,9 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from os import PathLike
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
 from peft import PeftMixedModel, PeftModel
 from transformers import PreTrainedModel
 
@@ -20,24 +18,17 @@ from forwardcache.hf.encode import Encoder, EncodingOptions
 from forwardcache.hf.forward import ForwardRunner, Limits
 from forwardcache.hf.identity import ModelIdentity, Policy
 from forwardcache.hf.noise import SAMPLE, NoiseFloor, floor_of, sample_of
+from forwardcache.hf.operations import Operations
 from forwardcache.hf.ops import form_of
 from forwardcache.hf.plan import check_limits
 from forwardcache.hf.provenance import Provenance, collecting
-from forwardcache.hf.scorer import OnError, Scorer, dtype_name
+from forwardcache.hf.scorer import Scorer, dtype_name
 from forwardcache.hf.selfcheck import SelfCheck
 from forwardcache.hf.shelf import Shelf, StoreFigures
 from forwardcache.hf.spec import BASE, FINETUNED, ViewSpec, null, scaled
 from forwardcache.hf.view import HFView, check_views, refuse_inside_view
 from forwardcache.instrumentation import BackendInstrumentation, BackendStats
-from forwardcache.scoring import (
-    CompletionLogprob,
-    ContinuationLogprob,
-    RollingLogprob,
-    TokenDist,
-)
 from forwardcache.store import Store, open_store
-
-Result = TypeVar("Result")
 
 DEFAULT_CACHE_MAX_BYTES = 512 * 2**20
 
@@ -48,7 +39,7 @@ _MAX_LOGIT_BYTES = {"cpu": 32 * 2**20, "cuda": 512 * 2**20}
 _PREFLIGHT_PROMPTS = ("The", "The quick brown fox jumps over the lazy dog.")
 
 
-class HFBackend:
+class HFBackend(Operations):
     """Scores prompts with one model through several views, each forward once.
 
     The backend itself scores as the model stands: as ``ft`` if it has an adapter, else as ``base``.
@@ -146,7 +137,6 @@ class HFBackend:
         )
         # Looks at the adapter now, so that one that can't be handled is refused here.
         self._scorer.own_spec()
-        self._own_view = HFView.standing(self._scorer)
 
     @classmethod
     def load(
@@ -182,6 +172,10 @@ class HFBackend:
         # Nobody trains it yet; weights that might be trained are hashed at every call.
         model.requires_grad_(False)
         return cls(model, tokenizer, adapter=adapter, **options)
+
+    @property
+    def spec(self) -> None:
+        """None: the model as it stands."""
 
     @property
     def model(self) -> Any:
@@ -325,93 +319,6 @@ class HFBackend:
                 results[view.view_id] = getattr(entered, f"{op}_batch")(prompts, **options)
         return results
 
-    def next_token_dist(self, prompt: str, *, top_k: int = 256) -> TokenDist:
-        """As on a view, with the model as it stands."""
-        return self._own_view.next_token_dist(prompt, top_k=top_k)
-
-    def next_token_dist_batch(
-        self, prompts: Sequence[str], *, top_k: int = 256, on_error: OnError = "raise"
-    ) -> list[Any]:
-        """As on a view, with the model as it stands."""
-        return self._own_view.next_token_dist_batch(prompts, top_k=top_k, on_error=on_error)
-
-    def rolling_logprob(self, text: str) -> RollingLogprob:
-        """As on a view, with the model as it stands."""
-        return self._own_view.rolling_logprob(text)
-
-    def rolling_logprob_batch(
-        self, texts: Sequence[str], *, on_error: OnError = "raise"
-    ) -> list[Any]:
-        """As on a view, with the model as it stands."""
-        return self._own_view.rolling_logprob_batch(texts, on_error=on_error)
-
-    def logprob_of(self, prompt: str, completion: str) -> float:
-        """As on a view, with the model as it stands."""
-        return self._own_view.logprob_of(prompt, completion)
-
-    def logprob_of_batch(
-        self, pairs: Sequence[tuple[str, str]], *, on_error: OnError = "raise"
-    ) -> list[Any]:
-        """As on a view, with the model as it stands."""
-        return self._own_view.logprob_of_batch(pairs, on_error=on_error)
-
-    def completion_logprob(self, prompt: str, completion: str) -> CompletionLogprob:
-        """As on a view, with the model as it stands."""
-        return self._own_view.completion_logprob(prompt, completion)
-
-    def completion_logprob_batch(
-        self, pairs: Sequence[tuple[str, str]], *, on_error: OnError = "raise"
-    ) -> list[Any]:
-        """As on a view, with the model as it stands."""
-        return self._own_view.completion_logprob_batch(pairs, on_error=on_error)
-
-    def continuation_logprob(
-        self, context: Sequence[int], continuation: Sequence[int]
-    ) -> ContinuationLogprob:
-        """As on a view, with the model as it stands."""
-        return self._own_view.continuation_logprob(context, continuation)
-
-    def continuation_logprob_batch(
-        self,
-        pairs: Sequence[tuple[Sequence[int], Sequence[int]]],
-        *,
-        on_error: OnError = "raise",
-    ) -> list[Any]:
-        """As on a view, with the model as it stands."""
-        return self._own_view.continuation_logprob_batch(pairs, on_error=on_error)
-
-    def logprobs_at(self, prompt: str, token_ids: ArrayLike) -> NDArray[np.float32]:
-        """As on a view, with the model as it stands."""
-        return self._own_view.logprobs_at(prompt, token_ids)
-
-    def logprobs_at_batch(
-        self,
-        prompts: Sequence[str],
-        token_ids: Sequence[ArrayLike],
-        *,
-        on_error: OnError = "raise",
-    ) -> list[Any]:
-        """As on a view, with the model as it stands."""
-        return self._own_view.logprobs_at_batch(prompts, token_ids, on_error=on_error)
-
-    def generate(
-        self,
-        prompt: str,
-        *,
-        max_new_tokens: int,
-        temperature: float = 0.0,
-        top_p: float = 1.0,
-        seed: int = 0,
-    ) -> str:
-        """As on a view, with the model as it stands."""
-        return self._own_view.generate(
-            prompt, max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed
-        )
-
-    def run(self, work: Callable[[Any], Result]) -> Result:
-        """As on a view, with the model as it stands."""
-        return self._own_view.run(work)
-
     def token_lengths(self, items: Sequence[Any], *, op: str) -> list[int | ForwardCacheError]:
         """Checks items without running anything.
 
@@ -528,6 +435,10 @@ class HFBackend:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _in_force(self) -> Scorer:
+        refuse_inside_view(self._scorer)
+        return self._scorer
 
     def _gives(self, spec: ViewSpec) -> bool:
         try:

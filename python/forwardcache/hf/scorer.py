@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Container, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -22,9 +21,10 @@ from forwardcache._event import TraceLine
 from forwardcache.errors import ForwardCacheError, InvalidInputError, ModelMemoryError
 from forwardcache.hf import provenance
 from forwardcache.hf.budget import BatchedRuns
+from forwardcache.hf.call import Call
 from forwardcache.hf.encode import Encoded, Encoder, EncodingOptions, Form
 from forwardcache.hf.forward import ForwardRunner
-from forwardcache.hf.identity import ModelIdentity, ModelState, Policy, Structure
+from forwardcache.hf.identity import ModelIdentity, Policy, Structure
 from forwardcache.hf.lock import ModelLock, lock_of
 from forwardcache.hf.noise import kl_between, log_differences
 from forwardcache.hf.ops import (
@@ -41,7 +41,7 @@ from forwardcache.hf.plan import distinct
 from forwardcache.hf.selfcheck import SelfCheck
 from forwardcache.hf.shelf import Place, Shelf
 from forwardcache.hf.slices import Slices
-from forwardcache.hf.spec import BASE, FINETUNED, ViewSpec, tagged
+from forwardcache.hf.spec import BASE, FINETUNED, ViewSpec
 from forwardcache.hf.switch import switched
 from forwardcache.instrumentation import _MISS, BackendInstrumentation, prompt_hash
 
@@ -57,104 +57,6 @@ class _ModelChanged(Exception):
 
 class _NotFinite(Exception):
     """Some values are not finite and may not be stored; the call holds them."""
-
-
-class _Call:
-    """One scoring call in one state of the model.
-
-    Attributes:
-        state: The state that its keys name.
-        spec: The view that is run.
-        op: What is computed.
-        tasks: The items that can be scored, in their order; none before ``encode``.
-        reported: Tokens whose progress is reported.
-        computed: What this call computed, by key; a value that is not finite stays here only.
-        fetched: What it took from the store, by key.
-        place: Where its values stand in the store; None without one.
-    """
-
-    def __init__(
-        self,
-        state: ModelState,
-        spec: ViewSpec,
-        op: Operation,
-        items: Sequence[Any],
-        encoder: Encoder,
-        *,
-        place: Place | None,
-    ) -> None:
-        self.state = state
-        self.spec = spec
-        self.op = op
-        self.tasks: list[Task] = []
-        self.reported = 0
-        self.computed: dict[Any, Any] = {}
-        self.fetched: dict[Any, Any] = {}
-        self.place = place
-        self._items = items
-        self._encoder = encoder
-        self._outcomes: list[Task | ForwardCacheError] = []
-
-    def keys(self) -> list[tuple[int, Any]]:
-        """Place and key of each item that is of the right type."""
-        return [
-            (place, self.op.key(item))
-            for place, item in enumerate(self._items)
-            if self._is_of_its_type(item)
-        ]
-
-    def encode(self, found: Container[int] = ()) -> None:
-        """Makes the tasks.
-
-        Args:
-            found: Places of items whose values are there. Something with this call's keys has been
-                scored, so it has tokens, which may wait until they are needed.
-        """
-        self._outcomes = [
-            self._task(item, place in found) for place, item in enumerate(self._items)
-        ]
-        self.tasks = [each for each in self._outcomes if isinstance(each, Task)]
-
-    def _task(self, item: Any, is_found: bool) -> Task | ForwardCacheError:
-        if is_found:
-            return Task(item, partial(self._encode, item))
-        try:
-            return Task(item, self._encode(item))
-        except ForwardCacheError as error:
-            return error
-
-    def _encode(self, item: Any) -> Encoded:
-        return self._encoder.encode(self.op.form, self.op.text(item))
-
-    def _is_of_its_type(self, item: Any) -> bool:
-        try:
-            return self._encoder.takes(self.op.form, self.op.text(item))
-        except ForwardCacheError:
-            return False
-
-    def tokens(self) -> int:
-        """Tokens that the model would read for all tasks."""
-        return sum(len(task.encoded.fed) for task in self.tasks)
-
-    def key(self, task: Task) -> Any:
-        """The task's item as the cache's key."""
-        return self.op.key(task.item)
-
-    def scope(self, options: EncodingOptions) -> bytes:
-        """Whatever else decides the call's values."""
-        fields = b"forwardcache.hf", self.state.key, tagged(self.spec.key_fields), options.key
-        return tagged(fields)
-
-    def raise_error(self) -> None:
-        """Raises the error of the first item that can't be scored."""
-        for each in self._outcomes:
-            if isinstance(each, ForwardCacheError):
-                raise each
-
-    def results(self, values: Sequence[Any]) -> list[Any]:
-        """``values`` of the tasks and the errors of the others, in the items' order."""
-        following = iter(values)
-        return [next(following) if isinstance(each, Task) else each for each in self._outcomes]
 
 
 class Scorer:
@@ -305,13 +207,13 @@ class Scorer:
             call.encode()
             return call.results(self._run(call, call.tasks))
 
-    def _begin(self, spec: ViewSpec | None, op: Operation, items: list[Any]) -> _Call:
+    def _begin(self, spec: ViewSpec | None, op: Operation, items: list[Any]) -> Call:
         with self.lock:
             state = self.identity.state(self.tokenizer)
             runs = _checked(state.structure, spec)
             encoder = self._encoder_for(state.structure)
             place = self._place(runs, op)
-        return _Call(state, runs, op, items, encoder, place=place)
+        return Call(state, runs, op, items, encoder, place=place)
 
     def _place(self, spec: ViewSpec, op: Operation) -> Place | None:
         if self.shelf is None:
@@ -328,7 +230,7 @@ class Scorer:
             self._encoder = (structure.number, encoder)
         return self._encoder[1]
 
-    def _cached(self, call: _Call, batched: bool) -> list[Any]:
+    def _cached(self, call: Call, batched: bool) -> list[Any]:
         """Values of the call's tasks: from the cache, or computed and stored.
 
         A computation with values that are not finite, or with a prompt that doesn't fit into
@@ -352,7 +254,7 @@ class Scorer:
             found = hits | dict(zip(map(call.key, kept), values, strict=True))
             return [found.get(key, call.computed.get(key)) for key in map(call.key, call.tasks)]
 
-    def _counted_hits(self, call: _Call) -> dict[Any, Any]:
+    def _counted_hits(self, call: Call) -> dict[Any, Any]:
         """What was found beside a computation that raised: counted already, and read without that.
 
         A cache that can't be read without counting is asked again.
@@ -365,7 +267,7 @@ class Scorer:
         found = {key: peek((*place, key, call.op.top_k, scope)) for key in keys}
         return {key: value for key, value in found.items() if value is not _MISS}
 
-    def _look_up(self, call: _Call, tasks: Sequence[Task], batched: bool) -> list[Any]:
+    def _look_up(self, call: Call, tasks: Sequence[Task], batched: bool) -> list[Any]:
         op, scope = call.op, call.scope(self.options)
         place, keys = (op.name, call.spec.view_id), [call.key(task) for task in tasks]
         self._fill_slices(call, keys)
@@ -379,7 +281,7 @@ class Scorer:
         single = self.instrumentation.cached
         return [single(*place, keys[0], op.top_k, lambda: compute([0])[0], scope=scope)]
 
-    def _found(self, call: _Call) -> set[int]:
+    def _found(self, call: Call) -> set[int]:
         """Places of the items whose values are in the cache, with what only the store had.
 
         What the store has is put into the cache, so that looking it up is an ordinary hit.
@@ -400,19 +302,19 @@ class Scorer:
         lost = set(missing).difference(call.fetched)
         return {place for place, key in keys if key not in lost}
 
-    def _fill_slices(self, call: _Call, keys: Sequence[Any]) -> None:
+    def _fill_slices(self, call: Call, keys: Sequence[Any]) -> None:
         if call.op.top_k:
             cache, scope = self.instrumentation.cache, call.scope(self.options)
             names = call.op.name, call.spec.view_id
             self._slices.fill(cache, keys, call.op.top_k, lambda *key: (*names, *key, scope))
 
-    def _keep_in_store(self, call: _Call, tasks: Sequence[Task]) -> None:
+    def _keep_in_store(self, call: Call, tasks: Sequence[Task]) -> None:
         if self.shelf is not None and call.place is not None:
             values = {call.key(task): call.computed[call.key(task)] for task in tasks}
             good = {key: value for key, value in values.items() if _may_keep(value)}
             self.shelf.keep(call.place, good)
 
-    def _checked_again(self, call: _Call, tasks: Sequence[Task], values: list[Any]) -> list[Any]:
+    def _checked_again(self, call: Call, tasks: Sequence[Task], values: list[Any]) -> list[Any]:
         """``values``, of which a share of the hits was computed again; what differs is replaced."""
         hits = [n for n, task in enumerate(tasks) if call.key(task) not in call.computed]
         chosen = self.selfcheck.chosen(hits)
@@ -431,7 +333,7 @@ class Scorer:
             self.shelf.keep(call.place, wrong)
         return values
 
-    def _compute(self, call: _Call, tasks: Sequence[Task]) -> list[Any]:
+    def _compute(self, call: Call, tasks: Sequence[Task]) -> list[Any]:
         # A cache too small for the call has lost again what the store gave.
         call.computed |= {
             key: call.fetched[key] for key in map(call.key, tasks) if key in call.fetched
@@ -450,7 +352,7 @@ class Scorer:
                 raise _NotFinite
         return [call.computed[call.key(task)] for task in tasks]
 
-    def _run_unchanged(self, call: _Call, tasks: Sequence[Task]) -> list[Any]:
+    def _run_unchanged(self, call: Call, tasks: Sequence[Task]) -> list[Any]:
         with self.lock:
             if self.identity.state(self.tokenizer) is not call.state:
                 raise _ModelChanged
@@ -459,7 +361,7 @@ class Scorer:
                 raise _ModelChanged
         return values
 
-    def _run(self, call: _Call, tasks: Sequence[Task]) -> list[Any]:
+    def _run(self, call: Call, tasks: Sequence[Task]) -> list[Any]:
         """Values of ``tasks``, by forwards in the call's view; equal tokens run once."""
         firsts, kind_of = distinct(
             (task.encoded.token_ids, task.encoded.first_scored, call.op.argument(task.item))
@@ -469,7 +371,7 @@ class Scorer:
             values = self._run_distinct(call, [tasks[first] for first in firsts])
         return [values[kind] for kind in kind_of]
 
-    def _run_distinct(self, call: _Call, tasks: list[Task]) -> list[Any]:
+    def _run_distinct(self, call: Call, tasks: list[Task]) -> list[Any]:
         op = call.op
         values: dict[int, Any] = {
             place: rolling_value(task.encoded, [])
@@ -483,7 +385,7 @@ class Scorer:
         values.update(zip(rest, scored, strict=True))
         return [values[place] for place in range(len(tasks))]
 
-    def _write_down(self, call: _Call, tasks: Sequence[Task]) -> None:
+    def _write_down(self, call: Call, tasks: Sequence[Task]) -> None:
         """What was run goes to whoever collects it, what memory refused into the trace."""
         runs, op, view_id = self.runs, call.op, call.spec.view_id
         if lists := provenance.wanted():
@@ -522,13 +424,13 @@ class Scorer:
         same_ids = items_with_ids(items, ids, self.runner.vocab_size)
         return kl_between(together, self.fresh(spec, TOKEN_DIST_AT, same_ids, alone=True))
 
-    def _report_rest(self, call: _Call) -> None:
+    def _report_rest(self, call: Call) -> None:
         if self.progress is not None:
             with self.lock:
                 tokens = call.tokens()
             self._report(call, tokens - call.reported)
 
-    def _report(self, call: _Call, tokens: int) -> None:
+    def _report(self, call: Call, tokens: int) -> None:
         call.reported += tokens
         if self.progress is not None and tokens > 0:
             self.progress(tokens)

@@ -18,7 +18,7 @@ import time
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from itertools import chain, count, islice
 from pathlib import Path
@@ -27,16 +27,11 @@ from typing import TypeVar
 from forwardcache.errors import InvalidInputError
 from forwardcache.store.base import Record, StoreCheck, StoreInfo
 from forwardcache.store.place import check_local
+from forwardcache.store.schema import TOTAL, Damaged, is_a_store, prepare, transaction
 from forwardcache.store.seal import unseal
 
 DEFAULT_MAX_BYTES = 16 * 2**30
 
-_VERSION = 2
-_APPLICATION = 0x66637331  # "fcs1"
-# By these a file is known for a store, also when it is damaged.
-_SQLITE = b"SQLite format 3\0"
-_TABLE = b"CREATE TABLE sealed"
-_PAGE_BYTES = 4096
 _BUSY_S = 10.0
 # Removal goes on to this share of the limit, so that it is rare and does much at once.
 _KEPT_SHARE = 0.9
@@ -48,35 +43,11 @@ _KEYS_AT_ONCE = 900
 # A value's time of use is written again only when it is this old: reading mostly writes nothing.
 _TOUCHED_EVERY_S = 600.0
 
-_SCHEMA = """
-CREATE TABLE kinds (
-    id INTEGER PRIMARY KEY, model TEXT NOT NULL, view TEXT NOT NULL, op TEXT NOT NULL,
-    entries INTEGER NOT NULL DEFAULT 0, bytes INTEGER NOT NULL DEFAULT 0,
-    UNIQUE (model, view, op)
-);
-CREATE TABLE sealed (
-    id INTEGER PRIMARY KEY, short INTEGER NOT NULL UNIQUE, key BLOB NOT NULL, kind INTEGER NOT NULL,
-    used REAL NOT NULL, blob BLOB NOT NULL
-);
-CREATE INDEX sealed_by_use ON sealed (used);
-CREATE TRIGGER sealed_in AFTER INSERT ON sealed BEGIN
-    UPDATE kinds SET entries = entries + 1, bytes = bytes + length(NEW.blob) WHERE id = NEW.kind;
-END;
-CREATE TRIGGER sealed_out AFTER DELETE ON sealed BEGIN
-    UPDATE kinds SET entries = entries - 1, bytes = bytes - length(OLD.blob) WHERE id = OLD.kind;
-END;
-CREATE TRIGGER sealed_anew AFTER UPDATE OF blob ON sealed BEGIN
-    UPDATE kinds SET entries = entries - 1, bytes = bytes - length(OLD.blob) WHERE id = OLD.kind;
-    UPDATE kinds SET entries = entries + 1, bytes = bytes + length(NEW.blob) WHERE id = NEW.kind;
-END;
-"""
 _PUT = """
 INSERT INTO sealed (short, key, kind, used, blob) VALUES (?, ?, ?, ?, ?)
 ON CONFLICT (short) DO UPDATE SET
     key = excluded.key, kind = excluded.kind, used = excluded.used, blob = excluded.blob
 """
-_TOTAL = "SELECT coalesce(sum(entries), 0), coalesce(sum(bytes), 0) FROM kinds"
-
 # Whatever isn't one of these says that the file is not what was written.
 _NOT_DAMAGE = frozenset(
     {
@@ -92,10 +63,6 @@ _NOT_DAMAGE = frozenset(
 )
 
 T = TypeVar("T")
-
-
-class _Damaged(Exception):
-    """The file is a store, and can't be read by this version of this package."""
 
 
 class SQLiteStore:
@@ -200,7 +167,7 @@ class SQLiteStore:
 
         def remove(connection: sqlite3.Connection) -> int:
             removed = 0
-            with _transaction(connection):
+            with transaction(connection):
                 if given:
                     where = " AND ".join(given)
                     removed = connection.execute(
@@ -254,7 +221,7 @@ class SQLiteStore:
                     self._connection = self._connect()
                 return work(self._connection)
             # The second is SQLite's text that is no UTF-8 any more.
-            except (sqlite3.Error, UnicodeDecodeError, OSError, InvalidInputError, _Damaged):
+            except (sqlite3.Error, UnicodeDecodeError, OSError, InvalidInputError, Damaged):
                 self._errors += 1
                 # Kinds that were made in a transaction that failed are not there.
                 self._kinds.clear()
@@ -262,14 +229,14 @@ class SQLiteStore:
 
     def _put(self, connection: sqlite3.Connection, records: Sequence[Record]) -> int:
         now = time.time()
-        with _transaction(connection):
+        with transaction(connection):
             rows = [
                 (_short(record.key), record.key, self._kind(connection, record), now, record.blob)
                 for record in records
             ]
             connection.executemany(_PUT, rows)
             if self.max_bytes is not None:
-                _, total = connection.execute(_TOTAL).fetchone()
+                _, total = connection.execute(TOTAL).fetchone()
                 if total > self.max_bytes:
                     _shrink(connection, int(self.max_bytes * _KEPT_SHARE))
         return len(records)
@@ -289,11 +256,11 @@ class SQLiteStore:
     def _open_or_begin_anew(self) -> None:
         try:
             self._connection = self._connect()
-        except (sqlite3.Error, UnicodeDecodeError, _Damaged) as error:
+        except (sqlite3.Error, UnicodeDecodeError, Damaged) as error:
             code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
             if code in _NOT_DAMAGE:
                 raise OSError(f"can't open the store {self.path}: {error}") from error
-            if not _is_a_store(self.path):
+            if not is_a_store(self.path):
                 reason = f"{self.path} is no store of forwardcache's: name another file"
                 raise InvalidInputError(reason) from error
             self._move_aside(error)
@@ -318,64 +285,18 @@ class SQLiteStore:
             self.path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
         )
         try:
-            self._prepare(connection)
+            prepare(connection, self.path)
         except BaseException:
             connection.close()
             raise
-        return connection
-
-    def _prepare(self, connection: sqlite3.Connection) -> None:
-        tables = _tables(connection)
-        if not tables:
-            # Only before the first table, and outside a transaction.
-            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-        elif "sealed" not in tables:
-            if _is_a_store(self.path):
-                raise _Damaged("its table is not among its tables")
-            raise InvalidInputError(f"{self.path} is another program's database: {tables[:3]}")
-        connection.execute("PRAGMA journal_mode = WAL").fetchone()
-        # What was committed survives the process; after a power cut the last commits may be gone.
-        connection.execute("PRAGMA synchronous = NORMAL")
-        connection.execute("PRAGMA trusted_schema = OFF")
-        # Room for the keys of a million values; the default is 2 MB.
-        connection.execute("PRAGMA cache_size = -65536")
-        # The log goes into the file every 16 MB, not 4: each time waits for the disk.
-        connection.execute("PRAGMA wal_autocheckpoint = 4096").fetchall()
-        if not tables:
-            with _transaction(connection):
-                if not _tables(connection):
-                    for statement in _statements(_SCHEMA):
-                        connection.execute(statement)
-                    connection.execute(f"PRAGMA application_id = {_APPLICATION}")
-                    connection.execute(f"PRAGMA user_version = {_VERSION}")
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
-        if version != _VERSION:
-            raise _Damaged(f"its version is {version}, not {_VERSION}")
-        connection.execute(_TOTAL).fetchone()
-        connection.execute("SELECT id, short, key, kind, used, blob FROM sealed LIMIT 1").fetchone()
         self._kinds.clear()
+        return connection
 
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
             with suppress(sqlite3.Error):
                 connection.close()
-
-
-def _is_a_store(path: Path) -> bool:
-    """Whether a file that can't be opened was a store: some mark of ours is still in it."""
-    head = _beginning(path)
-    if len(head) < _PAGE_BYTES:
-        # Cut within the first page: nothing of anybody's is in it.
-        return head[: len(_SQLITE)] == _SQLITE[: len(head)]
-    is_named = int.from_bytes(head[68:72], "big") == _APPLICATION
-    return is_named or any(_TABLE in part for part in (head, _beginning(Path(f"{path}-wal"))))
-
-
-def _beginning(path: Path) -> bytes:
-    with suppress(FileNotFoundError), path.open("rb") as file:
-        return file.read(16 * _PAGE_BYTES)
-    return b""
 
 
 def _free_name(path: Path) -> Path:
@@ -387,35 +308,6 @@ def _portions(keys: Iterable[bytes]) -> Iterator[list[bytes]]:
     left = iter(keys)
     while some := list(islice(left, _KEYS_AT_ONCE)):
         yield some
-
-
-def _tables(connection: sqlite3.Connection) -> list[str]:
-    rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
-    return [name for (name,) in rows]
-
-
-def _statements(script: str) -> Iterator[str]:
-    """The script's statements; ``executescript`` would commit before the first."""
-    statement = ""
-    for line in script.splitlines(keepends=True):
-        statement += line
-        if sqlite3.complete_statement(statement):
-            yield statement
-            statement = ""
-
-
-@contextmanager
-def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        # SQLite itself has rolled back after some errors (a full disk).
-        if connection.in_transaction:
-            with suppress(sqlite3.Error):
-                connection.execute("ROLLBACK")
-        raise
 
 
 def _short(key: bytes) -> int:
@@ -441,12 +333,12 @@ def _names(connection: sqlite3.Connection) -> dict[int, tuple[str, str, str]]:
 
 
 def _touch(connection: sqlite3.Connection, stale: list[tuple[float, int]]) -> None:
-    with _transaction(connection):
+    with transaction(connection):
         connection.executemany("UPDATE sealed SET used = ? WHERE id = ?", stale)
 
 
 def _drop(connection: sqlite3.Connection, numbers: list[tuple[int]]) -> int:
-    with _transaction(connection):
+    with transaction(connection):
         connection.executemany("DELETE FROM sealed WHERE id = ?", numbers)
     return len(numbers)
 
@@ -454,7 +346,7 @@ def _drop(connection: sqlite3.Connection, numbers: list[tuple[int]]) -> int:
 def _shrink(connection: sqlite3.Connection, most: int) -> int:
     """Removes the least recently used until the rest is no larger than ``most`` bytes."""
     removed = 0
-    excess = connection.execute(_TOTAL).fetchone()[1] - most
+    excess = connection.execute(TOTAL).fetchone()[1] - most
     while excess > 0:
         oldest = connection.execute(
             "SELECT id, length(blob) FROM sealed ORDER BY used, id LIMIT ?", (_REMOVED_AT_ONCE,)

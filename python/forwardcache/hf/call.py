@@ -1,0 +1,112 @@
+"""What one scoring call is about, and where its values come from."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Sequence
+from functools import partial
+from typing import Any
+
+from forwardcache.errors import ForwardCacheError
+from forwardcache.hf.encode import Encoded, Encoder, EncodingOptions
+from forwardcache.hf.identity import ModelState
+from forwardcache.hf.ops import Operation, Task
+from forwardcache.hf.shelf import Place
+from forwardcache.hf.spec import ViewSpec, tagged
+
+
+class Call:
+    """One scoring call in one state of the model.
+
+    Attributes:
+        state: The state that its keys name.
+        spec: The view that is run.
+        op: What is computed.
+        tasks: The items that can be scored, in their order; none before ``encode``.
+        reported: Tokens whose progress is reported.
+        computed: What this call computed, by key; a value that is not finite stays here only.
+        fetched: What it took from the store, by key.
+        place: Where its values stand in the store; None without one.
+    """
+
+    def __init__(
+        self,
+        state: ModelState,
+        spec: ViewSpec,
+        op: Operation,
+        items: Sequence[Any],
+        encoder: Encoder,
+        *,
+        place: Place | None,
+    ) -> None:
+        self.state = state
+        self.spec = spec
+        self.op = op
+        self.tasks: list[Task] = []
+        self.reported = 0
+        self.computed: dict[Any, Any] = {}
+        self.fetched: dict[Any, Any] = {}
+        self.place = place
+        self._items = items
+        self._encoder = encoder
+        self._outcomes: list[Task | ForwardCacheError] = []
+
+    def keys(self) -> list[tuple[int, Any]]:
+        """Place and key of each item that is of the right type."""
+        return [
+            (place, self.op.key(item))
+            for place, item in enumerate(self._items)
+            if self._is_of_its_type(item)
+        ]
+
+    def encode(self, found: Container[int] = ()) -> None:
+        """Makes the tasks.
+
+        Args:
+            found: Places of items whose values are there. Something with this call's keys has been
+                scored, so it has tokens, which may wait until they are needed.
+        """
+        self._outcomes = [
+            self._task(item, place in found) for place, item in enumerate(self._items)
+        ]
+        self.tasks = [each for each in self._outcomes if isinstance(each, Task)]
+
+    def _task(self, item: Any, is_found: bool) -> Task | ForwardCacheError:
+        if is_found:
+            return Task(item, partial(self._encode, item))
+        try:
+            return Task(item, self._encode(item))
+        except ForwardCacheError as error:
+            return error
+
+    def _encode(self, item: Any) -> Encoded:
+        return self._encoder.encode(self.op.form, self.op.text(item))
+
+    def _is_of_its_type(self, item: Any) -> bool:
+        try:
+            return self._encoder.takes(self.op.form, self.op.text(item))
+        except ForwardCacheError:
+            return False
+
+    def tokens(self) -> int:
+        """Tokens that the model would read for all tasks."""
+        return sum(len(task.encoded.fed) for task in self.tasks)
+
+    def key(self, task: Task) -> Any:
+        """The task's item as the cache's key."""
+        return self.op.key(task.item)
+
+    def scope(self, options: EncodingOptions) -> bytes:
+        """Whatever else decides the call's values."""
+        fields = b"forwardcache.hf", self.state.key, tagged(self.spec.key_fields), options.key
+        return tagged(fields)
+
+    def raise_error(self) -> None:
+        """Raises the error of the first item that can't be scored."""
+        for each in self._outcomes:
+            if isinstance(each, ForwardCacheError):
+                raise each
+
+    def results(self, values: Sequence[Any]) -> list[Any]:
+        """``values`` of the tasks and the errors of the others, in the items' order."""
+        following = iter(values)
+        return [next(following) if isinstance(each, Task) else each for each in self._outcomes]

@@ -1,0 +1,320 @@
+"""What can be asked of a model, by a view or of the model as it stands."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from forwardcache.hf import generate as generation
+from forwardcache.hf.encode import Encoded, Encoder
+from forwardcache.hf.ops import (
+    CONTINUATION_LOGPROB,
+    LOGPROB_OF,
+    ROLLING_LOGPROB,
+    TOKEN_DIST_AT,
+    checked_ids,
+    items_with_ids,
+    next_token_dist,
+)
+from forwardcache.hf.scorer import OnError, Scorer
+from forwardcache.hf.spec import ViewSpec
+from forwardcache.scoring import (
+    CompletionLogprob,
+    ContinuationLogprob,
+    RollingLogprob,
+    TokenDist,
+)
+
+Result = TypeVar("Result")
+
+
+class Operations(ABC):
+    """The operations, each for one item and for a batch."""
+
+    _scorer: Scorer
+
+    @property
+    @abstractmethod
+    def spec(self) -> ViewSpec | None:
+        """The view that runs them; None for the model as it stands."""
+
+    @abstractmethod
+    def _in_force(self) -> Scorer:
+        """The scorer, if it may be used here and now."""
+
+    def next_token_dist(self, prompt: str, *, top_k: int = 256) -> TokenDist:
+        """Distribution of the token after ``prompt``.
+
+        Args:
+            prompt: Text; may be empty if the tokenizer has a BOS token.
+            top_k: Number of most likely tokens wanted; more than the vocabulary means all.
+
+        Returns:
+            The ``top_k`` tokens and the mass of all others, nats.
+
+        Raises:
+            EmptyPromptError: the prompt has no token and there is no BOS token.
+            ContextLengthError: the prompt is longer than the model's context.
+        """
+        dist: TokenDist = self._in_force().one(self.spec, next_token_dist(top_k), prompt)
+        return dist
+
+    def next_token_dist_batch(
+        self, prompts: Sequence[str], *, top_k: int = 256, on_error: OnError = "raise"
+    ) -> list[Any]:
+        """``next_token_dist`` of each prompt, in order.
+
+        Args:
+            prompts: Texts.
+            top_k: As in the single form.
+            on_error: "raise": once all others are computed and cached, the error of the first
+                prompt that can't be scored is raised, with ``index`` and ``results``. "return":
+                errors stand at their positions.
+
+        Raises:
+            ForwardCacheError: as in the single form.
+        """
+        op = next_token_dist(top_k)
+        return self._in_force().many(self.spec, op, prompts, on_error)
+
+    def rolling_logprob(self, text: str) -> RollingLogprob:
+        """Log-probability of each token of ``text`` given those before it.
+
+        Args:
+            text: Plain text; a chat template is not put around it.
+
+        Returns:
+            All tokens, and nats for the second onwards; with fewer than two tokens nothing is run.
+
+        Raises:
+            ContextLengthError: the text is longer than the model's context.
+        """
+        rolling: RollingLogprob = self._in_force().one(self.spec, ROLLING_LOGPROB, text)
+        return rolling
+
+    def rolling_logprob_batch(
+        self, texts: Sequence[str], *, on_error: OnError = "raise"
+    ) -> list[Any]:
+        """``rolling_logprob`` of each text, in order; ``on_error`` as in the other batches."""
+        return self._in_force().many(self.spec, ROLLING_LOGPROB, texts, on_error)
+
+    def logprob_of(self, prompt: str, completion: str) -> float:
+        """Log-probability of ``completion`` after ``prompt``.
+
+        Args:
+            prompt: Text before the completion; may be empty if the tokenizer has a BOS token.
+            completion: Text to score. It is tokenized together with the prompt; a token that
+                spans the boundary counts as completion.
+
+        Returns:
+            Sum over the completion's tokens, in nats; not normalised by length.
+
+        Raises:
+            EmptyCompletionError: the completion adds no token.
+            EmptyPromptError: no token stands before the completion and there is no BOS token.
+            ContextLengthError: both are longer than the model's context.
+
+        Source:
+            Chain rule; same quantity as ``LM.loglikelihood`` of lm-evaluation-harness.
+        """
+        logprob: float = self._in_force().one(self.spec, LOGPROB_OF, (prompt, completion))
+        return logprob
+
+    def logprob_of_batch(
+        self, pairs: Sequence[tuple[str, str]], *, on_error: OnError = "raise"
+    ) -> list[Any]:
+        """``logprob_of`` of each pair, in order; ``on_error`` as in the other batches."""
+        return self._in_force().many(self.spec, LOGPROB_OF, _tuples(pairs), on_error)
+
+    def completion_logprob(self, prompt: str, completion: str) -> CompletionLogprob:
+        """``logprob_of`` with the number of tokens scored and how they meet the prompt.
+
+        The same pass and the same cache entry as ``logprob_of``.
+
+        Args:
+            prompt: As in ``logprob_of``.
+            completion: As in ``logprob_of``.
+
+        Raises:
+            ForwardCacheError: as in ``logprob_of``.
+        """
+        logprob = self.logprob_of(prompt, completion)
+        found: CompletionLogprob = self._with_tokens([(prompt, completion)], [logprob])[0]
+        return found
+
+    def completion_logprob_batch(
+        self, pairs: Sequence[tuple[str, str]], *, on_error: OnError = "raise"
+    ) -> list[Any]:
+        """``completion_logprob`` of each pair, in order; ``on_error`` as in the other batches."""
+        return self._with_tokens(_tuples(pairs), self.logprob_of_batch(pairs, on_error=on_error))
+
+    def _with_tokens(self, pairs: Sequence[Any], logprobs: Sequence[Any]) -> list[Any]:
+        encoded = self._scorer.encoded("pair", pairs)
+        return [
+            CompletionLogprob(logprob, len(tokens.scored), tokens.spans_boundary)
+            if isinstance(logprob, float) and isinstance(tokens, Encoded)
+            else logprob
+            for logprob, tokens in zip(logprobs, encoded, strict=True)
+        ]
+
+    def continuation_logprob(
+        self, context: Sequence[int], continuation: Sequence[int]
+    ) -> ContinuationLogprob:
+        """Log-probability of given tokens after given tokens, and whether they are the greedy ones.
+
+        For callers that tokenize themselves: nothing is added to the tokens or merged. In the
+        trace the prompt is the two lists of ids, in decimal.
+
+        Args:
+            context: int[n], at least one, each below the vocabulary's size.
+            continuation: int[m], at least one, likewise; n + m - 1 tokens are read.
+
+        Returns:
+            Sum over the continuation's tokens, nats, and their number.
+
+        Raises:
+            InvalidInputError: an id is no integer or outside the vocabulary.
+            EmptyPromptError: the context is empty.
+            EmptyCompletionError: the continuation is empty.
+            ContextLengthError: both are longer than the model's context.
+        """
+        item = (context, continuation)
+        found: ContinuationLogprob = self._in_force().one(self.spec, CONTINUATION_LOGPROB, item)
+        return found
+
+    def continuation_logprob_batch(
+        self,
+        pairs: Sequence[tuple[Sequence[int], Sequence[int]]],
+        *,
+        on_error: OnError = "raise",
+    ) -> list[Any]:
+        """``continuation_logprob`` of each pair, in order; ``on_error`` as in the other batches."""
+        return self._in_force().many(self.spec, CONTINUATION_LOGPROB, pairs, on_error)
+
+    def token_dist_at(self, prompt: str, token_ids: ArrayLike) -> TokenDist:
+        """Next-token log-probabilities of given ids, and the mass of all others.
+
+        Args:
+            prompt: As in ``next_token_dist``.
+            token_ids: int[k], at least one, each below the vocabulary's size.
+
+        Returns:
+            The k ids in the order given, and the log of the mass outside them, nats.
+
+        Raises:
+            InvalidInputError: the ids are empty, not integers, or outside the vocabulary.
+        """
+        item = (prompt, self._ids(token_ids))
+        dist: TokenDist = self._in_force().one(self.spec, TOKEN_DIST_AT, item)
+        return dist
+
+    def token_dist_at_batch(
+        self,
+        prompts: Sequence[str],
+        token_ids: Sequence[ArrayLike],
+        *,
+        on_error: OnError = "raise",
+    ) -> list[Any]:
+        """``token_dist_at`` of each prompt with its own ids; ``on_error`` as elsewhere."""
+        items = items_with_ids(prompts, token_ids, self._scorer.runner.vocab_size)
+        return self._in_force().many(self.spec, TOKEN_DIST_AT, items, on_error)
+
+    def logprobs_at(self, prompt: str, token_ids: ArrayLike) -> NDArray[np.float32]:
+        """Next-token log-probabilities of given ids.
+
+        Args:
+            prompt: As in ``next_token_dist``.
+            token_ids: int[k], at least one, each below the vocabulary's size.
+
+        Returns:
+            float32[k], nats, in the order of the ids; read-only.
+
+        Raises:
+            InvalidInputError: the ids are empty, not integers, or outside the vocabulary.
+        """
+        return self.token_dist_at(prompt, token_ids).logprobs
+
+    def logprobs_at_batch(
+        self,
+        prompts: Sequence[str],
+        token_ids: Sequence[ArrayLike],
+        *,
+        on_error: OnError = "raise",
+    ) -> list[Any]:
+        """``logprobs_at`` of each prompt with its own ids; ``on_error`` as elsewhere."""
+        dists = self.token_dist_at_batch(prompts, token_ids, on_error=on_error)
+        return [dist.logprobs if isinstance(dist, TokenDist) else dist for dist in dists]
+
+    def generate(
+        self,
+        prompt: str,
+        *,
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+    ) -> str:
+        """Text that the model writes after ``prompt``. Never cached.
+
+        Args:
+            prompt: As in ``next_token_dist``.
+            max_new_tokens: Most tokens written; fewer if the model ends its text.
+            temperature: 0 for greedy; else the logits are divided by it and sampled.
+            top_p: Mass of the most likely tokens that are sampled from.
+            seed: Seed of the sampling; the process's random state is left alone.
+
+        Returns:
+            The new text only, without special tokens.
+
+        Raises:
+            InvalidInputError: an option is out of range.
+            ContextLengthError: prompt and new tokens are longer than the model's context.
+        """
+        generation.check_options(max_new_tokens, temperature, top_p)
+        scorer = self._in_force()
+
+        def write(encoder: Encoder) -> str:
+            fed = encoder.encode("prompt", prompt).fed
+            generation.check_fits(len(fed), max_new_tokens, encoder.max_positions)
+            ids = generation.new_tokens(
+                scorer.causal_lm,
+                fed,
+                max_new_tokens=max_new_tokens,
+                temperature=temperature,
+                top_p=top_p,
+                seed=seed,
+            )
+            return generation.continuation(scorer.tokenizer, fed, ids)
+
+        text: str = scorer.run_in(self.spec, write)
+        return text
+
+    def run(self, work: Callable[[Any], Result]) -> Result:
+        """Calls ``work`` with the model, switched to its view; nothing is cached or traced.
+
+        For what this package has no method for. Other calls on the model wait meanwhile, and
+        ``work`` may not score with it.
+
+        Args:
+            work: Gets the model: that of transformers, or the PEFT model around it.
+
+        Returns:
+            What ``work`` returns.
+        """
+        scorer = self._in_force()
+        result: Result = scorer.run_in(self.spec, lambda _: work(scorer.model))
+        return result
+
+    def _ids(self, token_ids: ArrayLike) -> tuple[int, ...]:
+        return checked_ids(token_ids, self._scorer.runner.vocab_size)
+
+
+def _tuples(pairs: Sequence[Any]) -> Sequence[Any]:
+    # A key is hashed, so a pair given as a list becomes a tuple; anything else fails as a bad item.
+    if isinstance(pairs, str):
+        return pairs
+    return [tuple(pair) if isinstance(pair, list) else pair for pair in pairs]

@@ -1,0 +1,131 @@
+"""What is in the file of a ``SQLiteStore``, and whether a file is one.
+
+Totals by kind are kept by triggers in the same transaction as the values.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from forwardcache.errors import InvalidInputError
+
+_VERSION = 2
+_APPLICATION = 0x66637331  # "fcs1"
+# By these a file is known for a store, also when it is damaged.
+_SQLITE = b"SQLite format 3\0"
+_TABLE = b"CREATE TABLE sealed"
+_PAGE_BYTES = 4096
+
+_SCHEMA = """
+CREATE TABLE kinds (
+    id INTEGER PRIMARY KEY, model TEXT NOT NULL, view TEXT NOT NULL, op TEXT NOT NULL,
+    entries INTEGER NOT NULL DEFAULT 0, bytes INTEGER NOT NULL DEFAULT 0,
+    UNIQUE (model, view, op)
+);
+CREATE TABLE sealed (
+    id INTEGER PRIMARY KEY, short INTEGER NOT NULL UNIQUE, key BLOB NOT NULL, kind INTEGER NOT NULL,
+    used REAL NOT NULL, blob BLOB NOT NULL
+);
+CREATE INDEX sealed_by_use ON sealed (used);
+CREATE TRIGGER sealed_in AFTER INSERT ON sealed BEGIN
+    UPDATE kinds SET entries = entries + 1, bytes = bytes + length(NEW.blob) WHERE id = NEW.kind;
+END;
+CREATE TRIGGER sealed_out AFTER DELETE ON sealed BEGIN
+    UPDATE kinds SET entries = entries - 1, bytes = bytes - length(OLD.blob) WHERE id = OLD.kind;
+END;
+CREATE TRIGGER sealed_anew AFTER UPDATE OF blob ON sealed BEGIN
+    UPDATE kinds SET entries = entries - 1, bytes = bytes - length(OLD.blob) WHERE id = OLD.kind;
+    UPDATE kinds SET entries = entries + 1, bytes = bytes + length(NEW.blob) WHERE id = NEW.kind;
+END;
+"""
+TOTAL = "SELECT coalesce(sum(entries), 0), coalesce(sum(bytes), 0) FROM kinds"
+
+
+class Damaged(Exception):
+    """The file is a store, and can't be read by this version of this package."""
+
+
+def prepare(connection: sqlite3.Connection, path: Path) -> None:
+    """Makes what is missing in a database, and sets how this package uses it.
+
+    Raises:
+        Damaged: it is a store, and not one that this version can read.
+        InvalidInputError: it is another program's.
+    """
+    tables = _tables(connection)
+    if not tables:
+        # Only before the first table, and outside a transaction.
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+    elif "sealed" not in tables:
+        if is_a_store(path):
+            raise Damaged("its table is not among its tables")
+        raise InvalidInputError(f"{path} is another program's database: {tables[:3]}")
+    connection.execute("PRAGMA journal_mode = WAL").fetchone()
+    # What was committed survives the process; after a power cut the last commits may be gone.
+    connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute("PRAGMA trusted_schema = OFF")
+    # Room for the keys of a million values; the default is 2 MB.
+    connection.execute("PRAGMA cache_size = -65536")
+    # The log goes into the file every 16 MB, not 4: each time waits for the disk.
+    connection.execute("PRAGMA wal_autocheckpoint = 4096").fetchall()
+    if not tables:
+        with transaction(connection):
+            if not _tables(connection):
+                for statement in _statements(_SCHEMA):
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA application_id = {_APPLICATION}")
+                connection.execute(f"PRAGMA user_version = {_VERSION}")
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version != _VERSION:
+        raise Damaged(f"its version is {version}, not {_VERSION}")
+    connection.execute(TOTAL).fetchone()
+    connection.execute("SELECT id, short, key, kind, used, blob FROM sealed LIMIT 1").fetchone()
+
+
+def is_a_store(path: Path) -> bool:
+    """Whether a file that can't be opened was a store: some mark of ours is still in it."""
+    head = _beginning(path)
+    if len(head) < _PAGE_BYTES:
+        # Cut within the first page: nothing of anybody's is in it.
+        return head[: len(_SQLITE)] == _SQLITE[: len(head)]
+    is_named = int.from_bytes(head[68:72], "big") == _APPLICATION
+    return is_named or any(_TABLE in part for part in (head, _beginning(Path(f"{path}-wal"))))
+
+
+def _beginning(path: Path) -> bytes:
+    with suppress(FileNotFoundError), path.open("rb") as file:
+        return file.read(16 * _PAGE_BYTES)
+    return b""
+
+
+def _tables(connection: sqlite3.Connection) -> list[str]:
+    rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+    return [name for (name,) in rows]
+
+
+def _statements(script: str) -> Iterator[str]:
+    """The script's statements; ``executescript`` would commit before the first."""
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """All of its body's writes, or none; waits for other writers at its beginning."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        # SQLite itself has rolled back after some errors (a full disk).
+        if connection.in_transaction:
+            with suppress(sqlite3.Error):
+                connection.execute("ROLLBACK")
+        raise
