@@ -324,6 +324,7 @@ mod tests {
     use super::*;
     use crate::stats::Counter;
     use std::sync::Barrier;
+    use std::time::Instant;
 
     type Numbers = Flights<u32, u64>;
 
@@ -366,7 +367,9 @@ mod tests {
                             ticket.finish(|| 42);
                         }
                         Joined::Theirs(flight) => {
+                            let began = Instant::now();
                             assert_eq!(flight.wait(LONG, |value| *value), Ended::Value(42));
+                            assert!(began.elapsed() < LONG, "it was woken");
                         }
                     }
                 });
@@ -438,6 +441,23 @@ mod tests {
             refused
         });
         assert_eq!(refused, Some(Refused::Cycle));
+    }
+
+    #[test]
+    fn who_has_waited_may_be_waited_for() {
+        let flights = Numbers::default();
+        let ticket = own(&flights, 1);
+        let flight = their(&flights, 1);
+        std::thread::scope(|scope| {
+            let other = scope.spawn(|| {
+                let ticket = own(&flights, 2);
+                drop(flights.begin_wait(&flight).unwrap());
+                std::mem::forget(ticket);
+            });
+            other.join().unwrap();
+        });
+        assert!(flights.begin_wait(&their(&flights, 2)).is_ok());
+        ticket.finish(|| 1);
     }
 
     #[test]
