@@ -327,6 +327,17 @@ fn a_value_computed_before_its_key_was_removed_is_not_stored() {
 }
 
 #[test]
+fn a_value_that_comes_too_late_leaves_what_was_computed_since() {
+    let cache = cache(2);
+    let began = Some(cache.generation());
+    remove(&cache, |key| key == 1);
+    put(&cache, 1, 11);
+    let put = cache.put(&mut Offer { began, ..offer(1, 10) }, &mut Is(1)).unwrap();
+    assert!(!put.stored && put.removed[0].value == Some(10));
+    assert_eq!(get(&cache, 1), Some(11));
+}
+
+#[test]
 fn a_value_computed_before_another_key_was_removed_is_stored() {
     struct Good(u32);
     impl Question<u32> for Good {
