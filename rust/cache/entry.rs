@@ -276,3 +276,64 @@ impl<K, V> Drop for Pinned<'_, K, V> {
         drop(self.entry.unpin());
     }
 }
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+
+    fn entry() -> Entry<u32, u64> {
+        Entry::new(EntryId(1), 0, 0, Stamp::new(0, 0), (1, 10))
+    }
+
+    #[test]
+    fn an_entry_gets_its_first_tick_once() {
+        let (entry, clock) = (entry(), Clock::default());
+        let first = entry.settle(&clock);
+        assert!(first.is_some_and(|tick| tick < Tick::NEW));
+        assert_eq!((entry.settle(&clock), entry.tick()), (first, first));
+        assert!(entry.kill().is_some());
+        assert_eq!((entry.settle(&clock), entry.tick()), (None, None));
+    }
+
+    #[test]
+    fn an_entry_that_was_used_since_is_not_ended() {
+        let (entry, clock) = (entry(), Clock::default());
+        let first = entry.settle(&clock).unwrap();
+        let later = clock.now();
+        assert!(entry.pin().unwrap().touch(later, &clock).is_ok());
+        assert!(entry.kill_unused_since(first).is_none());
+        assert_eq!(entry.kill_unused_since(later).unwrap().value, Some(10));
+        assert!(entry.kill().is_none() && entry.pin().is_none(), "it ends once");
+    }
+
+    #[test]
+    fn the_last_of_its_readers_gets_what_an_ended_entry_held() {
+        let entry = entry();
+        let (one, other) = (entry.pin().unwrap(), entry.pin().unwrap());
+        let killed = entry.kill().unwrap();
+        assert_eq!((killed.key, killed.value), (1, None));
+        assert_eq!(one.read(|_, value| *value), 10);
+        assert_eq!(one.put_back(), None);
+        assert_eq!(other.put_back(), Some((1, 10)));
+    }
+
+    /// Who comes when an entry has all the readers that it can count waits for one to finish.
+    #[cfg(not(take_turns))]
+    #[test]
+    fn a_reader_or_killer_too_many_waits() {
+        fn waits<R: Send>(entry: &Entry<u32, u64>, comes: impl FnOnce() -> R + Send) -> R {
+            let mut readers: Vec<_> = (0..READERS).map(|_| entry.pin().unwrap()).collect();
+            std::thread::scope(|scope| {
+                let waiting = scope.spawn(comes);
+                std::thread::sleep(std::time::Duration::from_millis(20));
+                assert!(!waiting.is_finished());
+                assert_eq!(State(entry.state.load(Ordering::Acquire)).readers(), READERS);
+                assert_eq!(readers.pop().unwrap().put_back(), None);
+                waiting.join().unwrap()
+            })
+        }
+        let entry = entry();
+        waits(&entry, || entry.pin().map(Pinned::put_back)).unwrap();
+        assert_eq!(waits(&entry, || entry.kill()).unwrap().value, None);
+    }
+}

@@ -324,6 +324,7 @@ mod tests {
     use super::*;
     use crate::stats::Counter;
     use std::sync::Barrier;
+    use std::time::Instant;
 
     type Numbers = Flights<u32, u64>;
 
@@ -366,7 +367,9 @@ mod tests {
                             ticket.finish(|| 42);
                         }
                         Joined::Theirs(flight) => {
+                            let began = Instant::now();
                             assert_eq!(flight.wait(LONG, |value| *value), Ended::Value(42));
+                            assert!(began.elapsed() < LONG, "it was woken");
                         }
                     }
                 });
@@ -441,13 +444,46 @@ mod tests {
     }
 
     #[test]
+    fn who_has_waited_may_be_waited_for() {
+        let flights = Numbers::default();
+        let ticket = own(&flights, 1);
+        let flight = their(&flights, 1);
+        std::thread::scope(|scope| {
+            let other = scope.spawn(|| {
+                let ticket = own(&flights, 2);
+                drop(flights.begin_wait(&flight).unwrap());
+                std::mem::forget(ticket);
+            });
+            other.join().unwrap();
+        });
+        assert!(flights.begin_wait(&their(&flights, 2)).is_ok());
+        ticket.finish(|| 1);
+    }
+
+    #[test]
     fn keys_of_one_hash_are_flights_of_their_own() {
         let flights = Numbers::default();
         let (one, two) = (own(&flights, 1), own(&flights, 2));
-        assert_eq!(flights.len(), 2);
-        one.finish(|| 1);
-        assert_eq!(their(&flights, 2).wait(Duration::ZERO, |value| *value), Ended::No);
+        assert_eq!((flights.len(), flights.is_empty()), (2, false));
+        let before = flights.ended();
         two.finish(|| 2);
+        assert_eq!(flights.ended(), before + 1);
+        assert_eq!(their(&flights, 1).wait(Duration::ZERO, |value| *value), Ended::No);
+        drop(one);
+        assert_eq!((flights.ended(), flights.is_empty()), (before + 2, true));
+    }
+
+    #[test]
+    fn every_flight_is_visited_until_one_fails() {
+        let flights = Numbers::default();
+        let _tickets = [1, 2, 3].map(|key| own(&flights, key));
+        let mut seen = Vec::new();
+        let visit = |key: &u32| {
+            seen.push(*key);
+            if seen.len() == 2 { Err("enough") } else { Ok(()) }
+        };
+        assert_eq!(flights.try_for_each(visit), Err("enough"));
+        assert_eq!(seen, [1, 2]);
     }
 
     #[test]

@@ -76,6 +76,12 @@ impl Run {
 }
 
 impl Order {
+    /// The moment of the last time that everything was sorted.
+    #[cfg(all(test, not(any(loom, shuttle))))]
+    pub(super) fn sorted_at(&self) -> Tick {
+        self.run.load().until
+    }
+
     /// The entry whose last use is the oldest, with the tick of that use; `None` if there is none.
     pub(super) fn oldest<'g, K, V>(
         &self,

@@ -220,17 +220,62 @@ fn a_use_that_is_told_late_moves_nothing_back() {
     assert_eq!(put(&cache, 3, 30).evicted[0].key, 1);
 }
 
+/// Stores a key under a hash of its own; the key that was evicted for it.
+fn put_apart(cache: &Numbers, key: u32) -> Option<u32> {
+    let mut offer = Offer { hash: u64::from(key), ..offer(key, 0) };
+    cache.put(&mut offer, &mut Is(key)).unwrap().evicted.first().map(|evicted| evicted.key)
+}
+
+fn use_at(cache: &Numbers, key: u32, at: Tick) {
+    assert_eq!(cache.get(u64::from(key), at, &mut Is(key), |_, _| ()).unwrap(), Some(()));
+}
+
 #[test]
 fn a_use_between_two_readings_of_the_order_is_found_in_the_right_place() {
     let cache = cache(3);
-    (1..=3).for_each(|key| drop(put(&cache, key, 0)));
+    for key in 1..=3 {
+        put_apart(&cache, key);
+    }
     let early = cache.clock().now();
     // Sorts all entries: 1 goes, the run names 2, 3 and 4.
-    assert_eq!(put(&cache, 4, 0).evicted[0].key, 1);
+    assert_eq!(put_apart(&cache, 4), Some(1));
     // A use from before the run's moment comes late: 2 is now younger than 3, though in its range.
-    cache.get(hash(2), early, &mut Is(2), |_, _| ()).unwrap();
-    assert_eq!(put(&cache, 5, 0).evicted[0].key, 3);
-    assert_eq!(put(&cache, 6, 0).evicted[0].key, 2);
+    use_at(&cache, 2, early);
+    assert_eq!(put_apart(&cache, 5), Some(3));
+    assert_eq!(put_apart(&cache, 6), Some(2));
+    assert_eq!(put_apart(&cache, 7), Some(4));
+}
+
+#[test]
+fn entries_are_sorted_when_a_run_is_used_up_and_not_before() {
+    let cache = cache(100);
+    for key in 0..100 {
+        put_apart(&cache, key);
+    }
+    assert_eq!(put_apart(&cache, 100), Some(0));
+    let sorted_at = cache.order.sorted_at();
+    // Half of the names are used up by uses, the other half by evictions.
+    (50..100).for_each(|key| use_at(&cache, key, cache.clock().now()));
+    (1..50).for_each(|key| assert_eq!(put_apart(&cache, 100 + key), Some(key)));
+    assert_eq!(cache.order.sorted_at(), sorted_at);
+    // The name of 100 is the last; what comes then was used later.
+    assert_eq!(put_apart(&cache, 150), Some(100));
+    assert_eq!(put_apart(&cache, 151), Some(50));
+    assert!(cache.order.sorted_at() > sorted_at);
+}
+
+/// Entries of one hash are met together, and some of them are younger than the run.
+#[test]
+fn a_run_is_good_beside_younger_entries_of_its_hashes() {
+    let cache = cache(6);
+    (1..=6).for_each(|key| drop(put(&cache, key, 0)));
+    assert_eq!(put(&cache, 7, 0).evicted[0].key, 1);
+    let sorted_at = cache.order.sorted_at();
+    get(&cache, 3);
+    (8..=9).zip([2, 4]).for_each(|(key, oldest)| {
+        assert_eq!(put(&cache, key, 0).evicted[0].key, oldest);
+    });
+    assert_eq!(cache.order.sorted_at(), sorted_at);
 }
 
 #[test]
@@ -279,6 +324,17 @@ fn a_value_computed_before_its_key_was_removed_is_not_stored() {
     let put = cache.put(&mut Offer { began, ..offer(1, 10) }, &mut Is(1)).unwrap();
     assert!(!put.stored && put.removed[0].value == Some(10));
     assert_eq!((get(&cache, 1), cache.len()), (None, 0));
+}
+
+#[test]
+fn a_value_that_comes_too_late_leaves_what_was_computed_since() {
+    let cache = cache(2);
+    let began = Some(cache.generation());
+    remove(&cache, |key| key == 1);
+    put(&cache, 1, 11);
+    let put = cache.put(&mut Offer { began, ..offer(1, 10) }, &mut Is(1)).unwrap();
+    assert!(!put.stored && put.removed[0].value == Some(10));
+    assert_eq!(get(&cache, 1), Some(11));
 }
 
 #[test]

@@ -44,6 +44,9 @@ def test_the_reference_has_every_public_name_with_its_docstring(site: Path) -> N
     assert 'id="forwardcache.instrumentation.BackendInstrumentation.metrics"' in page
     assert "The figures of" in page
     assert "cache_max_bytes" in page
+    page = (site / "reference" / "hf" / "index.html").read_text("utf-8")
+    for name in ("HFBackend.score", "HFView.view_id", "Operations.next_token_dist_batch"):
+        assert f'id="forwardcache.hf.{name}"' in page
 
 
 def test_every_page_is_in_the_navigation_or_reached_from_it(site: Path) -> None:

@@ -1,14 +1,16 @@
 """Hugging Face models as views, every forward once.
 
-Reading order: ``backend`` (what users make), ``view`` (what they score with), ``scorer`` (one
-call), ``spec`` and ``switch`` (which view, and putting the model into it), ``identity``, ``watch``,
-``checksum`` and ``adapter`` (what the model is), ``encode``, ``plan``, ``family``, ``budget``,
-``forward``, ``prefix``, ``kernels``, ``ops`` and ``slices`` (from text to values).
+Reading order: ``backend`` (what users make), ``view`` and ``operations`` (what they score with),
+``scorer`` and ``call`` (one call), ``spec`` and ``switch`` (which view, and putting the model into
+it), ``identity``, ``watch``, ``checksum`` and ``adapter`` (what the model is), ``encode``,
+``plan``, ``family``, ``budget``, ``forward``, ``prefix``, ``kernels``, ``ops`` and ``slices`` (from
+text to values).
 Importing this imports torch, transformers and peft.
 """
 
 from forwardcache.hf.backend import HFBackend
 from forwardcache.hf.engine import HFEngine
+from forwardcache.hf.operations import Operations
 from forwardcache.hf.view import HFView
 
-__all__ = ["HFBackend", "HFEngine", "HFView"]
+__all__ = ["HFBackend", "HFEngine", "HFView", "Operations"]

@@ -33,7 +33,7 @@ Result = TypeVar("Result")
 
 
 class Operations(ABC):
-    """The operations, each for one item and for a batch."""
+    """What ``HFView`` and ``HFBackend`` score with; each operation for one item and for a batch."""
 
     _scorer: Scorer
 
