@@ -31,7 +31,7 @@ export SCHEDULES ?= 10000
 # What is built to be explored and not shipped needs no optimization across crates.
 QUICK_BUILD = CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16
 
-.PHONY: help setup redis-server chromium build demo test test-rust loom shuttle tsan mutants test-python lint format check bench bench-rust callgrind prove-trace fuzz-trace docs picture wheel sdist try-wheel reproducible audit notices clean
+.PHONY: help setup redis-server chromium build demo test test-rust loom shuttle tsan mutants test-python lint format check bench bench-rust callgrind prove-trace fuzz-trace docs picture wheel sdist try-wheel reproducible audit advisories workflows notices clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -171,6 +171,18 @@ try-wheel: wheel sdist  ## installs both where nothing else is and uses them; TR
 
 reproducible: $(VENV)/.release  ## builds the last commit's wheel in two folders and compares the bytes
 	PY=$(PYO3_PYTHON) tools/reproducible.sh
+
+audit:  ## licences, sources and doubles of the crates (needs cargo-deny)
+	cargo deny --locked check licenses bans sources
+
+advisories: $(VENV)/.release  ## known holes in crates and packages (needs cargo-deny and the network)
+	cargo deny --locked check advisories
+	$(VENV)/bin/pip-audit --strict --skip-editable
+
+workflows: $(VENV)/.release  ## what can be said of the workflows without running them
+	$(VENV)/bin/yamllint --strict .github
+	$(VENV)/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(VENV)/bin/zizmor --offline --quiet .github/workflows
 
 notices: build  ## THIRD-PARTY.txt, from the crates that are linked in
 	$(PY) -m tools.notices
