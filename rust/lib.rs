@@ -5,6 +5,12 @@
 //! and `curve` (what is read from it), and last `python`, the only room that knows pyo3. Everything
 //! else builds and is tested without an interpreter: `cargo nextest run`.
 
+#[cfg(not(unix))]
+compile_error!(
+    "forwardcache runs on Linux and macOS: its trace needs POSIX locks and files that append; on \
+     Windows use WSL"
+);
+
 pub mod cache;
 #[cfg(not(any(loom, shuttle)))]
 pub mod clock;

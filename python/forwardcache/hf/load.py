@@ -26,6 +26,7 @@ from forwardcache.errors import (
 )
 
 _ADAPTER_NAME = "default"
+_ADAPTER_CONFIG = "adapter_config.json"
 _WEIGHTS = "adapter_model.safetensors"
 
 
@@ -69,12 +70,30 @@ def put_adapter(model: Any, path: str) -> PeftModel:
         AdapterError: the folder holds no adapter, or one of another model.
     """
     folder = Path(path)
-    if not (folder / "adapter_config.json").is_file() or not (folder / _WEIGHTS).is_file():
-        raise AdapterError(f"{path} holds no adapter (adapter_config.json and {_WEIGHTS})")
+    if not (folder / _ADAPTER_CONFIG).is_file() or not (folder / _WEIGHTS).is_file():
+        raise AdapterError(f"{path} holds no adapter ({_ADAPTER_CONFIG} and {_WEIGHTS})")
+    _check_keeps_to_itself(folder)
     with _clear(f"can't put the adapter {path} on this model", AdapterError), _without_bars():
         adapted = PeftModel.from_pretrained(model, path, adapter_name=_ADAPTER_NAME)
         _check_fits(path, adapted)
         return adapted.eval()
+
+
+def _check_keeps_to_itself(folder: Path) -> None:
+    """PEFT does more than load weights for some configurations, and those may be a stranger's."""
+    try:
+        config = json.loads((folder / _ADAPTER_CONFIG).read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise AdapterError(f"{folder / _ADAPTER_CONFIG} is no JSON: {error}") from None
+    if not isinstance(config, dict):
+        raise AdapterError(f"{folder / _ADAPTER_CONFIG} holds no settings")
+    if config.get("peft_type") == "XLORA":
+        raise AdapterError(f"the adapter {folder} loads further ones from elsewhere (XLORA)")
+    for name in ("megatron_config", "prompt_tuning_init_state_dict_path"):
+        if config.get(name) is not None:
+            raise AdapterError(
+                f"the adapter {folder} has {name}, which reads code or files elsewhere"
+            )
 
 
 def _check_complete(path: str, report: dict[str, Any]) -> None:

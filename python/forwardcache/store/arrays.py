@@ -20,6 +20,8 @@ Arrays = dict[str, NDArray[Any]]
 
 # Headers kept, each some hundred bytes: one for every length of text in rolling scores.
 _KEPT = 4096
+# A longer one is nobody's of ours, and would be kept as long as the others.
+_MOST_HEADER_BYTES = 4096
 _LENGTH_BYTES = 8
 # The dtypes that values have; the format's numbers are little-endian.
 _DTYPES = {"F32": np.dtype("<f4"), "F64": np.dtype("<f8"), "I64": np.dtype("<i8")}
@@ -45,10 +47,14 @@ def unpacked(blob: bytes, start: int) -> Arrays:
 
     Raises:
         SafetensorError: the bytes are not of the format.
-        ValueError: an array is not of one dimension, or of a dtype that no value has.
+        ValueError: an array is not of one dimension, or of a dtype that no value has, or the header
+            is longer than one of a value.
     """
     first = start + _LENGTH_BYTES
-    data = first + int.from_bytes(blob[start:first], "little")
+    length = int.from_bytes(blob[start:first], "little")
+    if length > _MOST_HEADER_BYTES:
+        raise ValueError(f"the header has {length} bytes; at most {_MOST_HEADER_BYTES} are allowed")
+    data = first + length
     # Cut to what is there: a damaged length may be any number.
     places = _places(blob[start : min(data, len(blob))], max(len(blob) - data, 0))
     return {
