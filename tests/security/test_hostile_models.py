@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from forwardcache.errors import AdapterError, ForwardCacheError
+from forwardcache.errors import AdapterError, ForwardCacheError, UnsupportedModelError
 from forwardcache.hf import HFBackend
 from tests.hf import tiny
 
@@ -104,3 +104,10 @@ def test_code_that_comes_with_a_model_is_not_run(copied: Path, tmp_path: Path) -
     with pytest.raises(ForwardCacheError):
         HFBackend.load(model, device="cpu")
     assert not mark.exists()
+
+
+@pytest.mark.parametrize("name", ["attn_implementation", "_attn_implementation"])
+def test_a_kernel_that_a_model_names_is_not_fetched(copied: Path, name: str) -> None:
+    change(copied / "model" / "config.json", **{name: "somebody/kernel"})
+    with pytest.raises(UnsupportedModelError, match=r"code from elsewhere: \w+ is somebody/kernel"):
+        HFBackend.load(copied / "model", device="cpu")

@@ -54,6 +54,7 @@ def load_model(
         config = transformers.AutoConfig.from_pretrained(path, **options)
         if config.is_encoder_decoder:
             raise UnsupportedModelError(f"{path} is an encoder-decoder ({config.model_type})")
+        _check_runs_nothing(path, config)
         loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
             path, dtype=_dtype(dtype), use_safetensors=True, output_loading_info=True, **options
         )
@@ -77,6 +78,15 @@ def put_adapter(model: Any, path: str) -> PeftModel:
         adapted = PeftModel.from_pretrained(model, path, adapter_name=_ADAPTER_NAME)
         _check_fits(path, adapted)
         return adapted.eval()
+
+
+def _check_runs_nothing(path: str, config: Any) -> None:
+    """A name with a slash is a kernel on the hub: code that transformers fetches and runs."""
+    for name, value in vars(config).items():
+        if isinstance(value, transformers.PretrainedConfig):
+            _check_runs_nothing(path, value)
+        elif "_implementation" in name and "/" in str(value):
+            raise UnsupportedModelError(f"{path} asks for code from elsewhere: {name} is {value}")
 
 
 def _check_keeps_to_itself(folder: Path) -> None:
