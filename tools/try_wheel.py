@@ -2,9 +2,9 @@
 
 Each interpreter gets a new environment, an empty folder, and a search path without cargo or rustc.
 The wheel is installed with no index, so it can't need another package; then it is imported, asked
-for its version, made to cache and to trace (``tools/smoke.py``), and weighed. With ``--hf`` one
-interpreter gets the extra with its models and runs ``forwardcache demo``; with ``--sdist`` one
-builds the wheel from the source archive alone, with Rust.
+for its version, and made to cache and to trace (``tools/smoke.py``). Before that it is looked
+through and weighed. With ``--hf`` one interpreter gets the extra with its models and runs
+``forwardcache demo``; with ``--sdist`` one builds the wheel from the source archive alone, with Rust.
 """
 
 from __future__ import annotations
@@ -105,6 +105,20 @@ def weight_on_disk(wheel: Path) -> Weight:
     return Weight(sum(sizes.values()) - demo, demo)
 
 
+def flaws_of(wheel: Path) -> Iterator[str]:
+    """What a wheel of ours has to hold and doesn't, or holds and shouldn't."""
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    for wanted in (".dist-info/sboms/forwardcache.cdx.json", ".dist-info/licenses/THIRD-PARTY.txt"):
+        if not any(name.endswith(wanted) for name in names):
+            yield f"there is no *{wanted}"
+    for name in names:
+        if not name.startswith((f"{NAME}/", f"{NAME}-")) or "__pycache__" in name:
+            yield f"{name} is not of the package"
+    if "-abi3-" not in wheel.name or "-linux_" in wheel.name:
+        yield f"{wheel.name} is for one Python or for this machine alone"
+
+
 @contextmanager
 def environment(python: str, *, with_rust: bool = False) -> Iterator[Environment]:
     """A new environment of an interpreter (``3.12``, or a path), gone at the end."""
@@ -193,6 +207,8 @@ def main() -> None:
     given = parser.parse_args()
     wheel = given.wheel.resolve()
     print(wheel.relative_to(ROOT) if wheel.is_relative_to(ROOT) else wheel)
+    if found := list(flaws_of(wheel)):
+        sys.exit("\n".join(found))
     weight_in_wheel(wheel).check("to download")
     weight_on_disk(wheel).check("installed")
     pythons = given.python or PYTHONS
