@@ -4,7 +4,8 @@ Each interpreter gets a new environment, an empty folder, and a search path with
 The wheel is installed with no index, so it can't need another package; then it is imported, asked
 for its version, and made to cache and to trace (``tools/smoke.py``). Before that it is looked
 through and weighed. With ``--hf`` one interpreter gets the extra with its models and runs
-``forwardcache demo``; with ``--sdist`` one builds the wheel from the source archive alone, with Rust.
+``forwardcache demo``; with ``--sdist`` one builds the wheel, with Rust, from the source archive
+alone.
 """
 
 from __future__ import annotations
