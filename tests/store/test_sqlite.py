@@ -33,6 +33,7 @@ from forwardcache.store import Record, open_store, sqlite
 from forwardcache.store.place import check_local
 from forwardcache.store.seal import seal, unseal
 from forwardcache.store.sqlite import SQLiteStore
+from tests import proof
 
 
 def key_of(number: int) -> bytes:
@@ -225,15 +226,18 @@ def test_a_kill_leaves_whole_batches(path: Path, after_s: float) -> None:
     store.close()
 
 
+DAMAGED = proof.knob("DAMAGED", 2_000)
+
+
 def test_flipped_bits_and_cut_files_are_misses_only(path: Path, tmp_path: Path) -> None:
     whole = SQLiteStore(path)
     whole.put_many([record_of(n) for n in range(60)])
     whole.close()
-    content, chance = path.read_bytes(), random.Random(7)
+    content, chance = path.read_bytes(), random.Random(7 + proof.SEED)
     shutil.rmtree(tmp_path / "many", ignore_errors=True)
     (tmp_path / "many").mkdir()
     lost = 0
-    for trial in range(2_000):
+    for trial in range(DAMAGED):
         bad = bytearray(content)
         if trial % 4:
             for _ in range(chance.choice((1, 1, 8))):
@@ -251,7 +255,8 @@ def test_flipped_bits_and_cut_files_are_misses_only(path: Path, tmp_path: Path) 
         store.close()
         for left in (tmp_path / "many").iterdir():
             left.unlink()
-    assert lost > 2_000
+    assert lost > DAMAGED
+    proof.done["damaged copies"] += DAMAGED
 
 
 @pytest.mark.parametrize("size", [14, 15_000])
