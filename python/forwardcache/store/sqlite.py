@@ -82,6 +82,8 @@ _NOT_DAMAGE = frozenset(
     {
         sqlite3.SQLITE_BUSY,
         sqlite3.SQLITE_LOCKED,
+        # No lock could be had on the log, which says nothing of what is in it.
+        sqlite3.SQLITE_PROTOCOL,
         sqlite3.SQLITE_CANTOPEN,
         sqlite3.SQLITE_PERM,
         sqlite3.SQLITE_READONLY,
