@@ -375,6 +375,18 @@ def test_a_network_file_system_is_refused_with_the_reason(tmp_path: Path) -> Non
         check_local(tmp_path / "a b" / "values.db", mounts)
 
 
+def test_a_store_that_another_process_begins_is_waited_for(path: Path) -> None:
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    release = threading.Timer(0.3, other.execute, ["ROLLBACK"])
+    release.start()
+    store = SQLiteStore(path)
+    assert store.put_many([record_of(0)]) == 1
+    store.close()
+    release.join()
+    other.close()
+
+
 def test_a_closed_store_is_empty(store: SQLiteStore) -> None:
     store.put_many([record_of(0)])
     store.close()

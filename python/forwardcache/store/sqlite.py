@@ -38,6 +38,7 @@ _SQLITE = b"SQLite format 3\0"
 _TABLE = b"CREATE TABLE sealed"
 _PAGE_BYTES = 4096
 _BUSY_S = 10.0
+_BUSY_PAUSE_S = 0.005
 # Removal goes on to this share of the limit, so that it is rare and does much at once.
 _KEPT_SHARE = 0.9
 _REMOVED_AT_ONCE = 1024
@@ -335,7 +336,7 @@ class SQLiteStore:
             if _is_a_store(self.path):
                 raise _Damaged("its table is not among its tables")
             raise InvalidInputError(f"{self.path} is another program's database: {tables[:3]}")
-        connection.execute("PRAGMA journal_mode = WAL").fetchone()
+        _write_ahead(connection)
         # What was committed survives the process; after a power cut the last commits may be gone.
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA trusted_schema = OFF")
@@ -418,6 +419,24 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
             with suppress(sqlite3.Error):
                 connection.execute("ROLLBACK")
         raise
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """Switches to the write-ahead log, and waits for others who begin the same store.
+
+    SQLite waits for no lock here where it sees that two could wait for each other.
+    """
+    give_up = time.monotonic() + _BUSY_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL").fetchone()
+        except sqlite3.OperationalError as error:
+            is_busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+            if not is_busy or time.monotonic() > give_up:
+                raise
+            time.sleep(_BUSY_PAUSE_S)
+        else:
+            return
 
 
 def _short(key: bytes) -> int:
