@@ -376,7 +376,10 @@ def test_a_network_file_system_is_refused_with_the_reason(tmp_path: Path) -> Non
 
 
 def test_a_store_that_another_process_begins_is_waited_for(path: Path) -> None:
+    SQLiteStore(path).close()
+    # As one leaves the file that has made the tables, and not switched to the log yet.
     other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("PRAGMA journal_mode = DELETE").fetchone()
     other.execute("BEGIN IMMEDIATE")
     release = threading.Timer(0.3, other.execute, ["ROLLBACK"])
     release.start()
