@@ -81,7 +81,7 @@ def checker(name: str, cfg: str, tests: str, **variables: str) -> Way:
     return Way(name, (*command, "--", "--nocapture"), {**build, **variables})
 
 
-def fuzz(target: str, claim: str, *sources: str) -> Part:
+def fuzz(target: str, claim: str, *sources: str, tested: str = "corpus") -> Part:
     """Two hours of a processor for one target of ``tests/fuzz``."""
     seconds = "120"
     command = ("{python}", "-m", "tests.fuzz", target, "--seconds", seconds, "--seed", "{seed}")
@@ -93,7 +93,7 @@ def fuzz(target: str, claim: str, *sources: str) -> Part:
         goal=7_200,
         ways=(Way(target, command),),
         sources=(*sources, "tests/fuzz"),
-        words=("corpus", "2 CPU hours"),
+        words=(tested, "7,200 (2 hours)"),
     )
 
 
@@ -284,7 +284,13 @@ PARTS: Final = (
     DAMAGE,
     EDITS,
     FORKS,
-    fuzz("journal", "Any bytes as a journal: no panic, no event that nobody wrote.", *CORE, "fuzz"),
+    fuzz(
+        "journal",
+        "Any bytes as a journal: no panic, no event that nobody wrote.",
+        *CORE,
+        "fuzz",
+        tested="proptest",
+    ),
     fuzz(
         "reader",
         "Any bytes as a trace: the events that are in them and no others, and no exception.",
