@@ -107,7 +107,7 @@ OPERATIONS = Part(
         cargo(
             "proptest: the core beside a list",
             "any_sequence_of_calls",
-            PROPTEST_CASES="2000",
+            PROPTEST_CASES="20000",
             PROPTEST_RNG_SEED="{seed}",
         ),
         pytest(
@@ -228,7 +228,7 @@ DAMAGE = Part(
         cargo(
             "journal",
             "damage_gives_no_event",
-            PROPTEST_CASES="2000",
+            PROPTEST_CASES="10000",
             PROPTEST_RNG_SEED="{seed}",
         ),
     ),
