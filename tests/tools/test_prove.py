@@ -26,7 +26,10 @@ def root(tmp_path: Path) -> Path:
     """A project whose proof is `work.py`, committed."""
     git(tmp_path, "init", "-q")
     (tmp_path / ".gitignore").write_text("/target/\n/said\n/PROOF.md\n")
-    change(tmp_path, "print('test some_test ... prove: 10 things'); print('prove: 2 others')")
+    change(
+        tmp_path,
+        "print('test a_test ... prove: 8 things'); print('..prove: 2 things\\nprove: 2 others')",
+    )
     return tmp_path
 
 

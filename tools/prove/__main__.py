@@ -29,8 +29,8 @@ from tools.prove.state import Chunk, History
 ROOT: Final = Path(__file__).resolve().parents[2]
 LIMIT_S: Final = 3_600.0
 TIMED_OUT: Final = 124
-# A test may have begun the line with its name.
-_REPORT: Final = re.compile(r"(?:^|\s)prove: (\d+) (.+)$", re.MULTILINE)
+# Who runs the tests may have begun the line with a name or with dots.
+_REPORT: Final = re.compile(r"\bprove: (\d+) (.+)$", re.MULTILINE)
 
 
 class Prover:
