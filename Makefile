@@ -25,13 +25,16 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 KILLS ?= 1000
 SEED ?= 0
 FUZZ_S ?= 60
+PARTS ?=
+SCALE ?= 1
+MINUTES ?= inf
 export SCHEDULES ?= 10000
 
 .DEFAULT_GOAL := help
 # What is built to be explored and not shipped needs no optimization across crates.
 QUICK_BUILD = CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16
 
-.PHONY: help setup redis-server chromium build demo test test-rust loom shuttle tsan mutants test-python lint format check bench bench-rust callgrind prove-trace fuzz-trace docs picture wheel clean
+.PHONY: help setup redis-server chromium build demo test test-rust loom shuttle tsan mutants test-python lint format check bench bench-rust callgrind prove prove-trace fuzz-trace docs picture wheel clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -141,6 +144,13 @@ bench: build $(VENV)/.bench  ## measures beside the peers and writes benches/RES
 
 callgrind: build $(VENV)/.bench  ## instructions a hit (needs valgrind)
 	PYTHON=$(PY) benches/callgrind.sh
+
+$(VENV)/.prove: $(VENV)/.installed
+	$(if $(UV),uv pip install --quiet --python $(PY),$(PY) -m pip install --quiet) --group prove
+	@touch $@
+
+prove: build $(VENV)/.prove  ## the long proof, hours of it, in PROOF.md; PARTS, SCALE and MINUTES say what and how much
+	nice -n 15 $(PY) -m tools.prove $(PARTS) --scale $(SCALE) --minutes $(MINUTES)
 
 prove-trace: build  ## kills writers and recoveries of the trace; KILLS and SEED say how many, which
 	$(PY) -m tests.trace.kill --kills $(KILLS) --seed $(SEED)
