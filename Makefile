@@ -34,7 +34,7 @@ export SCHEDULES ?= 10000
 # What is built to be explored and not shipped needs no optimization across crates.
 QUICK_BUILD = CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16
 
-.PHONY: help setup redis-server chromium build demo test test-rust loom shuttle tsan mutants test-python lint format check bench bench-rust callgrind prove prove-trace fuzz-trace docs picture wheel clean
+.PHONY: help setup redis-server chromium build demo test test-rust loom shuttle tsan mutants test-python lint format check bench bench-rust callgrind prove prove-trace fuzz-trace docs picture wheel sdist try-wheel reproducible audit advisories workflows notices clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -164,8 +164,38 @@ docs: build  ## the pages of docs/ with the reference, in target/site
 picture: build chromium  ## docs/report.png, from the demo
 	$(PY) -m tools.report_picture
 
-wheel: setup  ## the wheel, in dist/
-	$(VENV)/bin/maturin build --release --out dist
+$(VENV)/.release: $(VENV)/.installed
+	$(if $(UV),uv pip install --quiet --python $(PY),$(PY) -m pip install --quiet) --group release
+	@touch $@
+
+wheel: $(VENV)/.release  ## the wheel, in dist/; the same sources give the same bytes
+	tools/build_wheel.sh $(PYO3_PYTHON) dist
+
+sdist: $(VENV)/.release  ## the source archive, in dist/
+	$(VENV)/bin/maturin sdist --quiet --out dist
+
+try-wheel: wheel sdist  ## installs both where nothing else is and uses them; TRY_HF=3.12 also runs the demo
+	$(PY) -m tools.try_wheel "$$(ls -t dist/*.whl | head -1)" --sdist "$$(ls -t dist/*.tar.gz | head -1)" $(if $(TRY_HF),--hf $(TRY_HF))
+	$(VENV)/bin/abi3audit --strict "$$(ls -t dist/*.whl | head -1)"
+	$(VENV)/bin/twine check --strict dist/*
+
+reproducible: $(VENV)/.release  ## builds the last commit's wheel in two folders and compares the bytes
+	PY=$(PYO3_PYTHON) tools/reproducible.sh
+
+audit:  ## licences, sources and doubles of the crates (needs cargo-deny)
+	cargo deny --locked check licenses bans sources
+
+advisories: $(VENV)/.release  ## known holes in crates and packages (needs cargo-deny and the network)
+	cargo deny --locked check advisories
+	$(VENV)/bin/pip-audit --strict --skip-editable
+
+workflows: $(VENV)/.release  ## what can be said of the workflows without running them
+	$(VENV)/bin/yamllint --strict .github
+	$(VENV)/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(VENV)/bin/zizmor --offline --quiet .github/workflows
+
+notices: build  ## THIRD-PARTY.txt, from the crates that are linked in
+	$(PY) -m tools.notices
 
 clean:  ## what was built; the environment stays
 	cargo clean
