@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from forwardcache.cli.exits import BadInputError, ExitCode, say
-from forwardcache.cli.extras import check_installed
+from forwardcache.cli.extras import PARQUET, check_installed
 from forwardcache.cli.prompts import PromptSet, read_prompts
 from forwardcache.cli.trace import STDIN, say_what_is_pending, source_of
 from forwardcache.cli.whole_file import check_out, whole_file
 from forwardcache.observe import read_trace
 
-NEEDED = ("polars",)
-NEEDED_BY_PAGES = (*NEEDED, "matplotlib", "jinja2")
+PAGES = ("jinja2", "matplotlib")
 
 Format: TypeAlias = Literal["table", "json", "html"]
 
@@ -83,8 +82,9 @@ def compare(
 
 
 def _check(output_format: Format, out: Path | None, inputs: Sequence[str], *, force: bool) -> None:
-    needed = NEEDED_BY_PAGES if output_format == "html" else NEEDED
-    check_installed(*needed, extra="report")
+    check_installed(*PARQUET, extra="cli")
+    if output_format == "html":
+        check_installed(*PAGES, extra="report")
     if out is not None:
         check_out(out, inputs, force=force)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from forwardcache.cli.exits import BadInputError, ExitCode, first_line
-from forwardcache.cli.extras import PARQUET, SCORING, check_installed
+from forwardcache.cli.extras import PARQUET, STORE, check_installed
 from forwardcache.cli.loading import open_checked
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def _write_table(path: Path, records: Iterator[Record]) -> int:
 
 def import_(where: str, table: Path) -> int:
     """Run ``store import``; the exit code. A value that isn't whole is left out."""
-    check_installed(*SCORING, *PARQUET)
+    check_installed(*STORE, *PARQUET)
     import polars
 
     from forwardcache.store import Record
@@ -144,7 +144,7 @@ def import_(where: str, table: Path) -> int:
 
 def _there(where: str) -> Store:
     """A store that is there: looking at one doesn't make it."""
-    check_installed(*SCORING)
+    check_installed(*STORE)
     if "://" not in where and not Path(where).is_file():
         raise BadInputError(f"there is no store {where}")
     return open_checked(where)
