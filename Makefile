@@ -34,7 +34,7 @@ export SCHEDULES ?= 10000
 # What is built to be explored and not shipped needs no optimization across crates.
 QUICK_BUILD = CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16
 
-.PHONY: help setup redis-server chromium build demo test test-rust loom shuttle tsan mutants test-python lint format check bench bench-rust callgrind prove prove-trace fuzz-trace docs picture wheel sdist try-wheel reproducible audit advisories workflows notices clean
+.PHONY: help setup redis-server chromium build demo test test-rust loom shuttle tsan asan valgrind mutants test-python lint format check bench bench-rust callgrind prove prove-trace fuzz-trace docs picture wheel sdist try-wheel reproducible audit advisories workflows notices clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -99,6 +99,14 @@ tsan:  ## the Rust tests of the cache under ThreadSanitizer
 	RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer" \
 		TSAN_OPTIONS="halt_on_error=1 suppressions=$(CURDIR)/tools/tsan.supp" CARGO_TARGET_DIR=target/tsan \
 		cargo test --locked --target $(HOST) --lib cache::tests -- --skip histories
+
+asan:  ## the Rust tests under AddressSanitizer, which looks for leaks at the end
+	RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=address" ASAN_OPTIONS="fast_unwind_on_malloc=0" \
+		LSAN_OPTIONS="suppressions=$(CURDIR)/tools/lsan.supp" CARGO_TARGET_DIR=target/asan \
+		cargo test --locked --target $(HOST) --lib -- --skip histories
+
+valgrind: build  ## a short Python run under memcheck: nothing invalid, no reference too many (needs valgrind)
+	$(PY) -m tools.memcheck
 
 mutants: build  ## faults put into the cache one at a time, each of which a test must notice
 	$(PY) tools/mutants.py

@@ -58,7 +58,7 @@ impl Weigher {
         }
     }
 
-    pub(super) fn traverse(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+    pub(super) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         match self {
             Self::Default => Ok(()),
             Self::Custom(weigher) => visit.call(weigher),

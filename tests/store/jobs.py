@@ -54,7 +54,8 @@ def put_with_fault(*, path: str, fault: dict[str, Any], report: str, puts: int) 
     """Puts values while a call of the system fails, and reports which of them were kept."""
     said: dict[str, Any] = {"refused": None, "kept": []}
     # The time that another process is given isn't what is tried here.
-    schema.BUSY_S = sqlite.BUSY_S = 0.1
+    for module in (schema, sqlite):
+        module.BUSY_S = 0.1  # type: ignore[attr-defined]
     records = [record_of(number) for number in range(puts)]
     shim = armed(Path(path).parent, fault)
     try:
