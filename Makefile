@@ -25,6 +25,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 KILLS ?= 1000
 SEED ?= 0
 FUZZ_S ?= 60
+TEST_PROCESSES ?= 2
 PARTS ?=
 SCALE ?= 1
 MINUTES ?= inf
@@ -116,7 +117,8 @@ bench-rust:  ## the cache in Rust beside other caches
 
 test-python: build redis-server chromium
 	@echo "==> Python tests"
-	$(PY) -m pytest
+	$(PY) -m pytest -m "not alone" --numprocesses $(TEST_PROCESSES) --dist loadgroup
+	$(PY) -m pytest -m alone
 
 lint: build  ## formatting, lints, types
 	cargo fmt --check
