@@ -18,6 +18,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -125,9 +126,9 @@ def _status(command: list[str], variables: dict[str, str], log: Path, root: Path
         except subprocess.TimeoutExpired:
             return TIMED_OUT
         finally:
-            if process.returncode is None:
+            with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+            process.wait()
 
 
 def prove(prover: Prover, history: History, parts: Sequence[Part], end: float, to: Path) -> int:
