@@ -25,7 +25,8 @@ import torch
 import forwardcache
 from benches.machine import description
 from benches.measure import turned
-from benches.run import verdict, write_section
+from benches.run import verdict
+from benches.sections import write_section
 from forwardcache.conformance import check_conformance, mock_context
 from forwardcache.hf import HFBackend, HFEngine
 

@@ -20,7 +20,8 @@ import torch
 from torch import nn
 
 from benches.machine import description, refuse_debug_build
-from benches.run import verdict, write_section
+from benches.run import verdict
+from benches.sections import write_section
 from forwardcache.hf import HFBackend, watch
 from forwardcache.hf.identity import Policy
 

@@ -14,7 +14,8 @@ from benches import cases, contenders
 from benches.contenders import LRU_CACHE, OURS, PLAIN
 from benches.machine import description, refuse_debug_build
 from benches.measure import Samples, interleaved
-from benches.run import verdict, write_section
+from benches.run import verdict
+from benches.sections import write_section
 from forwardcache.instrumentation import BackendInstrumentation
 
 TITLE = "## The core: a million entries"

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from benches.machine import description, refuse_debug_build
-from benches.run import verdict, write_section
+from benches.run import verdict
+from benches.sections import write_section
 from forwardcache.observe import TraceLine, miss_ratio_curve, read_trace
 
 TITLE = "## Traces: reading them"

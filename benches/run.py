@@ -16,6 +16,7 @@ from benches import cases, contenders
 from benches.contenders import LRU_CACHE, OURS, PLAIN, Loop
 from benches.machine import description, refuse_debug_build
 from benches.measure import Samples, interleaved
+from benches.sections import write_section
 
 TITLE = "## The core: hit, traced hit, miss, batch"
 # Beside the figures: where the time goes, and what was tried.
@@ -192,15 +193,6 @@ def section(rounds: int) -> str:
             *floor_lines(floors(rounds)),
         ]
     )
-
-
-def write_section(path: Path, text: str) -> None:
-    """Replaces the section of ``path`` that has the title of ``text``; leaves the others alone."""
-    title = text.split("\n", 1)[0]
-    before = path.read_text() if path.exists() else "# Results\n"
-    sections = before.split("\n## ")
-    kept = [each for each in sections if f"\n## {each}".split("\n")[1] != title]
-    path.write_text("\n## ".join([kept[0], text.removeprefix("## "), *kept[1:]]))
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ import redis
 
 import forwardcache
 from benches.machine import description, refuse_debug_build
-from benches.run import write_section
+from benches.sections import write_section
 from forwardcache.cli.loading import ModelOptions
 from forwardcache.cli.prompts import Prompt
 from forwardcache.cli.rows import encoded

@@ -34,7 +34,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from benches.machine import description, refuse_debug_build
 from benches.measure import Samples, turned
-from benches.run import verdict, write_section
+from benches.run import verdict
+from benches.sections import write_section
 from forwardcache.hf import HFBackend
 
 TITLE = "## Scoring"

@@ -28,7 +28,8 @@ from lm_eval.api.model import CachingLM
 
 import forwardcache
 from benches.machine import description, refuse_debug_build
-from benches.run import verdict, write_section
+from benches.run import verdict
+from benches.sections import write_section
 from forwardcache.scoring import TokenDist
 from forwardcache.store import Record
 from forwardcache.store.seal import seal, unseal

@@ -24,7 +24,8 @@ from benches import cases, contenders
 from benches.contenders import OURS, PLAIN, Loop
 from benches.machine import description, refuse_debug_build
 from benches.measure import Samples, interleaved
-from benches.run import verdict, write_section
+from benches.run import verdict
+from benches.sections import write_section
 from forwardcache import BackendInstrumentation
 from forwardcache._core import recover_trace
 
