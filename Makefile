@@ -35,7 +35,7 @@ export SCHEDULES ?= 10000
 # What is built to be explored and not shipped needs no optimization across crates.
 QUICK_BUILD = CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16
 
-.PHONY: help setup redis-server chromium build demo test test-rust loom shuttle tsan asan valgrind mutants test-python lint format check bench bench-rust callgrind prove prove-trace fuzz-trace docs picture wheel sdist try-wheel reproducible audit advisories workflows notices clean
+.PHONY: help setup redis-server chromium build demo test test-rust loom shuttle tsan asan valgrind free-threaded mutants test-python lint format check bench bench-rust callgrind prove prove-trace fuzz-trace docs picture wheel sdist try-wheel reproducible audit advisories workflows notices clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -108,6 +108,9 @@ asan:  ## the Rust tests under AddressSanitizer, which looks for leaks at the en
 
 valgrind: build  ## a short Python run under memcheck: nothing invalid, no reference too many (needs valgrind)
 	$(PY) -m tools.memcheck
+
+free-threaded:  ## a CPython without a GIL from Debian's source, the core for it, the tests on it, the figures
+	tools/free_threaded.sh
 
 mutants: build  ## faults put into the cache one at a time, each of which a test must notice
 	$(PY) tools/mutants.py

@@ -22,6 +22,8 @@ PUBLIC = [
 ]
 PRIVATE = ["_MISS", "_TraceEvent", "_prompt_hash"]
 
+pytestmark = pytest.mark.thread_unsafe(reason="measures processes of its own")
+
 
 def python(program: str) -> Any:
     """What a fresh interpreter prints as JSON."""
