@@ -239,6 +239,22 @@ mod tests {
         fields.iter().enumerate().fold(Shares::default(), with).hash(fields.len(), tag)
     }
 
+    /// How many of 2^16 places in a table the hashes of 2^16 keys take whose prompts have these hashes.
+    fn places(prompt: impl Fn(u64) -> u64) -> usize {
+        let hashes = (0..1 << 16).map(|i| hash_of(&[11, 22, prompt(i), 33], 0));
+        hashes.map(|hash| hash & 0xFFFF).collect::<std::collections::HashSet<_>>().len()
+    }
+
+    #[test]
+    fn prompts_whose_hashes_share_bits_do_not_meet_in_a_table() {
+        // About 40,000 with most factors; one draw in 10^5 gives fewer than this.
+        const LEAST: usize = 128;
+        for shift in [0, 7, 16, 20, 32, 48] {
+            assert!(places(|i| i << shift) > LEAST, "only 16 bits from {shift} on differ");
+        }
+        assert!(places(|i| i << 55 | i >> 9) > LEAST, "the top and a few at the bottom");
+    }
+
     #[test]
     fn the_order_and_number_of_fields_change_a_hash() {
         let hash = |fields: &[u64]| hash_of(fields, 0);

@@ -125,12 +125,33 @@ def environment(python: str, *, with_rust: bool = False) -> Iterator[Environment
 
 
 def _make_environment(python: str, folder: Path) -> None:
+    found = next(filter(_runs, _interpreters(python)), None)
     if uv := shutil.which("uv"):
-        command = [uv, "venv", "--quiet", "--python", python, str(folder)]
-    else:
-        found = python if os.sep in python else f"python{python}"
+        # It knows of more places, and can fetch one.
+        command = [uv, "venv", "--quiet", "--python", found or python, str(folder)]
+    elif found:
         command = [found, "-m", "venv", str(folder)]
+    else:
+        sys.exit(f"Python {python} was not found: put it on the path, or give its path")
     subprocess.run(command, check=True)
+
+
+def _interpreters(python: str) -> Iterator[str]:
+    """Where an interpreter may be: a path, on the search path, or one of pyenv's."""
+    if os.sep in python:
+        yield python
+        return
+    yield f"python{python}"
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"), "versions")
+    yield from (str(each / "bin" / "python") for each in sorted(pyenv.glob(f"{python}.*")))
+
+
+def _runs(python: str) -> bool:
+    # A shim of pyenv is there for every version, and fails for those that aren't chosen.
+    try:
+        return subprocess.run([python, "-c", ""], check=False, capture_output=True).returncode == 0
+    except OSError:
+        return False
 
 
 def try_alone(wheel: Path, python: str) -> None:

@@ -56,6 +56,12 @@ impl JsonNames {
         self.0.len()
     }
 
+    /// Bytes of the longest text, quoted; 0 without one.
+    #[must_use]
+    pub fn longest(&self) -> usize {
+        self.0.iter().map(|name| name.len()).max().unwrap_or(0)
+    }
+
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -65,8 +65,9 @@ pub(super) fn complete(path: &Path, file: &File, held: &Held<'_>) -> io::Result<
         journal.find_missing(file)?;
     }
     // The line that was being written comes first, since it can only be completed at the end.
-    let fragment = fragment_of(file)?;
-    dead.sort_by_key(|journal| !journal.begins_with(&fragment));
+    let most = dead.iter().map(Dead::first_bytes).max().unwrap_or(0);
+    let fragment = fragment_of(file, most)?;
+    dead.sort_by_key(|journal| journal.begun(&fragment).is_none());
     for journal in dead {
         recovered.add(journal.finish(file, held)?);
     }
@@ -150,7 +151,7 @@ impl Dead {
     fn find_missing(&mut self, trace: &File) -> io::Result<()> {
         self.add_loss();
         let present = match self.found.intent {
-            Some(offset) => seqs_from(trace, offset, self.found.run)?,
+            Some(offset) => seqs_from(trace, offset, self.found.run, self.most_bytes())?,
             None => HashSet::new(),
         };
         for (pos, record) in self.found.events.iter().filter(|(pos, _)| !present.contains(pos)) {
@@ -160,6 +161,18 @@ impl Dead {
             self.events += u64::from(record.lost.is_none());
         }
         Ok(())
+    }
+
+    /// No line of the run has more bytes: four texts, and numbers. A journal whose texts are damaged
+    /// says too little of them, hence the least.
+    fn most_bytes(&self) -> usize {
+        const LEAST: usize = 1 << 20;
+        LEAST.max(1024 + 4 * self.found.names.longest())
+    }
+
+    /// Bytes of the first line that is missing.
+    fn first_bytes(&self) -> usize {
+        self.missing.first().map_or(0, Vec::len)
     }
 
     /// Losses that stand in no line get one.
@@ -173,8 +186,16 @@ impl Dead {
         }
     }
 
-    fn begins_with(&self, fragment: &[u8]) -> bool {
-        !fragment.is_empty() && self.missing.first().is_some_and(|line| line.starts_with(fragment))
+    /// The bytes of the first missing line that the trace has already, if its fragment is its
+    /// beginning.
+    fn begun(&self, fragment: &Fragment) -> Option<usize> {
+        match fragment {
+            Fragment::Short(bytes) if !bytes.is_empty() => {
+                let begins = self.missing.first()?.starts_with(bytes);
+                begins.then_some(bytes.len())
+            }
+            _ => None,
+        }
     }
 
     fn finish(self, trace: &File, _held: &Held<'_>) -> io::Result<Recovered> {
@@ -191,12 +212,12 @@ impl Dead {
     }
 
     fn append_missing(&self, trace: &File) -> io::Result<()> {
-        let fragment = fragment_of(trace)?;
+        let fragment = fragment_of(trace, self.first_bytes())?;
         let mut text = self.missing.concat();
         let size = trace.metadata()?.len();
-        let start = if self.begins_with(&fragment) {
-            text.drain(..fragment.len());
-            size - fragment.len() as u64
+        let start = if let Some(begun) = self.begun(&fragment) {
+            text.drain(..begun);
+            size - begun as u64
         } else {
             if !fragment.is_empty() {
                 text.insert(0, b'\n');
@@ -237,17 +258,20 @@ fn damaged_path(journal: &Path) -> PathBuf {
     path.into()
 }
 
-/// The `seq`s of a run's whole lines in a trace, from `offset` on.
-fn seqs_from(trace: &File, offset: u64, run: u64) -> io::Result<HashSet<u64>> {
+/// The `seq`s of a run's whole lines in a trace, from `offset` on. A line of more than `most` bytes is
+/// somebody else's, and never held in memory.
+fn seqs_from(trace: &File, offset: u64, run: u64, most: usize) -> io::Result<HashSet<u64>> {
     let size = trace.metadata()?.len();
     let mut reader = BufReader::new(trace);
     // A trace that is shorter than it was has been replaced; all of it may be ours.
     reader.seek(SeekFrom::Start(if offset <= size { offset } else { 0 }))?;
     let mut seqs = HashSet::new();
     let mut line = Vec::new();
-    while reader.read_until(b'\n', &mut line)? > 0 {
+    while reader.by_ref().take(most as u64).read_until(b'\n', &mut line)? > 0 {
         if line.ends_with(b"\n") {
             seqs.extend(seq_of_line(&line, run));
+        } else {
+            reader.skip_until(b'\n')?;
         }
         line.clear();
     }
@@ -255,21 +279,64 @@ fn seqs_from(trace: &File, offset: u64, run: u64) -> io::Result<HashSet<u64>> {
 }
 
 /// What stands after the last newline.
-fn fragment_of(trace: &File) -> io::Result<Vec<u8>> {
-    const STEP: u64 = 64 << 10;
-    let size = trace.metadata()?.len();
-    let mut fragment = Vec::new();
-    let mut start = size;
-    while start > 0 {
-        let from = start.saturating_sub(STEP);
-        let mut part = vec![0; (start - from) as usize];
-        trace.read_exact_at(&mut part, from)?;
-        let newline = part.iter().rposition(|&byte| byte == b'\n');
-        fragment.splice(..0, part.drain(newline.map_or(0, |at| at + 1)..));
-        if newline.is_some() {
-            break;
-        }
-        start = from;
+enum Fragment {
+    /// Nothing, if it is empty.
+    Short(Vec<u8>),
+    /// More than any line that it could be the beginning of.
+    Long,
+}
+
+impl Fragment {
+    fn is_empty(&self) -> bool {
+        matches!(self, Self::Short(bytes) if bytes.is_empty())
     }
-    Ok(fragment)
+}
+
+/// What stands after the last newline, if it has at most `most` bytes.
+fn fragment_of(trace: &File, most: usize) -> io::Result<Fragment> {
+    let size = trace.metadata()?.len();
+    let from = size.saturating_sub(most as u64 + 1);
+    let mut tail = vec![0; (size - from) as usize];
+    trace.read_exact_at(&mut tail, from)?;
+    match tail.iter().rposition(|&byte| byte == b'\n') {
+        Some(newline) => Ok(Fragment::Short(tail.split_off(newline + 1))),
+        None if tail.len() <= most => Ok(Fragment::Short(tail)),
+        None => Ok(Fragment::Long),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write as _;
+
+    /// The part of a line that says whose it is.
+    fn says(seq: u64) -> String {
+        format!(", \"run\": \"00000000000000ab\", \"thread\": 0, \"seq\": {seq}}}\n")
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_is_nobodys_and_costs_no_other() {
+        let mut file = tempfile::tempfile().unwrap();
+        let long = "x".repeat(3 << 20);
+        write!(file, "{{{}{{{long}{}{{{}", says(1), says(2), says(3)).unwrap();
+        let seqs = seqs_from(&file, 0, 0xab, 1 << 20).unwrap();
+        assert_eq!(seqs, HashSet::from([1, 3]));
+    }
+
+    #[test]
+    fn only_the_end_of_a_trace_is_read_for_its_fragment() {
+        let file = tempfile::tempfile().unwrap();
+        let short = |most| match fragment_of(&file, most).unwrap() {
+            Fragment::Short(bytes) => Some(bytes),
+            Fragment::Long => None,
+        };
+        assert_eq!(short(4), Some(Vec::new()));
+        (&file).write_all(b"torn").unwrap();
+        assert_eq!((short(4), short(3)), (Some(b"torn".to_vec()), None));
+        (&file).write_all(b"\n").unwrap();
+        assert_eq!((short(4), short(0)), (Some(Vec::new()), Some(Vec::new())));
+        (&file).write_all(b"12345").unwrap();
+        assert_eq!((short(5), short(4)), (Some(b"12345".to_vec()), None));
+    }
 }
