@@ -5,7 +5,7 @@ import pytest
 from tests import proof
 
 APART = ("tests/docs/test_pages.py", "tests/hf/test_policies.py", "tests/trace/test_forks.py")
-"""Files whose tests each start processes of their own, and so may go to any process of pytest-xdist.
+"""Files whose tests start processes of their own, and so may go to any process of pytest-xdist.
 Those of another file stay together, since they share what is dear to make."""
 
 ON_RAY = ("tests/distributed/", "many-machines.md")
