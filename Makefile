@@ -25,13 +25,17 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 KILLS ?= 1000
 SEED ?= 0
 FUZZ_S ?= 60
+TEST_PROCESSES ?= 2
+PARTS ?=
+SCALE ?= 1
+MINUTES ?= inf
 export SCHEDULES ?= 10000
 
 .DEFAULT_GOAL := help
 # What is built to be explored and not shipped needs no optimization across crates.
 QUICK_BUILD = CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16
 
-.PHONY: help setup redis-server chromium build demo test test-rust loom shuttle tsan mutants test-python lint format check bench bench-rust callgrind prove-trace fuzz-trace docs picture wheel sdist try-wheel reproducible audit advisories workflows notices clean
+.PHONY: help setup redis-server chromium build demo test test-rust loom shuttle tsan asan valgrind free-threaded mutants test-python lint format check bench bench-rust callgrind prove prove-trace fuzz-trace docs picture wheel sdist try-wheel reproducible audit advisories workflows notices clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -97,6 +101,17 @@ tsan:  ## the Rust tests of the cache under ThreadSanitizer
 		TSAN_OPTIONS="halt_on_error=1 suppressions=$(CURDIR)/tools/tsan.supp" CARGO_TARGET_DIR=target/tsan \
 		cargo test --locked --target $(HOST) --lib cache::tests -- --skip histories
 
+asan:  ## the Rust tests under AddressSanitizer, which looks for leaks at the end
+	RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=address" ASAN_OPTIONS="fast_unwind_on_malloc=0" \
+		LSAN_OPTIONS="suppressions=$(CURDIR)/tools/lsan.supp" CARGO_TARGET_DIR=target/asan \
+		cargo test --locked --target $(HOST) --lib -- --skip histories
+
+valgrind: build  ## a short Python run under memcheck: nothing invalid, no reference too many (needs valgrind)
+	$(PY) -m tools.memcheck
+
+free-threaded:  ## a CPython without a GIL from Debian's source, the core for it, the tests on it, the figures
+	tools/free_threaded.sh
+
 mutants: build  ## faults put into the cache one at a time, each of which a test must notice
 	$(PY) tools/mutants.py
 
@@ -105,7 +120,8 @@ bench-rust:  ## the cache in Rust beside other caches
 
 test-python: build redis-server chromium
 	@echo "==> Python tests"
-	$(PY) -m pytest
+	$(PY) -m pytest -m "not alone" --numprocesses $(TEST_PROCESSES) --dist loadgroup
+	$(PY) -m pytest -m alone
 
 lint: build  ## formatting, lints, types
 	cargo fmt --check
@@ -141,6 +157,13 @@ bench: build $(VENV)/.bench  ## measures beside the peers and writes benches/RES
 
 callgrind: build $(VENV)/.bench  ## instructions a hit (needs valgrind)
 	PYTHON=$(PY) benches/callgrind.sh
+
+$(VENV)/.prove: $(VENV)/.installed
+	$(if $(UV),uv pip install --quiet --python $(PY),$(PY) -m pip install --quiet) --group prove
+	@touch $@
+
+prove: build $(VENV)/.prove  ## the long proof, hours of it, in PROOF.md; PARTS, SCALE and MINUTES say what and how much
+	nice -n 15 $(PY) -m tools.prove $(PARTS) --scale $(SCALE) --minutes $(MINUTES)
 
 prove-trace: build  ## kills writers and recoveries of the trace; KILLS and SEED say how many, which
 	$(PY) -m tests.trace.kill --kills $(KILLS) --seed $(SEED)

@@ -21,6 +21,8 @@ pub mod key;
 #[cfg(not(any(loom, shuttle)))]
 pub mod observe;
 pub mod process;
+#[cfg(test)]
+mod proof;
 #[cfg(not(any(loom, shuttle)))]
 pub mod stats;
 pub mod sync;

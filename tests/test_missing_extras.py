@@ -1,33 +1,106 @@
-"""Claims: without the package that an extra brings, importing what needs it says which extra."""
+"""Claims: without the package that an extra brings, what needs it says which extra, in one line."""
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
+
+from forwardcache import BackendInstrumentation
+from forwardcache.extras import EXTRA_OF
+from forwardcache.store import open_store
+
+ROOT = Path(__file__).parents[1]
 
 WITHOUT = """
 import sys
 sys.modules[{package!r}] = None
+from forwardcache.errors import MissingExtraError
 try:
-    import {module}
-except ImportError as error:
-    print(error)
+    {statement}
+except MissingExtraError as error:
+    print(error.name, error)
 """
 
 
 @pytest.mark.parametrize(
-    ("module", "package", "extra"),
+    ("statement", "package", "extra"),
     [
-        ("forwardcache.store.redis", "redis", "forwardcache[redis]"),
-        ("forwardcache.distributed", "ray", "forwardcache[ray]"),
+        ("import forwardcache.store.redis", "redis", "redis"),
+        ("import forwardcache.distributed", "ray", "ray"),
+        ("import forwardcache.hf", "torch", "hf"),
+        ("import forwardcache.hf", "numpy", "hf"),
+        ("import forwardcache.scoring", "numpy", "hf"),
+        ("import forwardcache.conformance.backend", "numpy", "hf"),
+        ("import forwardcache.integrations.lm_eval", "lm_eval", "lm-eval"),
+        ("import forwardcache.observe.report", "polars", "cli"),
+        ("import forwardcache.observe.report.page", "matplotlib", "report"),
+        ("import forwardcache.observe.report.page", "jinja2", "report"),
+        ("import forwardcache.observe.table", "polars", "cli"),
+        ("import forwardcache.observe; forwardcache.observe.to_polars([])", "polars", "cli"),
     ],
 )
-def test_the_extra_is_named(module: str, package: str, extra: str) -> None:
-    code = WITHOUT.format(module=module, package=package)
+def test_the_extra_is_named(statement: str, package: str, extra: str) -> None:
+    code = WITHOUT.format(statement=statement, package=package)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert f"pip install '{extra}'" in done.stdout
+    assert done.stdout.startswith(f"{package} ")
+    assert done.stdout.endswith(f" needs {package}: pip install 'forwardcache[{extra}]'\n")
+
+
+def test_the_extras_named_are_those_that_bring_the_packages() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    # Typer brings click.
+    for package, extra in EXTRA_OF.items():
+        named = " ".join(project["optional-dependencies"][extra]).replace("typer", "typer click")
+        assert re.search(rf"\b{package.replace('_', '.')}\b", named), package
+
+
+COMMAND_WITHOUT = """
+import sys
+sys.modules.update(dict.fromkeys({packages!r}))
+from forwardcache.__main__ import main
+sys.exit(main({argv!r}))
+"""
+
+
+def command_without(packages: list[str], *argv: str) -> subprocess.CompletedProcess[str]:
+    code = COMMAND_WITHOUT.format(packages=packages, argv=list(argv))
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ("argv", "packages", "extra"),
+    [
+        (["trace", "summary", "t.jsonl"], ["typer"], "cli"),
+        (["score", "--model", "m", "--prompts", "p"], ["torch"], "hf"),
+        (["check", "backend", "json:loads"], ["numpy"], "hf"),
+        (["report", "t.jsonl"], ["polars"], "cli"),
+        (["report", "t.jsonl", "--format", "html"], ["jinja2"], "report"),
+        (["store", "info", "values.db"], ["numpy"], "hf"),
+        (["store", "info", "redis://localhost"], ["redis"], "redis"),
+    ],
+)
+def test_a_command_says_the_extra_in_one_line(
+    argv: list[str], packages: list[str], extra: str
+) -> None:
+    done = command_without(packages, *argv)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.count("\n") == 1
+    assert f"pip install 'forwardcache[{extra}]'" in done.stderr
+
+
+def test_numbers_of_a_report_and_of_a_store_need_no_more_than_they_use(tmp_path: Path) -> None:
+    trace, store = tmp_path / "trace.jsonl", tmp_path / "values.db"
+    with BackendInstrumentation(trace_path=trace) as inst:
+        inst.cached("op", "base", "a", 8, lambda: 1)
+    open_store(store).close()
+    for argv in (["report", str(trace)], ["store", "info", str(store)]):
+        done = command_without(["torch", "transformers", "jinja2", "matplotlib"], *argv)
+        assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("package", ["redis", "ray", "lm_eval"])

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from forwardcache import __version__
+from forwardcache.extras import install
 
 _COMMAND_LINE_PACKAGES = frozenset({"typer", "click", "rich"})
 
@@ -35,7 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if package not in _COMMAND_LINE_PACKAGES:
             raise
         print(
-            f"forwardcache: the command line needs {package}: pip install 'forwardcache[hf]'",
+            f"forwardcache: the command line needs {package}: {install('cli')} "
+            f"(to score models: {install('hf')})",
             file=sys.stderr,
         )
         return 2

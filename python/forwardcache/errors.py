@@ -16,6 +16,7 @@
     │       └── NestedViewError                inside another view's ``with``, or inside a forward
     ├── ModelMemoryError (also MemoryError)    a prompt doesn't fit into memory, not even alone
     ├── EngineStateError (also RuntimeError)   an engine is not running, or runs already
+    ├── MissingExtraError (also ImportError)   a package that an extra brings isn't installed
     └── WorkerError (also RuntimeError)        the workers of a cluster can't do the job
 
 A batched call raises the error of its first bad item, of the same class as the single call would;
@@ -34,6 +35,7 @@ __all__ = [
     "EngineStateError",
     "ForwardCacheError",
     "InvalidInputError",
+    "MissingExtraError",
     "ModelLoadError",
     "ModelMemoryError",
     "NestedViewError",
@@ -96,6 +98,14 @@ class ViewStateError(InvalidInputError, RuntimeError):
 
 class ModelMemoryError(ForwardCacheError, MemoryError):
     """The device's memory is too small for this prompt, also when it runs alone."""
+
+
+class MissingExtraError(ForwardCacheError, ImportError):
+    """A package that an extra brings isn't installed; the message has the command for it.
+
+    Attributes:
+        name: The package that was to be imported.
+    """
 
 
 class WorkerError(ForwardCacheError, RuntimeError):

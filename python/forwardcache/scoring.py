@@ -13,10 +13,12 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
-import numpy as np
-from numpy.typing import ArrayLike, DTypeLike, NDArray
-
 from forwardcache.errors import InvalidInputError
+from forwardcache.extras import extra_named
+
+with extra_named("forwardcache.scoring"):
+    import numpy as np
+    from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 __all__ = [
     "CompletionLogprob",

@@ -296,6 +296,14 @@ mod tests {
     }
 
     #[test]
+    fn an_entry_that_is_used_at_once_has_a_tick_too() {
+        let (entry, clock) = (entry(), Clock::default());
+        let before_the_put = clock.now();
+        assert!(entry.pin().unwrap().touch(before_the_put, &clock).is_ok());
+        assert!(entry.tick().is_some_and(|tick| before_the_put < tick && tick < Tick::NEW));
+    }
+
+    #[test]
     fn an_entry_that_was_used_since_is_not_ended() {
         let (entry, clock) = (entry(), Clock::default());
         let first = entry.settle(&clock).unwrap();

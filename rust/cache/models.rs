@@ -5,6 +5,7 @@
 
 use super::flight::{Ended, Flights, Joined};
 use super::{Cache, Capacity, EntryId, Match, Offer, Put, Question};
+use crate::proof::explore;
 use crate::sync::Arc;
 use std::num::NonZeroUsize;
 use std::time::Duration;
@@ -13,25 +14,6 @@ use std::time::Duration;
 use loom::thread;
 #[cfg(shuttle)]
 use shuttle::thread;
-
-/// Explores a scenario as far as the checker goes.
-pub(super) fn explore(scenario: impl Fn() + Sync + Send + 'static) {
-    #[cfg(loom)]
-    loom::model(scenario);
-    #[cfg(shuttle)]
-    shuttle_both(scenario);
-}
-
-/// Half of the schedules at random, half by PCT, which finds rare bugs of few preemptions.
-#[cfg(shuttle)]
-fn shuttle_both(scenario: impl Fn() + Sync + Send + 'static) {
-    let schedules = std::env::var("SCHEDULES").ok().and_then(|count| count.parse().ok());
-    let schedules: usize = schedules.unwrap_or(10_000);
-    let scenario = std::sync::Arc::new(scenario);
-    let again = std::sync::Arc::clone(&scenario);
-    shuttle::check_random(move || scenario(), schedules / 2);
-    shuttle::check_pct(move || again(), schedules / 2, 3);
-}
 
 /// A key, and keys that were removed since an older generation.
 pub(super) struct Is {

@@ -5,8 +5,9 @@
 //! no more than the capacity, counts that are the table's, each value once and under its own key.
 
 use super::flight::{Flights, Joined};
-use super::models::{Is, Numbers, beside, cache, explore, fly, get, put};
+use super::models::{Is, Numbers, beside, cache, fly, get, put};
 use super::{Cache, Capacity, Match, Offer};
+use crate::proof::explore;
 use crate::sync::Arc;
 use shuttle::thread;
 use std::collections::HashSet;

@@ -159,7 +159,15 @@ impl List {
     }
 }
 
+/// A hundred calls each; more than proptest's own number, since they cost little.
+fn sequences() -> ProptestConfig {
+    let asked = ProptestConfig::default();
+    ProptestConfig { cases: asked.cases.max(1_024), ..asked }
+}
+
 proptest! {
+    #![proptest_config(sequences())]
+
     #[test]
     fn any_sequence_of_calls_gives_what_a_list_gives(
         entries in prop::sample::select(vec![0_usize, 1, 2, 3, 8, 64]),
@@ -167,6 +175,7 @@ proptest! {
         calls in prop::collection::vec(call(), 1..200),
     ) {
         let (ours, mut list) = (bounded(entries, bytes), List::default());
+        let asked = calls.len() as u64;
         for call in calls {
             match call {
                 Call::Get(key) => prop_assert_eq!(get(&ours, key), list.get(key)),
@@ -197,6 +206,7 @@ proptest! {
             prop_assert_eq!(ours.len(), list.0.len());
             prop_assert_eq!(ours.weight(), list.weight());
         }
+        crate::proof::done(asked, "operations");
     }
 }
 

@@ -87,3 +87,28 @@ mod source {
 }
 
 pub use source::Clock;
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+    use crate::clock;
+
+    #[test]
+    fn ticks_lie_between_what_is_dead_and_what_is_new() {
+        assert!(Tick::DEAD < Tick::of(0) && Tick::of(u64::MAX) < Tick::NEW);
+        assert_eq!(Tick::of(u64::MAX), Tick::of(1 << 56));
+        assert_eq!(Tick::of((1 << 56) - 3), Tick((1 << 56) - 3));
+    }
+
+    #[test]
+    fn a_tick_is_four_cycles() {
+        let clock = Clock::default();
+        let began = clock::ordered_now();
+        let first = clock.at(began);
+        std::thread::sleep(std::time::Duration::from_millis(1));
+        let ended = clock::ordered_now();
+        let ticks = clock.at(ended).0 - first.0;
+        let expected = if clock::orders() { (ended.raw() - began.raw()) / 4 } else { 1 };
+        assert!(ticks.abs_diff(expected) <= 1, "{ticks} ticks, not {expected}");
+    }
+}

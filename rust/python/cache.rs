@@ -431,9 +431,9 @@ impl ForwardCache {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        self.made().weigher.traverse(visit)?;
+        self.made().weigher.traverse(&visit)?;
         self.made().cache.try_for_each(|key, kept, _| {
-            key.traverse(visit)?;
+            key.traverse(&visit)?;
             visit.call(&kept.value)
         })
     }

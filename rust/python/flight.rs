@@ -122,7 +122,7 @@ impl PyFlights {
         }
     }
 
-    pub(super) fn traverse(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+    pub(super) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         self.flights.try_for_each(|key| key.key.traverse(visit))
     }
 }

@@ -7,6 +7,7 @@ use crate::key::Shares;
 #[cfg(take_turns)]
 use crate::sync::Turns;
 use pyo3::prelude::*;
+#[cfg(take_turns)]
 use pyo3::types::PyNone;
 
 /// Where the prompt stands in a key `(op, view_id, prompt, top_k[, scope])`.

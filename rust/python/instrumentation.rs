@@ -341,7 +341,7 @@ impl BackendInstrumentation {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        self.flights.get().map_or(Ok(()), |flights| flights.traverse(visit))?;
+        self.flights.get().map_or(Ok(()), |flights| flights.traverse(&visit))?;
         self.parts.visit(|parts| visit.call(parts))
     }
 }

@@ -368,7 +368,7 @@ impl StoredKey {
         (*by == salt.map(Salt::id)).then_some(*name)
     }
 
-    pub(super) fn traverse(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+    pub(super) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         self.fields.iter().try_for_each(|field| visit.call(field))
     }
 }

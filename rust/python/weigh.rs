@@ -58,7 +58,7 @@ impl Weigher {
         }
     }
 
-    pub(super) fn traverse(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+    pub(super) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         match self {
             Self::Default => Ok(()),
             Self::Custom(weigher) => visit.call(weigher),
@@ -105,7 +105,8 @@ fn parts_of<'py>(object: &Bound<'py, PyAny>) -> PyResult<Vec<Bound<'py, PyAny>>>
         return object.try_iter()?.collect();
     }
     if let Ok(dict) = object.cast::<PyDict>() {
-        return Ok(dict.iter().flat_map(|(key, value)| [key, value]).collect());
+        // Both as they are at one moment: without a GIL another thread may change the dict meanwhile.
+        return Ok(dict.keys().iter().chain(dict.values().iter()).collect());
     }
     let fields = object.getattr_opt(intern!(object.py(), "__dataclass_fields__"))?;
     let names = fields.map(|fields| fields.try_iter()?.collect::<PyResult<Vec<_>>>());

@@ -98,8 +98,10 @@ impl Live {
     /// # Errors
     /// Those of the system, where the trace itself can't be opened.
     pub(super) fn open(path: &Path, options: Options) -> io::Result<Arc<Self>> {
-        let sink = Sink::open(path, options.fsync)?;
-        let path = std::fs::canonicalize(path)?;
+        // The file stays the same one wherever the process goes, and a bare name has a folder.
+        let path = std::path::absolute(path)?;
+        let sink = Sink::open(&path, options.fsync)?;
+        let path = std::fs::canonicalize(&path)?;
         let run = new_run()?;
         let mut live = Self {
             run,

@@ -5,6 +5,7 @@
 
 use super::doorbell::Doorbell;
 use super::ring::{Refused, Ring, words::Words};
+use crate::proof::explore;
 use crate::sync::{Ordering, SharedBool};
 use loom::sync::Arc;
 use loom::thread;
@@ -39,7 +40,7 @@ fn drain_one(ring: &Small) -> u64 {
 
 #[test]
 fn push_races_push_and_drain() {
-    loom::model(|| {
+    explore(|| {
         let ring = small(2);
         let producers: Vec<_> = [1, 2]
             .map(|value| {
@@ -57,7 +58,7 @@ fn push_races_push_and_drain() {
 
 #[test]
 fn full_races_drain() {
-    loom::model(|| {
+    explore(|| {
         // One slot: every second push meets a full ring and writes over what was drained.
         let ring = small(1);
         let producer = {
@@ -72,7 +73,7 @@ fn full_races_drain() {
 
 #[test]
 fn seal_races_push() {
-    loom::model(|| {
+    explore(|| {
         let ring = small(2);
         let producer = {
             let ring = Arc::clone(&ring);
@@ -93,7 +94,7 @@ fn seal_races_push() {
 /// The process is killed at some moment: what a returned push took is found, whole, and nothing else.
 #[test]
 fn kill_races_push() {
-    loom::model(|| {
+    explore(|| {
         let ring = small(2);
         let accepted = Arc::new(SharedBool::new(false));
         let producer = {
@@ -113,7 +114,7 @@ fn kill_races_push() {
 
 #[test]
 fn push_races_sleep() {
-    loom::model(|| {
+    explore(|| {
         let ring = small(2);
         let bell = Arc::new(Doorbell::default());
         let producer = {
@@ -135,7 +136,7 @@ fn push_races_sleep() {
 
 #[test]
 fn stop_races_sleep() {
-    loom::model(|| {
+    explore(|| {
         let bell = Arc::new(Doorbell::default());
         let stop = Arc::new(SharedBool::new(false));
         let stopper = {

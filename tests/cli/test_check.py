@@ -71,6 +71,13 @@ def test_a_backend_that_breaks_a_rule_exits_1_and_says_which(
     assert report["results"][-1] != json.loads(capsys.readouterr().out)["results"][-1]
 
 
+def test_what_is_no_backend_keeps_no_rule(foreign: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "backend", f"{foreign}:Silent"]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "no rule applies to what it gives: the backend has no as_base" in said.err
+
+
 @pytest.mark.parametrize("factory", ["unmade", "missing"])
 @pytest.mark.parametrize("kind", ["backend", "engine"])
 def test_what_cannot_be_made_exits_2_with_one_line(

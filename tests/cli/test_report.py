@@ -95,7 +95,26 @@ def test_a_trace_without_events_is_a_report_too(run: Run, tmp_path: Path) -> Non
 
 
 def test_a_missing_folder_is_refused_before_work(run: Run, small: Path, tmp_path: Path) -> None:
-    run("report", small, "--out", tmp_path / "no" / "r.html").refused("--out", "there is no folder")
+    run("report", small, "--out", tmp_path / "no" / "r.html").refused(
+        "r.html", "there is no folder"
+    )
+
+
+def test_the_name_of_the_file_says_the_format(run: Run, small: Path, tmp_path: Path) -> None:
+    for name, begins in (("r.html", "<!doctype"), ("r.json", "{"), ("r.txt", "40.0% of")):
+        assert run("report", small, "--out", tmp_path / name).code == 0
+        assert (tmp_path / name).read_text("utf-8").startswith(begins)
+    run("report", small, "--out", tmp_path / "r.pdf").refused("r.pdf", ".html, .json, .txt")
+    assert run("report", small, "--out", tmp_path / "r.pdf", "--format", "html").code == 0
+
+
+def test_the_table_shows_times_as_dates_and_views_by_their_names(
+    run: Run, small: Path, tmp_path: Path
+) -> None:
+    told = run("report", small).out
+    assert re.search(r"^first ts +1970-01-01 00:00:\d\d UTC$", told, re.MULTILINE)
+    path = trace(tmp_path / "t.jsonl", line(1.0, view_id="null_7", key="k", hit=False))
+    assert "null_7  " in run("report", "compare", path, path).out
 
 
 def test_an_existing_file_is_replaced_only_by_force(run: Run, small: Path, tmp_path: Path) -> None:
@@ -105,7 +124,7 @@ def test_an_existing_file_is_replaced_only_by_force(run: Run, small: Path, tmp_p
     assert out.read_text() == "mine"
     assert run("report", small, "--out", out, "--force").code == 0
     assert "<!doctype html>" in out.read_text().lower()
-    run("report", small, "--out", small, "--force").refused("also read")
+    run("report", small, "--out", small, "--force", "--format", "json").refused("also read")
 
 
 def test_the_table_has_the_verdict_and_the_totals(run: Run, small: Path) -> None:

@@ -93,7 +93,8 @@ def test_what_is_refused(run: Run, two: tuple[Path, Path], tmp_path: Path) -> No
     run("report", "compare", two[0]).refused("B")
     run("report", "compare", two[0], tmp_path / "no.jsonl").refused("no.jsonl")
     run("report", "compare", "-", "-").refused("read once")
-    run("report", "compare", *two, "--out", two[0], "--force").refused("also read")
+    over = ["--out", two[0], "--force", "--format", "json"]
+    run("report", "compare", *two, *over).refused("also read")
 
 
 def test_a_trace_of_that_name_is_given_as_a_path(

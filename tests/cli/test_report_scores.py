@@ -142,7 +142,8 @@ def test_another_file_is_refused(run: Run, tmp_path: Path, text: str) -> None:
 def test_what_else_is_refused(run: Run, rows: Path, tmp_path: Path) -> None:
     run("report").refused("--scores")
     run("report", "--scores", tmp_path / "no.jsonl").refused("no.jsonl")
-    run("report", "--scores", rows, "--out", rows, "--force").refused("also read")
+    over = ["--out", rows, "--force", "--format", "json"]
+    run("report", "--scores", rows, *over).refused("also read")
     mixed = written(tmp_path / "m.jsonl", [*ROWS, {**ROWS[0], "op": "rolling_logprob"}])
     run("report", "--scores", mixed).refused("more than one op")
     broken = tmp_path / "r.parquet"

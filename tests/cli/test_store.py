@@ -147,3 +147,29 @@ def test_what_is_no_store_is_refused(run: Run, tmp_path: Path) -> None:
     run("store", "prune", tmp_path / "a.db").refused("nothing to prune by")
     (tmp_path / "a.parquet").write_text("no table")
     run("store", "import", tmp_path / "a.db", tmp_path / "a.parquet").refused("no exported table")
+
+
+def test_a_server_that_does_not_answer_is_not_an_empty_store(run: Run) -> None:
+    for command in (["info"], ["prune", "--view", "ft"]):
+        ended = run("store", command[0], "redis://127.0.0.1:1/0", *command[1:])
+        assert ended.code == 3
+        lines = ended.err.splitlines()
+        assert all(line.startswith("forwardcache: ") for line in lines)
+        assert "calls without an answer" in lines[-1]
+
+
+def test_an_address_of_another_kind_is_no_path(run: Run, tmp_path: Path) -> None:
+    address = "http://user:secret@host/0"
+    refused = run("store", "info", address)
+    refused.refused("redis://, rediss://, valkey://, valkeys://, not http://")
+    assert "secret" not in refused.err
+
+
+def test_a_table_is_written_under_a_name_that_says_so(run: Run, tmp_path: Path) -> None:
+    store = tmp_path / "values.db"
+    SQLiteStore(store).close()
+    run("store", "export", store, tmp_path / "values.csv").refused("must end in .parquet")
+    run("store", "export", store, tmp_path / "no" / "a.parquet").refused("there is no folder")
+    run("store", "import", store, tmp_path / "none.parquet").refused(
+        "none.parquet: No such file or directory\n"
+    )

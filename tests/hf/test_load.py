@@ -143,6 +143,20 @@ def test_a_device_or_dtype_that_is_not_there_is_refused(
     assert one_line(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("options", "allowed"),
+    [
+        ({"device": "gpu"}, "auto, cpu, cuda, cuda:1 or another of torch's, got 'gpu'"),
+        ({"dtype": "bf16"}, "auto, float32, bfloat16, float16 or another"),
+    ],
+)
+def test_a_name_that_torch_does_not_have_is_told_with_those_that_it_has(
+    options: Any, allowed: str, folders: dict[str, Path]
+) -> None:
+    with pytest.raises(ModelLoadError, match=allowed):
+        HFBackend.load(folders["model"], **options)
+
+
 def test_an_encoder_decoder_is_refused(copied: Any) -> None:
     folder = copied("model")
     (folder / "config.json").write_text(json.dumps({"model_type": "t5"}))

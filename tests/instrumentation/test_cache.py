@@ -230,6 +230,9 @@ class Always:
     def __hash__(self) -> int:
         return 7
 
+    def __repr__(self) -> str:
+        return "Always()"
+
 
 @pytest.mark.parametrize(
     ("stored", "asked"),

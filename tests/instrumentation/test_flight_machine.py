@@ -17,9 +17,11 @@ from typing import NamedTuple
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import invariant, precondition, rule
 
 from forwardcache.instrumentation import _MISS, BackendInstrumentation
+from tests import proof
+from tests.instrumentation.counted import CountedMachine
 from tests.instrumentation.together import LONG
 
 PROMPTS = "ab"
@@ -90,7 +92,7 @@ class Flight:
     waiters: list[Caller] = field(default_factory=list)
 
 
-class FlightMachine(RuleBasedStateMachine):
+class FlightMachine(CountedMachine):
     def __init__(self) -> None:
         super().__init__()
         self.inst, self.told = BackendInstrumentation(), SimpleQueue[Heard]()
@@ -208,4 +210,6 @@ class FlightMachine(RuleBasedStateMachine):
 
 
 TestFlightMachine = FlightMachine.TestCase
-TestFlightMachine.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
+TestFlightMachine.settings = settings(
+    max_examples=80 * proof.EXAMPLES, stateful_step_count=40, deadline=None
+)

@@ -22,6 +22,8 @@ PUBLIC = [
 ]
 PRIVATE = ["_MISS", "_TraceEvent", "_prompt_hash"]
 
+pytestmark = pytest.mark.thread_unsafe(reason="measures processes of its own")
+
 
 def python(program: str) -> Any:
     """What a fresh interpreter prints as JSON."""
@@ -58,6 +60,7 @@ print(json.dumps((time.perf_counter() - began) * 1e3))
     return float(statistics.median(python(program) for _ in range(5)))
 
 
+@pytest.mark.alone
 def test_the_import_takes_less_than_50_ms() -> None:
     # A busy machine can make any one median slow; a slow import is slow every time.
     assert any(import_ms() < 50 for _ in range(4))

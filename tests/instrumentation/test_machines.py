@@ -3,7 +3,7 @@
 ``CacheMachine`` drives ``ForwardCache`` beside an ``OrderedDict``, bounded in entries and bytes;
 ``CallMachine`` drives ``cached`` and ``cached_batch`` beside the plain-Python model, with failing
 and nested computations, repeated prompts, invalidations, replaced parts and probes; a long seeded
-run does the same for 10,000 operations.
+run does the same for 10,000 operations, or ``FORWARDCACHE_OPERATIONS``.
 
 Compared: returns, evictions, counters, bytes, events apart from ``ts``, ``wall_ms`` and ``key``.
 Not checked here: several threads.
@@ -22,10 +22,12 @@ from typing import Any, NamedTuple
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import initialize, invariant, precondition, rule
 
 from forwardcache import instrumentation
+from tests import proof
 from tests.instrumentation import plain
+from tests.instrumentation.counted import CountedMachine
 from tests.instrumentation.doubles import FIELDS, RecordingTrace, read_events
 from tests.instrumentation.texts import COLLIDING
 
@@ -66,7 +68,7 @@ class Weighed(NamedTuple):
 WEIGHTS = st.integers(0, 12)
 
 
-class CacheMachine(RuleBasedStateMachine):
+class CacheMachine(CountedMachine):
     @initialize(
         maxsize=st.one_of(st.none(), st.integers(1, 8)),
         max_bytes=st.one_of(st.none(), st.integers(1, 24)),
@@ -134,7 +136,9 @@ class CacheMachine(RuleBasedStateMachine):
 
 
 TestCacheMachine = CacheMachine.TestCase
-TestCacheMachine.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
+TestCacheMachine.settings = settings(
+    max_examples=60 * proof.EXAMPLES, stateful_step_count=60, deadline=None
+)
 
 
 class ComputeError(Exception):
@@ -271,7 +275,7 @@ PROBES = [None, "one", "two é"]
 RARELY = st.sampled_from([False] * 7 + [True])
 
 
-class CallMachine(RuleBasedStateMachine):
+class CallMachine(CountedMachine):
     @initialize(maxsize=st.one_of(st.none(), st.integers(1, 8)))
     def begin(self, maxsize: int | None) -> None:
         self.exits = ExitStack()
@@ -339,12 +343,17 @@ class CallMachine(RuleBasedStateMachine):
 
 
 TestCallMachine = CallMachine.TestCase
-TestCallMachine.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+TestCallMachine.settings = settings(
+    max_examples=40 * proof.EXAMPLES, stateful_step_count=40, deadline=None
+)
 
 
-def test_ten_thousand_operations_are_those_of_the_model(tmp_path: Path) -> None:
-    random, pair = Random(20_240_229), Pair(tmp_path, 24)
-    for turn in range(10_000):
+OPERATIONS = proof.knob("OPERATIONS", 10_000)
+
+
+def test_a_long_run_is_that_of_the_model(tmp_path: Path) -> None:
+    random, pair = Random(20_240_229 + proof.SEED), Pair(tmp_path, 24)
+    for turn in range(OPERATIONS):
         setting, fails = random.choice(SETTINGS), random.random() < 0.05
         if random.random() < 0.7:
             pair.cached(setting, random.choice(PROMPTS), fails=fails)
@@ -362,3 +371,4 @@ def test_ten_thousand_operations_are_those_of_the_model(tmp_path: Path) -> None:
     pair.check_events()
     assert pair.model.stats.cache_hits > 1_000
     assert pair.model.stats.cache_misses > 1_000
+    proof.done["operations"] += OPERATIONS

@@ -11,9 +11,11 @@ from typing import Any, NamedTuple
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import initialize, invariant, rule
 
 from forwardcache.instrumentation import _MISS, BackendInstrumentation, ForwardCache
+from tests import proof
+from tests.instrumentation.counted import CountedMachine
 from tests.instrumentation.sequential import TOP_K, Key, Sequential, Weighed, size_of
 
 OPS, VIEWS, PROMPTS = ("dist", "roll"), ("base", "ft"), "abcd"
@@ -163,7 +165,7 @@ STEP = st.recursive(
 )
 
 
-class SequentialMachine(RuleBasedStateMachine):
+class SequentialMachine(CountedMachine):
     @initialize(
         maxsize=st.none() | st.integers(1, 6),
         max_bytes=st.none() | st.integers(1, 8),
@@ -200,4 +202,6 @@ class SequentialMachine(RuleBasedStateMachine):
 
 
 TestSequentialMachine = SequentialMachine.TestCase
-TestSequentialMachine.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
+TestSequentialMachine.settings = settings(
+    max_examples=80 * proof.EXAMPLES, stateful_step_count=40, deadline=None
+)

@@ -20,6 +20,8 @@ from tests.instrumentation.doubles import never, read_events
 
 THREADS = 16
 
+pytestmark = pytest.mark.thread_unsafe(reason="sets the interpreter's switch interval")
+
 
 @pytest.fixture(autouse=True)
 def _switch_often() -> Iterator[None]:

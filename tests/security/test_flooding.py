@@ -46,6 +46,7 @@ def test_there_are_a_hundred_thousand_of_each_kind(chosen: Path) -> None:
         assert len({str(prompt) for prompt in prompts}) == len(prompts) == PROMPTS == 10**5
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("seed", ["0", "random"])
 def test_chosen_prompts_cost_at_most_twice_what_others_do(chosen: Path, seed: str) -> None:
     told = dict(json.loads(line) for line in flood("measure", chosen, seed).splitlines())

@@ -90,16 +90,19 @@ def server(tmp_path: Path) -> Iterator[RedisServer]:
     server.kill()
 
 
+@pytest.mark.alone
 def test_a_server_that_is_down_costs_little() -> None:
     assert_costs_little(RedisStore(f"redis://127.0.0.1:{free_port()}"))
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("serve", [silent, dribbling], ids=["silent", "dribbling"])
 def test_a_server_that_does_not_come_to_an_end_costs_little(serve: Serve) -> None:
     with answering(serve) as url:
         assert_costs_little(RedisStore(url))
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("delay_s", [0.003, 0.008, 0.045, 0.3])
 def test_a_slow_server_costs_little(server: RedisServer, delay_s: float) -> None:
     with answering(slowed(server.port, delay_s)) as url:

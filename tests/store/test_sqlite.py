@@ -33,6 +33,7 @@ from forwardcache.store import Record, open_store, sqlite
 from forwardcache.store.place import check_local
 from forwardcache.store.seal import seal, unseal
 from forwardcache.store.sqlite import SQLiteStore
+from tests import proof
 
 
 def key_of(number: int) -> bytes:
@@ -225,15 +226,18 @@ def test_a_kill_leaves_whole_batches(path: Path, after_s: float) -> None:
     store.close()
 
 
+DAMAGED = proof.knob("DAMAGED", 2_000)
+
+
 def test_flipped_bits_and_cut_files_are_misses_only(path: Path, tmp_path: Path) -> None:
     whole = SQLiteStore(path)
     whole.put_many([record_of(n) for n in range(60)])
     whole.close()
-    content, chance = path.read_bytes(), random.Random(7)
+    content, chance = path.read_bytes(), random.Random(7 + proof.SEED)
     shutil.rmtree(tmp_path / "many", ignore_errors=True)
     (tmp_path / "many").mkdir()
     lost = 0
-    for trial in range(2_000):
+    for trial in range(DAMAGED):
         bad = bytearray(content)
         if trial % 4:
             for _ in range(chance.choice((1, 1, 8))):
@@ -251,7 +255,8 @@ def test_flipped_bits_and_cut_files_are_misses_only(path: Path, tmp_path: Path) 
         store.close()
         for left in (tmp_path / "many").iterdir():
             left.unlink()
-    assert lost > 2_000
+    assert lost > DAMAGED
+    proof.done["damaged copies"] += DAMAGED
 
 
 @pytest.mark.parametrize("size", [14, 15_000])
@@ -368,6 +373,21 @@ def test_a_network_file_system_is_refused_with_the_reason(tmp_path: Path) -> Non
         check_local(tmp_path / "far" / "values.db", mounts)
     with pytest.raises(InvalidInputError, match=r"fuse\.sshfs"):
         check_local(tmp_path / "a b" / "values.db", mounts)
+
+
+def test_a_store_that_another_process_begins_is_waited_for(path: Path) -> None:
+    SQLiteStore(path).close()
+    # As one leaves the file that has made the tables, and not switched to the log yet.
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("PRAGMA journal_mode = DELETE").fetchone()
+    other.execute("BEGIN IMMEDIATE")
+    release = threading.Timer(0.3, other.execute, ["ROLLBACK"])
+    release.start()
+    store = SQLiteStore(path)
+    assert store.put_many([record_of(0)]) == 1
+    store.close()
+    release.join()
+    other.close()
 
 
 def test_a_closed_store_is_empty(store: SQLiteStore) -> None:

@@ -1,20 +1,22 @@
 """Starts, kills and reaps processes in milliseconds: forks of one that has imported everything.
 
-``python -m tests.trace.fork_server`` reads jobs from standard input, a line of JSON each: the name
-of a function of ``tests.trace.jobs`` and its arguments. It answers with the process id of a fork
-that does the job, waits for ``wait``, and answers with the status that the fork ended with. It
+``python -m tests.trace.fork_server JOBS`` reads jobs from standard input, a line of JSON each: the
+name of a function of the module ``JOBS`` and its arguments. It answers with the process id of a
+fork that does the job, waits for ``wait``, and answers with the status that the fork ended with. It
 reaps the fork only then, so a signal never meets a stranger with the same process id.
 """
 
 import contextlib
+import importlib
 import json
 import os
 import select
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import IO, Any, NoReturn, Self
 
 ROOT = Path(__file__).parents[2]
@@ -26,11 +28,14 @@ class ForkServer:
 
     Args:
         variables: Set in the environment, besides those of this process.
+        jobs: The module with the jobs.
     """
 
-    def __init__(self, variables: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, variables: Mapping[str, str] | None = None, jobs: str = "tests.trace.jobs"
+    ) -> None:
         self._server = subprocess.Popen(
-            [sys.executable, "-m", "tests.trace.fork_server"],
+            [sys.executable, "-m", "tests.trace.fork_server", jobs],
             cwd=ROOT,
             env={**os.environ, **(variables or {})},
             stdin=subprocess.PIPE,
@@ -95,16 +100,16 @@ class ForkServer:
 
 
 @contextlib.contextmanager
-def servers(count: int) -> Iterator[list[ForkServer]]:
+def servers(count: int, jobs: str = "tests.trace.jobs") -> Iterator[list[ForkServer]]:
     """So many servers, all of them ended afterwards."""
     with contextlib.ExitStack() as stack:
-        yield [stack.enter_context(ForkServer()) for _ in range(count)]
+        yield [stack.enter_context(ForkServer(jobs=jobs)) for _ in range(count)]
 
 
 # The server's side
 
 
-def serve() -> None:
+def serve(jobs: ModuleType) -> None:
     requests = iter(sys.stdin.readline, "")
     # A server that is told to go takes its child along.
     signal.signal(signal.SIGTERM, _terminate)
@@ -112,7 +117,7 @@ def serve() -> None:
         job, arguments = json.loads(request)
         child = os.fork()
         if child == 0:
-            _do(job, arguments)
+            _do(getattr(jobs, job), arguments)
         _answer(child)
         _CHILDREN.append(child)
         if next(requests, None) is None:
@@ -130,15 +135,13 @@ def _terminate(*_: object) -> NoReturn:
     os._exit(1)
 
 
-def _do(job: str, arguments: dict[str, Any]) -> NoReturn:
-    from tests.trace import jobs
-
+def _do(job: Callable[..., object], arguments: dict[str, Any]) -> NoReturn:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     # The server's pipes are not for a job that prints or reads.
     nowhere = os.open(os.devnull, os.O_RDWR)
     os.dup2(nowhere, 0)
     os.dup2(nowhere, 1)
-    getattr(jobs, job)(**arguments)
+    job(**arguments)
     os._exit(0)
 
 
@@ -148,6 +151,4 @@ def _answer(number: int) -> None:
 
 
 if __name__ == "__main__":
-    from tests.trace import jobs as _imported_once  # noqa: F401
-
-    serve()
+    serve(importlib.import_module(sys.argv[1]))

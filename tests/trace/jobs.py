@@ -40,7 +40,7 @@ def trace(
         end: ``close``, ``_exit`` or ``abort``: the last two while the other threads go on.
         options: Of the writer.
     """
-    _leave_no_core()
+    leave_no_core()
     said = Progress(Path(progress))
     opened, step = events.opened(path, how, **(options or {}))
     said.phase = Phase.WORKING
@@ -84,7 +84,7 @@ def _exit() -> NoReturn:
 _END: dict[str, Callable[[], NoReturn]] = {"_exit": _exit, "abort": os.abort}
 
 
-def _leave_no_core() -> None:
+def leave_no_core() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
@@ -107,7 +107,7 @@ def trace_with_fault(
 ) -> None:
     """Traces ``steps`` steps while a call of the system fails, and reports how it went."""
     said: dict[str, Any] = {"refused": None, "lost": 0, "warned": 0}
-    shim = _armed(Path(path).parent, fault)
+    shim = armed(Path(path).parent, fault)
     options = {"interval_s": 0.001, "journal_events": 64, "fsync": True}
     try:
         opened, step = events.opened(path, how, **options)
@@ -122,21 +122,21 @@ def trace_with_fault(
             warnings.simplefilter("always")
             said["lost"] = events.writer_of(opened).close()
         said["warned"] = len(caught)
-    _report(shim, said, report)
+    report_calls(shim, said, report)
 
 
 def recover_with_fault(*, path: str, fault: dict[str, Any], report: str) -> None:
     """Recovers while a call of the system fails, and reports how it went."""
     said: dict[str, Any] = {"refused": None}
-    shim = _armed(Path(path).parent, fault)
+    shim = armed(Path(path).parent, fault)
     try:
         _core.recover_trace(path)
     except OSError as error:
         said["refused"] = [error.errno, str(error)]
-    _report(shim, said, report)
+    report_calls(shim, said, report)
 
 
-def _armed(folder: Path, fault: dict[str, Any]) -> ctypes.CDLL:
+def armed(folder: Path, fault: dict[str, Any]) -> ctypes.CDLL:
     shim = ctypes.CDLL(None)
     shim.shim_name.restype = ctypes.c_char_p
     shim.shim_calls.restype = ctypes.c_long
@@ -145,7 +145,7 @@ def _armed(folder: Path, fault: dict[str, Any]) -> ctypes.CDLL:
     return shim
 
 
-def _report(shim: ctypes.CDLL, said: dict[str, Any], report: str) -> None:
+def report_calls(shim: ctypes.CDLL, said: dict[str, Any], report: str) -> None:
     calls = range(1, shim.shim_calls() + 1)
     said["calls"] = [shim.shim_name(ctypes.c_long(call)).decode() for call in calls]
     shim.shim_disarm()

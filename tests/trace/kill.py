@@ -7,6 +7,7 @@ plan; when a signal arrives is the machine's affair.
 """
 
 import argparse
+import contextlib
 import os
 import sys
 import tempfile
@@ -106,7 +107,10 @@ class Moment:
 
 
 def size_of(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
+    # It may go at any time.
+    with contextlib.suppress(FileNotFoundError):
+        return path.stat().st_size
+    return 0
 
 
 @dataclass

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from tests import proof
 from tests.instrumentation.doubles import strict_loads
 from tests.trace import events, faults
 from tests.trace.faults import Fault
 from tests.trace.fork_server import KILLED, ForkServer
 from tests.trace.progress import Phase, Progress
 
-STEPS, HOW = 25, "call"
+STEPS, HOW = proof.knob("FAULT_STEPS", 25), "call"
 EVENTS = STEPS * events.EVENTS_A_STEP[HOW]
 WAYS = [*((error, False) for error in faults.ONCE), *((error, True) for error in faults.LASTING)]
 MORE_CALLS = 6
@@ -50,6 +51,7 @@ def test_a_fault_comes_out_of_no_call_and_loses_nothing_uncounted(
         path = tmp_path / str(call) / "trace.jsonl"
         path.parent.mkdir()
         said = faults.run(faulty, "trace_with_fault", path, fault, steps=STEPS, how=HOW)
+        proof.done["fault points"] += len(said["calls"]) >= call
         if said["refused"]:
             refused += 1
             number, text = said["refused"]
@@ -113,6 +115,7 @@ def test_a_fault_in_a_recovery_loses_and_doubles_nothing(
         path = tmp_path / str(call) / "trace.jsonl"
         copy_of(dead, path)
         said = faults.run(faulty, "recover_with_fault", path, Fault(call, *way))
+        proof.done["fault points"] += 1
         if said["refused"]:
             assert said["refused"][0] in (way[0], errno.ENOSPC)
         server.run("recover", path=path, progress=path.with_name("recovered"))

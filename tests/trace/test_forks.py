@@ -19,12 +19,13 @@ import pytest
 
 from forwardcache import _core
 from forwardcache.instrumentation import BackendInstrumentation, TraceWriter
+from tests import proof
 from tests.trace import events
 from tests.trace.events import Step
 from tests.trace.fork_server import ROOT, servers
 from tests.trace.progress import Progress
 
-FORKS = 20
+FORKS = proof.knob("FORKS", 20)
 STEPS = 50
 
 
@@ -90,6 +91,7 @@ def test_forks_while_other_threads_trace(how: str, child_ends: str, tmp_path: Pa
     runs = {line["run"]: line["view_id"].split()[0] for line in lines}
     assert len(runs) == 1 + FORKS, "each child has a run of its own"
     assert sorted(runs.values()) == ["child"] * FORKS + ["thread"]
+    proof.done["forks"] += FORKS
 
 
 def fork_and_trace(trace: events.Trace, step: Step, view: str, ends: str) -> None:

@@ -5,17 +5,17 @@ another. Not checked here: loss of power, faults of the system (``test_faults``)
 (``test_threads``, ``test_forks``).
 """
 
-import os
-
+from tests import proof
 from tests.trace import kill
 
-KILLS = int(os.environ.get("FORWARDCACHE_KILLS", "100"))
-SEED = int(os.environ.get("FORWARDCACHE_SEED", "0"))
+KILLS = proof.knob("KILLS", 100)
 
 
 def test_kills_lose_nothing_whose_call_had_returned() -> None:
-    tally = kill.prove(KILLS, SEED)
-    print(*tally.lines(), f"seeds from {SEED}", sep="\n")
+    tally = kill.prove(KILLS, 1_000 * proof.SEED)
+    print(*tally.lines(), f"seeds from {1_000 * proof.SEED}", sep="\n")
     assert tally.kills >= KILLS
+    proof.done["kills"] += tally.kills
+    proof.done["trace events"] += tally.events
     assert tally.met["journals left"] > 0
     assert min(tally.ends[end] for end in ("killed", "killed closing", "killed recovering")) > 0

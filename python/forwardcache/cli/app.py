@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from forwardcache import __version__
-from forwardcache.cli.exits import ExitCode, guarded, say
+from forwardcache.cli.exits import BadInputError, ExitCode, guarded, say, say_warnings
 
 EXIT_STATUS = (
     "Exit status: 0 done, 1 the answer is no, 2 wrong use or bad input, 3 the machine failed "
@@ -68,15 +68,30 @@ ViewsOption = Annotated[
     ),
 ]
 OpOption = Annotated[Op, typer.Option(help="What to score.")]
-TopKOption = Annotated[int, typer.Option(min=1, max=TOP_K_MAX, help="Tokens in a distribution.")]
+TopKOption = Annotated[
+    int,
+    typer.Option(
+        min=1, max=TOP_K_MAX, help="Most likely tokens in a distribution, for next_token_dist."
+    ),
+]
 OutOption = Annotated[
     Path | None, typer.Option(help="FILE.jsonl or FILE.parquet; default standard output.")
 ]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace --out.")]
-ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with OUT.part.")]
-TraceOption = Annotated[Path | None, typer.Option(help="Trace file; it is appended to.")]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
-DtypeOption = Annotated[str, typer.Option(help="auto (the checkpoint's), float32, bfloat16, ...")]
+ReplaceOption = Annotated[
+    bool, typer.Option("--force", help="Replace a file that is there already.")
+]
+ResumeOption = Annotated[
+    bool,
+    typer.Option("--resume", help="Go on with OUT.part, what a run that was interrupted left."),
+]
+TraceOption = Annotated[Path | None, typer.Option(help="Trace file (.jsonl); it is appended to.")]
+DeviceOption = Annotated[
+    str, typer.Option(help="auto (a GPU where there is one), cpu, cuda, cuda:1, ...")
+]
+DtypeOption = Annotated[
+    str, typer.Option(help="auto (the checkpoint's), float32, bfloat16, float16.")
+]
 ChatTemplateOption = Annotated[
     bool,
     typer.Option(
@@ -91,7 +106,10 @@ DownloadOption = Annotated[
 ]
 StoreOption = Annotated[
     str | None,
-    typer.Option(help="File or redis:// address of a store: what is there isn't computed again."),
+    typer.Option(
+        help="Store: a file, a redis:// address, or FILE,redis://... What is there isn't computed "
+        "again, and what is computed is kept there."
+    ),
 ]
 VerifyOption = Annotated[
     float,
@@ -118,12 +136,16 @@ RayOption = Annotated[
     ),
 ]
 WorkersOption = Annotated[
-    int | None, typer.Option(min=1, help="Workers of --ray, one model each.", show_default=False)
+    int | None,
+    typer.Option(
+        min=1, help="Workers of --ray, which needs it: one model each.", show_default=False
+    ),
 ]
 
 
 def run(argv: Sequence[str]) -> int:
     """Run one command; the exit code."""
+    say_warnings()
     return guarded(lambda: _invoke(_with_joined_name(_with_address(argv))))
 
 
@@ -148,7 +170,7 @@ def _invoke(argv: list[str]) -> int:
     try:
         code = app(args=argv, prog_name="forwardcache", standalone_mode=False)
     except _UsageProblem as problem:
-        say(f"{problem.format_message()} (forwardcache --help)")
+        say(_usage_line(problem))
         return ExitCode.BAD_INPUT
     except typer.Abort:
         raise KeyboardInterrupt from None
@@ -161,6 +183,15 @@ def _invoke(argv: list[str]) -> int:
     return int(code or 0)
 
 
+def _usage_line(problem: Any) -> str:
+    """What was wrong with the command line, and where its help is."""
+    context = getattr(problem, "ctx", None)
+    command = "forwardcache" if context is None else context.command_path
+    # Some versions of typer let the words of their validator through.
+    told = problem.format_message().replace("Value error, ", "")
+    return f"{told} ({command} --help)"
+
+
 def _print_version(wanted: bool) -> None:
     if wanted:
         print(f"forwardcache {__version__}")
@@ -170,13 +201,14 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def _forwardcache(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="And exit.")
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
     """Every forward pass once: an exact, traced cache under the views of one model."""
 
 
-@app.command("score", epilog=EXIT_STATUS)
+@app.command("score", short_help="Score prompts with views of one model.", epilog=EXIT_STATUS)
 def _score(  # noqa: PLR0917 - typer calls it, by name
     model: ModelOption,
     prompts: PromptsOption,
@@ -234,7 +266,7 @@ def _score(  # noqa: PLR0917 - typer calls it, by name
     )
 
 
-@app.command("demo", epilog=EXIT_STATUS)
+@app.command("demo", short_help="Score the model that ships with the package.", epilog=EXIT_STATUS)
 def _demo(
     out: Annotated[
         Path, typer.Option(help="Folder for the rows and the trace; made if it isn't there.")
@@ -250,8 +282,11 @@ def _demo(
 check = typer.Typer(help="Check that an engine or a backend keeps its contract.")
 app.add_typer(check, name="check")
 
-FactoryArgument = Annotated[str, typer.Argument(help="pkg.mod:factory", metavar="FACTORY")]
-AllOption = Annotated[bool, typer.Option("--all", help="Go on after a failure.")]
+FactoryArgument = Annotated[
+    str,
+    typer.Argument(help="A function or class that makes one: pkg.mod:name.", metavar="FACTORY"),
+]
+AllOption = Annotated[bool, typer.Option("--all", help="Go on after the first failure.")]
 
 
 class ReportFormat(StrEnum):
@@ -269,14 +304,17 @@ class Profile(StrEnum):
     STRICT = "strict"
 
 
-@check.command("engine")
+@check.command("engine", short_help="Check a streaming engine.")
 def _check_engine(
     factory: FactoryArgument,
-    profile: Annotated[Profile, typer.Option(help="How much is checked.")] = Profile.SEED,
+    profile: Annotated[
+        Profile,
+        typer.Option(help="seed: the contract; strict: also what a server relies on."),
+    ] = Profile.SEED,
     every: AllOption = False,
     failing_factory: Annotated[
         str | None,
-        typer.Option(help="pkg.mod:factory of engines whose start raises.", metavar="FACTORY"),
+        typer.Option(help="Makes engines whose start raises: pkg.mod:name.", metavar="FACTORY"),
     ] = None,
     format_: FormatOption = Format.TABLE,
 ) -> int:
@@ -296,13 +334,13 @@ def _check_engine(
     return code
 
 
-@check.command("backend")
+@check.command("backend", short_help="Check a scoring backend.")
 def _check_backend(
     factory: FactoryArgument,
     every: AllOption = False,
     format_: FormatOption = Format.TABLE,
 ) -> int:
-    """Check a scoring backend; exit status 0 if it conforms, 1 if not, 2 if it can't be made."""
+    """Check a scoring backend; exit status 0 if it conforms, 1 if not, 2 if it is none."""
     from forwardcache.conformance.backend.command import check_backend_spec
 
     return check_backend_spec(factory, output_format=format_.value, report_all=every)
@@ -312,11 +350,13 @@ trace_commands = typer.Typer(help="Read traces, merge them, complete what a cras
 app.add_typer(trace_commands, name="trace")
 
 TracesArgument = Annotated[
-    list[str], typer.Argument(help="Traces; - for standard input.", metavar="PATH...")
+    list[str], typer.Argument(help="Traces; - for standard input.", metavar="PATH")
 ]
 
 
-@trace_commands.command("summary", epilog=EXIT_STATUS)
+@trace_commands.command(
+    "summary", short_help="Figures for each probe, view and op.", epilog=EXIT_STATUS
+)
 def _trace_summary(paths: TracesArgument, format_: FormatOption = Format.TABLE) -> int:
     """Figures of traces for each probe, view and op: hits, misses, times, what is missing."""
     from forwardcache.cli.trace import summary
@@ -324,7 +364,7 @@ def _trace_summary(paths: TracesArgument, format_: FormatOption = Format.TABLE) 
     return summary(paths, as_json=format_ is Format.JSON)
 
 
-@trace_commands.command("merge", epilog=EXIT_STATUS)
+@trace_commands.command("merge", short_help="Merge traces by time into one.", epilog=EXIT_STATUS)
 def _trace_merge(
     paths: TracesArgument,
     out: Annotated[Path, typer.Option("--out", "-o", help="File for the merged trace.")],
@@ -336,7 +376,7 @@ def _trace_merge(
     return merge(paths, out, force=force)
 
 
-@trace_commands.command("export", epilog=EXIT_STATUS)
+@trace_commands.command("export", short_help="Write formats of other tools.", epilog=EXIT_STATUS)
 def _trace_export(
     paths: TracesArgument,
     chrome: Annotated[
@@ -345,7 +385,7 @@ def _trace_export(
     parquet: Annotated[
         Path | None, typer.Option(help="A table, a column a field.", metavar="FILE")
     ] = None,
-    force: ForceOption = False,
+    force: ReplaceOption = False,
 ) -> int:
     """Write traces in the formats of other tools; several are read in order of time."""
     from forwardcache.cli.trace_export import export
@@ -355,7 +395,9 @@ def _trace_export(
 
 @trace_commands.command("watch", epilog=EXIT_STATUS)
 def _trace_watch(
-    path: Annotated[Path, typer.Argument(help="The trace; it may not be there yet.")],
+    path: Annotated[
+        Path, typer.Argument(help="The trace; it may not be there yet.", metavar="PATH")
+    ],
     once: Annotated[bool, typer.Option("--once", help="Show it as it is now, and end.")] = False,
     interval_s: Annotated[
         float, typer.Option("--interval", min=0.05, max=60.0, help="Seconds between two looks.")
@@ -370,9 +412,11 @@ def _trace_watch(
     return watch(path, once=once, interval_s=interval_s, slowest=slowest)
 
 
-@trace_commands.command("recover", epilog=EXIT_STATUS)
+@trace_commands.command(
+    "recover", short_help="Complete a trace whose process was killed.", epilog=EXIT_STATUS
+)
 def _trace_recover(
-    path: Annotated[Path, typer.Argument(help="The trace.")],
+    path: Annotated[Path, typer.Argument(help="The trace.", metavar="PATH")],
     format_: FormatOption = Format.TABLE,
 ) -> int:
     """Complete a trace whose process was killed; exit status 1 if events are lost."""
@@ -381,17 +425,20 @@ def _trace_recover(
     return recover(path, as_json=format_ is Format.JSON)
 
 
-ReportOutOption = Annotated[Path | None, typer.Option("--out", "-o", help="File for the report.")]
+ReportOutOption = Annotated[
+    Path | None,
+    typer.Option("--out", "-o", help="FILE.html, FILE.json or FILE.txt; default standard output."),
+]
 ReportFormatOption = Annotated[
     ReportFormat | None,
-    typer.Option("--format", help="Default: html with --out FILE.html, else table."),
+    typer.Option("--format", help="Default: what the name of --out says, else table."),
 ]
 
 
-@app.command("report", epilog=EXIT_STATUS)
+@app.command("report", short_help="What happened in traces and scores.", epilog=EXIT_STATUS)
 def _report(  # noqa: PLR0917 - typer calls it, by name
     paths: Annotated[
-        list[str] | None, typer.Argument(help="Traces; - for standard input.", metavar="PATH...")
+        list[str] | None, typer.Argument(help="Traces; - for standard input.", metavar="PATH")
     ] = None,
     scores: Annotated[
         Path | None, typer.Option(help="Rows of score: how far the views are from base.")
@@ -416,10 +463,10 @@ def _report(  # noqa: PLR0917 - typer calls it, by name
     )
 
 
-@app.command(REPORT_COMPARE, epilog=EXIT_STATUS)
+@app.command(REPORT_COMPARE, short_help="What changed between two runs.", epilog=EXIT_STATUS)
 def _report_compare(
     before: Annotated[str, typer.Argument(help="The first run's trace.", metavar="A")],
-    after: Annotated[str, typer.Argument(help="The second run's.", metavar="B")],
+    after: Annotated[str, typer.Argument(help="The second run's trace.", metavar="B")],
     out: ReportOutOption = None,
     format_: ReportFormatOption = None,
     force: ForceOption = False,
@@ -432,8 +479,21 @@ def _report_compare(
 
 
 def _report_format(out: Path | None, chosen: ReportFormat | None) -> ReportFormat:
-    is_page = out is not None and out.suffix == ".html"
-    return chosen or (ReportFormat.HTML if is_page else ReportFormat.TABLE)
+    if chosen is not None:
+        return chosen
+    if out is None or out.suffix == "":
+        return ReportFormat.TABLE
+    if (found := _FORMAT_OF.get(out.suffix.lower())) is None:
+        names = ", ".join(_FORMAT_OF)
+        raise BadInputError(f"--out {out}: give --format, or a name that ends in one of {names}")
+    return found
+
+
+_FORMAT_OF = {
+    ".html": ReportFormat.HTML,
+    ".json": ReportFormat.JSON,
+    ".txt": ReportFormat.TABLE,
+}
 
 
 store_commands = typer.Typer(help="What is in a store; check it, shrink it, move it.")
@@ -451,7 +511,9 @@ def _store_info(where: StoreArgument, format_: FormatOption = Format.TABLE) -> i
     return info(where, as_json=format_ is Format.JSON)
 
 
-@store_commands.command("verify", epilog=EXIT_STATUS)
+@store_commands.command(
+    "verify", short_help="Read everything and drop what is damaged.", epilog=EXIT_STATUS
+)
 def _store_verify(where: StoreArgument) -> int:
     """Read everything and drop what is damaged; exit status 1 if there was any."""
     from forwardcache.cli.store import verify
@@ -459,16 +521,20 @@ def _store_verify(where: StoreArgument) -> int:
     return verify(where)
 
 
-@store_commands.command("prune", epilog=EXIT_STATUS)
+@store_commands.command(
+    "prune", short_help="Drop values by age, model, view or size.", epilog=EXIT_STATUS
+)
 def _store_prune(
     where: StoreArgument,
     older_than: Annotated[
-        float | None, typer.Option(min=0.0, help="Days since a value was written or used.")
+        float | None,
+        typer.Option(min=0.0, help="Values that were not written or used for so many days."),
     ] = None,
     model: Annotated[str | None, typer.Option(help="A model, as info shows it.")] = None,
     view: Annotated[str | None, typer.Option(help="A view, as info shows it.")] = None,
     max_bytes: Annotated[
-        int | None, typer.Option(min=0, help="Then the least recently used, down to this.")
+        int | None,
+        typer.Option(min=0, help="Then the least recently used, until so many bytes are left."),
     ] = None,
 ) -> int:
     """Drop values: of the first three, those that fit all that are given."""
@@ -477,15 +543,17 @@ def _store_prune(
     return prune(where, older_than_days=older_than, model=model, view=view, max_bytes=max_bytes)
 
 
-@store_commands.command("export", epilog=EXIT_STATUS)
-def _store_export(where: StoreArgument, out: TableArgument, force: ForceOption = False) -> int:
+@store_commands.command("export", short_help="Write all values to a table.", epilog=EXIT_STATUS)
+def _store_export(where: StoreArgument, out: TableArgument, force: ReplaceOption = False) -> int:
     """Write all values of a store's file to a Parquet table, as they are."""
     from forwardcache.cli.store import export
 
     return export(where, out, force=force)
 
 
-@store_commands.command("import", epilog=EXIT_STATUS)
+@store_commands.command(
+    "import", short_help="Put exported values into a store.", epilog=EXIT_STATUS
+)
 def _store_import(where: StoreArgument, table: TableArgument) -> int:
     """Put the values of an exported table into a store; exit status 1 if some are damaged."""
     from forwardcache.cli.store import import_

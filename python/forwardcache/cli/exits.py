@@ -8,6 +8,7 @@ not reported.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import reprlib
 import sys
@@ -53,6 +54,20 @@ class InterruptedRunError(Exception):
 def say(text: str) -> None:
     """One line on standard error."""
     print(f"forwardcache: {' '.join(text.split())}", file=sys.stderr)
+
+
+class _Said(logging.Handler):
+    """Warnings of the package as lines of the command."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(record.getMessage())
+
+
+def say_warnings() -> None:
+    """What the package warns of by ``logging`` is said like everything else."""
+    log = logging.getLogger("forwardcache")
+    if not any(isinstance(handler, _Said) for handler in log.handlers):
+        log.addHandler(_Said(logging.WARNING))
 
 
 def shown(text: str) -> str:

@@ -8,9 +8,11 @@ import warnings
 from importlib.util import find_spec
 
 from forwardcache.cli.exits import BadInputError
+from forwardcache.extras import install
 
 SCORING = ("rich", "numpy", "torch", "transformers", "peft", "safetensors", "tokenizers")
 PARQUET = ("polars",)
+STORE = ("numpy",)
 
 
 def check_installed(*modules: str, extra: str = "hf") -> None:
@@ -21,12 +23,12 @@ def check_installed(*modules: str, extra: str = "hf") -> None:
     """
     missing = [module for module in modules if not _is_there(module)]
     if missing:
-        raise BadInputError(f"needs {', '.join(missing)}: pip install 'forwardcache[{extra}]'")
+        raise BadInputError(f"needs {', '.join(missing)}: {install(extra)}")
 
 
 def _is_there(module: str) -> bool:
     try:
-        return module in sys.modules or find_spec(module) is not None
+        return sys.modules.get(module) is not None or find_spec(module) is not None
     except (ImportError, ValueError):
         return False
 

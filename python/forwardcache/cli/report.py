@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from forwardcache.cli.exits import BadInputError, ExitCode, say
-from forwardcache.cli.extras import check_installed
+from forwardcache.cli.extras import PARQUET, check_installed
 from forwardcache.cli.prompts import PromptSet, read_prompts
-from forwardcache.cli.trace import STDIN, say_what_is_pending, source_of
+from forwardcache.cli.trace import STDIN, clock, say_what_is_pending, source_of
 from forwardcache.cli.whole_file import check_out, whole_file
 from forwardcache.observe import read_trace
 
-NEEDED = ("polars",)
-NEEDED_BY_PAGES = (*NEEDED, "matplotlib", "jinja2")
+PAGES = ("jinja2", "matplotlib")
+
+_CLOCKS = ("first_ts", "last_ts")
 
 Format: TypeAlias = Literal["table", "json", "html"]
 
@@ -83,8 +84,9 @@ def compare(
 
 
 def _check(output_format: Format, out: Path | None, inputs: Sequence[str], *, force: bool) -> None:
-    needed = NEEDED_BY_PAGES if output_format == "html" else NEEDED
-    check_installed(*needed, extra="report")
+    check_installed(*PARQUET, extra="cli")
+    if output_format == "html":
+        check_installed(*PAGES, extra="report")
     if out is not None:
         check_out(out, inputs, force=force)
 
@@ -119,7 +121,10 @@ def _as_json(figures: dict[str, Any]) -> str:
 
 
 def _trace_table(figures: dict[str, Any]) -> str:
-    rows = [{"figure": name, "value": value} for name, value in figures["total"].items()]
+    rows = [
+        {"figure": _words(name), "value": clock(value) if name in _CLOCKS and value else value}
+        for name, value in figures["total"].items()
+    ]
     return f"{figures['verdict']}\n\n{_table(rows, with_head=False)}"
 
 
@@ -128,7 +133,8 @@ def _score_table(figures: dict[str, Any]) -> str:
 
 
 def _compare_table(figures: dict[str, Any]) -> str:
-    tables = (_table(figures[name]) for name in ("total", "by_op", "asked"))
+    total = [{**row, "figure": _words(row["figure"])} for row in figures["total"]]
+    tables = map(_table, (total, figures["by_op"], figures["asked"]))
     return "\n".join([figures["verdict"], "", *tables])
 
 
@@ -138,7 +144,7 @@ def _table(rows: Sequence[dict[str, Any]], *, with_head: bool = True) -> str:
         return ""
     lines = [[_cell(value) for value in row.values()] for row in rows]
     if with_head:
-        lines.insert(0, [name.replace("_", " ") for name in rows[0]])
+        lines.insert(0, [_words(name) for name in rows[0]])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "".join(
         "  ".join(
@@ -150,9 +156,13 @@ def _table(rows: Sequence[dict[str, Any]], *, with_head: bool = True) -> str:
     )
 
 
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
 def _cell(value: Any) -> str:
     if value is None:
         return "-"
     if isinstance(value, str):
-        return value.replace("_", " ") if value.isidentifier() else repr(value)[1:-1]
+        return value if value.isprintable() else repr(value)[1:-1]
     return f"{value:,}" if isinstance(value, int) else f"{value:,.6g}"

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from forwardcache.cli.exits import BadInputError, ExitCode, first_line
-from forwardcache.cli.extras import PARQUET, SCORING, check_installed
+from forwardcache.cli.exits import BadInputError, ExitCode, MachineError, first_line
+from forwardcache.cli.extras import PARQUET, STORE, check_installed
 from forwardcache.cli.loading import open_checked
+from forwardcache.cli.whole_file import check_out, whole_file
+from forwardcache.store.base import files_of
 
 if TYPE_CHECKING:
-    from forwardcache.store import Record, Store
+    from forwardcache.store import Record, Store, StoreInfo
 
 _DAY_S = 86_400.0
 _ROWS_AT_ONCE = 4096
@@ -35,12 +37,25 @@ def info(where: str, *, as_json: bool) -> int:
     if as_json:
         told = {"entries": found.entries, "bytes": found.nbytes, "kinds": kinds}
         print(json.dumps({**told, "errors": found.errors, "damaged": found.damaged}))
-        return ExitCode.DONE
-    print(f"{found.entries:,} values, {found.nbytes:,} bytes")
-    for kind in kinds:
-        names = f"{kind['model']}  {kind['view']}  {kind['op']}"
-        print(f"{names}  {kind['entries']:,} values  {kind['bytes']:,} bytes")
+    else:
+        print(f"{found.entries:,} values, {found.nbytes:,} bytes")
+        for kind in kinds:
+            names = f"{kind['model']}  {kind['view']}  {kind['op']}"
+            print(f"{names}  {kind['entries']:,} values  {kind['bytes']:,} bytes")
+    _check_answers(found)
     return ExitCode.DONE
+
+
+def _check_answers(found: StoreInfo) -> None:
+    """Refuse to let a store that can't be asked pass for an empty one.
+
+    Raises:
+        MachineError: it did not answer every call.
+    """
+    if found.errors:
+        raise MachineError(
+            f"the store left {found.errors:,} calls without an answer: there may be more in it"
+        )
 
 
 def verify(where: str) -> int:
@@ -68,27 +83,25 @@ def prune(
     store = _there(where)
     older_than_s = None if older_than_days is None else older_than_days * _DAY_S
     removed = store.prune(older_than_s=older_than_s, model=model, view=view, max_bytes=max_bytes)
+    found = store.info()
     store.close()
     print(f"{removed:,} values removed")
+    _check_answers(found)
     return ExitCode.DONE
 
 
 def export(where: str, out: Path, *, force: bool) -> int:
     """Run ``store export``; the exit code. Some thousand values are in memory at once."""
     check_installed(*PARQUET)
-    if out.exists() and not force:
-        raise BadInputError(f"{out} is there already (--force replaces it)")
+    if out.suffix.lower() != ".parquet":
+        raise BadInputError(f"{out} must end in .parquet")
+    check_out(out, [str(path) for path in files_of(where) if path.exists()], force=force)
     store = _there(where)
     records = getattr(store, "records", None)
     if records is None:
         raise BadInputError(f"{where}: only a store in a file can be exported")
-    part = out.with_name(f"{out.name}.part")
-    try:
-        rows = _write_table(part, records())
-        os.replace(part, out)
-    finally:
-        store.close()
-        part.unlink(missing_ok=True)
+    with closing(store), whole_file(out, force=force) as part, part.explained():
+        rows = _write_table(part.path, records())
     print(f"{rows:,} values written to {out}")
     return ExitCode.DONE
 
@@ -115,15 +128,17 @@ def _write_table(path: Path, records: Iterator[Record]) -> int:
 
 def import_(where: str, table: Path) -> int:
     """Run ``store import``; the exit code. A value that isn't whole is left out."""
-    check_installed(*SCORING, *PARQUET)
+    check_installed(*STORE, *PARQUET)
     import polars
 
     from forwardcache.store import Record
     from forwardcache.store.seal import unseal
 
     try:
+        # Opened first: what keeps a file from being read is said as for any other.
+        table.open("rb").close()
         frame = polars.read_parquet(table, columns=list(_COLUMNS))
-    except (OSError, polars.exceptions.PolarsError) as error:
+    except polars.exceptions.PolarsError as error:
         raise BadInputError(f"{table}: no exported table: {first_line(error)}") from None
     for name, column in zip(_COLUMNS, frame, strict=True):
         wanted = polars.Binary if name in _BINARY else polars.String
@@ -144,7 +159,7 @@ def import_(where: str, table: Path) -> int:
 
 def _there(where: str) -> Store:
     """A store that is there: looking at one doesn't make it."""
-    check_installed(*SCORING)
+    check_installed(*STORE)
     if "://" not in where and not Path(where).is_file():
         raise BadInputError(f"there is no store {where}")
     return open_checked(where)

@@ -144,10 +144,11 @@ def printable(name: str) -> str:
 
 def _closing_line(total: Figures, reader: TraceReader) -> str:
     what = f"{counted(total.events, 'event')}, {counted(len(total.runs), 'run')}"
-    return f"{what}, {_clock(total.first_ts)} to {_clock(total.last_ts)}{_but(reader)}"
+    return f"{what}, {clock(total.first_ts)} to {clock(total.last_ts)}{_but(reader)}"
 
 
-def _clock(ts: float) -> str:
+def clock(ts: float) -> str:
+    """``ts``, seconds since the epoch, as a date and a time; as it is where it is none."""
     try:
         return datetime.fromtimestamp(ts, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     except (ValueError, OverflowError, OSError):

@@ -163,4 +163,4 @@ def _slowest(watched: _Watched) -> Table:
 
 
 def _shared(batch_size: int | None) -> str:
-    return "" if batch_size is None else f"its share in a batch of {batch_size:,}"
+    return "" if batch_size is None else f"1 of {batch_size:,} in a batch"

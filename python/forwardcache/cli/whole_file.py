@@ -67,9 +67,9 @@ def check_out(out: Path, inputs: Sequence[str], *, force: bool) -> None:
         BadInputError: saying what stands in the way.
     """
     if not out.parent.is_dir():
-        raise BadInputError(f"--out {out}: there is no folder {out.parent}")
+        raise BadInputError(f"{out}: there is no folder {out.parent}")
     if out.is_dir():
-        raise BadInputError(f"--out {out} is a folder")
+        raise BadInputError(f"{out} is a folder")
     paths = [Path(_STDIN_NAME if path == STDIN else path) for path in inputs]
     for written in (out, part_of(out)):
         for path in paths:

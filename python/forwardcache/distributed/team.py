@@ -15,16 +15,15 @@ from urllib.parse import urlsplit
 # Before Ray is imported: a library does not report to anybody that it is used.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
-try:
-    import ray
-    from ray.exceptions import RayActorError
-except ImportError as error:
-    raise ImportError("many machines need ray: pip install 'forwardcache[ray]'") from error
-
 from forwardcache.distributed.schedule import Schedule
 from forwardcache.distributed.wire import answer
 from forwardcache.distributed.worker import Worker
 from forwardcache.errors import InvalidInputError, WorkerError
+from forwardcache.extras import extra_named
+
+with extra_named("forwardcache.distributed"):
+    import ray
+    from ray.exceptions import RayActorError
 
 _log = logging.getLogger(__name__)
 

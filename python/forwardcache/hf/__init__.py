@@ -8,9 +8,12 @@ text to values).
 Importing this imports torch, transformers and peft.
 """
 
-from forwardcache.hf.backend import HFBackend
-from forwardcache.hf.engine import HFEngine
-from forwardcache.hf.operations import Operations
-from forwardcache.hf.view import HFView
+from forwardcache.extras import extra_named
+
+with extra_named("forwardcache.hf"):
+    from forwardcache.hf.backend import HFBackend
+    from forwardcache.hf.engine import HFEngine
+    from forwardcache.hf.operations import Operations
+    from forwardcache.hf.view import HFView
 
 __all__ = ["HFBackend", "HFEngine", "HFView", "Operations"]

@@ -135,6 +135,11 @@ def _device(device: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         target = torch.device(device)
+    except RuntimeError:
+        raise ModelLoadError(
+            f"device must be auto, cpu, cuda, cuda:1 or another of torch's, got {device!r}"
+        ) from None
+    try:
         torch.empty(0, device=target)
     except (RuntimeError, AssertionError) as error:
         raise ModelLoadError(f"device {device!r} can't be used: {_first_line(error)}") from None
@@ -146,7 +151,10 @@ def _dtype(dtype: str | torch.dtype) -> Any:
         return dtype
     found = getattr(torch, dtype, None)
     if not isinstance(found, torch.dtype) or not found.is_floating_point:
-        raise ModelLoadError(f'dtype must be "auto" or a floating torch dtype, got {dtype!r}')
+        raise ModelLoadError(
+            f"dtype must be auto, float32, bfloat16, float16 or another floating one of torch's, "
+            f"got {dtype!r}"
+        )
     return found
 
 

@@ -9,6 +9,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from forwardcache._event import TraceLine
+from forwardcache.extras import extra_named
 
 if TYPE_CHECKING:
     import polars
@@ -33,11 +34,12 @@ def to_polars(
         ``error`` are Categorical, the other texts String.
 
     Raises:
-        ImportError: polars isn't installed (``pip install 'forwardcache[report]'``).
+        MissingExtraError: polars isn't installed (``pip install 'forwardcache[cli]'``).
         OverflowError: a whole number doesn't fit 64 bits.
         ValueError: a column is no field of an event.
     """
-    import polars as pl
+    with extra_named("to_polars"):
+        import polars as pl
 
     names = COLUMNS if columns is None else tuple(columns)
     for name in names:

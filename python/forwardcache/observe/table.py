@@ -8,10 +8,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-from polars.io.plugins import register_io_source
-
 from forwardcache._event import TraceLine
+from forwardcache.extras import extra_named
+
+with extra_named("a table of a trace"):
+    import polars as pl
+    from polars.io.plugins import register_io_source
 
 _ROWS = 50_000
 

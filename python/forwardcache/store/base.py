@@ -9,6 +9,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
+from forwardcache.errors import InvalidInputError
+
 _SHARED = ("redis://", "rediss://", "valkey://", "valkeys://")
 # Between a place and a shared one behind it; any other comma is part of a path.
 _NEXT_TIER = re.compile(r",(?=(?:rediss?|valkeys?)://)")
@@ -101,6 +103,9 @@ def open_store(where: str | Path, **options: Any) -> Store:
         where: A path (SQLite), or a URL of Redis or Valkey; or several, the nearest first, with
             commas between (``results.db,redis://host``): see ``Tiers``.
         **options: Those of the store; none for several, whose URLs hold theirs.
+
+    Raises:
+        InvalidInputError: it is an address of another kind, or the store can't be kept there.
     """
     places = _NEXT_TIER.split(str(where))
     if len(places) > 1:
@@ -108,6 +113,12 @@ def open_store(where: str | Path, **options: Any) -> Store:
 
         return Tiers([open_store(place) for place in places], **options)
     shared = str(where).startswith(_SHARED)
+    scheme, mark, _ = str(where).partition("://")
+    if mark and not shared:
+        known = ", ".join(_SHARED)
+        raise InvalidInputError(
+            f"a store is a path or an address that begins with one of {known}, not {scheme}://"
+        )
     # Imported here: a shared store needs an extra.
     module, name = ("redis", "RedisStore") if shared else ("sqlite", "SQLiteStore")
     kind = getattr(import_module(f"forwardcache.store.{module}"), name)

@@ -20,19 +20,18 @@ from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
 
-try:
-    import redis
-    from redis.backoff import NoBackoff
-    from redis.retry import Retry
-except ImportError as error:
-    raise ImportError("a shared store needs redis: pip install 'forwardcache[redis]'") from error
-
 from forwardcache.errors import InvalidInputError
+from forwardcache.extras import extra_named
 from forwardcache.store.base import Record, StoreCheck, StoreInfo
 from forwardcache.store.breaker import Breaker
 from forwardcache.store.head import MOST_HEAD_BYTES, Head, split
 from forwardcache.store.link import Link
 from forwardcache.store.seal import unseal
+
+with extra_named("a shared store"):
+    import redis
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
 
 Result = TypeVar("Result")
 

@@ -6,12 +6,17 @@ Totals by kind are kept by triggers in the same transaction as the values.
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from forwardcache.errors import InvalidInputError
 
+BUSY_S = 10.0
+"""How long to wait for others who write, seconds."""
+
+_BUSY_PAUSE_S = 0.005
 _VERSION = 2
 _APPLICATION = 0x66637331  # "fcs1"
 # By these a file is known for a store, also when it is damaged.
@@ -63,7 +68,7 @@ def prepare(connection: sqlite3.Connection, path: Path) -> None:
         if is_a_store(path):
             raise Damaged("its table is not among its tables")
         raise InvalidInputError(f"{path} is another program's database: {tables[:3]}")
-    connection.execute("PRAGMA journal_mode = WAL").fetchone()
+    _write_ahead(connection)
     # What was committed survives the process; after a power cut the last commits may be gone.
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute("PRAGMA trusted_schema = OFF")
@@ -129,3 +134,21 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
             with suppress(sqlite3.Error):
                 connection.execute("ROLLBACK")
         raise
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """Switches to the write-ahead log, and waits for others who begin the same store.
+
+    SQLite waits for no lock here where it sees that two could wait for each other.
+    """
+    give_up = time.monotonic() + BUSY_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL").fetchone()
+        except sqlite3.OperationalError as error:
+            is_busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+            if not is_busy or time.monotonic() > give_up:
+                raise
+            time.sleep(_BUSY_PAUSE_S)
+        else:
+            return

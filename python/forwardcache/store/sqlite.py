@@ -27,12 +27,11 @@ from typing import TypeVar
 from forwardcache.errors import InvalidInputError
 from forwardcache.store.base import Record, StoreCheck, StoreInfo
 from forwardcache.store.place import check_local
-from forwardcache.store.schema import TOTAL, Damaged, is_a_store, prepare, transaction
+from forwardcache.store.schema import BUSY_S, TOTAL, Damaged, is_a_store, prepare, transaction
 from forwardcache.store.seal import unseal
 
 DEFAULT_MAX_BYTES = 16 * 2**30
 
-_BUSY_S = 10.0
 # Removal goes on to this share of the limit, so that it is rare and does much at once.
 _KEPT_SHARE = 0.9
 _REMOVED_AT_ONCE = 1024
@@ -53,6 +52,8 @@ _NOT_DAMAGE = frozenset(
     {
         sqlite3.SQLITE_BUSY,
         sqlite3.SQLITE_LOCKED,
+        # No lock could be had on the log, which says nothing of what is in it.
+        sqlite3.SQLITE_PROTOCOL,
         sqlite3.SQLITE_CANTOPEN,
         sqlite3.SQLITE_PERM,
         sqlite3.SQLITE_READONLY,
@@ -282,7 +283,7 @@ class SQLiteStore:
         # Made here, so that nobody else can read it at any time; SQLite's side files take its mode.
         os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         connection = sqlite3.connect(
-            self.path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
+            self.path, timeout=BUSY_S, isolation_level=None, check_same_thread=False
         )
         try:
             prepare(connection, self.path)

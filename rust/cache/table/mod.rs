@@ -65,3 +65,16 @@ fn without<'c, E>(
     let stays = move |entry: &&Arc<E>| gone.is_none_or(|gone| !Arc::ptr_eq(entry, gone));
     chain.iter().filter(stays).map(Arc::clone)
 }
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chain_has_an_entry_at_least_and_a_list_for_two() {
+        let chain = |length: u32| Chain::of((0..length).map(Arc::new).collect());
+        assert!(chain(0).is_none(), "a hash without entries is not in the table");
+        assert!(matches!(chain(1), Some(Chain::One(_))));
+        assert!(matches!(chain(2), Some(Chain::Many(entries)) if entries.len() == 2));
+    }
+}

@@ -7,6 +7,7 @@
 //! Not checked here: the orders of memory that this machine never shows.
 
 use super::*;
+use crate::proof::{done, knob};
 use crate::sync::{Ordering, SharedU64};
 use std::collections::HashSet;
 use std::sync::{Barrier, Mutex};
@@ -14,7 +15,6 @@ use std::sync::{Barrier, Mutex};
 const THREADS: usize = 4;
 /// Calls of each thread. A search takes the longer the more of them overlap, so few are this long.
 const CALLS: [usize; 8] = [6, 8, 10, 12, 6, 8, 10, 32];
-const HISTORIES: u64 = 2_000;
 
 #[derive(Clone, Copy, Debug)]
 enum Asked {
@@ -346,8 +346,9 @@ fn overlaps(history: &History) -> bool {
 
 #[test]
 fn every_history_of_four_threads_is_one_order_of_its_calls() {
+    let (histories, first) = (knob("HISTORIES", 2_000), knob("SEED", 0));
     let mut overlapping = 0;
-    for seed in 0..HISTORIES {
+    for seed in first..first + histories {
         let entries = [1, 2, 3, 8][(seed % 4) as usize];
         let cache = if seed % 8 < 4 { bounded(entries, 0) } else { bounded(0, 4 * entries as u64) };
         let history = record(&cache, seed);
@@ -356,7 +357,9 @@ fn every_history_of_four_threads_is_one_order_of_its_calls() {
         assert!(explained, "history {seed} of {:?}:\n{}", cache.capacity(), told(&history));
         overlapping += u64::from(overlaps(&history));
     }
-    assert!(overlapping > HISTORIES / 10, "only {overlapping} histories had calls that overlap");
+    assert!(overlapping > histories / 10, "only {overlapping} histories had calls that overlap");
+    done(histories, "histories");
+    done(overlapping, "histories with calls that overlap");
 }
 
 fn call(asked: Asked, answer: Answer, began: u64, returned: u64) -> Recorded {

@@ -33,6 +33,12 @@ def test_a_right_backend_keeps_every_rule() -> None:
     assert json.loads(json.dumps(report.to_dict()))["conforms"] is True
 
 
+def test_an_object_with_nothing_of_a_backend_does_not_conform() -> None:
+    report = check_backend(object)
+    assert report.shows_nothing
+    assert not report.conforms
+
+
 @pytest.mark.parametrize(("fault", "rule"), FAULTS.items(), ids=list(FAULTS))
 def test_each_fault_breaks_exactly_its_rule_first(fault: str, rule: str) -> None:
     with pytest.raises(BackendRuleBroken) as caught:

@@ -30,7 +30,7 @@ def check_backend_spec(
         err: Where words go, and what the backend prints; standard error by default.
 
     Returns:
-        0 if every rule holds, 1 if one is broken, 2 if the backend can't be made.
+        0 if every rule holds, 1 if one is broken, 2 if the backend can't be made or is none.
     """
     out, err = out or sys.stdout, err or sys.stderr
     try:
@@ -38,6 +38,10 @@ def check_backend_spec(
             report = check_backend(locate(spec), report_all=report_all, raises=False)
     except (Exception, SystemExit) as error:
         why = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        print(f"can't check {spec}: {why}", file=err)
+        return 2
+    if report.shows_nothing:
+        why = f"no rule applies to what it gives: {report.results[0].reason}"
         print(f"can't check {spec}: {why}", file=err)
         return 2
     print(_printed(spec, report, output_format), file=out)

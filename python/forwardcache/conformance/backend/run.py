@@ -40,8 +40,15 @@ class BackendReport:
 
     @property
     def conforms(self) -> bool:
-        """Whether no rule was broken."""
-        return all(result.outcome != "failed" for result in self.results)
+        """Whether no rule was broken, and not each one skipped."""
+        broken = any(result.outcome == "failed" for result in self.results)
+        return not (broken or self.shows_nothing)
+
+    @property
+    def shows_nothing(self) -> bool:
+        """Whether every rule was skipped, as it is for an object that is no scoring backend."""
+        outcomes = {result.outcome for result in self.results}
+        return outcomes == {"skipped"}
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON takes it."""

@@ -4,6 +4,9 @@ From a shell, ``python -m forwardcache.integrations.lm_eval`` is the harness's o
 that model in it. Needs the extra ``lm-eval``.
 """
 
-from forwardcache.integrations.lm_eval.model import ForwardCacheLM
+from forwardcache.extras import extra_named
+
+with extra_named("forwardcache.integrations.lm_eval"):
+    from forwardcache.integrations.lm_eval.model import ForwardCacheLM
 
 __all__ = ["ForwardCacheLM"]

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from forwardcache.extras import extra_named
 
-from forwardcache.observe.report import plots
+with extra_named("a report's page"):
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    from forwardcache.observe.report import plots
 
 _UNKNOWN = "-"
 

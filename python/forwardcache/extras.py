@@ -1,0 +1,42 @@
+"""Which extra brings which package, so that an import that fails says what to install."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from forwardcache.errors import MissingExtraError
+
+EXTRA_OF = {
+    **dict.fromkeys(("typer", "click", "rich", "polars"), "cli"),
+    **dict.fromkeys(("jinja2", "matplotlib"), "report"),
+    **dict.fromkeys(("numpy", "torch", "transformers", "peft", "safetensors", "tokenizers"), "hf"),
+    "lm_eval": "lm-eval",
+    "ray": "ray",
+    "redis": "redis",
+}
+
+
+def install(extra: str) -> str:
+    """The command that brings ``extra``."""
+    return f"pip install 'forwardcache[{extra}]'"
+
+
+@contextmanager
+def extra_named(what: str) -> Iterator[None]:
+    """Around imports: one that fails says which extra brings its package.
+
+    Args:
+        what: What needs the package, as the subject of a sentence in the singular.
+
+    Raises:
+        MissingExtraError: for a package of an extra. Any other import fails as it would.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in EXTRA_OF:
+            raise
+        message = f"{what} needs {package}: {install(EXTRA_OF[package])}"
+        raise MissingExtraError(message, name=package) from error

@@ -1,0 +1,66 @@
+"""Claims: the help fits 80 columns with nothing cut off, explains every option, and what is wrong
+use is told with the command whose help has the answer.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import typer
+
+from forwardcache.cli.app import app
+from tests.cli.conftest import Run
+
+GROUPS = [[], ["check"], ["trace"], ["store"]]
+
+
+def commands(group: Any, name: str = "") -> list[tuple[str, Any]]:
+    """Every command that runs, with its name."""
+    found = getattr(group, "commands", None)
+    if found is None:
+        return [(name, group)]
+    return [each for word, one in found.items() for each in commands(one, f"{name} {word}".strip())]
+
+
+COMMANDS = commands(typer.main.get_command(app))
+
+
+@pytest.mark.parametrize("group", GROUPS, ids=" ".join)
+def test_each_command_of_a_group_is_told_in_full(
+    group: list[str], run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = run(*group, "--help")
+    assert shown.code == 0
+    _, listed = shown.out.split("Commands:\n")
+    listed = listed.split("\n\n")[0]
+    assert "..." not in listed
+    assert max(map(len, listed.splitlines())) < 80
+
+
+@pytest.mark.parametrize(("name", "command"), COMMANDS, ids=[name for name, _ in COMMANDS])
+def test_every_parameter_is_explained(name: str, command: Any) -> None:
+    unexplained = [each.name for each in command.params if not getattr(each, "help", None)]
+    assert unexplained in ([], ["help"])
+
+
+@pytest.mark.parametrize(
+    ("argv", "where"),
+    [
+        (["scor"], "(forwardcache --help)"),
+        (["score", "--topk", "5"], "(forwardcache score --help)"),
+        (["trace", "merge", "a.jsonl"], "(forwardcache trace merge --help)"),
+        (["report", "compare", "a.jsonl"], "(forwardcache report compare --help)"),
+    ],
+)
+def test_wrong_use_names_the_help_that_has_the_answer(
+    argv: list[str], where: str, run: Run
+) -> None:
+    run(*argv).refused(where)
+
+
+def test_a_wrong_choice_is_told_without_a_validators_words(run: Run) -> None:
+    ended = run("score", "--model", "m", "--prompts", "p", "--op", "logprobof")
+    ended.refused("'--op'", "'logprobof' is not one of 'next_token_dist'")
+    assert "Value error" not in ended.err

@@ -1,0 +1,34 @@
+"""How the tests are spread over processes and threads, and what they say at the end."""
+
+import pytest
+
+from tests import proof
+
+APART = ("tests/docs/test_pages.py", "tests/hf/test_policies.py", "tests/trace/test_forks.py")
+"""Files whose tests start processes of their own, and so may go to any process of pytest-xdist.
+Those of another file stay together, since they share what is dear to make."""
+
+ON_RAY = ("tests/distributed/", "many-machines.md")
+"""What starts a cluster, of which one at a time is enough for this machine."""
+
+CHANGED_BY_TESTS = {"inst", "watched"}
+"""Fixtures whose value a test changes, and expects to be alone with. pytest-run-parallel hands one
+and the same to all of a test's threads."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        file = item.nodeid.partition("::")[0]
+        if any(name in item.nodeid for name in ON_RAY):
+            item.add_marker(pytest.mark.xdist_group("ray"))
+        elif file not in APART:
+            item.add_marker(pytest.mark.xdist_group(file))
+        shared = CHANGED_BY_TESTS.intersection(getattr(item, "fixturenames", ()))
+        if shared:
+            reason = f"counts on being alone with {', '.join(sorted(shared))}"
+            item.add_marker(pytest.mark.thread_unsafe(reason=reason))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for line in proof.lines():
+        terminalreporter.write_line(line)

@@ -1,0 +1,1 @@
+"""The core under valgrind's memcheck: ``python -m tools.memcheck``."""
