@@ -7,6 +7,7 @@ who has put it and when.
 from __future__ import annotations
 
 import itertools
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from tests.trace.progress import Phase, Progress
 
 BATCH = 5
 FIRST = 1_000_000
+LONG_S = 5.0
 
 
 def batch(process: int, number: int) -> range:
@@ -63,7 +65,12 @@ def put_with_fault(*, path: str, fault: dict[str, Any], report: str, puts: int) 
     except OSError as error:
         said["refused"] = str(error)
     else:
-        said["kept"] = [number for number in range(puts) if store.put_many([records[number]])]
+        took_s = []
+        for number in range(puts):
+            began = time.monotonic()
+            said["kept"] += [number] * store.put_many([records[number]])
+            took_s.append(time.monotonic() - began)
+        said["waits"] = sum(each > LONG_S for each in took_s)
         right(store.get_many([key_of(number) for number in range(puts)]), range(puts))
         said["errors"] = store.info().errors
         store.close()

@@ -167,6 +167,18 @@ def test_chunks_of_other_sources_do_not_count(root: Path) -> None:
     assert len(said(root)) == 6
 
 
+def test_sources_of_a_way_are_its_own(root: Path) -> None:
+    (root / "own.txt").write_text("one")
+    git(root, "add", "-A")
+    git(root, "commit", "-qm", "own")
+    parts = [part(way("a"), Way("b", way("b").command, sources=("own.txt",)), goal=20)]
+    prove(root, parts=parts)
+    (root / "own.txt").write_text("two")
+    git(root, "commit", "-qam", "own")
+    assert prove(root, parts=parts) == 0
+    assert said(root) == ["a-1", "b-1", "b-1"]
+
+
 def test_sources_that_are_of_no_commit_are_refused(root: Path) -> None:
     (root / "work.py").write_text("pass")
     with pytest.raises(SystemExit, match=r"(?s)a proof is of a commit.*work\.py"):
@@ -243,7 +255,9 @@ def test_the_table_names_each_part_and_way_once_and_its_sources_are_there() -> N
     root = Path(__file__).parents[2]
     for part in PARTS:
         assert len({way.name for way in part.ways}) == len(part.ways)
-        missing = [source for source in part.sources if not (root / source).exists()]
-        assert not missing, part.name
+        for way in part.ways:
+            sources = (*part.sources, *way.sources)
+            assert sources, f"{part.name} of nothing would never change"
+            assert all((root / source).exists() for source in sources), part.name
         tests = [each.partition("::")[0] for way in part.ways for each in way.command]
         assert all((root / each).exists() for each in tests if each.startswith("tests/")), part.name

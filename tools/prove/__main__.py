@@ -61,9 +61,9 @@ class Prover:
 
     def step(self, part: Part) -> Chunk:
         """Runs one chunk of a part."""
-        if changed := self._history.uncommitted(part):
-            raise SystemExit(f"a proof is of a commit, and {part.name} depends on:\n{changed}")
         way, seed = self._history.next_of(part)
+        if changed := self._history.uncommitted(part, way):
+            raise SystemExit(f"a proof is of a commit, and {part.name} depends on:\n{changed}")
         chunk = self._run(part, way, seed)
         self._history.add(chunk)
         if chunk.exit:

@@ -17,11 +17,13 @@ class Way:
     """A command that does a chunk of a part, some minutes of it at most.
 
     In arguments and values ``{seed}`` becomes the chunk's seed, ``{python}`` this interpreter.
+    ``sources`` are those that it has beside its part's.
     """
 
     name: str
     command: tuple[str, ...]
     variables: Mapping[str, str] = field(default_factory=dict)
+    sources: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,7 @@ class Part:
     words: tuple[str, str] = ("", "")
 
 
-def pytest(name: str, *tests: str, **knobs: int) -> Way:
+def pytest(name: str, *tests: str, sources: tuple[str, ...] = (), **knobs: int) -> Way:
     """Some tests, with what ``tests/proof.py`` reads."""
     options = ("-q", "-x", "--timeout=3000", "-p", "no:cacheprovider", "--hypothesis-seed={seed}")
     variables = {f"FORWARDCACHE_{knob}": str(value) for knob, value in knobs.items()}
@@ -59,13 +61,14 @@ def pytest(name: str, *tests: str, **knobs: int) -> Way:
         name,
         ("{python}", "-m", "pytest", *options, *tests),
         {"FORWARDCACHE_SEED": "{seed}", **variables},
+        sources,
     )
 
 
-def cargo(name: str, tests: str, **variables: str) -> Way:
+def cargo(name: str, tests: str, sources: tuple[str, ...] = (), **variables: str) -> Way:
     """Some tests of the core, with what ``rust/proof.rs`` reads."""
     command = ("cargo", "test", "--quiet", "--locked", "--lib", tests, "--", "--nocapture")
-    return Way(name, command, variables)
+    return Way(name, command, variables, sources)
 
 
 def checker(name: str, cfg: str, tests: str, **variables: str) -> Way:
@@ -191,10 +194,10 @@ KILLS = Part(
     tested=100,
     goal=10_000,
     ways=(
-        pytest("trace", "tests/trace/test_kill.py", KILLS=250),
-        pytest("store", "tests/store/test_kill.py", KILLS=250),
+        pytest("trace", "tests/trace/test_kill.py", sources=TRACE, KILLS=250),
+        pytest("store", "tests/store/test_kill.py", sources=STORE, KILLS=250),
     ),
-    sources=(*TRACE, *STORE),
+    sources=("tests/trace",),
 )
 
 FAULTS = Part(
@@ -205,10 +208,22 @@ FAULTS = Part(
     tested=300,
     goal=None,
     ways=(
-        pytest("trace of 1,000 events", "tests/trace/test_faults.py", FAULT_STEPS=500),
-        pytest("store of 200 puts", "tests/store/test_faults.py", FAULT_PUTS=200),
+        pytest(
+            "trace of 1,000 events", "tests/trace/test_faults.py", sources=TRACE, FAULT_STEPS=500
+        ),
+        *(
+            pytest(
+                f"store of 200 puts, every tenth call from the {first}.",
+                "tests/store/test_faults.py",
+                sources=STORE,
+                FAULT_PUTS=200,
+                FAULT_EVERY=10,
+                FAULT_FIRST=first,
+            )
+            for first in range(1, 11)
+        ),
     ),
-    sources=(*TRACE, *STORE),
+    sources=("tests/trace",),
     words=("", "every one of 1,000 events and of 200 puts"),
 )
 
@@ -223,16 +238,18 @@ DAMAGE = Part(
         pytest(
             "store",
             "tests/store/test_sqlite.py::test_flipped_bits_and_cut_files_are_misses_only",
+            sources=STORE,
             DAMAGED=2_000,
         ),
         cargo(
             "journal",
             "damage_gives_no_event",
+            CORE,
             PROPTEST_CASES="10000",
             PROPTEST_RNG_SEED="{seed}",
         ),
     ),
-    sources=(*CORE, *STORE),
+    sources=(),
 )
 
 EDITS = Part(
@@ -242,7 +259,13 @@ EDITS = Part(
     tested=50,
     goal=1_000,
     ways=(pytest("one number", "tests/hf/test_edits.py", EDITS=50),),
-    sources=(*CORE, "python/forwardcache", "tests/hf"),
+    sources=(
+        *CORE,
+        "python/forwardcache/hf",
+        "python/forwardcache/instrumentation.py",
+        "python/forwardcache/scoring.py",
+        "tests/hf",
+    ),
 )
 
 FORKS = Part(

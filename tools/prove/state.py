@@ -59,8 +59,9 @@ class History:
 
     def of(self, part: Part) -> list[Chunk]:
         """The chunks of the sources as they are, whether they passed or not."""
-        chunks = [chunk for chunk in self.chunks if chunk.part == part.name]
-        return [chunk for chunk in chunks if self._is_of_these_sources(part, chunk.commit)]
+        sources = {way.name: (*part.sources, *way.sources) for way in part.ways}
+        chunks = [each for each in self.chunks if each.part == part.name and each.way in sources]
+        return [each for each in chunks if self._is_of(sources[each.way], each.commit)]
 
     def passed(self, part: Part) -> list[Chunk]:
         """Those that count."""
@@ -79,7 +80,7 @@ class History:
         """The way of a part with the fewest chunks that count, and its first seed without one."""
         seeds = {way.name: set[int]() for way in part.ways}
         for chunk in self.passed(part):
-            seeds.setdefault(chunk.way, set()).add(chunk.seed)
+            seeds[chunk.way].add(chunk.seed)
         way = min(part.ways, key=lambda way: len(seeds[way.name]))
         return way, next(seed for seed in count(1) if seed not in seeds[way.name])
 
@@ -90,19 +91,21 @@ class History:
         ways = {chunk.way for chunk in self.passed(part)}
         return sum(way.name in ways for way in part.ways) / len(part.ways)
 
-    def uncommitted(self, part: Part) -> str:
-        """Sources of a part that are not those of a commit; empty if there are none."""
-        return self._git("status", "--porcelain", "--", *part.sources).stdout.strip()
+    def uncommitted(self, part: Part, way: Way) -> str:
+        """Sources of a way that are not those of a commit; empty if there are none."""
+        sources = (*part.sources, *way.sources)
+        return self._git("status", "--porcelain", "--", *sources).stdout.strip()
 
     @cached_property
     def commit(self) -> str:
         """The commit that is checked out."""
         return self._git("rev-parse", "HEAD").stdout.strip()
 
-    def _is_of_these_sources(self, part: Part, commit: str) -> bool:
-        asked = commit, part.sources
+    def _is_of(self, sources: tuple[str, ...], commit: str) -> bool:
+        """Whether these sources are still those of a commit."""
+        asked = commit, sources
         if asked not in self._unchanged:
-            compared = self._git("diff", "--quiet", commit, "--", *part.sources)
+            compared = self._git("diff", "--quiet", commit, "--", *sources)
             self._unchanged[asked] = compared.returncode == 0
         return self._unchanged[asked]
 

@@ -62,6 +62,9 @@ _NOT_DAMAGE = frozenset(
         sqlite3.SQLITE_IOERR,
     }
 )
+# After these a connection may hold locks that it could not give back, on which it would then wait
+# for ten seconds in every call.
+_ENDS_CONNECTION = frozenset({sqlite3.SQLITE_IOERR, sqlite3.SQLITE_PROTOCOL})
 
 T = TypeVar("T")
 
@@ -222,8 +225,16 @@ class SQLiteStore:
                     self._connection = self._connect()
                 return work(self._connection)
             # The second is SQLite's text that is no UTF-8 any more.
-            except (sqlite3.Error, UnicodeDecodeError, OSError, InvalidInputError, Damaged):
+            except (
+                sqlite3.Error,
+                UnicodeDecodeError,
+                OSError,
+                InvalidInputError,
+                Damaged,
+            ) as error:
                 self._errors += 1
+                if _code_of(error) in _ENDS_CONNECTION:
+                    self._disconnect()
                 # Kinds that were made in a transaction that failed are not there.
                 self._kinds.clear()
                 return None
@@ -258,8 +269,7 @@ class SQLiteStore:
         try:
             self._connection = self._connect()
         except (sqlite3.Error, UnicodeDecodeError, Damaged) as error:
-            code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
-            if code in _NOT_DAMAGE:
+            if _code_of(error) in _NOT_DAMAGE:
                 raise OSError(f"can't open the store {self.path}: {error}") from error
             if not is_a_store(self.path):
                 reason = f"{self.path} is no store of forwardcache's: name another file"
@@ -298,6 +308,12 @@ class SQLiteStore:
         if connection is not None:
             with suppress(sqlite3.Error):
                 connection.close()
+
+
+def _code_of(error: Exception) -> int:
+    """SQLite's code of an error; of one that isn't SQLite's, that for damage."""
+    code: int = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)
+    return code & 0xFF
 
 
 def _free_name(path: Path) -> Path:
