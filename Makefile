@@ -200,7 +200,9 @@ audit:  ## licences, sources and doubles of the crates (needs cargo-deny)
 
 advisories: $(VENV)/.release  ## known holes in crates and packages (needs cargo-deny and the network)
 	cargo deny --locked check advisories
-	$(VENV)/bin/pip-audit --strict --skip-editable
+	@mkdir -p target
+	$(PY) -m pip freeze --exclude-editable >target/audited.txt
+	$(VENV)/bin/pip-audit --strict --no-deps --disable-pip --requirement target/audited.txt
 
 workflows: $(VENV)/.release  ## what can be said of the workflows without running them
 	$(VENV)/bin/yamllint --strict .github

@@ -19,7 +19,7 @@ from forwardcache.instrumentation import BackendInstrumentation
 PROMPTS = 100_000
 _BITS = 5
 _MANY_BITS = 20
-_ROUNDS = 3
+_ROUNDS = 2
 
 Prompt = str | tuple[str, str]
 
