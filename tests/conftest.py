@@ -1,11 +1,17 @@
-"""What pytest-run-parallel has to know: it runs each test in several threads at once.
+"""Settings of every test, and what pytest-run-parallel has to know.
 
-It hands one and the same fixture to all of them, so a test whose fixture is an object that it
-changes and looks at says nothing there. Tests that change or measure the process itself are marked
-where they stand. Without the plugin the mark does nothing.
+The plugin runs each test in several threads at once, and hands one and the same fixture to all of
+them: a test whose fixture is an object that it changes and looks at says nothing there. Tests that
+change or measure the process itself are marked where they stand. Without the plugin the mark does
+nothing.
 """
 
 import pytest
+from hypothesis import settings
+
+# How long an example takes says more about the machine than about the code.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 CHANGED_BY_TESTS = {"inst", "watched"}
 """Fixtures whose value a test changes, and expects to be alone with."""
