@@ -22,10 +22,10 @@ from forwardcache.instrumentation import BackendInstrumentation
 
 TITLE = "## Without a GIL: two threads"
 NOTES = """\
-Two threads that call one function object count references at it, which is why the empty call gains
-nothing; an instrumentation's `cached`, once fetched by each thread, has an object for each. What
-two threads of one instrumentation still share is its statistics: two counters and the lock of the
-figures of each op and view.
+By the code, not measured apart: two threads that call one function object count references at it,
+as in the empty call; an instrumentation's `cached`, once fetched by each thread, has an object for
+each. What two threads of one instrumentation share on a hit is its statistics: two counters, and
+the lock of the figures of each op and view.
 """
 KEYS, CALLS = 64, 6_400
 THREADS = (1, 2)
