@@ -5,15 +5,18 @@
 //! and no model reaches them.
 
 pub use std::sync::atomic::{AtomicU64 as StaticU64, Ordering};
-pub use std::sync::{Mutex as StaticMutex, MutexGuard as StaticMutexGuard};
 pub use std::sync::{OnceLock, PoisonError};
 use std::time::Duration;
 
 #[cfg(not(any(loom, shuttle)))]
 mod primitives {
+    #[cfg(tsan)]
+    pub use parking_lot::{Condvar, Mutex, MutexGuard};
     pub use std::hint::spin_loop as spin;
+    pub use std::sync::Arc;
     pub use std::sync::atomic::{AtomicBool as SharedBool, AtomicU64 as SharedU64};
-    pub use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+    #[cfg(not(tsan))]
+    pub use std::sync::{Condvar, Mutex, MutexGuard};
     pub use std::thread::{ThreadId, current};
 }
 
@@ -35,32 +38,75 @@ mod primitives {
 
 pub use primitives::*;
 
-/// Locks `mutex`, also after another thread panicked inside it.
-///
-/// Every critical section of ours leaves its data whole at each step, so a poisoned lock guards
-/// nothing that is broken.
-pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+pub use locking::{StaticMutex, StaticMutexGuard, lock, lock_static, wait, wait_for};
+
+#[cfg(not(tsan))]
+mod locking {
+    use super::{Condvar, Duration, Mutex, MutexGuard, PoisonError};
+    pub use std::sync::{Mutex as StaticMutex, MutexGuard as StaticMutexGuard};
+
+    /// Locks `mutex`, also after another thread panicked inside it.
+    ///
+    /// Every critical section of ours leaves its data whole at each step, so a poisoned lock guards
+    /// nothing that is broken.
+    pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+        mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// [`lock`] for what stands in a `static`.
+    pub fn lock_static<T>(mutex: &StaticMutex<T>) -> StaticMutexGuard<'_, T> {
+        mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for a notification.
+    pub fn wait<'m, T>(condition: &Condvar, guard: MutexGuard<'m, T>) -> MutexGuard<'m, T> {
+        condition.wait(guard).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for a notification, or until `most` has passed.
+    pub fn wait_for<'m, T>(
+        condition: &Condvar,
+        guard: MutexGuard<'m, T>,
+        most: Duration,
+    ) -> MutexGuard<'m, T> {
+        let (guard, _) =
+            condition.wait_timeout(guard, most).unwrap_or_else(PoisonError::into_inner);
+        guard
+    }
 }
 
-/// [`lock`] for what stands in a `static`.
-pub fn lock_static<T>(mutex: &StaticMutex<T>) -> StaticMutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
+/// The same with locks that ThreadSanitizer can see: those of the standard library are shipped
+/// without its instrumentation.
+#[cfg(tsan)]
+mod locking {
+    use super::{Condvar, Duration, Mutex, MutexGuard};
+    pub use parking_lot::{Mutex as StaticMutex, MutexGuard as StaticMutexGuard};
 
-/// Waits for a notification.
-pub fn wait<'m, T>(condition: &Condvar, guard: MutexGuard<'m, T>) -> MutexGuard<'m, T> {
-    condition.wait(guard).unwrap_or_else(PoisonError::into_inner)
-}
+    /// Locks `mutex`.
+    pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+        mutex.lock()
+    }
 
-/// Waits for a notification, or until `most` has passed.
-pub fn wait_for<'m, T>(
-    condition: &Condvar,
-    guard: MutexGuard<'m, T>,
-    most: Duration,
-) -> MutexGuard<'m, T> {
-    let (guard, _) = condition.wait_timeout(guard, most).unwrap_or_else(PoisonError::into_inner);
-    guard
+    /// [`lock`] for what stands in a `static`.
+    pub fn lock_static<T>(mutex: &StaticMutex<T>) -> StaticMutexGuard<'_, T> {
+        mutex.lock()
+    }
+
+    /// Waits for a notification.
+    pub fn wait<'m, T>(condition: &Condvar, mut guard: MutexGuard<'m, T>) -> MutexGuard<'m, T> {
+        condition.wait(&mut guard);
+        guard
+    }
+
+    /// Waits for a notification, or until `most` has passed.
+    pub fn wait_for<'m, T>(
+        condition: &Condvar,
+        mut guard: MutexGuard<'m, T>,
+        most: Duration,
+    ) -> MutexGuard<'m, T> {
+        let _ = condition.wait_for(&mut guard, most);
+        guard
+    }
 }
 
 /// The thread that asks.
@@ -323,9 +369,17 @@ impl<T> Published<T> {
 
     /// Publishes `next` if `current` is still there, and gives what is there then.
     pub fn replace(&self, current: &published::Loaded<T>, next: T) -> published::Loaded<T> {
-        published::replace(&self.0, current, next)
+        self.swap(current, next);
+        self.load()
+    }
+
+    /// Publishes `next` if `current` is still there, and says whether it was.
+    pub fn swap(&self, current: &published::Loaded<T>, next: T) -> bool {
+        published::swap(&self.0, current, next)
     }
 }
+
+pub use published::Loaded;
 
 #[cfg(not(any(loom, shuttle)))]
 mod published {
@@ -333,6 +387,7 @@ mod published {
     use std::sync::Arc;
 
     pub type Inner<T> = ArcSwap<T>;
+    /// What was published, for as long as its reader wants it.
     pub type Loaded<T> = Guard<Arc<T>>;
 
     pub fn new<T>(value: T) -> Inner<T> {
@@ -344,9 +399,9 @@ mod published {
         inner.load()
     }
 
-    pub fn replace<T>(inner: &Inner<T>, current: &Loaded<T>, next: T) -> Loaded<T> {
-        drop(inner.compare_and_swap(current, Arc::new(next)));
-        inner.load()
+    pub fn swap<T>(inner: &Inner<T>, current: &Loaded<T>, next: T) -> bool {
+        let before = inner.compare_and_swap(current, Arc::new(next));
+        Arc::ptr_eq(&before, current)
     }
 }
 
@@ -362,6 +417,7 @@ mod published {
         all: Mutex<Vec<Arc<T>>>,
     }
 
+    /// What was published, for as long as its reader wants it.
     pub struct Loaded<T> {
         index: u64,
         value: Arc<T>,
@@ -385,14 +441,13 @@ mod published {
         Loaded { index, value }
     }
 
-    pub fn replace<T>(inner: &Inner<T>, current: &Loaded<T>, next: T) -> Loaded<T> {
+    pub fn swap<T>(inner: &Inner<T>, current: &Loaded<T>, next: T) -> bool {
         let place = {
             let mut all = inner.all.lock().unwrap();
             all.push(Arc::new(next));
             all.len() as u64 - 1
         };
         let (from, to) = (Ordering::AcqRel, Ordering::Acquire);
-        let _ = inner.index.compare_exchange(current.index, place, from, to);
-        load(inner)
+        inner.index.compare_exchange(current.index, place, from, to).is_ok()
     }
 }

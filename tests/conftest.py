@@ -1,8 +1,13 @@
-"""How the tests are spread over processes and threads, and what they say at the end."""
+"""Settings of every test, how they are spread over processes and threads, and what they say."""
 
 import pytest
+from hypothesis import settings
 
 from tests import proof
+
+# How long an example takes says more about the machine than about the code.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 APART = ("tests/docs/test_pages.py", "tests/hf/test_policies.py", "tests/trace/test_forks.py")
 """Files whose tests start processes of their own, and so may go to any process of pytest-xdist.

@@ -1,28 +1,54 @@
 //! A Python object that many calls read and few replace.
 //!
 //! With a GIL, whoever is attached is alone, so reading takes no lock and no atomic operation; that
-//! saves about a tenth of a hit (`benches/RESULTS.md`). Without one, a mutex does it.
+//! saves about a tenth of a hit (`benches/RESULTS.md`). Without one, a reader must not even count a
+//! reference: two threads that count at one object get less done than one.
 
-use crate::sync::Turns;
 use pyo3::prelude::*;
+use slots::Inner;
+
+pub(super) use slots::Held;
 
 /// Holds one Python object.
-pub(super) struct Slot<T>(Turns<Py<T>>);
+pub(super) struct Slot<T>(Inner<T>);
 
 impl<T> Slot<T> {
     pub(super) fn new(object: Py<T>) -> Self {
-        Self(Turns::new(object))
+        Self(Inner::new(object))
     }
 
     /// The object that is there now.
     #[inline]
-    pub(super) fn load(&self, py: Python<'_>) -> Py<T> {
-        self.0.with(|object| object.clone_ref(py))
+    pub(super) fn load(&self, py: Python<'_>) -> Held<T> {
+        slots::load(&self.0, py)
     }
 
     /// Puts `object` in if `expected` is still there, and says whether it was.
-    pub(super) fn replace(&self, _py: Python<'_>, expected: &Py<T>, object: Py<T>) -> bool {
-        let replaced = self.0.with(|held| {
+    pub(super) fn replace(&self, _py: Python<'_>, expected: &Held<T>, object: Py<T>) -> bool {
+        slots::replace(&self.0, expected, object)
+    }
+
+    /// Runs `visit` with the object, for the garbage collector.
+    pub(super) fn visit<R>(&self, visit: impl FnOnce(&Py<T>) -> R) -> R {
+        slots::visit(&self.0, visit)
+    }
+}
+
+#[cfg(take_turns)]
+mod slots {
+    use crate::sync::Turns;
+    use pyo3::prelude::*;
+
+    pub(super) type Inner<T> = Turns<Py<T>>;
+    pub(in crate::python) type Held<T> = Py<T>;
+
+    #[inline]
+    pub(super) fn load<T>(inner: &Inner<T>, py: Python<'_>) -> Held<T> {
+        inner.with(|object| object.clone_ref(py))
+    }
+
+    pub(super) fn replace<T>(inner: &Inner<T>, expected: &Held<T>, object: Py<T>) -> bool {
+        let replaced = inner.with(|held| {
             let unchanged = held.is(expected);
             unchanged.then(|| std::mem::replace(held, object))
         });
@@ -30,8 +56,29 @@ impl<T> Slot<T> {
         replaced.is_some()
     }
 
-    /// Runs `visit` with the object, for the garbage collector.
-    pub(super) fn visit<R>(&self, visit: impl FnOnce(&Py<T>) -> R) -> R {
-        self.0.with(|object| visit(object))
+    pub(super) fn visit<T, R>(inner: &Inner<T>, visit: impl FnOnce(&Py<T>) -> R) -> R {
+        inner.with(|object| visit(object))
+    }
+}
+
+#[cfg(not(take_turns))]
+mod slots {
+    use crate::sync::{Loaded, Published};
+    use pyo3::prelude::*;
+
+    pub(super) type Inner<T> = Published<Py<T>>;
+    pub(in crate::python) type Held<T> = Loaded<Py<T>>;
+
+    #[inline]
+    pub(super) fn load<T>(inner: &Inner<T>, _py: Python<'_>) -> Held<T> {
+        inner.load()
+    }
+
+    pub(super) fn replace<T>(inner: &Inner<T>, expected: &Held<T>, object: Py<T>) -> bool {
+        inner.swap(expected, object)
+    }
+
+    pub(super) fn visit<T, R>(inner: &Inner<T>, visit: impl FnOnce(&Py<T>) -> R) -> R {
+        visit(&inner.load())
     }
 }
