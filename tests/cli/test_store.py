@@ -155,7 +155,13 @@ def test_a_server_that_does_not_answer_is_not_an_empty_store(run: Run) -> None:
         assert ended.code == 3
         lines = ended.err.splitlines()
         assert all(line.startswith("forwardcache: ") for line in lines)
-        assert "calls without an answer" in lines[-1]
+        assert "without an answer" in lines[-1]
+
+
+def test_looking_at_several_stores_makes_none(run: Run, tmp_path: Path) -> None:
+    near = tmp_path / "near.db"
+    run("store", "info", f"{near},redis://127.0.0.1:1/0").refused(f"there is no store {near}")
+    assert not near.exists()
 
 
 def test_an_address_of_another_kind_is_no_path(run: Run, tmp_path: Path) -> None:

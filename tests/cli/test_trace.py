@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -227,6 +228,18 @@ def test_times_are_shown_with_the_digits_that_are_known(run: Run, tmp_path: Path
     rows = [row for row in run("trace", "summary", path).out.splitlines() if "base" in row]
     _, times = ([cell.strip() for cell in row.split("│")[4:-1]] for row in rows)
     assert times == ["1.235e-05", "23,460", "0.0123", "23,500,000"]
+
+
+def test_the_tables_fit_a_terminal_of_80_columns(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole: Any = {"view_id": "scaled_0.50", "op": "next_token_dist", "batch": 1, "batch_size": 2}
+    path = trace(tmp_path / "t", line(**whole), line(**whole, hit=False, wall_ms=1234.5))
+    for name, value in {"FORCE_COLOR": "1", "NO_COLOR": "1", "COLUMNS": "80"}.items():
+        monkeypatch.setenv(name, value)
+    shown = re.sub(r"\x1b\[[\d;]*m", "", run("trace", "summary", path).out).splitlines()
+    assert max(map(len, shown)) <= 80
+    assert sum("scaled_0.50" in row and "next_token_dist" in row for row in shown) == 3
 
 
 def test_merge_replaces_a_file_only_with_force(run: Run, tmp_path: Path) -> None:

@@ -196,3 +196,16 @@ def test_the_command_line_knows_the_model(
     events = [json.loads(line) for line in trace.read_text(encoding="utf-8").splitlines()]
     assert {event["op"] for event in events} == {"continuation_logprob"}
     assert len(events) == 12
+
+
+def test_what_is_refused_on_its_command_line_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from forwardcache.integrations.lm_eval import __main__ as command
+
+    def refuse() -> None:
+        raise ModelLoadError("the model folder 'none' isn't there")
+
+    monkeypatch.setattr(command, "cli_evaluate", refuse)
+    assert command.main() == 2
+    assert capsys.readouterr().err == "forwardcache: the model folder 'none' isn't there\n"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from forwardcache.cli.exits import BadInputError, ExitCode, MachineError, first_line
 from forwardcache.cli.extras import PARQUET, STORE, check_installed
 from forwardcache.cli.loading import open_checked
+from forwardcache.cli.trace import counted
 from forwardcache.cli.whole_file import check_out, whole_file
 from forwardcache.store.base import files_of
 
@@ -54,7 +55,8 @@ def _check_answers(found: StoreInfo) -> None:
     """
     if found.errors:
         raise MachineError(
-            f"the store left {found.errors:,} calls without an answer: there may be more in it"
+            f"the store left {counted(found.errors, 'call')} without an answer: "
+            "there may be more in it"
         )
 
 
@@ -160,6 +162,7 @@ def import_(where: str, table: Path) -> int:
 def _there(where: str) -> Store:
     """A store that is there: looking at one doesn't make it."""
     check_installed(*STORE)
-    if "://" not in where and not Path(where).is_file():
-        raise BadInputError(f"there is no store {where}")
+    begins_with_address = "://" in where.partition(",")[0]
+    if not begins_with_address and not (near := files_of(where)[0]).is_file():
+        raise BadInputError(f"there is no store {near}")
     return open_checked(where)

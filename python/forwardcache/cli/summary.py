@@ -84,7 +84,7 @@ def yardstick_nats(found: Sequence[Difference]) -> float | None:
 
 def floor_line(floor: NoiseFloor) -> str:
     """The noise floor for a person."""
-    mean, most = _four_digits(floor.mean_nats), _four_digits(floor.max_nats)
+    mean, most = _digits(floor.mean_nats), _digits(floor.max_nats)
     prompts = "1 prompt" if floor.prompts == 1 else f"{floor.prompts:,} prompts"
     return (
         f"noise floor: base in other batches is {mean} nats from itself in the mean, "
@@ -121,15 +121,16 @@ def table(found: Sequence[Difference], op: str, floor: NoiseFloor | None = None)
 
 def _cells(one: Difference) -> tuple[str, str, str, str]:
     label = f"{one.view.name} (noise)" if one.view.is_null else one.view.name
-    low, high = _four_digits(one.low_nats), _four_digits(one.high_nats)
+    # The ends of a bootstrap interval are known to no more.
+    low, high = _digits(one.low_nats, 3), _digits(one.high_nats, 3)
     interval = f"{low} to {high}" if one.prompts > 1 else "-"
     count = f"{one.prompts:,}" + (f" ({one.not_finite:,} not finite)" if one.not_finite else "")
-    return label, count, _four_digits(one.mean_nats), interval
+    return label, count, _digits(one.mean_nats), interval
 
 
-def _four_digits(value: float) -> str:
-    """Four significant digits, also where the last ones are zeros."""
-    return f"{value:#.4g}".removesuffix(".")
+def _digits(value: float, digits: int = 4) -> str:
+    """So many significant digits, also where the last ones are zeros."""
+    return f"{value:#.{digits}g}".removesuffix(".")
 
 
 def _times(one: Difference, yardstick: float) -> str:

@@ -25,10 +25,11 @@ STDIN = "-"
 
 # A file isn't wrapped to the width of some terminal, and the numbers need this much of one.
 _WIDTH_OF_A_FILE = 1000
-_LEAST_WIDTH = 100
+_LEAST_WIDTH = 80
 _NONE = "-"
 
-_LOOKUPS = ("events", "hits", "misses", "hit rate", "failed", "waited", "batches", "mean batch")
+_LOOKUPS = ("events", "hits", "misses", "hit rate", "failed", "waited")
+_BATCHES = ("batches", "mean batch")
 _TIMES = ("hits, s", "waits, s", "misses, s", "failed, s", "p50, ms", "p99, ms")
 
 
@@ -56,7 +57,7 @@ def summary(paths: Sequence[str], *, as_json: bool) -> int:
     if as_json:
         _print_json(_summary_as_json(groups, reader))
     elif groups:
-        _print_tables(_lookups(groups), _times(groups))
+        _print_tables(_lookups(groups), _batches(groups), _times(groups))
         print(_closing_line(total_of(groups.values()), reader))
     return ExitCode.DONE
 
@@ -90,15 +91,23 @@ def _lookups(groups: Mapping[Group, Figures]) -> Table:
 
 
 def _lookup_cells(figures: Figures) -> list[str]:
-    size = figures.mean_batch_size
     return [
         f"{figures.events:,}",
         f"{figures.hits:,}",
         f"{figures.misses:,}",
         f"{figures.hit_rate:.1%}",
-        *(f"{n:,}" if n else _NONE for n in (figures.failed, figures.waited, figures.batches)),
-        _NONE if size is None else f"{size:,.1f}",
+        *(f"{n:,}" if n else _NONE for n in (figures.failed, figures.waited)),
     ]
+
+
+def _batches(groups: Mapping[Group, Figures]) -> Table:
+    batched = {group: each for group, each in groups.items() if each.batches}
+    return _table(_BATCHES, {group: _batch_cells(each) for group, each in batched.items()})
+
+
+def _batch_cells(figures: Figures) -> list[str]:
+    size = figures.mean_batch_size
+    return [f"{figures.batches:,}", _NONE if size is None else f"{size:,.1f}"]
 
 
 def _times(groups: Mapping[Group, Figures]) -> Table:
@@ -122,7 +131,8 @@ def _short(value: float, *, digits: int) -> str:
 
 def _table(columns: Sequence[str], rows: Mapping[Group, Sequence[str]]) -> Table:
     """A row a group; columns that are empty in every row are left out."""
-    table = Table()
+    # As narrow as it can be read: names, numbers and lines fit a terminal of 80 columns.
+    table = Table(padding=(0, 1, 0, 0))
     for name in ("probe", "view", "op"):
         table.add_column(name, overflow="fold", min_width=8)
     shown = [
@@ -215,4 +225,5 @@ def _print_tables(*tables: Table) -> None:
     console = Console(file=sys.stdout)
     console.width = max(console.width, _LEAST_WIDTH) if console.is_terminal else _WIDTH_OF_A_FILE
     for table in tables:
-        console.print(table)
+        if table.rows:
+            console.print(table)
