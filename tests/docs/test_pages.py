@@ -65,6 +65,8 @@ def names_of_a_reader() -> dict[str, Any]:
     }
 
 
+# The longest starts a dozen processes that each import torch.
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_block_of_the_page_runs(path: Path, reader: Path) -> None:
     runs = {"python", "console", "json"}
