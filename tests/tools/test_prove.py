@@ -120,6 +120,14 @@ def test_a_failure_is_kept_told_and_tried_again(
     assert "None." in (root / "PROOF.md").read_text()
 
 
+def test_a_seed_counts_once(root: Path) -> None:
+    prove(root, "--scale", "0.25")
+    state = root / "target" / "prove" / "state.jsonl"
+    state.write_text(2 * state.read_text())
+    assert prove(root, "--minutes", "0") == 0
+    assert row(root)[3] == "10"
+
+
 def test_a_failed_part_keeps_no_other_from_being_proved(root: Path) -> None:
     change(root, "print('prove: 10 things'); sys.exit('bad' in sys.argv[1])")
     parts = [part(way("bad"), name="first"), part()]

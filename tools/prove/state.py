@@ -61,7 +61,9 @@ class History:
         """The chunks of the sources as they are, whether they passed or not."""
         sources = {way.name: (*part.sources, *way.sources) for way in part.ways}
         chunks = [each for each in self.chunks if each.part == part.name and each.way in sources]
-        return [each for each in chunks if self._is_of(sources[each.way], each.commit)]
+        present = [each for each in chunks if self._is_of(sources[each.way], each.commit)]
+        # A seed counts once, also where it was tried again.
+        return list({(each.way, each.seed): each for each in present}.values())
 
     def passed(self, part: Part) -> list[Chunk]:
         """Those that count."""
