@@ -207,7 +207,11 @@ impl Position {
                 match step {
                     0 if too_large => vec![self.removing(thread, |other| other == *key)],
                     _ if too_large => self.swept(thread),
-                    0 => vec![self.putting(thread, *key, *value)],
+                    0 => {
+                        let mut after = self.replacing_removed(thread, *key);
+                        after.push(self.putting(thread, *key, *value));
+                        after
+                    }
                     1 => {
                         self.uncounted[thread] = (0, 0);
                         vec![self]
@@ -240,13 +244,34 @@ impl Position {
     }
 
     fn putting(mut self, thread: usize, key: u32, value: u64) -> Self {
-        self.uncounted[thread] = (1, weight(value) as i64);
         if let Some(place) = self.find(key) {
-            let old = self.entries.remove(place);
-            self.uncounted[thread] = (0, weight(value) as i64 - weight(old.value) as i64);
+            self.take_over(thread, place);
         }
+        self.uncounted[thread].0 += 1;
+        self.uncounted[thread].1 += weight(value) as i64;
         self.entries.insert(0, Listed { key, value, removed_by: None });
         self
+    }
+
+    /// An entry goes from the table for a put that will count both together.
+    fn take_over(&mut self, thread: usize, place: usize) {
+        let old = self.entries.remove(place);
+        self.uncounted[thread].0 -= 1;
+        self.uncounted[thread].1 -= weight(old.value) as i64;
+    }
+
+    /// A put may take the place of an entry that a removal has ended and not swept yet, before its
+    /// own entry has its tick.
+    fn replacing_removed(&self, thread: usize, key: u32) -> Vec<Self> {
+        let is_there = |entry: &Listed| entry.key == key && entry.removed_by.is_some();
+        let places = (0..self.entries.len()).filter(|&place| is_there(&self.entries[place]));
+        let replaced = places.map(|place| {
+            let mut after = self.clone();
+            after.take_over(thread, place);
+            after.done[thread].1 = 0;
+            after
+        });
+        replaced.collect()
     }
 
     /// One of the removed entries goes, or the removal has nothing left to sweep and returns.
@@ -399,6 +424,23 @@ fn an_eviction_of_any_but_the_oldest_is_no_order() {
         history
     };
     assert!(is_explained(&with_a_hit(2), TWO) && !is_explained(&with_a_hit(1), TWO));
+}
+
+/// The excess is there until a put that replaced what was removed has counted that it is lighter.
+#[test]
+fn an_eviction_for_what_a_put_under_way_replaced_is_an_order() {
+    let twelve = Capacity { entries: None, bytes: NonZeroU64::new(12) };
+    let put = |key, value, evicted, began, returned| {
+        call(Asked::Put(key, value), Answer::Evicted(evicted), began, returned)
+    };
+    let beside = |lighter| {
+        let remove = call(Asked::Remove(2), Answer::Done, 3, 4);
+        let first = vec![put(2, 9, vec![], 0, 1), remove, put(0, 4, vec![0], 5, 6)];
+        is_explained(&vec![first, vec![lighter]], twelve)
+    };
+    assert!(beside(put(2, 3, vec![], 2, 7)));
+    assert!(!beside(put(2, 3, vec![], 7, 8)), "it came after the eviction");
+    assert!(!beside(put(5, 3, vec![], 2, 7)), "it replaced nothing");
 }
 
 #[test]
