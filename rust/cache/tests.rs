@@ -8,6 +8,8 @@ mod histories;
 
 use super::stamp::Stamp;
 use super::*;
+#[cfg(not(take_turns))]
+use crate::sync::SharedBool;
 use proptest::prelude::*;
 use std::sync::Arc;
 
@@ -403,6 +405,38 @@ fn what_comes_in_during_a_removal_stays() {
     };
     assert_eq!(cache.remove_matching(matches, || has_begun.set(true)).unwrap().len(), 1);
     assert_eq!(cache.len(), 999);
+}
+
+#[cfg(not(take_turns))]
+#[test]
+fn what_comes_in_during_a_clear_stays() {
+    const OLD: u32 = 20_000;
+    let cache = cache(0);
+    for key in 0..OLD {
+        put_apart(&cache, key);
+    }
+    let is_there = |key: u32| {
+        let at = cache.clock().now();
+        cache.get(u64::from(key), at, &mut Is(key), |_, _| ()).unwrap().is_some()
+    };
+    let has_ended = SharedBool::new(false);
+    let came = std::thread::scope(|scope| {
+        let putting = scope.spawn(|| {
+            // From the moment on at which the clear shows.
+            while is_there(OLD / 2) {}
+            let mut key = OLD;
+            while (!has_ended.load(Ordering::Acquire) && key < 2 * OLD) || key == OLD {
+                put_apart(&cache, key);
+                key += 1;
+            }
+            OLD..key
+        });
+        assert!(cache.clear().len() as u32 <= OLD);
+        has_ended.store(true, Ordering::Release);
+        putting.join().unwrap()
+    });
+    assert_eq!(cache.len(), came.len());
+    assert!(came.into_iter().all(is_there));
 }
 
 #[test]
