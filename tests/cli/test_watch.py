@@ -96,9 +96,13 @@ def watching(path: Path, *options: str) -> Iterator[Terminal]:
         os.close(end)
 
 
-def test_one_frame_has_rate_passes_probe_and_slowest(run: Run, tmp_path: Path) -> None:
+def test_one_frame_has_rate_passes_probe_and_slowest(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The path is a row of its own, which has to fit the width.
+    monkeypatch.chdir(tmp_path)
     missed = {"hit": False, "probe": "mmlu", "view_id": "ft"}
-    path = trace(
+    trace(
         tmp_path / "t",
         line(80.0),
         *[line(99.5, **missed, wall_ms=float(n), prompt_hash=f"{n:012x}") for n in range(4)],
@@ -106,7 +110,7 @@ def test_one_frame_has_rate_passes_probe_and_slowest(run: Run, tmp_path: Path) -
         b"x\n",
         line(op="trace_lost", lost=2),
     )
-    ended = run("trace", "watch", path, "--once", "--slowest", "2")
+    ended = run("trace", "watch", "t", "--once", "--slowest", "2")
     assert (ended.code, ended.err) == (0, "")
     rows = dict(row.split(None, 1) for row in ended.out.splitlines() if row)
     assert rows["probe"].strip() == "gsm8k"

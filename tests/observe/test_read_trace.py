@@ -370,6 +370,8 @@ def test_reading_needs_nothing_of_the_package_but_events_figures_and_the_core() 
         "forwardcache._core",
         "forwardcache._event",
         "forwardcache._figures",
+        # What to install for a table or a plot.
+        "forwardcache.extras",
     }
 
 
