@@ -13,7 +13,7 @@ APART = ("tests/docs/test_pages.py", "tests/hf/test_policies.py", "tests/trace/t
 """Files whose tests start processes of their own, and so may go to any process of pytest-xdist.
 Those of another file stay together, since they share what is dear to make."""
 
-ON_RAY = ("tests/distributed/", "many-machines.md")
+ON_RAY = ("tests/distributed/", "many-machines.md", "[README.md]")
 """What starts a cluster, of which one at a time is enough for this machine."""
 
 CHANGED_BY_TESTS = {"inst", "watched"}
