@@ -42,7 +42,7 @@ struct Table<K, V> {
     next_id: u64,
     open: HashMap<u64, OfOneHash<K, V>, BuildHasherDefault<AsItIs>>,
     /// Who waits for whom.
-    waits: HashMap<ThreadId, ThreadId>,
+    waits: HashMap<ThreadId, Arc<Flight<V>>>,
 }
 
 /// Nearly always one.
@@ -181,20 +181,21 @@ impl<K, V> Flights<K, V> {
     ///
     /// # Errors
     /// [`Refused`]: the thread has to compute, or to say that it asks for its own key.
-    pub fn begin_wait(&self, flight: &Flight<V>) -> Result<Waiting<'_, K, V>, Refused> {
+    pub fn begin_wait(&self, flight: &Arc<Flight<V>>) -> Result<Waiting<'_, K, V>, Refused> {
         let me = current_thread();
         if flight.owner == me {
             return Err(Refused::Own);
         }
         self.table.with(|table| {
-            let mut next = Some(&flight.owner);
-            while let Some(thread) = next {
-                if *thread == me {
+            let mut next = Some(flight);
+            // Who waits for a flight that has ended goes on, though it may not have woken yet.
+            while let Some(flight) = next.filter(|flight| flight.is_running()) {
+                if flight.owner == me {
                     return Err(Refused::Cycle);
                 }
-                next = table.waits.get(thread);
+                next = table.waits.get(&flight.owner);
             }
-            table.waits.insert(me, flight.owner);
+            table.waits.insert(me, Arc::clone(flight));
             Ok(Waiting { flights: self })
         })
     }
@@ -247,7 +248,7 @@ impl<K, V> Table<K, V> {
         if self.process != process {
             // Leaked, not dropped: what they hold belongs to threads that are not here.
             std::mem::forget(std::mem::take(&mut self.open));
-            self.waits.clear();
+            std::mem::forget(std::mem::take(&mut self.waits));
             self.process = process;
         }
     }
@@ -272,6 +273,10 @@ impl<V> Flight<V> {
             State::Value(value) => Ended::Value(read(value)),
             State::Failed => Ended::Failed,
         }
+    }
+
+    fn is_running(&self) -> bool {
+        matches!(lock(&self.watched).state, State::Running)
     }
 
     fn end(&self, state: State<V>) {
@@ -458,6 +463,32 @@ mod tests {
         });
         assert!(flights.begin_wait(&their(&flights, 2)).is_ok());
         ticket.finish(|| 1);
+    }
+
+    #[test]
+    fn who_waits_for_what_has_ended_is_waited_for() {
+        let flights = Numbers::default();
+        let (joined, waiting, done) = (Barrier::new(2), Barrier::new(2), Barrier::new(2));
+        let ticket = own(&flights, 1);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mine = own(&flights, 2);
+                joined.wait();
+                joined.wait();
+                mine.finish(|| 2);
+                let edge = flights.begin_wait(&their(&flights, 1)).unwrap();
+                waiting.wait();
+                done.wait();
+                drop(edge);
+            });
+            joined.wait();
+            let flight = their(&flights, 2);
+            joined.wait();
+            waiting.wait();
+            ticket.finish(|| 1);
+            assert!(flights.begin_wait(&flight).is_ok(), "its value is there");
+            done.wait();
+        });
     }
 
     #[test]
