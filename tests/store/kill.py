@@ -8,7 +8,6 @@ whole and right; the one under way is there as a whole or not at all.
 from __future__ import annotations
 
 import sqlite3
-import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from forwardcache.store.sqlite import SQLiteStore
 from tests.store.jobs import BATCH, batch
 from tests.store.test_sqlite import key_of, right
 from tests.trace.fork_server import KILLED, ForkServer, servers
-from tests.trace.kill import FOLDERS, PROCESSES, Moment
+from tests.trace.kill import FOLDERS, PROCESSES, Moment, folder_of
 from tests.trace.progress import Phase, Progress
 
 ENDS = {"opening": Phase.STARTING, "putting": Phase.WORKING, "closing": Phase.CLOSING}
@@ -61,12 +60,8 @@ class Round:
 
 def play(plan: Round, players: Sequence[ForkServer], tally: Tally) -> None:
     """Plays a round; raises ``AssertionError`` with its plan if the store is wrong."""
-    with tempfile.TemporaryDirectory(prefix="kill-", dir=plan.folder) as folder:
-        try:
-            _play(plan, players, Path(folder), tally)
-        except Exception as error:
-            error.add_note(f"{plan}")
-            raise
+    with folder_of(plan, plan.folder) as folder:
+        _play(plan, players, folder, tally)
 
 
 def _play(plan: Round, players: Sequence[ForkServer], folder: Path, tally: Tally) -> None:

@@ -13,7 +13,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -133,14 +134,21 @@ class Tally:
         ]
 
 
-def play(plan: Plan, players: Sequence[ForkServer], tally: Tally) -> None:
-    """Plays a round; raises ``AssertionError`` with its plan if the trace is wrong."""
-    with tempfile.TemporaryDirectory(prefix="kill-", dir=plan.folder) as folder:
+@contextmanager
+def folder_of(plan: object, beside: str) -> Iterator[Path]:
+    """A new folder for a round; what goes wrong in it is told with the plan."""
+    with tempfile.TemporaryDirectory(prefix="kill-", dir=beside) as folder:
         try:
-            _play(plan, players, Path(folder), tally)
+            yield Path(folder)
         except Exception as error:
             error.add_note(f"{plan}")
             raise
+
+
+def play(plan: Plan, players: Sequence[ForkServer], tally: Tally) -> None:
+    """Plays a round; raises ``AssertionError`` with its plan if the trace is wrong."""
+    with folder_of(plan, plan.folder) as folder:
+        _play(plan, players, folder, tally)
 
 
 def _play(plan: Plan, players: Sequence[ForkServer], folder: Path, tally: Tally) -> None:
