@@ -7,10 +7,11 @@
 //! the cache before it ends the flight, and a new owner looks the key up again before it computes
 //! if any flight has ended since its lookup, so a key is computed once however the two fall (F2).
 //!
-//! Before a thread waits it writes down whom it waits for and follows the chain from there. A chain
-//! that comes back to it is a cycle of nested computations: it computes the key itself (F3). The
-//! last of the threads in a cycle to write its edge sees the whole of it, since edges are written
-//! and followed under one lock. Nothing is locked while a thread waits or computes.
+//! Before a thread waits it writes down which flight it waits for and follows the chain from there,
+//! as far as flights are under way. A chain that comes back to it is a cycle of nested computations:
+//! it computes the key itself (F3). The last of the threads in a cycle to write its edge sees the
+//! whole of it, since edges are written and followed under one lock, inside which that of a flight is
+//! taken and never the other way round. Nothing is locked while a thread waits or computes.
 //!
 //! After `fork` the child has none of the threads that own the parent's flights: the first join in
 //! another process forgets them all (F4).
@@ -41,7 +42,7 @@ struct Table<K, V> {
     process: u64,
     next_id: u64,
     open: HashMap<u64, OfOneHash<K, V>, BuildHasherDefault<AsItIs>>,
-    /// Who waits for whom.
+    /// Which flight each thread waits for.
     waits: HashMap<ThreadId, Arc<Flight<V>>>,
 }
 
