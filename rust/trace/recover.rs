@@ -11,7 +11,7 @@ use super::fork::registry;
 use super::journal::{self, Found, is_journal_of};
 use super::line::seq_of_line;
 use super::lockfile::{Held, try_lock};
-use super::name::NameId;
+use super::name::{JsonNames, NameId};
 use super::record::{LOSS_OP, Label, Record, TopK};
 use super::sink::{ends_whole, write};
 use std::collections::HashSet;
@@ -151,7 +151,9 @@ impl Dead {
     fn find_missing(&mut self, trace: &File) -> io::Result<()> {
         self.add_loss();
         let present = match self.found.intent {
-            Some(offset) => seqs_from(trace, offset, self.found.run, self.most_bytes())?,
+            Some(offset) => {
+                seqs_from(trace, offset, self.found.run, most_bytes(&self.found.names))?
+            }
             None => HashSet::new(),
         };
         for (pos, record) in self.found.events.iter().filter(|(pos, _)| !present.contains(pos)) {
@@ -161,13 +163,6 @@ impl Dead {
             self.events += u64::from(record.lost.is_none());
         }
         Ok(())
-    }
-
-    /// No line of the run has more bytes: four texts, and numbers. A journal whose texts are damaged
-    /// says too little of them, hence the least.
-    fn most_bytes(&self) -> usize {
-        const LEAST: usize = 1 << 20;
-        LEAST.max(1024 + 4 * self.found.names.longest())
     }
 
     /// Bytes of the first line that is missing.
@@ -258,6 +253,13 @@ fn damaged_path(journal: &Path) -> PathBuf {
     path.into()
 }
 
+/// No line of a run with these names has more bytes: six texts, and numbers. A journal whose texts are
+/// damaged says too little of them, hence the least.
+fn most_bytes(names: &JsonNames) -> usize {
+    const LEAST: usize = 1 << 20;
+    LEAST.max(1024 + 6 * names.longest())
+}
+
 /// The `seq`s of a run's whole lines in a trace, from `offset` on. A line of more than `most` bytes is
 /// somebody else's, and never held in memory.
 fn seqs_from(trace: &File, offset: u64, run: u64, most: usize) -> io::Result<HashSet<u64>> {
@@ -307,12 +309,37 @@ fn fragment_of(trace: &File, most: usize) -> io::Result<Fragment> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::record::Batch;
+    use super::super::record::tests::example;
     use super::*;
     use std::io::Write as _;
 
     /// The part of a line that says whose it is.
     fn says(seq: u64) -> String {
         format!(", \"run\": \"00000000000000ab\", \"thread\": 0, \"seq\": {seq}}}\n")
+    }
+
+    #[test]
+    fn a_line_of_six_long_texts_is_not_too_long() {
+        let mut names = JsonNames::default();
+        let name = names.push(&[b'9'; 300_000]);
+        let record = Record {
+            probe: Some(name),
+            view_id: Some(name),
+            op: Some(name),
+            error: Some(name),
+            label: Label::Name(name),
+            top_k: TopK::Digits(name),
+            batch: Some(Batch { id: u64::MAX, size: u32::MAX, wall_ms: f64::MAX }),
+            key: Some(u64::MAX),
+            bytes: Some(u64::MAX),
+            lost: Some(u64::MAX),
+            waited: true,
+            ..example(&mut names)
+        };
+        let mut line = Vec::new();
+        record.append_to(&mut line, u64::MAX, u64::MAX, &names);
+        assert!(line.len() <= most_bytes(&names));
     }
 
     #[test]
