@@ -15,6 +15,7 @@ def loops() -> dict[str, Loop]:
         "empty": contenders.empty_native_call,
         "hit": loop,
         "batch": batch,
+        "miss": loop,
         "lru_cache": contenders.single(contenders.LRU_CACHE, cases.CAPACITY),
     }
 
@@ -23,7 +24,12 @@ def main() -> None:
     refuse_debug_build()
     name, count = sys.argv[1:]
     prompts = [cases.text(0, 40)] * int(count)
-    loops()[name](prompts)
+    if name == "miss":
+        prompts = [cases.text(number, 40) for number in range(int(count))]
+    loop = loops()[name]
+    # So that a batch has nothing but hits.
+    loop(prompts[:1])
+    loop(prompts)
 
 
 if __name__ == "__main__":

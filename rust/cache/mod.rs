@@ -135,10 +135,12 @@ pub struct Cache<K, V> {
 }
 
 /// What the first look of a read gave.
-enum AtOnce<R> {
+pub enum AtOnce<R> {
+    /// What was read.
     Found(R),
+    /// There is no such key.
     Absent,
-    /// Look again, and closer.
+    /// Look again, and closer: by [`Cache::get`].
     Unclear,
 }
 
@@ -201,9 +203,10 @@ impl<K: Clone, V> Cache<K, V> {
         }
     }
 
-    /// What nearly every read comes to: the first entry of the hash is the key's, good and alive.
+    /// [`Cache::get`] where it ends with the first look, as it nearly always does: the first entry of
+    /// the hash is the key's, good and alive.
     #[inline]
-    fn get_at_once<R>(
+    pub fn get_at_once<R>(
         &self,
         hash: u64,
         at: Tick,

@@ -4,7 +4,7 @@ use super::invalidate::{Invalidations, Pattern};
 use super::key::{Query, SharedKey, Verdicts};
 use super::weigh::Weigher;
 use crate::cache::ghosts::Ghosts;
-use crate::cache::{Cache, Capacity, EntryId, Match, Offer, Put, Question, Removed};
+use crate::cache::{AtOnce, Cache, Capacity, EntryId, Match, Offer, Put, Question, Removed};
 use crate::clock::{self, Ticks};
 use crate::stats::Counter;
 use crate::sync::{OnceLock, Turns};
@@ -193,9 +193,23 @@ impl ForwardCache {
     ) -> PyResult<Option<R>> {
         let made = self.made();
         let mut asked = Asked::new(query, made);
+        let tick = made.cache.clock().at(*at);
+        match made.cache.get_at_once(query.hash, tick, &mut asked, &mut read) {
+            AtOnce::Found(found) => Ok(Some(found)),
+            AtOnce::Absent => Ok(None),
+            AtOnce::Unclear => Python::attach(|_| Self::look_closely(asked, at, read)),
+        }
+    }
+
+    #[cold]
+    fn look_closely<R>(
+        mut asked: Asked<'_, '_>,
+        at: &mut Ticks,
+        mut read: impl FnMut(&SharedKey, &Kept) -> R,
+    ) -> PyResult<Option<R>> {
+        let (query, cache) = (asked.query, &asked.made.cache);
         loop {
-            let tick = made.cache.clock().at(*at);
-            match made.cache.get(query.hash, tick, &mut asked, &mut read) {
+            match cache.get(query.hash, cache.clock().at(*at), &mut asked, &mut read) {
                 Ok(found) => return Ok(found),
                 Err(undecided) => asked.verdicts.ask(query, &undecided)?,
             }
@@ -307,14 +321,14 @@ impl ForwardCache {
 /// A query beside what Python has said about entries so far.
 struct Asked<'a, 'py> {
     query: &'a Query<'a, 'py>,
-    invalidations: &'a Invalidations,
+    made: &'a Made,
     verdicts: Verdicts,
 }
 
 impl<'a, 'py> Asked<'a, 'py> {
     #[inline]
     fn new(query: &'a Query<'a, 'py>, made: &'a Made) -> Self {
-        Self { query, invalidations: &made.invalidations, verdicts: Verdicts::default() }
+        Self { query, made, verdicts: Verdicts::default() }
     }
 }
 
@@ -325,7 +339,7 @@ impl Question<SharedKey> for Asked<'_, '_> {
     }
 
     fn is_still_good(&mut self, stored: &SharedKey, generation: u32) -> Option<u32> {
-        self.invalidations.approve(self.query.py(), generation, stored)
+        self.made.invalidations.approve(self.query.py(), generation, stored)
     }
 }
 

@@ -85,8 +85,24 @@ impl<'a, 'py> Call<'a, 'py> {
     }
 
     /// The value of `prompt`: cached, computed here once and stored, or computed elsewhere.
+    ///
+    /// pyo3 need not know that this thread is attached. Where it doesn't, a `Py` that is dropped is
+    /// let go by a later call; so whatever may drop one says that it is attached.
     #[inline]
     pub(super) fn run(
+        &self,
+        prompt: &Bound<'py, PyAny>,
+        compute: &Bound<'py, PyAny>,
+    ) -> PyResult<Py<PyAny>> {
+        if self.traced || !self.parts.are_ours() {
+            return Python::attach(|_| self.run_at_length(prompt, compute));
+        }
+        self.run_as::<Unseen>(prompt, compute)
+    }
+
+    /// Where a trace or a look-alike takes part.
+    #[inline(never)]
+    fn run_at_length(
         &self,
         prompt: &Bound<'py, PyAny>,
         compute: &Bound<'py, PyAny>,
@@ -105,10 +121,10 @@ impl<'a, 'py> Call<'a, 'py> {
     ) -> PyResult<Py<PyAny>> {
         self.with_query(prompt, |query| match self.get::<S>(query, &mut { self.started })? {
             Some(found) => self.hit(query, found),
-            None => {
+            None => Python::attach(|_| {
                 check_prompt(prompt)?;
                 self.miss(query, compute)
-            }
+            }),
         })
     }
 

@@ -61,9 +61,11 @@ impl Hashes {
     #[cfg(take_turns)]
     #[cold]
     fn learn(&self, fields: &Beside<'_, '_>, row: [&Bound<'_, PyAny>; 4]) -> PyResult<Shares> {
-        let shares = fields.shares()?;
-        let _forgotten = self.known.with(|known| known.keep(row, shares));
-        Ok(shares)
+        Python::attach(|_| {
+            let shares = fields.shares()?;
+            let _forgotten = self.known.with(|known| known.keep(row, shares));
+            Ok(shares)
+        })
     }
 
     /// The shares of all fields but the prompt.

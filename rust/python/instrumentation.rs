@@ -54,6 +54,20 @@ impl BackendInstrumentation {
         })
     }
 
+    /// What `cached` does, by whichever way it was called.
+    #[inline(always)]
+    pub(super) fn run_cached<'py>(
+        &self,
+        py: Python<'py>,
+        key: Beside<'_, 'py>,
+        prompt: &Bound<'py, PyAny>,
+        compute: &Bound<'py, PyAny>,
+    ) -> PyResult<Py<PyAny>> {
+        let parts = self.parts.load(py);
+        let tools = (self.flights(), &self.probes, &self.hashes);
+        Call::with(py, parts.get(), tools, key, |call| call.run(prompt, compute))
+    }
+
     /// Replaces some parts; calls under way go on with those they began with.
     fn replace(&self, py: Python<'_>, change: impl Fn(&mut Parts)) -> PyResult<()> {
         loop {
@@ -206,10 +220,7 @@ impl BackendInstrumentation {
         compute: &Bound<'py, PyAny>,
         scope: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Py<PyAny>> {
-        let parts = self.parts.load(py);
-        let key = Beside { op, view_id, top_k, scope };
-        let tools = (self.flights(), &self.probes, &self.hashes);
-        Call::with(py, parts.get(), tools, key, |call| call.run(prompt, compute))
+        self.run_cached(py, Beside { op, view_id, top_k, scope }, prompt, compute)
     }
 
     /// Looks every prompt up, then calls `compute_misses(indices)` once with the ascending indices

@@ -9,6 +9,8 @@ mod cache;
 mod call;
 mod curve;
 mod described;
+#[cfg(take_turns)]
+mod entrance;
 mod event;
 mod flight;
 mod hashes;
@@ -68,6 +70,8 @@ mod _core {
         let py = module.py();
         let finish = module.getattr("_finish_traces")?;
         py.import("atexit")?.call_method1("register", (finish,))?;
+        #[cfg(take_turns)]
+        super::entrance::shorten(&py.get_type::<BackendInstrumentation>())?;
         module.add("_MISS", super::cache::miss(module.py())?)
     }
 }

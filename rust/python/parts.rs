@@ -53,6 +53,12 @@ pub(super) struct Parts {
 }
 
 impl Parts {
+    /// Whether neither cache nor statistics are a look-alike.
+    #[inline]
+    pub(super) fn are_ours(&self) -> bool {
+        matches!((&self.cache, &self.stats), (Part::Native(_), Part::Native(_)))
+    }
+
     pub(super) fn clone_ref(&self, py: Python<'_>) -> Self {
         Self {
             cache: self.cache.clone_ref(py),

@@ -19,12 +19,12 @@ impl<T> Slot<T> {
 
     /// The object that is there now.
     #[inline]
-    pub(super) fn load(&self, py: Python<'_>) -> Held<T> {
+    pub(super) fn load<'py>(&self, py: Python<'py>) -> Held<'py, T> {
         slots::load(&self.0, py)
     }
 
     /// Puts `object` in if `expected` is still there, and says whether it was.
-    pub(super) fn replace(&self, _py: Python<'_>, expected: &Held<T>, object: Py<T>) -> bool {
+    pub(super) fn replace(&self, _py: Python<'_>, expected: &Held<'_, T>, object: Py<T>) -> bool {
         slots::replace(&self.0, expected, object)
     }
 
@@ -40,14 +40,14 @@ mod slots {
     use pyo3::prelude::*;
 
     pub(super) type Inner<T> = Turns<Py<T>>;
-    pub(in crate::python) type Held<T> = Py<T>;
+    pub(in crate::python) type Held<'py, T> = Bound<'py, T>;
 
     #[inline]
-    pub(super) fn load<T>(inner: &Inner<T>, py: Python<'_>) -> Held<T> {
-        inner.with(|object| object.clone_ref(py))
+    pub(super) fn load<'py, T>(inner: &Inner<T>, py: Python<'py>) -> Held<'py, T> {
+        inner.with(|object| object.bind(py).clone())
     }
 
-    pub(super) fn replace<T>(inner: &Inner<T>, expected: &Held<T>, object: Py<T>) -> bool {
+    pub(super) fn replace<T>(inner: &Inner<T>, expected: &Held<'_, T>, object: Py<T>) -> bool {
         let replaced = inner.with(|held| {
             let unchanged = held.is(expected);
             unchanged.then(|| std::mem::replace(held, object))
@@ -65,17 +65,29 @@ mod slots {
 mod slots {
     use crate::sync::{Loaded, Published};
     use pyo3::prelude::*;
+    use std::marker::PhantomData;
+    use std::ops::Deref;
 
     pub(super) type Inner<T> = Published<Py<T>>;
-    pub(in crate::python) type Held<T> = Loaded<Py<T>>;
 
-    #[inline]
-    pub(super) fn load<T>(inner: &Inner<T>, _py: Python<'_>) -> Held<T> {
-        inner.load()
+    /// What was there, for as long as its reader is attached.
+    pub(in crate::python) struct Held<'py, T>(Loaded<Py<T>>, PhantomData<&'py ()>);
+
+    impl<T> Deref for Held<'_, T> {
+        type Target = Py<T>;
+
+        fn deref(&self) -> &Py<T> {
+            &self.0
+        }
     }
 
-    pub(super) fn replace<T>(inner: &Inner<T>, expected: &Held<T>, object: Py<T>) -> bool {
-        inner.swap(expected, object)
+    #[inline]
+    pub(super) fn load<'py, T>(inner: &Inner<T>, _py: Python<'py>) -> Held<'py, T> {
+        Held(inner.load(), PhantomData)
+    }
+
+    pub(super) fn replace<T>(inner: &Inner<T>, expected: &Held<'_, T>, object: Py<T>) -> bool {
+        inner.swap(&expected.0, object)
     }
 
     pub(super) fn visit<T, R>(inner: &Inner<T>, visit: impl FnOnce(&Py<T>) -> R) -> R {

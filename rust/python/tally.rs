@@ -44,7 +44,10 @@ impl Tally {
             let line = lines.known.get([op, view_id]);
             line.inspect(|line| change(&mut lines.figures[*line].figures)).is_some()
         });
-        if is_known { Ok(()) } else { self.change_by_text(op, view_id, change) }
+        match is_known {
+            true => Ok(()),
+            false => Python::attach(|_| self.change_by_text(op, view_id, change)),
+        }
     }
 
     #[cold]
