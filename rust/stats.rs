@@ -196,6 +196,14 @@ impl Stats {
         self.scoring_wall_s.add(wall_s);
     }
 
+    /// Counts one lookup that found none, and a value computed for it in `wall_s` seconds.
+    #[inline]
+    pub fn computed(&self, wall_s: f64) {
+        self.cache_misses.add(1);
+        self.forward_passes.add(1);
+        self.scoring_wall_s.add(wall_s);
+    }
+
     /// Counts one batch of `size` prompts that is handed to a computation.
     pub fn batch_sent(&self, size: u64) {
         self.batches_sent.add(1);

@@ -31,6 +31,7 @@ use crate::sync::{Ordering, Word};
 use entry::{Entry, Killed};
 use order::Order;
 use room::Room;
+use smallvec::SmallVec;
 use stamp::Stamp;
 use std::num::{NonZeroU64, NonZeroUsize};
 use table::{Guard, Table};
@@ -109,6 +110,9 @@ pub struct Offer<K, V> {
     pub content: Option<(K, V)>,
 }
 
+/// What was evicted for one value, nearly always one entry.
+pub type Evicted<K, V> = SmallVec<[Removed<K, V>; 1]>;
+
 /// What came of a put.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Put<K, V> {
@@ -118,7 +122,7 @@ pub struct Put<K, V> {
     /// The old value of the key, and the new one if it was not stored.
     pub removed: Vec<Removed<K, V>>,
     /// Entries evicted, the least recent first.
-    pub evicted: Vec<Removed<K, V>>,
+    pub evicted: Evicted<K, V>,
 }
 
 /// An exact LRU cache for any number of threads.

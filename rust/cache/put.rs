@@ -5,7 +5,7 @@ use super::room::Reserved;
 use super::stamp::Stamp;
 use super::table::{Change, Changed, Guard};
 use super::{
-    Cache, Capacity, EntryId, Leftovers, Looked, Match, Offer, Put, Question, Removed, Undecided,
+    Cache, Capacity, EntryId, Evicted, Leftovers, Looked, Match, Offer, Put, Question, Removed, Undecided,
 };
 use crate::sync::Ordering;
 use std::sync::Arc;
@@ -43,12 +43,12 @@ impl<K: Clone, V> Cache<K, V> {
         if self.comes_too_late(offer, question) {
             // Nor does it take the place of what was computed since.
             let removed = Vec::from_iter(offer.withdraw());
-            return Ok(Put { stored: false, removed, evicted: Vec::new() });
+            return Ok(Put { stored: false, removed, evicted: Evicted::new() });
         }
         if self.capacity.bytes.is_some_and(|most| offer.weight > most.get()) {
             return self.refuse(offer, question, &guard, &mut leftovers);
         }
-        let mut put = Put { stored: true, removed: Vec::new(), evicted: Vec::new() };
+        let mut put = Put { stored: true, removed: Vec::new(), evicted: Evicted::new() };
         let (entry, seen) =
             self.publish(offer, question, &guard, &mut put.removed, &mut leftovers)?;
         if entry.stamp(seen) != seen
@@ -76,7 +76,7 @@ impl<K: Clone, V> Cache<K, V> {
         guard: &Guard<'_, K, V>,
         leftovers: &mut Leftovers<K, V>,
     ) -> Result<Put<K, V>, Undecided<K>> {
-        let mut put = Put { stored: false, removed: Vec::new(), evicted: Vec::new() };
+        let mut put = Put { stored: false, removed: Vec::new(), evicted: Evicted::new() };
         let mut dead = Vec::new();
         loop {
             match self.look(offer.hash, question, &dead, guard, leftovers) {

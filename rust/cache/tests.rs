@@ -138,7 +138,7 @@ impl List {
 
     fn put(&mut self, capacity: Capacity, key: u32, value: u64) -> Put<u32, u64> {
         let removed = |(key, value)| Removed { hash: hash(key), key, value: Some(value) };
-        let mut put = Put { stored: true, removed: Vec::new(), evicted: Vec::new() };
+        let mut put = Put { stored: true, removed: Vec::new(), evicted: Evicted::new() };
         put.removed.extend(self.take(key).map(removed));
         if capacity.bytes.is_some_and(|most| weight(value) > most.get()) {
             put.removed.push(removed((key, value)));

@@ -4,7 +4,7 @@ use super::invalidate::{Invalidations, Pattern};
 use super::key::{Query, SharedKey, Verdicts};
 use super::weigh::Weigher;
 use crate::cache::ghosts::Ghosts;
-use crate::cache::{AtOnce, Cache, Capacity, EntryId, Match, Offer, Put, Question, Removed};
+use crate::cache::{AtOnce, Cache, Capacity, EntryId, Evicted, Match, Offer, Put, Question, Removed};
 use crate::clock::{self, Ticks};
 use crate::stats::Counter;
 use crate::sync::{OnceLock, Turns};
@@ -16,6 +16,7 @@ use pyo3::{Borrowed, PyTraverseError, PyVisit, intern};
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::num::{NonZeroU64, NonZeroUsize};
+use std::sync::Arc;
 
 /// The class of the sentinel `_MISS`.
 #[pyclass(frozen, module = "forwardcache._core")]
@@ -84,9 +85,23 @@ pub(super) struct Stored {
     pub(super) recomputed: bool,
     /// Entries that were evicted for it. Dropped by the caller when it owns no flight any more: a
     /// `__del__` may ask for the key that was just computed.
-    pub(super) evicted: Vec<Left>,
+    pub(super) evicted: Evicted<SharedKey, Kept>,
     /// The old value of the key, and the new one if it was not stored; dropped likewise.
     pub(super) replaced: Vec<Left>,
+}
+
+impl Stored {
+    /// Drops what had to go. `Py` would ask at each drop whether this thread is attached.
+    pub(super) fn let_go(self, py: Python<'_>) {
+        for Left { key, value, .. } in self.evicted.into_iter().chain(self.replaced) {
+            if let Some(key) = Arc::into_inner(key) {
+                key.let_go(py);
+            }
+            if let Some(kept) = value {
+                kept.value.drop_ref(py);
+            }
+        }
+    }
 }
 
 /// What left the cache.

@@ -226,25 +226,24 @@ impl<'a, 'py> Call<'a, 'py> {
         let computed = compute.call0().and_then(refuse_coroutine);
         let wall_s = started.elapsed_s();
         let outcome = name.map(|name| Outcome::miss(name, wall_s));
-        let counts = Counts { misses: 1, wall_s, ..Counts::default() };
         match computed {
             Ok(value) => {
                 let value = value.unbind();
                 let kept = Kept { value: value.clone_ref(self.py), cost_s: wall_s };
                 let stored = self.parts.cache.put(self.py, query, key, kept, began)?;
-                let recomputed = u64::from(stored.recomputed);
-                self.count(Counts { passes: 1, recomputed, ..counts })?;
-                self.parts.stats.add_evicted(self.py, &stored.evicted)?;
+                let Beside { op, view_id, .. } = self.key;
+                self.parts.stats.add_computed(op, view_id, wall_s, &stored)?;
                 let outcome = outcome.map(|outcome| outcome.stored(stored.bytes));
                 self.write(outcome.as_slice(), None)?;
                 if let Some(ticket) = ticket {
                     ticket.finish(|| value.clone_ref(self.py));
                 }
                 // What had to go for the value goes now, with no flight of this call's open.
-                drop(stored);
+                stored.let_go(self.py);
                 Ok(value)
             }
             Err(error) => {
+                let counts = Counts { misses: 1, wall_s, ..Counts::default() };
                 self.failed(counts, outcome.as_slice(), &error)?;
                 Err(error)
             }

@@ -292,6 +292,11 @@ fn all(matches: impl Iterator<Item = Match>) -> Match {
 }
 
 impl StoredKey {
+    /// Drops the fields.
+    pub(super) fn let_go(self, py: Python<'_>) {
+        self.fields.into_iter().for_each(|field| field.drop_ref(py));
+    }
+
     /// Label and digest of a key `(op, view_id, prompt, top_k[, scope])`, made once.
     ///
     /// # Errors

@@ -255,18 +255,30 @@ impl Part<BackendStats> {
         }
     }
 
+    /// Counts one prompt that was computed in `wall_s` seconds and stored, and what had to go for it.
+    #[inline]
+    pub(super) fn add_computed(
+        &self,
+        op: &Bound<'_, PyAny>,
+        view_id: &Bound<'_, PyAny>,
+        wall_s: f64,
+        stored: &Stored,
+    ) -> PyResult<()> {
+        match self {
+            Self::Native(stats) => stats.get().add_computed(op, view_id, wall_s, stored),
+            Self::Foreign(stats) => {
+                let counts = Counts { misses: 1, passes: 1, wall_s, ..Counts::default() };
+                add_by_attribute(stats.bind(op.py()), counts)
+            }
+        }
+    }
+
     /// Counts the entries that had to go.
     pub(super) fn add_evicted(&self, py: Python<'_>, evicted: &[Left]) -> PyResult<()> {
-        let Self::Native(stats) = self else {
-            return Ok(());
-        };
-        let named = evicted.iter().filter_map(|left| left.key.op_and_view());
-        named.into_iter().try_for_each(|(op, view_id)| {
-            stats
-                .get()
-                .tally
-                .change(op.bind(py), view_id.bind(py), |figures| figures.evictions += 1)
-        })
+        match self {
+            Self::Native(stats) => stats.get().add_evicted(py, evicted),
+            Self::Foreign(_) => Ok(()),
+        }
     }
 }
 

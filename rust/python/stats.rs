@@ -1,5 +1,6 @@
 //! `BackendStats`: counters that look like a dataclass.
 
+use super::cache::{Left, Stored};
 use super::parts::Counts;
 use super::tally::Tally;
 use crate::stats::{CallFigures, Counter, Stats};
@@ -24,7 +25,7 @@ use pyo3::types::{PyDict, PyString, PyTuple, PyType};
 #[derive(Default)]
 pub(super) struct BackendStats {
     stats: Stats,
-    pub(super) tally: Tally,
+    tally: Tally,
 }
 
 /// The field names in positional order.
@@ -52,6 +53,39 @@ impl BackendStats {
         self.tally.change(op, view_id, |figures| {
             figures.hits += 1;
             figures.saved_s += saved_s;
+        })
+    }
+
+    /// Counts one prompt that was computed in `wall_s` seconds and stored, and what had to go for it:
+    /// what nearly every miss does.
+    #[inline]
+    pub(super) fn add_computed(
+        &self,
+        op: &Bound<'_, PyAny>,
+        view_id: &Bound<'_, PyAny>,
+        wall_s: f64,
+        stored: &Stored,
+    ) -> PyResult<()> {
+        let is_of_this = |left: &Left| {
+            left.key.op_and_view().is_some_and(|of| of.0.is(op) && of.1.is(view_id))
+        };
+        // Mostly one of the same op and view: counted without another look for their line.
+        let here = stored.evicted.iter().take_while(|left| is_of_this(left)).count();
+        self.stats.computed(wall_s);
+        self.tally.change(op, view_id, |figures| {
+            figures.misses += 1;
+            figures.compute_s += wall_s;
+            figures.recomputed += u64::from(stored.recomputed);
+            figures.evictions += here as u64;
+        })?;
+        self.add_evicted(op.py(), &stored.evicted[here..])
+    }
+
+    /// Counts the entries that had to go.
+    pub(super) fn add_evicted(&self, py: Python<'_>, evicted: &[Left]) -> PyResult<()> {
+        let named = evicted.iter().filter_map(|left| left.key.op_and_view());
+        named.into_iter().try_for_each(|(op, view_id)| {
+            self.tally.change(op.bind(py), view_id.bind(py), |figures| figures.evictions += 1)
         })
     }
 
