@@ -5,7 +5,8 @@ use super::room::Reserved;
 use super::stamp::Stamp;
 use super::table::{Change, Changed, Guard};
 use super::{
-    Cache, Capacity, EntryId, Evicted, Leftovers, Looked, Match, Offer, Put, Question, Removed, Undecided,
+    Cache, Capacity, EntryId, Evicted, Leftovers, Looked, Match, Offer, Put, Question, Removed,
+    Undecided,
 };
 use crate::sync::Ordering;
 use std::sync::Arc;

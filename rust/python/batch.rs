@@ -9,7 +9,7 @@
 //! in the batch, which are hits of a value that was computed for the first, then those that another
 //! thread computed.
 
-use super::cache::{Kept, use_time};
+use super::cache::Kept;
 use super::call::{Call, refuse_coroutine};
 use super::event::Outcome;
 use super::flight::{PyFlight, PyJoined, PyTicket, Waited};
@@ -120,10 +120,14 @@ impl<'c, 'a, 'py> Batch<'c, 'a, 'py> {
     fn look_up_as<S: Seen>(&mut self) -> PyResult<()> {
         let call = self.call;
         let prompts = self.prompts.clone();
-        let mut at = use_time();
+        let mut at = clock::ordered_now();
         for (position, prompt) in prompts.iter_borrowed().enumerate() {
             // One reading of the clock for a row of uses, as long as no Python code runs between them.
-            at = if prompt.is_exact_instance_of::<PyString>() { at.next() } else { use_time() };
+            at = if prompt.is_exact_instance_of::<PyString>() {
+                at.next()
+            } else {
+                clock::ordered_now()
+            };
             call.with_query(&prompt, |query| match call.get::<S>(query, &mut at)? {
                 Some(found) => self.hit(query, found),
                 None => self.miss(position, &prompt, query),

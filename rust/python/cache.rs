@@ -4,7 +4,9 @@ use super::invalidate::{Invalidations, Pattern};
 use super::key::{Query, SharedKey, Verdicts};
 use super::weigh::Weigher;
 use crate::cache::ghosts::Ghosts;
-use crate::cache::{AtOnce, Cache, Capacity, EntryId, Evicted, Match, Offer, Put, Question, Removed};
+use crate::cache::{
+    AtOnce, Cache, Capacity, EntryId, Evicted, Match, Offer, Put, Question, Removed,
+};
 use crate::clock::{self, Ticks};
 use crate::stats::Counter;
 use crate::sync::{OnceLock, Turns};
@@ -177,15 +179,6 @@ impl<'a, 'py> FromPyObject<'a, 'py> for MaxBytes {
     }
 }
 
-/// The reading that orders a use.
-///
-/// With a GIL, plain `now` does: threads take turns, and between two turns lies far more time than a
-/// processor reads ahead. The fence of `ordered_now` would cost a tenth of a hit.
-#[inline]
-pub(super) fn use_time() -> Ticks {
-    if cfg!(Py_GIL_DISABLED) { clock::ordered_now() } else { clock::now() }
-}
-
 impl ForwardCache {
     pub(super) fn with_limits(maxsize: MaxSize, max_bytes: MaxBytes, weigher: Weigher) -> Self {
         Self { made: OnceLock::from(Made::new(maxsize, max_bytes, weigher)) }
@@ -198,7 +191,7 @@ impl ForwardCache {
     }
 
     /// Reads the entry of `query` with `read` and makes it the most recent as of `at`, a reading by
-    /// `use_time` during this call; a new one, if Python code runs in here.
+    /// `clock::ordered_now` during this call; a new one, if Python code runs in here.
     #[inline(always)]
     pub(super) fn lookup<R>(
         &self,
@@ -229,7 +222,7 @@ impl ForwardCache {
                 Err(undecided) => asked.verdicts.ask(query, &undecided)?,
             }
             // Python has run, and may have used the cache: this use comes after those.
-            *at = use_time();
+            *at = clock::ordered_now();
         }
     }
 
@@ -417,7 +410,7 @@ impl ForwardCache {
     /// The value of `key`, which becomes the most recent, or the sentinel `_MISS`.
     fn get(&self, key: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
         let py = key.py();
-        let mut at = use_time();
+        let mut at = clock::ordered_now();
         let read =
             |query: &Query<'_, '_>| self.lookup(query, &mut at, |_, kept| kept.value.clone_ref(py));
         Query::with(key, read)?.map_or_else(|| Ok(miss(py)?.clone_ref(py)), Ok)

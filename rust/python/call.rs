@@ -1,8 +1,8 @@
 //! One call of `cached`: look up, compute if need be, count, and write down what happened.
 
-use super::cache::{Kept, use_time};
+use super::cache::Kept;
 use super::event::{Outcome, Source};
-use super::flight::{PyFlights, PyTicket, Waited};
+use super::flight::{PyFlight, PyFlights, PyTicket, Waited};
 use super::hashes::{Beside, Hashes, PROMPT};
 use super::key::{Field, Query, SharedKey, check_prompt, with_share};
 use super::parts::{Counts, Found, Parts, Seen, SeenKey, Unseen};
@@ -45,7 +45,7 @@ impl<'a, 'py> Call<'a, 'py> {
         key: Beside<'a, 'py>,
         use_call: impl FnOnce(&Self) -> PyResult<R>,
     ) -> PyResult<R> {
-        let started = use_time();
+        let started = clock::ordered_now();
         let scope = match key.scope {
             None => None,
             Some(scope) => checked_scope(scope)?,
@@ -121,15 +121,15 @@ impl<'a, 'py> Call<'a, 'py> {
     ) -> PyResult<Py<PyAny>> {
         self.with_query(prompt, |query| match self.get::<S>(query, &mut { self.started })? {
             Some(found) => self.hit(query, found),
-            None => Python::attach(|_| {
+            None => {
                 check_prompt(prompt)?;
                 self.miss(query, compute)
-            }),
+            }
         })
     }
 
-    /// Looks a key up, as used at `at`, a reading by `use_time` since the call began; a new one, if
-    /// Python code runs in here.
+    /// Looks a key up, as used at `at`, a reading by `clock::ordered_now` since the call began; a new
+    /// one, if Python code runs in here.
     #[inline(always)]
     pub(super) fn get<S: Seen>(
         &self,
@@ -164,19 +164,34 @@ impl<'a, 'py> Call<'a, 'py> {
                 }
                 Joined::Theirs(flight) => flight,
             };
-            match self.flights.wait(self.py, &flight)? {
-                Waited::Value { value, wait_s } => {
-                    self.waited(&key, wait_s)?;
-                    return Ok(value);
-                }
-                Waited::Alone { wait_s } => {
-                    let counts = Counts { duplicates: 1, wait_s, ..Counts::default() };
-                    self.count(counts)?;
-                    return self.compute(query, key, began, compute, None);
-                }
-                Waited::Failed { wait_s } => {
-                    self.count(Counts { wait_s, ..Counts::default() })?;
-                }
+            let wait = |_: Python<'_>| self.wait(query, &key, began, flight, compute);
+            if let Some(value) = Python::attach(wait)? {
+                return Ok(value);
+            }
+        }
+    }
+
+    /// Waits for the thread that computes; computes as well if that would not end. None if it failed.
+    fn wait(
+        &self,
+        query: &Query<'_, '_>,
+        key: &SharedKey,
+        began: u32,
+        flight: PyFlight,
+        compute: &Bound<'_, PyAny>,
+    ) -> PyResult<Option<Py<PyAny>>> {
+        match self.flights.wait(self.py, &flight)? {
+            Waited::Value { value, wait_s } => {
+                self.waited(key, wait_s)?;
+                Ok(Some(value))
+            }
+            Waited::Alone { wait_s } => {
+                self.count(Counts { duplicates: 1, wait_s, ..Counts::default() })?;
+                self.compute(query, SharedKey::clone(key), began, compute, None).map(Some)
+            }
+            Waited::Failed { wait_s } => {
+                self.count(Counts { wait_s, ..Counts::default() })?;
+                Ok(None)
             }
         }
     }
@@ -194,7 +209,7 @@ impl<'a, 'py> Call<'a, 'py> {
         if self.flights.ended() == self.ended_before {
             Ok(None)
         } else {
-            self.get(query, &mut use_time())
+            self.get(query, &mut clock::ordered_now())
         }
     }
 
@@ -244,7 +259,7 @@ impl<'a, 'py> Call<'a, 'py> {
             }
             Err(error) => {
                 let counts = Counts { misses: 1, wall_s, ..Counts::default() };
-                self.failed(counts, outcome.as_slice(), &error)?;
+                Python::attach(|_| self.failed(counts, outcome.as_slice(), &error))?;
                 Err(error)
             }
         }

@@ -79,14 +79,15 @@ unsafe extern "C" fn cached(
     };
     match catch_unwind(AssertUnwindSafe(|| arguments.call(py))) {
         Ok(Ok(value)) => value.into_ptr(),
-        Ok(Err(error)) => raise(py, error),
-        Err(panic) => raise(py, as_error(panic.as_ref())),
+        Ok(Err(error)) => raise(error),
+        Err(panic) => raise(as_error(panic.as_ref())),
     }
 }
 
+/// Also lets go of whatever a call that failed has left to a later one.
 #[cold]
-fn raise(py: Python<'_>, error: PyErr) -> *mut ffi::PyObject {
-    error.restore(py);
+fn raise(error: PyErr) -> *mut ffi::PyObject {
+    Python::attach(|py| error.restore(py));
     ptr::null_mut()
 }
 

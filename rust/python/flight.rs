@@ -80,7 +80,7 @@ impl PyFlights {
             match self.flights.join(query.hash, same, begin) {
                 Ok(joined) => return Ok(joined),
                 Err(Undecided { id, key }) => {
-                    verdicts.ask(query, &Undecided { id, key: key.key })?;
+                    Python::attach(|_| verdicts.ask(query, &Undecided { id, key: key.key }))?
                 }
             }
         }

@@ -66,9 +66,8 @@ impl BackendStats {
         wall_s: f64,
         stored: &Stored,
     ) -> PyResult<()> {
-        let is_of_this = |left: &Left| {
-            left.key.op_and_view().is_some_and(|of| of.0.is(op) && of.1.is(view_id))
-        };
+        let is_of_this =
+            |left: &Left| left.key.op_and_view().is_some_and(|of| of.0.is(op) && of.1.is(view_id));
         // Mostly one of the same op and view: counted without another look for their line.
         let here = stored.evicted.iter().take_while(|left| is_of_this(left)).count();
         self.stats.computed(wall_s);
