@@ -26,7 +26,7 @@ instructions() {
 command -v valgrind >/dev/null || { echo "valgrind is not installed" >&2; exit 3; }
 "$python" -m benches.hit_loop loop 1
 printf '%-12s %s\n' loop 'instructions a prompt'
-for name in loop empty lru_cache hit hit-untraced batch; do
+for name in loop empty lru_cache hit hit-untraced batch miss; do
     core=python
     [[ $name == *-untraced ]] && core=$untraced/python
     once=$(instructions "${name%-untraced}" "$hits" "$core")

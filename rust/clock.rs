@@ -60,7 +60,7 @@ pub fn now() -> Ticks {
 /// one's result could so read an older time than that one did. Where threads take turns, plain
 /// [`now`] does: between two turns lies far more time than a processor reads ahead. The fence would
 /// cost a hit a tenth, and a miss the wait for all that it has begun to load.
-#[inline]
+#[inline(always)]
 #[must_use]
 pub fn ordered_now() -> Ticks {
     match tsc::is_invariant() {

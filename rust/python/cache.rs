@@ -341,7 +341,7 @@ impl<'a, 'py> Asked<'a, 'py> {
 }
 
 impl Question<SharedKey> for Asked<'_, '_> {
-    #[inline]
+    #[inline(always)]
     fn matches(&mut self, id: EntryId, stored: &SharedKey) -> Match {
         self.verdicts.compare(id, self.query, stored)
     }

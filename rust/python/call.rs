@@ -16,6 +16,9 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyString, PyType};
 
+/// The generation in which a computation begins, and when the call for it, or its turn after a wait, did.
+type Began = (u32, Ticks);
+
 /// A call under way, with the parts it works on from its beginning to its end.
 pub(super) struct Call<'a, 'py> {
     pub(super) py: Python<'py>,
@@ -156,11 +159,12 @@ impl<'a, 'py> Call<'a, 'py> {
     /// Computes what is not there, or waits for the thread that does.
     fn miss(&self, query: &Query<'_, '_>, compute: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
         let key = query.store();
+        let mut started = self.started;
         loop {
             let began = self.parts.cache.generation();
             let flight = match self.flights.join(query, &key, began)? {
                 Joined::Mine(ticket) => {
-                    return self.compute_once(query, key, began, ticket, compute);
+                    return self.compute_once(query, key, (began, started), ticket, compute);
                 }
                 Joined::Theirs(flight) => flight,
             };
@@ -168,6 +172,7 @@ impl<'a, 'py> Call<'a, 'py> {
             if let Some(value) = Python::attach(wait)? {
                 return Ok(value);
             }
+            started = clock::now();
         }
     }
 
@@ -187,6 +192,7 @@ impl<'a, 'py> Call<'a, 'py> {
             }
             Waited::Alone { wait_s } => {
                 self.count(Counts { duplicates: 1, wait_s, ..Counts::default() })?;
+                let began = (began, clock::now());
                 self.compute(query, SharedKey::clone(key), began, compute, None).map(Some)
             }
             Waited::Failed { wait_s } => {
@@ -217,7 +223,7 @@ impl<'a, 'py> Call<'a, 'py> {
         &self,
         query: &Query<'_, '_>,
         key: SharedKey,
-        began: u32,
+        began: Began,
         ticket: PyTicket<'_>,
         compute: &Bound<'_, PyAny>,
     ) -> PyResult<Py<PyAny>> {
@@ -232,12 +238,11 @@ impl<'a, 'py> Call<'a, 'py> {
         &self,
         query: &Query<'_, '_>,
         key: SharedKey,
-        began: u32,
+        (generation, started): Began,
         compute: &Bound<'_, PyAny>,
         ticket: Option<PyTicket<'_>>,
     ) -> PyResult<Py<PyAny>> {
         let name = self.name(&key)?;
-        let started = clock::now();
         let computed = compute.call0().and_then(refuse_coroutine);
         let wall_s = started.elapsed_s();
         let outcome = name.map(|name| Outcome::miss(name, wall_s));
@@ -245,7 +250,7 @@ impl<'a, 'py> Call<'a, 'py> {
             Ok(value) => {
                 let value = value.unbind();
                 let kept = Kept { value: value.clone_ref(self.py), cost_s: wall_s };
-                let stored = self.parts.cache.put(self.py, query, key, kept, began)?;
+                let stored = self.parts.cache.put(self.py, query, key, kept, generation)?;
                 let Beside { op, view_id, .. } = self.key;
                 self.parts.stats.add_computed(op, view_id, wall_s, &stored)?;
                 let outcome = outcome.map(|outcome| outcome.stored(stored.bytes));

@@ -13,20 +13,38 @@ const PLACES: usize = 16;
 
 /// A `T` for each of the last few rows of `FIELDS` objects.
 pub(super) struct ByIdentity<const FIELDS: usize, T> {
-    places: [Option<([Py<PyAny>; FIELDS], T)>; PLACES],
+    places: [Option<Row<FIELDS, T>>; PLACES],
+    /// The place of the row that was asked for last, and mostly is again.
+    last: usize,
 }
+
+type Row<const FIELDS: usize, T> = ([Py<PyAny>; FIELDS], T);
 
 impl<const FIELDS: usize, T> Default for ByIdentity<FIELDS, T> {
     fn default() -> Self {
-        Self { places: [const { None }; PLACES] }
+        Self { places: [const { None }; PLACES], last: 0 }
     }
 }
 
 impl<const FIELDS: usize, T: Copy> ByIdentity<FIELDS, T> {
     /// What was remembered about these very objects.
-    #[inline]
-    pub(super) fn get(&self, row: [&Bound<'_, PyAny>; FIELDS]) -> Option<T> {
-        let (known, value) = self.places[place_of(row)].as_ref()?;
+    #[inline(always)]
+    pub(super) fn get(&mut self, row: [&Bound<'_, PyAny>; FIELDS]) -> Option<T> {
+        match self.get_at(self.last, row) {
+            None => self.find(row),
+            value => value,
+        }
+    }
+
+    #[inline(never)]
+    fn find(&mut self, row: [&Bound<'_, PyAny>; FIELDS]) -> Option<T> {
+        self.last = place_of(row);
+        self.get_at(self.last, row)
+    }
+
+    #[inline(always)]
+    fn get_at(&self, place: usize, row: [&Bound<'_, PyAny>; FIELDS]) -> Option<T> {
+        let (known, value) = self.places[place % PLACES].as_ref()?;
         // Without a branch for each: they are the same nearly always.
         let same =
             known.iter().zip(row).fold(true, |same, (known, object)| same & known.is(object));
