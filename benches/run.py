@@ -20,17 +20,18 @@ from benches.sections import publish, verdict
 TITLE = "## The core: hit, traced hit, miss, batch"
 # Beside the figures: where the time goes, and what was tried.
 NOTES = """\
-Of a hit's time the two readings of the clock take 33 ns (with a count in their place a hit took 64 ns
-instead of 97); `functools.lru_cache` neither counts nor measures. Instructions of a hit, by
+Of a hit's time the two readings of the clock take 33 ns (with a count in their place a hit took
+64 ns instead of 97); `functools.lru_cache` neither counts nor measures. Instructions of a hit, by
 callgrind (`benches/callgrind.sh`): 1,454 before the first of these, 938 now, 1,257 of `lru_cache`,
 each with the loop and the interpreter's share (379).
 
-- Kept: `cached` is entered by CPython's vectorcall, with pyo3's way in behind it for unusual arguments
-  (200 instructions, 12 ns); uses are counted under a GIL instead of timed, and a miss reads the clock
-  twice instead of five times (60 ns a miss, 3 ns a prompt of a batch); flights lie in one table
-  without lists (a miss 60 instructions); the shares of op, view, `top_k` and scope in the hash are remembered by identity (95
-  instructions); what is found goes back in registers, and a traced hit has a way of its own (50);
-  two `str` are compared by `PyUnicode_RichCompare` itself (a fresh one 6 ns).
+- Kept: `cached` is entered by CPython's vectorcall, with pyo3's way in behind it for unusual
+  arguments (200 instructions, 12 ns); uses are counted under a GIL instead of timed, and a miss
+  reads the clock twice instead of five times (60 ns a miss, 3 ns a prompt of a batch); flights lie
+  in one table without lists (a miss 60 instructions); the shares of op, view, `top_k` and scope in
+  the hash are remembered by identity (95); what is found goes back in registers, and a traced hit
+  has a way of its own (50); two `str` are compared by `PyUnicode_RichCompare` itself (a fresh one
+  6 ns).
 - Without effect: `inline(always)` on the whole way of a hit; counters without locked instructions.
   To fetch the entries of the next sixteen prompts of a batch at once cost 4 to 8 ns a prompt more.
 - A fresh `str` is hashed and compared by CPython here as there (29 ns at 40 B). In `lru_cache` most
