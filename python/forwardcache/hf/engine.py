@@ -65,9 +65,24 @@ class _Stream:
     last: int = -1
     dropped: bool = False
 
-    def wants_to_end(self) -> bool:
-        """Whether the caller stopped it or no longer reads it."""
-        return self.dropped or bool(self.context.is_stopped() or self.context.is_killed())
+    def ends_now(self) -> bool:
+        """Ends it if the caller stopped it or no longer reads it; whether it has ended.
+
+        A context that can't be asked ends its own stream alone: the others share this thread.
+        """
+        try:
+            ending = self.dropped or bool(self.context.is_stopped() or self.context.is_killed())
+        except Exception as error:
+            refused = InvalidInputError(
+                f"can't ask the request's context whether to stop ({error!r}): it needs "
+                "is_stopped() and is_killed()"
+            )
+            refused.__cause__ = error
+            self.put(refused)
+            return True
+        if ending:
+            self.end("cancelled")
+        return ending
 
     def put(self, item: Chunk | BaseException) -> None:
         """Hands over to the loop; a loop that is gone reads no more."""
@@ -119,9 +134,7 @@ class _Group:
 
     def let_go(self) -> None:
         """Ends the streams that were cancelled or dropped, and frees their rows."""
-        ending = [stream for stream in (*self.streams, *self.joining) if stream.wants_to_end()]
-        for stream in ending:
-            stream.end("cancelled")
+        ending = [stream for stream in (*self.streams, *self.joining) if stream.ends_now()]
         self.joining = [stream for stream in self.joining if stream not in ending]
         self._keep([stream not in ending for stream in self.streams])
 
@@ -343,9 +356,9 @@ class HFEngine:
             waiting, self._waiting = self._waiting, deque()
             free = self._config.max_rows - self._decoding()
             for stream in waiting:
-                if stream.wants_to_end():
-                    stream.end("cancelled")
-                elif free > 0:
+                if stream.ends_now():
+                    continue
+                if free > 0:
                     free -= 1
                     self._group_of(stream.view).joining.append(stream)
                 else:
