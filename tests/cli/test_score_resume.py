@@ -56,7 +56,7 @@ def test_an_interrupt_keeps_the_rows_and_says_how_to_go_on(
 ) -> None:
     trace = tmp_path / "trace.jsonl"
     ended = interrupted(score, prompts, out, "--trace", trace)
-    ended.refused("interrupted", f"{out}.part", "--resume", code=130)
+    ended.refused("interrupted", f"8 of 12 prompts are in {out}.part", "--resume", code=130)
     assert names(out) == ["rows.jsonl.part", "rows.jsonl.part.job"]
     assert len(read_rows(out.with_name("rows.jsonl.part"))) == 24
     assert len(read_rows(trace)) == 24

@@ -29,6 +29,7 @@ from forwardcache.cli.exits import (
     os_explained,
 )
 from forwardcache.cli.parquet import write_parquet
+from forwardcache.cli.part import part_of
 from forwardcache.cli.rows import Row, encoded
 
 JSONL = ".jsonl"
@@ -104,15 +105,19 @@ def _is_parquet(out: Path) -> bool:
     return out.suffix.lower() == PARQUET
 
 
-def part_of(out: Path) -> Path:
-    """Where the rows of ``out`` go until it is whole."""
-    return out.with_name(out.name + ".part")
-
-
 def is_unfinished(out: Path) -> bool:
     """Whether there are rows of a run that didn't end."""
     part = part_of(out)
     return part.exists() and part.stat().st_size > 0
+
+
+def rows_kept(out: Path) -> int:
+    """How many whole rows stand in the part; 0 without one."""
+    try:
+        with part_of(out).open("rb") as part:
+            return sum(line.endswith(b"\n") for line in part)
+    except FileNotFoundError:
+        return 0
 
 
 def job_of(out: Path) -> Path:

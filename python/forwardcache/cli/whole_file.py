@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from forwardcache.cli.exits import BadInputError, ExitCode, MachineError, os_explained
+from forwardcache.cli.part import part_of
 from forwardcache.cli.trace import STDIN
 
 _BUFFER_BYTES = 1 << 20
@@ -77,11 +78,6 @@ def check_out(out: Path, inputs: Sequence[str], *, force: bool) -> None:
                 raise BadInputError(f"{written} would be written and is also read: {path}")
         if os.path.lexists(written) and not force:
             raise BadInputError(f"{written} is there already: --force replaces it")
-
-
-def part_of(out: Path) -> Path:
-    """Where ``out`` is written until it is whole."""
-    return out.with_name(out.name + ".part")
 
 
 @contextmanager
