@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from forwardcache.cli.exits import BadInputError, first_line, is_out_of_memory, say
 from forwardcache.cli.extras import quiet_libraries
 from forwardcache.cli.hits import HitRecorder
+from forwardcache.cli.outfile import check_place
 from forwardcache.errors import ForwardCacheError
 from forwardcache.instrumentation import BackendInstrumentation, TraceWriter
 
@@ -116,10 +117,7 @@ def check_trace(trace: Path | None) -> None:
     """
     if trace is None:
         return
-    if trace.is_dir():
-        raise BadInputError(f"--trace {trace} is a folder")
-    if not trace.parent.is_dir():
-        raise BadInputError(f"--trace {trace}: there is no folder {trace.parent}")
+    check_place(trace, f"--trace {trace}")
     if not os.access(there := trace if trace.exists() else trace.parent, os.W_OK):
         raise BadInputError(f"--trace {trace}: {there} can't be written")
 

@@ -245,8 +245,8 @@ def _open_sink(
 
 
 def _how_to_go_on(options: ScoreOptions, scoring: Scoring | TeamScoring) -> str:
+    from forwardcache.cli.outfile import part_of
     from forwardcache.cli.output import is_unfinished, rows_kept
-    from forwardcache.cli.part import part_of
     from forwardcache.cli.running import prompts_done
 
     job, out = scoring.job, options.out
