@@ -228,6 +228,9 @@ class HFEngine:
     async def start(self, worker_id: int) -> EngineConfig:
         """Starts the worker; afterwards ``generate`` works.
 
+        Args:
+            worker_id: A number for the name of its thread.
+
         Raises:
             EngineStateError: the engine is running already.
         """
@@ -243,9 +246,19 @@ class HFEngine:
     async def generate(self, request: Mapping[str, Any], context: Any) -> AsyncIterator[Chunk]:
         """Streams chunks, the last with ``finish_reason`` and ``completion_usage``.
 
+        Args:
+            request: ``token_ids``, and the options that the class describes.
+            context: Asked by ``is_stopped()`` and ``is_killed()`` before every step, on the
+                worker's thread.
+
+        Yields:
+            Dicts with ``token_ids`` (one id, none in a cancelled stream's last), ``index`` 0 and
+            ``finish_reason``: None, then "stop", "length" or "cancelled".
+
         Raises:
             EngineStateError: the engine isn't running, or was cleaned up meanwhile.
-            InvalidInputError: the request can't be served; the message says why.
+            InvalidInputError: the request can't be served, or its context can't be asked; the
+                message says why.
         """
         stream = self._open(request, context)
         try:
@@ -262,7 +275,7 @@ class HFEngine:
                 self._wake.notify()
 
     async def abort(self, context: Any) -> None:
-        """Stops the stream of a context."""
+        """Stops the stream of a context, by its ``stop_generating()``."""
         context.stop_generating()
 
     async def cleanup(self) -> None:
