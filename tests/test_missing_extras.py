@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -57,6 +58,21 @@ def test_the_extras_named_are_those_that_bring_the_packages() -> None:
     for package, extra in EXTRA_OF.items():
         named = " ".join(project["optional-dependencies"][extra]).replace("typer", "typer click")
         assert re.search(rf"\b{package.replace('_', '.')}\b", named), package
+
+
+def test_the_harness_s_command_says_the_extra_in_one_line(tmp_path: Path) -> None:
+    absent = "raise ModuleNotFoundError(name='lm_eval')"
+    (tmp_path / "lm_eval.py").write_text(absent)
+    paths = os.pathsep.join([str(tmp_path), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-m", "forwardcache.integrations.lm_eval", "--help"],
+        env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "forwardcache: forwardcache.integrations.lm_eval needs lm_eval: "
+        "pip install 'forwardcache[lm-eval]'\n"
+    )
 
 
 COMMAND_WITHOUT = """

@@ -1,16 +1,16 @@
-//! The cache beside a list: the same answers, the same evictions, after any sequence of calls.
+//! The cache as one thread sees it: comparisons, readers and what it holds.
 //!
-//! Threads are checked in `histories`. Not checked here: Python's own equality (tests of the
-//! package).
+//! `list` has any sequence of calls, `evictions` which entry goes, `removals` what a removal ends,
+//! `histories` four threads. Not checked here: Python's own equality (tests of the package).
 
+mod evictions;
 #[cfg(not(take_turns))]
 mod histories;
+mod list;
+mod removals;
 
 use super::stamp::Stamp;
 use super::*;
-#[cfg(not(take_turns))]
-use crate::sync::SharedBool;
-use proptest::prelude::*;
 use std::sync::Arc;
 
 fn cache(maxsize: usize) -> Numbers {
@@ -82,6 +82,12 @@ fn remove(cache: &Numbers, is: impl Fn(u32) -> bool) -> usize {
     cache.remove_matching(matches, || ()).unwrap().len()
 }
 
+/// Stores a key under a hash of its own; the key that was evicted for it.
+fn put_apart(cache: &Numbers, key: u32) -> Option<u32> {
+    let mut offer = Offer { hash: u64::from(key), ..offer(key, 0) };
+    cache.put(&mut offer, &mut Is(key)).unwrap().evicted.first().map(|evicted| evicted.key)
+}
+
 /// Checks what must hold between any two calls.
 fn validate(cache: &Numbers) {
     let guard = cache.table.guard();
@@ -99,195 +105,6 @@ fn validate(cache: &Numbers) {
     assert_eq!((cache.len(), cache.weight()), (entries, weight), "the counts are the table's");
     assert!(cache.room.holds(cache.capacity()));
     assert_eq!(cache.is_empty(), entries == 0);
-}
-
-#[derive(Clone, Debug)]
-enum Call {
-    Get(u32),
-    Peek(u32),
-    Put(u32, u64),
-    Remove(u32),
-    Clear,
-}
-
-fn call() -> impl Strategy<Value = Call> {
-    prop_oneof![
-        8 => (0..12_u32).prop_map(Call::Get),
-        2 => (0..12_u32).prop_map(Call::Peek),
-        8 => (0..12_u32, any::<u64>()).prop_map(|(key, value)| Call::Put(key, value)),
-        1 => (1..12_u32).prop_map(Call::Remove),
-        1 => Just(Call::Clear),
-    ]
-}
-
-/// The model: the first element is the most recent.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-struct List(Vec<(u32, u64)>);
-
-impl List {
-    fn take(&mut self, key: u32) -> Option<(u32, u64)> {
-        let position = self.0.iter().position(|(stored, _)| *stored == key)?;
-        Some(self.0.remove(position))
-    }
-
-    fn get(&mut self, key: u32) -> Option<u64> {
-        let entry = self.take(key)?;
-        self.0.insert(0, entry);
-        Some(entry.1)
-    }
-
-    fn put(&mut self, capacity: Capacity, key: u32, value: u64) -> Put<u32, u64> {
-        let removed = |(key, value)| Removed { hash: hash(key), key, value: Some(value) };
-        let mut put = Put { stored: true, removed: Vec::new(), evicted: Evicted::new() };
-        put.removed.extend(self.take(key).map(removed));
-        if capacity.bytes.is_some_and(|most| weight(value) > most.get()) {
-            put.removed.push(removed((key, value)));
-            return Put { stored: false, ..put };
-        }
-        self.0.insert(0, (key, value));
-        while self.is_over(capacity) {
-            put.evicted.extend(self.0.pop().map(removed));
-        }
-        put
-    }
-
-    fn is_over(&self, capacity: Capacity) -> bool {
-        capacity.entries.is_some_and(|most| self.0.len() > most.get())
-            || capacity.bytes.is_some_and(|most| self.weight() > most.get())
-    }
-
-    fn weight(&self) -> u64 {
-        self.0.iter().map(|(_, value)| weight(*value)).sum()
-    }
-}
-
-/// A hundred calls each; more than proptest's own number, since they cost little.
-fn sequences() -> ProptestConfig {
-    let asked = ProptestConfig::default();
-    ProptestConfig { cases: asked.cases.max(1_024), ..asked }
-}
-
-proptest! {
-    #![proptest_config(sequences())]
-
-    #[test]
-    fn any_sequence_of_calls_gives_what_a_list_gives(
-        entries in prop::sample::select(vec![0_usize, 1, 2, 3, 8, 64]),
-        bytes in prop::sample::select(vec![0_u64, 1, 5, 20, 100]),
-        calls in prop::collection::vec(call(), 1..200),
-    ) {
-        let (ours, mut list) = (bounded(entries, bytes), List::default());
-        let asked = calls.len() as u64;
-        for call in calls {
-            match call {
-                Call::Get(key) => prop_assert_eq!(get(&ours, key), list.get(key)),
-                Call::Peek(key) => {
-                    let listed = list.0.iter().find(|(stored, _)| *stored == key);
-                    prop_assert_eq!(peek(&ours, key), listed.map(|(_, value)| *value));
-                }
-                Call::Put(key, value) => {
-                    prop_assert_eq!(put(&ours, key, value), list.put(ours.capacity(), key, value));
-                }
-                Call::Remove(factor) => {
-                    let before = list.0.len();
-                    list.0.retain(|(key, _)| key % factor != 0);
-                    prop_assert_eq!(remove(&ours, |key| key % factor == 0), before - list.0.len());
-                    // Nothing here approves of the rest, so it is put again.
-                    let mut rest = list.0.clone();
-                    rest.reverse();
-                    for (key, value) in rest {
-                        put(&ours, key, value);
-                    }
-                }
-                Call::Clear => {
-                    prop_assert_eq!(ours.clear().len(), list.0.len());
-                    list.0.clear();
-                }
-            }
-            validate(&ours);
-            prop_assert_eq!(ours.len(), list.0.len());
-            prop_assert_eq!(ours.weight(), list.weight());
-        }
-        crate::proof::done(asked, "operations");
-    }
-}
-
-#[test]
-fn a_hit_saves_an_entry_from_eviction() {
-    let cache = cache(2);
-    put(&cache, 1, 10);
-    put(&cache, 2, 20);
-    assert_eq!(get(&cache, 1), Some(10));
-    assert_eq!(put(&cache, 3, 30).evicted[0].value, Some(20));
-}
-
-#[test]
-fn a_use_that_is_told_late_moves_nothing_back() {
-    let cache = cache(2);
-    put(&cache, 1, 10);
-    let early = cache.clock().now();
-    put(&cache, 2, 20);
-    let read = |_: &u32, value: &u64| *value;
-    assert_eq!(cache.get(hash(2), early, &mut Is(2), read).unwrap(), Some(20));
-    assert_eq!(put(&cache, 3, 30).evicted[0].key, 1);
-}
-
-/// Stores a key under a hash of its own; the key that was evicted for it.
-fn put_apart(cache: &Numbers, key: u32) -> Option<u32> {
-    let mut offer = Offer { hash: u64::from(key), ..offer(key, 0) };
-    cache.put(&mut offer, &mut Is(key)).unwrap().evicted.first().map(|evicted| evicted.key)
-}
-
-fn use_at(cache: &Numbers, key: u32, at: Tick) {
-    assert_eq!(cache.get(u64::from(key), at, &mut Is(key), |_, _| ()).unwrap(), Some(()));
-}
-
-#[test]
-fn a_use_between_two_readings_of_the_order_is_found_in_the_right_place() {
-    let cache = cache(3);
-    for key in 1..=3 {
-        put_apart(&cache, key);
-    }
-    let early = cache.clock().now();
-    // Sorts all entries: 1 goes, the run names 2, 3 and 4.
-    assert_eq!(put_apart(&cache, 4), Some(1));
-    // A use from before the run's moment comes late: 2 is now younger than 3, though in its range.
-    use_at(&cache, 2, early);
-    assert_eq!(put_apart(&cache, 5), Some(3));
-    assert_eq!(put_apart(&cache, 6), Some(2));
-    assert_eq!(put_apart(&cache, 7), Some(4));
-}
-
-#[test]
-fn entries_are_sorted_when_a_run_is_used_up_and_not_before() {
-    let cache = cache(100);
-    for key in 0..100 {
-        put_apart(&cache, key);
-    }
-    assert_eq!(put_apart(&cache, 100), Some(0));
-    let sorted_at = cache.order.sorted_at();
-    // Half of the names are used up by uses, the other half by evictions.
-    (50..100).for_each(|key| use_at(&cache, key, cache.clock().now()));
-    (1..50).for_each(|key| assert_eq!(put_apart(&cache, 100 + key), Some(key)));
-    assert_eq!(cache.order.sorted_at(), sorted_at);
-    // The name of 100 is the last; what comes then was used later.
-    assert_eq!(put_apart(&cache, 150), Some(100));
-    assert_eq!(put_apart(&cache, 151), Some(50));
-    assert!(cache.order.sorted_at() > sorted_at);
-}
-
-/// Entries of one hash are met together, and some of them are younger than the run.
-#[test]
-fn a_run_is_good_beside_younger_entries_of_its_hashes() {
-    let cache = cache(6);
-    (1..=6).for_each(|key| drop(put(&cache, key, 0)));
-    assert_eq!(put(&cache, 7, 0).evicted[0].key, 1);
-    let sorted_at = cache.order.sorted_at();
-    get(&cache, 3);
-    (8..=9).zip([2, 4]).for_each(|(key, oldest)| {
-        assert_eq!(put(&cache, key, 0).evicted[0].key, oldest);
-    });
-    assert_eq!(cache.order.sorted_at(), sorted_at);
 }
 
 #[test]
@@ -329,117 +146,6 @@ fn a_value_too_large_for_the_cache_takes_the_old_value_with_it() {
 }
 
 #[test]
-fn a_value_computed_before_its_key_was_removed_is_not_stored() {
-    let cache = cache(2);
-    let began = Some(cache.generation());
-    remove(&cache, |key| key == 1);
-    let put = cache.put(&mut Offer { began, ..offer(1, 10) }, &mut Is(1)).unwrap();
-    assert!(!put.stored && put.removed[0].value == Some(10));
-    assert_eq!((get(&cache, 1), cache.len()), (None, 0));
-}
-
-#[test]
-fn a_value_that_comes_too_late_leaves_what_was_computed_since() {
-    let cache = cache(2);
-    let began = Some(cache.generation());
-    remove(&cache, |key| key == 1);
-    put(&cache, 1, 11);
-    let put = cache.put(&mut Offer { began, ..offer(1, 10) }, &mut Is(1)).unwrap();
-    assert!(!put.stored && put.removed[0].value == Some(10));
-    assert_eq!(get(&cache, 1), Some(11));
-}
-
-#[test]
-fn a_value_computed_before_another_key_was_removed_is_stored() {
-    struct Good(u32);
-    impl Question<u32> for Good {
-        fn matches(&mut self, id: EntryId, stored: &u32) -> Match {
-            Is(self.0).matches(id, stored)
-        }
-
-        fn is_still_good(&mut self, _: &u32, generation: u32) -> Option<u32> {
-            Some(generation + 1)
-        }
-    }
-    let cache = cache(2);
-    let began = Some(cache.generation());
-    remove(&cache, |key| key == 2);
-    assert!(cache.put(&mut Offer { began, ..offer(1, 10) }, &mut Good(1)).unwrap().stored);
-    // Approved once: from now on nobody is asked, and this one would say no.
-    assert_eq!(get(&cache, 1), Some(10));
-}
-
-#[test]
-fn a_value_computed_after_a_removal_is_stored() {
-    let cache = cache(2);
-    for removals in 1..3 {
-        remove(&cache, |_| true);
-        let began = Some(cache.generation());
-        let put = cache.put(&mut Offer { began, ..offer(1, 10) }, &mut Is(1)).unwrap();
-        assert!(put.stored, "after {removals} removals");
-    }
-}
-
-#[test]
-fn a_removal_that_can_not_compare_removes_nothing() {
-    let cache = cache(2);
-    put(&cache, 1, 10);
-    put(&cache, 2, 20);
-    let matches = |_: EntryId, key: &u32| if *key == 1 { Match::Unknown } else { Match::Yes };
-    let undecided = cache.remove_matching(matches, || panic!("it has begun")).err().unwrap();
-    assert_eq!((undecided.key, cache.len(), cache.generation()), (1, 2, 0));
-}
-
-// Calls from within a removal: with turns there is no such thing.
-#[cfg(not(take_turns))]
-#[test]
-fn what_comes_in_during_a_removal_stays() {
-    let cache = cache(0);
-    put(&cache, 0, 0);
-    let has_begun = std::cell::Cell::new(false);
-    let matches = |_: EntryId, key: &u32| {
-        if *key == 0 && has_begun.get() {
-            (1..1000).for_each(|new| drop(put(&cache, new, 0)));
-        }
-        Match::Yes
-    };
-    assert_eq!(cache.remove_matching(matches, || has_begun.set(true)).unwrap().len(), 1);
-    assert_eq!(cache.len(), 999);
-}
-
-#[cfg(not(take_turns))]
-#[test]
-fn what_comes_in_during_a_clear_stays() {
-    const OLD: u32 = 20_000;
-    let cache = cache(0);
-    for key in 0..OLD {
-        put_apart(&cache, key);
-    }
-    let is_there = |key: u32| {
-        let at = cache.clock().now();
-        cache.get(u64::from(key), at, &mut Is(key), |_, _| ()).unwrap().is_some()
-    };
-    let has_ended = SharedBool::new(false);
-    let came = std::thread::scope(|scope| {
-        let putting = scope.spawn(|| {
-            // From the moment on at which the clear shows.
-            while is_there(OLD / 2) {}
-            let mut key = OLD;
-            while (!has_ended.load(Ordering::Acquire) && key < 2 * OLD) || key == OLD {
-                put_apart(&cache, key);
-                key += 1;
-            }
-            OLD..key
-        });
-        assert!(cache.clear().len() as u32 <= OLD);
-        has_ended.store(true, Ordering::Release);
-        putting.join().unwrap()
-    });
-    assert_eq!(cache.len(), came.len());
-    assert!(came.into_iter().all(is_there));
-}
-
-#[test]
 fn every_entry_is_visited_until_one_fails() {
     let cache = cache(8);
     (0..5).for_each(|key| drop(put(&cache, key, u64::from(key) * 10)));
@@ -457,18 +163,6 @@ fn every_entry_is_visited_until_one_fails() {
         if visits == 2 { Err("full") } else { Ok(()) }
     };
     assert_eq!((cache.try_for_each(fails), visits), (Err("full"), 2));
-}
-
-#[test]
-fn what_is_not_good_any_longer_leaves_at_its_next_read() {
-    let cache = cache(2);
-    put(&cache, 1, 10);
-    // As if the removal were still on its way to the entry.
-    cache.stamp.fetch_add(Stamp::GENERATION, Ordering::AcqRel);
-    assert_eq!((get(&cache, 1), cache.len()), (None, 0));
-    put(&cache, 1, 11);
-    cache.stamp.fetch_add(Stamp::CLEAR, Ordering::AcqRel);
-    assert_eq!((peek(&cache, 1), cache.len()), (None, 0));
 }
 
 #[test]

@@ -9,14 +9,11 @@ from __future__ import annotations
 
 import json
 import random
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from selenium.webdriver import Chrome, ChromeOptions
-from selenium.webdriver.chrome.service import Service
+from selenium.webdriver import Chrome
 
 from forwardcache.cli.app import run as run_command
 from tests.cli.test_report import HOSTILE
@@ -67,20 +64,6 @@ def random_trace(path: Path, seed: int) -> Path:
             )
         )
     return trace(path, *lines, b"no JSON\n")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Chrome]:
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    assert chromium, "this test needs chromium: apt-get install chromium chromium-driver"
-    assert driver, "this test needs chromedriver: apt-get install chromium-driver"
-    options = ChromeOptions()
-    options.binary_location = chromium
-    for argument in ("headless=new", "no-sandbox", "disable-dev-shm-usage", "hide-scrollbars"):
-        options.add_argument(f"--{argument}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    with Chrome(options=options, service=Service(driver)) as opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")

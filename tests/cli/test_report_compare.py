@@ -68,6 +68,16 @@ def test_a_table_and_a_page_say_the_same(run: Run, two: tuple[Path, Path], tmp_p
     assert ">50.0%</td>" in page
 
 
+def test_the_tables_fit_a_terminal_of_80_columns(run: Run, tmp_path: Path) -> None:
+    whole: dict[str, Any] = {"op": "next_token_dist", "hit": False, "wall_ms": 0.0123456789}
+    lines = [line(1.0, view_id="null_7_rank0.25", **whole) for _ in range(1_000)]
+    first = trace(tmp_path / "a.jsonl", *lines)
+    second = trace(tmp_path / "b.jsonl", *lines, line(2.0, view_id="scaled_0.50", **whole))
+    _, *tables = run("report", "compare", first, second).out.splitlines()
+    assert max(map(len, tables)) <= 80
+    assert "null_7_rank0.25  next_token_dist         1,000  1,000         0.0%   0.0%" in tables
+
+
 def test_names_are_escaped_and_nothing_runs(run: Run, tmp_path: Path) -> None:
     path = trace(tmp_path / "t.jsonl", line(1.0, view_id=HOSTILE, op=HOSTILE, probe=HOSTILE))
     page = run("report", "compare", path, path, "--format", "html").out

@@ -209,7 +209,7 @@ def test_the_summary_as_json(score: Run, prompts: Path, tmp_path: Path) -> None:
 
 
 def test_the_trace_has_an_event_for_every_row(score: Run, prompts: Path, tmp_path: Path) -> None:
-    trace = tmp_path / "deep" / "trace.jsonl"
+    trace = tmp_path / "trace.jsonl"
     score("--prompts", prompts, "--views", "base,null:7", "--trace", trace)
     events = read_rows(trace)
     assert len(events) == 24

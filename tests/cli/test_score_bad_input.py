@@ -58,7 +58,8 @@ def no_load(monkeypatch: pytest.MonkeyPatch) -> None:
         (("--out", "rows.csv"), ".parquet"),
         (("--out", "no/such/rows.jsonl"), "no folder no/such"),
         (("--trace", "/"), "--trace / is a folder"),
-        (("--trace", f"{__file__}/trace.jsonl"), "is not a folder"),
+        (("--trace", f"{__file__}/trace.jsonl"), "there is no folder"),
+        (("--trace", "no-such-folder/trace.jsonl"), "there is no folder no-such-folder"),
     ],
 )
 def test_what_needs_no_model_is_refused_before_it_is_loaded(
@@ -177,19 +178,19 @@ def test_a_broken_model_is_refused(
     (model / name).unlink()
     if content is not None:
         (model / name).write_text(content)
-    out, trace = model / "rows.jsonl", model / "traces" / "trace.jsonl"
+    out, trace = model / "rows.jsonl", model / "trace.jsonl"
     options = ("--prompts", prompts, "--out", out, "--trace", trace)
     run("score", "--model", model, *options).refused(str(model))
     assert not out.exists()
-    assert not trace.parent.exists()
+    assert not trace.exists()
 
 
 def test_what_is_refused_after_loading_leaves_no_trace(
     score: Run, prompts: Path, tmp_path: Path
 ) -> None:
-    trace = tmp_path / "traces" / "trace.jsonl"
+    trace = tmp_path / "trace.jsonl"
     score("--prompts", prompts, "--chat-template", "--trace", trace).refused("has none")
-    assert not trace.parent.exists()
+    assert not trace.exists()
 
 
 @pytest.mark.parametrize("content", ["torn", None])

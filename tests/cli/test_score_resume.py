@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +31,13 @@ def out(tmp_path: Path) -> Path:
     return folder / "rows.jsonl"
 
 
+class DropsAnInterrupt:
+    """Ctrl-C while it goes: Python prints the exception and forgets it."""
+
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+
 def names(out: Path) -> list[str]:
     return sorted(path.name for path in out.parent.iterdir())
 
@@ -51,12 +59,28 @@ def interrupted(score: Run, prompts: Path, out: Path, *options: object, chunks: 
         return score("--prompts", prompts, *VIEWS, "--out", out, *options)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interrupt_that_python_drops_is_heard_before_the_next_rows(
+    score: Run, prompts: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = PartFile.write
+
+    def dropping(self: PartFile, rows: Sequence[dict[str, Any]]) -> None:
+        write(self, rows)
+        DropsAnInterrupt()
+
+    monkeypatch.setattr(PartFile, "write", dropping)
+    ended = score("--prompts", prompts, *VIEWS, "--out", out)
+    ended.refused("interrupted", f"4 of 12 prompts are in {out}.part", code=130)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 def test_an_interrupt_keeps_the_rows_and_says_how_to_go_on(
     score: Run, prompts: Path, out: Path, tmp_path: Path
 ) -> None:
     trace = tmp_path / "trace.jsonl"
     ended = interrupted(score, prompts, out, "--trace", trace)
-    ended.refused("interrupted", f"{out}.part", "--resume", code=130)
+    ended.refused("interrupted", f"8 of 12 prompts are in {out}.part", "--resume", code=130)
     assert names(out) == ["rows.jsonl.part", "rows.jsonl.part.job"]
     assert len(read_rows(out.with_name("rows.jsonl.part"))) == 24
     assert len(read_rows(trace)) == 24

@@ -368,6 +368,12 @@ def test_recover_completes_the_trace_of_a_killed_process_once(tmp_path: Path) ->
     assert [found.name for found in tmp_path.iterdir()] == ["trace.jsonl"]
 
 
+def test_recover_says_in_words_which_path_is_not_there(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "no.jsonl"
+    ended = run("trace", "recover", path)
+    assert (ended.code, ended.err) == (2, f"forwardcache: {path}: No such file or directory\n")
+
+
 def test_recover_leaves_the_journal_of_a_running_process_alone(tmp_path: Path) -> None:
     path = tmp_path / "trace.jsonl"
     with TraceWriter(path, interval_s=3600.0) as writer:

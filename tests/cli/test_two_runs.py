@@ -20,7 +20,8 @@ import pytest
 
 from forwardcache.cli import output
 from forwardcache.cli.exits import BadInputError, MachineError
-from forwardcache.cli.output import PartFile, job_of, part_of
+from forwardcache.cli.outfile import part_of
+from forwardcache.cli.output import PartFile, job_of
 from tests.cli.conftest import ASSETS, Run, read_rows
 
 ROWS = [{"id": 0, "view": "base", "op": "logprob_of", "hit": False, "logprob": -1.0, "input": {}}]

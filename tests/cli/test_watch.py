@@ -96,6 +96,21 @@ def watching(path: Path, *options: str) -> Iterator[Terminal]:
         os.close(end)
 
 
+def test_the_slowest_fit_a_terminal_of_80_columns(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    slow: dict[str, Any] = {"view_id": "scaled_0.50", "op": "next_token_dist", "hit": False}
+    slow |= {"prompt_hash": "ebe768109533", "probe": "first run", "batch": 1, "batch_size": 59}
+    path = trace(tmp_path / "t", line(wall_ms=1234.5, **slow))
+    shown = run("trace", "watch", path, "--once").out.splitlines()
+    assert shown[-1].split() == [
+        "1,234.5", "scaled_0.50", "next_token_dist", "ebe768109533", "first", "run",
+        "batch", "of", "59",
+    ]  # fmt: skip
+    assert max(map(len, shown[-2:])) <= 80
+
+
 def test_one_frame_has_rate_passes_probe_and_slowest(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -54,6 +54,16 @@ def make_backend(shared_models: dict[str, Any], tokenizer: Any) -> Iterator[Make
         backend.close()
 
 
+@pytest.fixture
+def head_positions(shared_models: dict[str, Any]) -> Iterator[list[int]]:
+    """For each call of the shared Llama's head: the positions that it was given."""
+    seen: list[int] = []
+    head = shared_models["llama"].lm_head
+    handle = head.register_forward_hook(lambda _m, _i, out: seen.append(out[..., 0].numel()))
+    yield seen
+    handle.remove()
+
+
 @pytest.fixture(scope="session")
 def folders(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> dict[str, Path]:
     """Folders with a model (and its tokenizer), an adapter of it, and an adapter of another."""

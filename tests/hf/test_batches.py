@@ -4,6 +4,7 @@ The oracle is ``tiny.logprobs_after``: one prompt, all logits, a full log-softma
 """
 
 import random
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,11 @@ PAIRS = [
     (prompt, completion) for prompt in PROMPTS[:5] for completion in (" dog", "s and again", "x")
 ]
 TOLERANCE = 1e-4
+
+
+def hold_to_same_values(found: Sequence[Any], expected: Sequence[Any]) -> None:
+    for left, right in zip(found, expected, strict=True):
+        np.testing.assert_allclose(left.logprobs, right.logprobs, atol=TOLERANCE)
 
 
 def oracle_dist(model: Any, ids: Any) -> Any:
@@ -104,43 +110,24 @@ def test_a_bound_on_logits_changes_no_value(
 ) -> None:
     free, bound = make_backend(name), make_backend(name, max_logit_bytes=max_logit_bytes)
     bound._scorer.runner._packs = packs
-    for left, right in zip(
-        free.rolling_logprob_batch(PROMPTS), bound.rolling_logprob_batch(PROMPTS), strict=True
-    ):
-        np.testing.assert_allclose(left.logprobs, right.logprobs, atol=TOLERANCE)
+    hold_to_same_values(free.rolling_logprob_batch(PROMPTS), bound.rolling_logprob_batch(PROMPTS))
     assert bound.logprob_of_batch(PAIRS) == pytest.approx(free.logprob_of_batch(PAIRS), abs=1e-4)
 
 
 def test_the_head_sees_no_more_positions_at_once_than_the_bound(
-    make_backend: MakeBackend, shared_models: Any
+    make_backend: MakeBackend, shared_models: Any, head_positions: list[int]
 ) -> None:
-    seen: list[int] = []
-    head = shared_models["llama"].lm_head
-    handle = head.register_forward_hook(
-        lambda _m, inputs, _o: seen.append(inputs[0][..., 0].numel())
-    )
-    try:
-        backend = make_backend("llama", max_logit_bytes=4 * tiny.VOCAB * 9)
-        backend.rolling_logprob_batch(PROMPTS)
-    finally:
-        handle.remove()
-    assert max(seen) == 9
+    backend = make_backend("llama", max_logit_bytes=4 * tiny.VOCAB * 9)
+    backend.rolling_logprob_batch(PROMPTS)
+    assert max(head_positions) == 9
     assert "forward" not in vars(shared_models["llama"].model)
 
 
 def test_next_token_dist_asks_the_head_for_one_position_a_row(
-    make_backend: MakeBackend, shared_models: Any
+    make_backend: MakeBackend, head_positions: list[int]
 ) -> None:
-    seen: list[int] = []
-    head = shared_models["llama"].lm_head
-    handle = head.register_forward_hook(
-        lambda _m, inputs, _o: seen.append(inputs[0][..., 0].numel())
-    )
-    try:
-        make_backend("llama").next_token_dist_batch(PROMPTS)
-    finally:
-        handle.remove()
-    assert sum(seen) == len(PROMPTS)
+    make_backend("llama").next_token_dist_batch(PROMPTS)
+    assert sum(head_positions) == len(PROMPTS)
 
 
 @pytest.mark.parametrize("packs", [True, False])
@@ -151,10 +138,9 @@ def test_every_way_to_ask_for_positions_gives_the_same(
     backend, other = make_backend("llama+lora"), make_backend("llama+lora")
     other._scorer.runner._modes = modes
     other._scorer.runner._packs = packs
-    for left, right in zip(
-        backend.next_token_dist_batch(PROMPTS), other.next_token_dist_batch(PROMPTS), strict=True
-    ):
-        np.testing.assert_allclose(left.logprobs, right.logprobs, atol=TOLERANCE)
+    hold_to_same_values(
+        backend.next_token_dist_batch(PROMPTS), other.next_token_dist_batch(PROMPTS)
+    )
     assert other.logprob_of_batch(PAIRS) == pytest.approx(backend.logprob_of_batch(PAIRS), abs=1e-4)
 
 
@@ -177,10 +163,7 @@ def test_a_model_that_is_not_known_to_be_causal_gets_a_mask(
     plain, masked = make_backend("llama"), make_backend("llama")
     monkeypatch.setattr(masked._scorer.runner, "_masked", True)
     monkeypatch.setattr(masked._scorer.runner, "_packs", False)
-    for left, right in zip(
-        plain.next_token_dist_batch(PROMPTS), masked.next_token_dist_batch(PROMPTS), strict=True
-    ):
-        np.testing.assert_allclose(left.logprobs, right.logprobs, atol=TOLERANCE)
+    hold_to_same_values(plain.next_token_dist_batch(PROMPTS), masked.next_token_dist_batch(PROMPTS))
 
 
 @pytest.mark.parametrize("name", ["llama+lora", "gpt2+lora"])

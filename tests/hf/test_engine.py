@@ -355,6 +355,42 @@ def test_a_forward_that_fails_ends_its_streams_and_not_the_engine(
     run(test)
 
 
+class NeverKilled(Context):
+    """A context without ``is_killed``."""
+
+    is_killed: Any = property()
+
+
+class BreaksLater(Context):
+    """A context that raises from its fourth question on."""
+
+    asked = 0
+
+    def is_stopped(self) -> bool:
+        self.asked += 1
+        if self.asked > 3:
+            raise OSError("the connection is gone")
+        return False
+
+
+@pytest.mark.parametrize(
+    ("context", "reason"), [(NeverKilled, "is_killed"), (BreaksLater, "the connection is gone")]
+)
+def test_a_context_that_cannot_be_asked_ends_its_own_stream_alone(
+    make_backend: MakeBackend, context: type[Context], reason: str
+) -> None:
+    async def test() -> None:
+        async with running(make_backend("llama+lora")) as engine:
+            neighbour = asyncio.create_task(collect(engine, request(PROMPTS[5], 20)))
+            with pytest.raises(InvalidInputError, match=reason):
+                await collect(engine, request(PROMPTS[4], 20), context())
+            assert len(tokens(await neighbour)) == 20
+            await until_idle(engine)
+            assert tokens(await collect(engine, request(PROMPTS[3], 4)))
+
+    run(test)
+
+
 def test_the_loop_stays_free_while_streams_decode(make_backend: MakeBackend) -> None:
     async def test() -> None:
         async with running(make_backend()) as engine:

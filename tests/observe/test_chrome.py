@@ -1,11 +1,13 @@
 """The export for Perfetto: valid, one track a thread, batches around their prompts, no overlaps.
 
-What isn't checked here: that Perfetto draws it. The schema and ``misplaced`` state what it needs.
+Perfetto itself reads an export in ``tests/cli/test_export_perfetto.py``; the schema and
+``misplaced`` state what it needs of any.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from collections import Counter
@@ -83,6 +85,14 @@ def test_a_call_ends_at_its_time_and_took_its_wall() -> None:
     assert first["args"]["probe"] == "p"
     assert (first["name"], first["cat"]) == ("computed base dist", "computed")
     assert not left_out
+
+
+def test_a_time_has_no_more_decimals_than_perfetto_reads() -> None:
+    wall_ms = 0.00030491974893206986
+    text = "".join(chrome_trace([line(100.0, wall_ms)], Counter()))
+    assert not re.search(r"\.\d{20}", text)
+    *_, entry = json.loads(text)["traceEvents"]
+    assert abs(entry["args"]["wall_ms"] - wall_ms) < 1e-18
 
 
 def test_the_misplaced_are_found() -> None:

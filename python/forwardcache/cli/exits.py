@@ -128,7 +128,8 @@ def explained(error: Exception) -> tuple[ExitCode, str] | None:
 
 def os_explained(error: OSError) -> tuple[ExitCode, str]:
     """Exit code and line for an operating system's error: a full disk isn't the user's mistake."""
-    reason = error.strerror or str(error)
+    # The core's errors carry their number in words too.
+    reason = (error.strerror or str(error)).removesuffix(f" (os error {error.errno})")
     line = f"{error.filename}: {reason}" if error.filename else reason
     failed = error.errno in _MACHINE_FAILED
     return (ExitCode.MACHINE_FAILED if failed else ExitCode.BAD_INPUT), line

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from forwardcache.cli.exits import BadInputError, first_line, is_out_of_memory, say
 from forwardcache.cli.extras import quiet_libraries
 from forwardcache.cli.hits import HitRecorder
+from forwardcache.cli.outfile import check_place
 from forwardcache.errors import ForwardCacheError
 from forwardcache.instrumentation import BackendInstrumentation, TraceWriter
 
@@ -108,17 +109,16 @@ def _check_adapter(folder: Path) -> None:
 def check_trace(trace: Path | None) -> None:
     """Refuse a trace path that can't be one.
 
+    ``TraceWriter`` makes the folders of its path. A command does not, as for ``--out``: of a
+    mistyped path nothing would say where the trace went.
+
     Raises:
-        BadInputError: it is a folder, or can't be written or made where it is.
+        BadInputError: it is a folder, there is none to hold it, or it can't be written.
     """
     if trace is None:
         return
-    if trace.is_dir():
-        raise BadInputError(f"--trace {trace} is a folder")
-    there = next(path for path in (trace, *trace.absolute().parents) if path.exists())
-    if there != trace and not there.is_dir():
-        raise BadInputError(f"--trace {trace}: {there} is not a folder")
-    if not os.access(there, os.W_OK):
+    check_place(trace, f"--trace {trace}")
+    if not os.access(there := trace if trace.exists() else trace.parent, os.W_OK):
         raise BadInputError(f"--trace {trace}: {there} can't be written")
 
 

@@ -22,12 +22,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
-from forwardcache.cli.exits import (
-    BadInputError,
-    ExitCode,
-    MachineError,
-    os_explained,
-)
+from forwardcache.cli.exits import BadInputError
+from forwardcache.cli.outfile import check_place, part_of, write_failed
 from forwardcache.cli.parquet import write_parquet
 from forwardcache.cli.rows import Row, encoded
 
@@ -74,10 +70,7 @@ def check_out(out: Path, *, force: bool, resume: bool) -> None:
     """
     if out.suffix.lower() not in {JSONL, PARQUET}:
         raise BadInputError(f"--out {out} must end in {JSONL} or {PARQUET}")
-    if not out.parent.is_dir():
-        raise BadInputError(f"--out {out}: there is no folder {out.parent}")
-    if out.is_dir():
-        raise BadInputError(f"--out {out} is a folder")
+    check_place(out, f"--out {out}")
     _check_nobody_writes(out)
     _check_free(out, force=force, resume=resume)
 
@@ -104,15 +97,19 @@ def _is_parquet(out: Path) -> bool:
     return out.suffix.lower() == PARQUET
 
 
-def part_of(out: Path) -> Path:
-    """Where the rows of ``out`` go until it is whole."""
-    return out.with_name(out.name + ".part")
-
-
 def is_unfinished(out: Path) -> bool:
     """Whether there are rows of a run that didn't end."""
     part = part_of(out)
     return part.exists() and part.stat().st_size > 0
+
+
+def rows_kept(out: Path) -> int:
+    """How many whole rows stand in the part; 0 without one."""
+    try:
+        with part_of(out).open("rb") as part:
+            return sum(line.endswith(b"\n") for line in part)
+    except FileNotFoundError:
+        return 0
 
 
 def job_of(out: Path) -> Path:
@@ -347,9 +344,8 @@ def check_same_job(out: Path, job: dict[str, Any]) -> None:
 
 
 def _write_failed(out: Path, error: OSError) -> Exception:
-    code, reason = os_explained(error)
-    message = f"writing {part_of(out)}: {reason}; --resume goes on with the rows that are in it"
-    return MachineError(message) if code == ExitCode.MACHINE_FAILED else BadInputError(message)
+    hint = "; --resume goes on with the rows that are in it"
+    return write_failed(part_of(out), error, hint=hint)
 
 
 def _sync_folder(folder: Path) -> None:

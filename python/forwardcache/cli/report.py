@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -122,29 +122,55 @@ def _as_json(figures: dict[str, Any]) -> str:
 
 def _trace_table(figures: dict[str, Any]) -> str:
     rows = [
-        {"figure": _words(name), "value": clock(value) if name in _CLOCKS and value else value}
+        (_words(name), clock(value) if name in _CLOCKS and value else value)
         for name, value in figures["total"].items()
     ]
-    return f"{figures['verdict']}\n\n{_table(rows, with_head=False)}"
+    return f"{figures['verdict']}\n\n{_table((), rows)}"
 
 
 def _score_table(figures: dict[str, Any]) -> str:
-    return f"{figures['verdict']}\n\n{_table(figures['views'])}"
+    return f"{figures['verdict']}\n\n{_table_of(figures['views'])}"
 
 
 def _compare_table(figures: dict[str, Any]) -> str:
     total = [{**row, "figure": _words(row["figure"])} for row in figures["total"]]
-    tables = map(_table, (total, figures["by_op"], figures["asked"]))
+    by_op = figures["by_op"]
+    tables = [
+        _table_of(total),
+        _table(_CALLS, map(_call_cells, by_op)),
+        _table(_SECONDS, map(_second_cells, by_op)),
+        _table_of(figures["asked"]),
+    ]
     return "\n".join([figures["verdict"], "", *tables])
 
 
-def _table(rows: Sequence[dict[str, Any]], *, with_head: bool = True) -> str:
+# One table of both would be wider than a terminal.
+_CALLS = ("view id", "op", "calls before", "after", "hits before", "after")
+_SECONDS = ("view id", "op", "s before", "after", "change")
+
+
+def _call_cells(row: dict[str, Any]) -> list[Any]:
+    rates = (row["before_hit_rate"], row["after_hit_rate"])
+    before, after = (None if rate is None else f"{rate:.1%}" for rate in rates)
+    return [row["view_id"], row["op"], row["calls_before"], row["calls_after"], before, after]
+
+
+def _second_cells(row: dict[str, Any]) -> list[Any]:
+    return [row[name] for name in ("view_id", "op", "before_s", "after_s", "change_s")]
+
+
+def _table_of(rows: Sequence[dict[str, Any]]) -> str:
+    """The rows under their fields' names."""
+    return _table([*map(_words, rows[0])], [row.values() for row in rows]) if rows else ""
+
+
+def _table(head: Sequence[str], rows: Iterable[Iterable[Any]]) -> str:
     """The rows with columns as wide as their cells; the first column to the left."""
-    if not rows:
+    lines = [[_cell(value) for value in row] for row in rows]
+    if not lines:
         return ""
-    lines = [[_cell(value) for value in row.values()] for row in rows]
-    if with_head:
-        lines.insert(0, [_words(name) for name in rows[0]])
+    if head:
+        lines.insert(0, [*head])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "".join(
         "  ".join(

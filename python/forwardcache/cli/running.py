@@ -55,17 +55,27 @@ def take_up(part: PartFile, job: Job, tally: Tally) -> int:
         Prompts that are done: those of whole chunks, so that the others run in the batches they
         would have run in. What stands behind them in the part is cut off.
     """
-    ends_of_chunks = {chunk.stop * len(job.views): chunk.stop for chunk in job.chunks()}
+    ends = _prompts_at_ends(job)
     pending, done, end = [], 0, 0
     for count, (row, offset) in enumerate(part.whole_rows(job.places()), start=1):
         pending.append({name: row[name] for name in ("view", *AGAINST_BASE) if name in row})
-        if count in ends_of_chunks:
-            done, end = ends_of_chunks[count], offset
+        if count in ends:
+            done, end = ends[count], offset
             for known in pending:
                 tally.note(known)
             pending.clear()
     part.cut(end)
     return done
+
+
+def prompts_done(job: Job, rows: int) -> int:
+    """Prompts that ``take_up`` finds done where a part has its first ``rows`` rows whole."""
+    return max((done for end, done in _prompts_at_ends(job).items() if end <= rows), default=0)
+
+
+def _prompts_at_ends(job: Job) -> dict[int, int]:
+    """Rows up to the end of each chunk, and the prompts that they are of."""
+    return {chunk.stop * len(job.views): chunk.stop for chunk in job.chunks()}
 
 
 def timed_team_run(scoring: TeamScoring, sink: RowSink, *, done: int = 0) -> RunFigures:

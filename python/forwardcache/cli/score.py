@@ -245,17 +245,21 @@ def _open_sink(
 
 
 def _how_to_go_on(options: ScoreOptions, scoring: Scoring | TeamScoring) -> str:
-    from forwardcache.cli.output import is_unfinished
+    from forwardcache.cli.outfile import part_of
+    from forwardcache.cli.output import is_unfinished, rows_kept
+    from forwardcache.cli.running import prompts_done
 
-    done = scoring.tally.rows // len(scoring.job.views)
-    count = f"{done:,} of {len(scoring.job.source.prompts):,} prompts"
-    if options.out is None:
+    job, out = scoring.job, options.out
+    # The interrupt may have come before the tally had what the part has, or amid a write.
+    rows = scoring.tally.rows if out is None else rows_kept(out)
+    count = f"{prompts_done(job, rows):,} of {len(job.source.prompts):,} prompts"
+    if out is None:
         return f"interrupted; the rows of {count} were written"
-    if not is_unfinished(options.out):
+    if not is_unfinished(out):
         return "interrupted before the first rows were done"
-    force = " --force" if options.out.exists() else ""
+    force = " --force" if out.exists() else ""
     return (
-        f"interrupted; the rows of {count} are in {options.out}.part, "
+        f"interrupted; the rows of {count} are in {part_of(out)}, "
         f"the same command with --resume{force} goes on"
     )
 

@@ -148,7 +148,8 @@ def _events(watched: _Watched) -> str:
 
 
 def _slowest(watched: _Watched) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    # As narrow as it can be read: names of the usual length fit a terminal of 80 columns.
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
     table.add_column("slowest, ms", justify="right", no_wrap=True)
     for name in ("view", "op", "prompt", "probe", ""):
         table.add_column(name, overflow="fold")
@@ -163,4 +164,4 @@ def _slowest(watched: _Watched) -> Table:
 
 
 def _shared(batch_size: int | None) -> str:
-    return "" if batch_size is None else f"1 of {batch_size:,} in a batch"
+    return "" if batch_size is None else f"batch of {batch_size:,}"

@@ -12,7 +12,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from forwardcache.cli.exits import BadInputError, ExitCode, MachineError, os_explained
+from forwardcache.cli.exits import BadInputError
+from forwardcache.cli.outfile import check_place, part_of, write_failed
 from forwardcache.cli.trace import STDIN
 
 _BUFFER_BYTES = 1 << 20
@@ -39,7 +40,7 @@ class Part:
         try:
             self._file.write(data)
         except OSError as error:
-            raise _write_failed(self.path, error) from error
+            raise write_failed(self.path, error) from error
 
     @contextmanager
     def explained(self) -> Iterator[None]:
@@ -52,7 +53,7 @@ class Part:
         try:
             yield
         except OSError as error:
-            raise _write_failed(self.path, error) from error
+            raise write_failed(self.path, error) from error
 
 
 def check_out(out: Path, inputs: Sequence[str], *, force: bool) -> None:
@@ -66,10 +67,7 @@ def check_out(out: Path, inputs: Sequence[str], *, force: bool) -> None:
     Raises:
         BadInputError: saying what stands in the way.
     """
-    if not out.parent.is_dir():
-        raise BadInputError(f"{out}: there is no folder {out.parent}")
-    if out.is_dir():
-        raise BadInputError(f"{out} is a folder")
+    check_place(out, str(out))
     paths = [Path(_STDIN_NAME if path == STDIN else path) for path in inputs]
     for written in (out, part_of(out)):
         for path in paths:
@@ -77,11 +75,6 @@ def check_out(out: Path, inputs: Sequence[str], *, force: bool) -> None:
                 raise BadInputError(f"{written} would be written and is also read: {path}")
         if os.path.lexists(written) and not force:
             raise BadInputError(f"{written} is there already: --force replaces it")
-
-
-def part_of(out: Path) -> Path:
-    """Where ``out`` is written until it is whole."""
-    return out.with_name(out.name + ".part")
 
 
 @contextmanager
@@ -137,9 +130,3 @@ def _publish(part: BinaryIO, out: Path, *, force: bool) -> None:
     if os.path.lexists(out) and not force:
         raise BadInputError(f"{out} has come meanwhile: --force replaces it")
     part_of(out).replace(out)
-
-
-def _write_failed(path: Path, error: OSError) -> Exception:
-    code, reason = os_explained(error)
-    message = f"writing {path}: {reason}"
-    return MachineError(message) if code == ExitCode.MACHINE_FAILED else BadInputError(message)

@@ -52,6 +52,8 @@ class TeamScoring:
         """
         for chunk, rows in self.rows(done=done):
             sink.write(rows)
+            for written in rows:
+                self.tally.note(written)
             tokens = sum(self.job.lengths[chunk.start : chunk.stop])
             progress.settle(tokens * len(self.job.views), f"{len(self._team.members)} workers")
 
@@ -71,8 +73,6 @@ class TeamScoring:
         return part.packed()
 
     def _note(self, found: dict[str, Any]) -> None:
-        for row in found["rows"]:
-            self.tally.note(row)
         self.tally.tokens_run += found["tokens_run"]
         self.nonfinite += found["nonfinite"]
         for name, gained in found["stats"].items():

@@ -65,9 +65,24 @@ class _Stream:
     last: int = -1
     dropped: bool = False
 
-    def wants_to_end(self) -> bool:
-        """Whether the caller stopped it or no longer reads it."""
-        return self.dropped or bool(self.context.is_stopped() or self.context.is_killed())
+    def ends_now(self) -> bool:
+        """Ends it if the caller stopped it or no longer reads it; whether it has ended.
+
+        A context that can't be asked ends its own stream alone: the others share this thread.
+        """
+        try:
+            ending = self.dropped or bool(self.context.is_stopped() or self.context.is_killed())
+        except Exception as error:
+            refused = InvalidInputError(
+                f"can't ask the request's context whether to stop ({error!r}): it needs "
+                "is_stopped() and is_killed()"
+            )
+            refused.__cause__ = error
+            self.put(refused)
+            return True
+        if ending:
+            self.end("cancelled")
+        return ending
 
     def put(self, item: Chunk | BaseException) -> None:
         """Hands over to the loop; a loop that is gone reads no more."""
@@ -119,9 +134,7 @@ class _Group:
 
     def let_go(self) -> None:
         """Ends the streams that were cancelled or dropped, and frees their rows."""
-        ending = [stream for stream in (*self.streams, *self.joining) if stream.wants_to_end()]
-        for stream in ending:
-            stream.end("cancelled")
+        ending = [stream for stream in (*self.streams, *self.joining) if stream.ends_now()]
         self.joining = [stream for stream in self.joining if stream not in ending]
         self._keep([stream not in ending for stream in self.streams])
 
@@ -215,6 +228,9 @@ class HFEngine:
     async def start(self, worker_id: int) -> EngineConfig:
         """Starts the worker; afterwards ``generate`` works.
 
+        Args:
+            worker_id: A number for the name of its thread.
+
         Raises:
             EngineStateError: the engine is running already.
         """
@@ -230,9 +246,19 @@ class HFEngine:
     async def generate(self, request: Mapping[str, Any], context: Any) -> AsyncIterator[Chunk]:
         """Streams chunks, the last with ``finish_reason`` and ``completion_usage``.
 
+        Args:
+            request: ``token_ids``, and the options that the class describes.
+            context: Asked by ``is_stopped()`` and ``is_killed()`` before every step, on the
+                worker's thread.
+
+        Yields:
+            Dicts with ``token_ids`` (one id, none in a cancelled stream's last), ``index`` 0 and
+            ``finish_reason``: None, then "stop", "length" or "cancelled".
+
         Raises:
             EngineStateError: the engine isn't running, or was cleaned up meanwhile.
-            InvalidInputError: the request can't be served; the message says why.
+            InvalidInputError: the request can't be served, or its context can't be asked; the
+                message says why.
         """
         stream = self._open(request, context)
         try:
@@ -249,7 +275,7 @@ class HFEngine:
                 self._wake.notify()
 
     async def abort(self, context: Any) -> None:
-        """Stops the stream of a context."""
+        """Stops the stream of a context, by its ``stop_generating()``."""
         context.stop_generating()
 
     async def cleanup(self) -> None:
@@ -343,9 +369,9 @@ class HFEngine:
             waiting, self._waiting = self._waiting, deque()
             free = self._config.max_rows - self._decoding()
             for stream in waiting:
-                if stream.wants_to_end():
-                    stream.end("cancelled")
-                elif free > 0:
+                if stream.ends_now():
+                    continue
+                if free > 0:
                     free -= 1
                     self._group_of(stream.view).joining.append(stream)
                 else:

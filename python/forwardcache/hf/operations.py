@@ -75,6 +75,9 @@ class Operations(ABC):
                 prompt that can't be scored is raised, with ``index`` and ``results``. "return":
                 errors stand at their positions.
 
+        Returns:
+            A ``TokenDist`` a prompt, or its error with "return".
+
         Raises:
             ForwardCacheError: as in the single form.
         """
@@ -99,7 +102,18 @@ class Operations(ABC):
     def rolling_logprob_batch(
         self, texts: Sequence[str], *, on_error: OnError = "raise"
     ) -> list[Any]:
-        """``rolling_logprob`` of each text, in order; ``on_error`` as in the other batches."""
+        """``rolling_logprob`` of each text, in order.
+
+        Args:
+            texts: Plain texts.
+            on_error: As in ``next_token_dist_batch``.
+
+        Returns:
+            A ``RollingLogprob`` a text, or its error with "return".
+
+        Raises:
+            ForwardCacheError: as in the single form.
+        """
         return self._in_force().many(self.spec, ROLLING_LOGPROB, texts, on_error)
 
     def logprob_of(self, prompt: str, completion: str) -> float:
@@ -127,7 +141,18 @@ class Operations(ABC):
     def logprob_of_batch(
         self, pairs: Sequence[tuple[str, str]], *, on_error: OnError = "raise"
     ) -> list[Any]:
-        """``logprob_of`` of each pair, in order; ``on_error`` as in the other batches."""
+        """``logprob_of`` of each pair, in order.
+
+        Args:
+            pairs: Prompt and completion each.
+            on_error: As in ``next_token_dist_batch``.
+
+        Returns:
+            A float in nats a pair, or its error with "return".
+
+        Raises:
+            ForwardCacheError: as in the single form.
+        """
         return self._in_force().many(self.spec, LOGPROB_OF, _tuples(pairs), on_error)
 
     def completion_logprob(self, prompt: str, completion: str) -> CompletionLogprob:
@@ -139,6 +164,9 @@ class Operations(ABC):
             prompt: As in ``logprob_of``.
             completion: As in ``logprob_of``.
 
+        Returns:
+            The sum in nats, the number of tokens, and whether one of them spans the boundary.
+
         Raises:
             ForwardCacheError: as in ``logprob_of``.
         """
@@ -149,7 +177,18 @@ class Operations(ABC):
     def completion_logprob_batch(
         self, pairs: Sequence[tuple[str, str]], *, on_error: OnError = "raise"
     ) -> list[Any]:
-        """``completion_logprob`` of each pair, in order; ``on_error`` as in the other batches."""
+        """``completion_logprob`` of each pair, in order.
+
+        Args:
+            pairs: Prompt and completion each.
+            on_error: As in ``next_token_dist_batch``.
+
+        Returns:
+            A ``CompletionLogprob`` a pair, or its error with "return".
+
+        Raises:
+            ForwardCacheError: as in the single form.
+        """
         return self._with_tokens(_tuples(pairs), self.logprob_of_batch(pairs, on_error=on_error))
 
     def _with_tokens(self, pairs: Sequence[Any], logprobs: Sequence[Any]) -> list[Any]:
@@ -192,7 +231,18 @@ class Operations(ABC):
         *,
         on_error: OnError = "raise",
     ) -> list[Any]:
-        """``continuation_logprob`` of each pair, in order; ``on_error`` as in the other batches."""
+        """``continuation_logprob`` of each pair, in order.
+
+        Args:
+            pairs: Ids of context and continuation each, int[n] and int[m].
+            on_error: As in ``next_token_dist_batch``.
+
+        Returns:
+            A ``ContinuationLogprob`` a pair, or its error with "return".
+
+        Raises:
+            ForwardCacheError: as in the single form.
+        """
         return self._in_force().many(self.spec, CONTINUATION_LOGPROB, pairs, on_error)
 
     def token_dist_at(self, prompt: str, token_ids: ArrayLike) -> TokenDist:
@@ -219,7 +269,20 @@ class Operations(ABC):
         *,
         on_error: OnError = "raise",
     ) -> list[Any]:
-        """``token_dist_at`` of each prompt with its own ids; ``on_error`` as elsewhere."""
+        """``token_dist_at`` of each prompt with its own ids, in order.
+
+        Args:
+            prompts: Texts.
+            token_ids: int[k] for each prompt; k may differ.
+            on_error: As in ``next_token_dist_batch``.
+
+        Returns:
+            A ``TokenDist`` a prompt, or its error with "return".
+
+        Raises:
+            InvalidInputError: there are not as many lists of ids as prompts.
+            ForwardCacheError: as in the single form.
+        """
         items = items_with_ids(prompts, token_ids, self._scorer.runner.vocab_size)
         return self._in_force().many(self.spec, TOKEN_DIST_AT, items, on_error)
 
@@ -245,7 +308,20 @@ class Operations(ABC):
         *,
         on_error: OnError = "raise",
     ) -> list[Any]:
-        """``logprobs_at`` of each prompt with its own ids; ``on_error`` as elsewhere."""
+        """``logprobs_at`` of each prompt with its own ids, in order.
+
+        Args:
+            prompts: Texts.
+            token_ids: int[k] for each prompt; k may differ.
+            on_error: As in ``next_token_dist_batch``.
+
+        Returns:
+            float32[k] in nats a prompt, or its error with "return".
+
+        Raises:
+            InvalidInputError: there are not as many lists of ids as prompts.
+            ForwardCacheError: as in the single form.
+        """
         dists = self.token_dist_at_batch(prompts, token_ids, on_error=on_error)
         return [dist.logprobs if isinstance(dist, TokenDist) else dist for dist in dists]
 

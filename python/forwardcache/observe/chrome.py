@@ -2,7 +2,7 @@
 
 A run is a process, a thread a track, a call a slice. A batch is a slice around those of its
 prompts, which share its time as their ``wall_ms`` does. Slices of a track never overlap: they are
-nested or follow each other (``tracks``). What was measured stands unchanged in a slice's ``args``.
+nested or follow each other (``tracks``). What was measured stands in a slice's ``args``.
 
 Lines that name no run or no thread, of some other writer, share a track, one behind the other.
 """
@@ -27,6 +27,9 @@ TOO_EARLY = "more than a day before the first"
 # may stand later in the file than the first event and have begun earlier.
 _BEFORE_FIRST_NS = 86_400 * 1_000_000_000
 _LAST_SECOND = 2**63 / 1e9
+
+# Perfetto reads a number with more of them as another one, a dozen times as large.
+_MOST_DECIMALS = 19
 
 _ARGS = ("probe", "view_id", "op", "top_k", "hit", "wall_ms", "prompt_hash", "key", "bytes")
 _FURTHER_ARGS = ("error", "waited", "batch", "seq")
@@ -192,9 +195,8 @@ def _names_of(thread: _Thread, event: TraceLine) -> Iterator[dict[str, Any]]:
 def _slice_of(event: TraceLine, span: Span, thread: _Thread) -> dict[str, Any]:
     outcome = outcome_of(event)
     args = dict(zip(_ARGS, _args_of(event), strict=True))
-    if isnan(event.wall_ms):
-        # What the line says; JSON has no NaN.
-        args["wall_ms"] = None
+    # JSON has no NaN, which is what a line without a time says.
+    args["wall_ms"] = None if isnan(event.wall_ms) else round(event.wall_ms, _MOST_DECIMALS)
     for name, value in zip(_FURTHER_ARGS, _further_args_of(event), strict=True):
         if value is not None and value is not False:
             args[name] = value

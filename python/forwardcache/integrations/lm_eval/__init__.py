@@ -4,9 +4,19 @@ From a shell, ``python -m forwardcache.integrations.lm_eval`` is the harness's o
 that model in it. Needs the extra ``lm-eval``.
 """
 
+import sys
+
+from forwardcache.errors import MissingExtraError
 from forwardcache.extras import extra_named
 
-with extra_named("forwardcache.integrations.lm_eval"):
-    from forwardcache.integrations.lm_eval.model import ForwardCacheLM
+try:
+    with extra_named("forwardcache.integrations.lm_eval"):
+        from forwardcache.integrations.lm_eval.model import ForwardCacheLM
+except MissingExtraError as missing:
+    # ``python -m`` imports this to find its ``__main__``, and has this name until it has found it.
+    if sys.argv[0] != "-m":
+        raise
+    print(f"forwardcache: {missing}", file=sys.stderr)
+    sys.exit(2)
 
 __all__ = ["ForwardCacheLM"]

@@ -104,6 +104,10 @@ class ForwardCacheLM(HFLM):
         Each token counts once, after as many tokens as its window has before it; the first one
         stands after the prefix token.
 
+        Args:
+            requests: The harness's, each with a text as its only argument.
+            disable_tqdm: Whether no bar is shown.
+
         Returns:
             One sum a request, nats.
         """

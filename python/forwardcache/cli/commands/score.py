@@ -1,0 +1,182 @@
+"""``score``, the main job, and ``demo``, which does it on the model that ships."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from forwardcache.cli.commands.options import EXIT_STATUS, ForceOption, Format, FormatOption
+
+TOP_K_MAX = 2**31 - 1
+
+commands = typer.Typer()
+
+
+class Op(StrEnum):
+    """The scoring operations."""
+
+    NEXT_TOKEN_DIST = "next_token_dist"
+    ROLLING_LOGPROB = "rolling_logprob"
+    LOGPROB_OF = "logprob_of"
+
+
+ModelOption = Annotated[str, typer.Option(help="Folder of the model and its tokenizer.")]
+PromptsOption = Annotated[
+    str,
+    typer.Option(
+        help="File, or - for standard input: a prompt a line (.txt), or JSON lines (.jsonl) "
+        "with prompt, completion, and any other field, which is carried through."
+    ),
+]
+AdapterOption = Annotated[str | None, typer.Option(help="Folder of a LoRA adapter.")]
+ViewsOption = Annotated[
+    str | None,
+    typer.Option(
+        help="base, ft, scaled:LAMBDA, null:SEED[:INIT_SCALE[:RANK_SCALE]], comma-separated. "
+        "Default: base,ft with an adapter, else base."
+    ),
+]
+OpOption = Annotated[Op, typer.Option(help="What to score.")]
+TopKOption = Annotated[
+    int,
+    typer.Option(
+        min=1, max=TOP_K_MAX, help="Most likely tokens in a distribution, for next_token_dist."
+    ),
+]
+OutOption = Annotated[
+    Path | None, typer.Option(help="FILE.jsonl or FILE.parquet; default standard output.")
+]
+ResumeOption = Annotated[
+    bool,
+    typer.Option("--resume", help="Go on with OUT.part, what a run that was interrupted left."),
+]
+TraceOption = Annotated[Path | None, typer.Option(help="Trace file (.jsonl); it is appended to.")]
+DeviceOption = Annotated[
+    str, typer.Option(help="auto (a GPU where there is one), cpu, cuda, cuda:1, ...")
+]
+DtypeOption = Annotated[
+    str, typer.Option(help="auto (the checkpoint's), float32, bfloat16, float16.")
+]
+ChatTemplateOption = Annotated[
+    bool,
+    typer.Option(
+        help="Put each prompt into the tokenizer's chat template (not with rolling_logprob)."
+    ),
+]
+SpecialTokensOption = Annotated[
+    bool, typer.Option(help="Let the tokenizer add its special tokens.")
+]
+DownloadOption = Annotated[
+    bool, typer.Option("--allow-download", help="--model may be a hub name.")
+]
+StoreOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Store: a file, a redis:// address, or FILE,redis://... What is there isn't computed "
+        "again, and what is computed is kept there."
+    ),
+]
+VerifyOption = Annotated[
+    float,
+    typer.Option(min=0.0, max=1.0, help="Share of the hits that are computed again and compared."),
+]
+NoiseFloorOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--noise-floor/--no-noise-floor",
+        help="Run up to 32 prompts again in other batches, to tell a difference from noise. "
+        "Default: where views are compared in half precision.",
+        show_default=False,
+    ),
+]
+RayOption = Annotated[
+    str | None,
+    typer.Option(
+        "--ray",
+        metavar="[ADDRESS]",
+        help="Score with workers of a Ray cluster: auto, HOST:PORT or ray://HOST:PORT; without an "
+        "address one is made on this machine.",
+    ),
+]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Workers of --ray, which needs it: one model each.", show_default=False
+    ),
+]
+
+
+@commands.command("score", short_help="Score prompts with views of one model.", epilog=EXIT_STATUS)
+def _score(  # noqa: PLR0917 - typer calls it, by name
+    model: ModelOption,
+    prompts: PromptsOption,
+    adapter: AdapterOption = None,
+    views: ViewsOption = None,
+    op: OpOption = Op.NEXT_TOKEN_DIST,
+    top_k: TopKOption = 256,
+    out: OutOption = None,
+    force: ForceOption = False,
+    resume: ResumeOption = False,
+    trace: TraceOption = None,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
+    chat_template: ChatTemplateOption = False,
+    special_tokens: SpecialTokensOption = True,
+    allow_download: DownloadOption = False,
+    store: StoreOption = None,
+    verify: VerifyOption = 0.0,
+    noise_floor: NoiseFloorOption = None,
+    ray: RayOption = None,
+    workers: WorkersOption = None,
+    format_: FormatOption = Format.TABLE,
+) -> int:
+    """Score prompts with the views of one model; one row a prompt and view."""
+    from forwardcache.cli.loading import ModelOptions
+    from forwardcache.cli.score import ScoreOptions, score
+
+    loading = ModelOptions(
+        model=model,
+        adapter=adapter,
+        trace=trace,
+        device=device,
+        dtype=dtype,
+        chat_template=chat_template,
+        special_tokens=special_tokens,
+        allow_download=allow_download,
+        store=store,
+        verify=verify,
+    )
+    return score(
+        ScoreOptions(
+            loading=loading,
+            prompts=prompts,
+            views=views,
+            op=op.value,
+            top_k=top_k,
+            out=out,
+            force=force,
+            resume=resume,
+            noise_floor=noise_floor,
+            json=format_ is Format.JSON,
+            ray=ray,
+            workers=workers,
+        )
+    )
+
+
+@commands.command(
+    "demo", short_help="Score the model that ships with the package.", epilog=EXIT_STATUS
+)
+def _demo(
+    out: Annotated[
+        Path, typer.Option(help="Folder for the rows and the trace; made if it isn't there.")
+    ] = Path("forwardcache-demo"),
+    format_: FormatOption = Format.TABLE,
+) -> int:
+    """Score the model that comes with this package, twice: what the cache saves, what KL shows."""
+    from forwardcache.cli.demo import demo
+
+    return demo(out, json=format_ is Format.JSON)
