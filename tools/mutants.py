@@ -150,7 +150,7 @@ FAULTS: Final = (
     ),
     Fault(
         "a removal does not raise the stamp",
-        "mod.rs",
+        "removal.rs",
         "self.stamp.fetch_add(Stamp::GENERATION, Ordering::AcqRel)",
         "self.stamp.fetch_add(0, Ordering::AcqRel)",
         PLAIN,

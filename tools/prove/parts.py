@@ -326,6 +326,8 @@ PARTS: Final = (
         "judge",
         "Any stream of chunks: a verdict, the same again, and the one of the rules as written.",
         "python/forwardcache/conformance",
+        # The kit for scoring backends, which judges no stream.
+        ":(exclude)python/forwardcache/conformance/backend",
     ),
     SOAK,
 )
