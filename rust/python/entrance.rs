@@ -74,7 +74,11 @@ unsafe extern "C" fn cached(
         let names = Borrowed::from_ptr_or_opt(py, names);
         let names = names.map(|names| names.cast_unchecked::<PyTuple>());
         let named = names.map_or(0, |names| names.len());
-        let all = slice::from_raw_parts(all.cast(), count as usize + named);
+        // Without arguments, CPython may give null.
+        let all = match count as usize + named {
+            0 => &[],
+            given => slice::from_raw_parts(all.cast(), given),
+        };
         (py, Arguments { this, all, names })
     };
     match catch_unwind(AssertUnwindSafe(|| arguments.call(py))) {

@@ -88,9 +88,16 @@ def test_what_is_wrong_with_a_call_is_said(
         BackendInstrumentation().cached(*arguments, **named)
 
 
+def test_a_call_from_c_may_have_no_arguments() -> None:
+    cached: Any = BackendInstrumentation().cached
+    with pytest.raises(TypeError, match="missing 5 required positional arguments"):
+        next(iter(cached, None))
+
+
 def test_it_is_for_instances_alone() -> None:
+    cached: Any = BackendInstrumentation.cached
     with pytest.raises(TypeError, match="doesn't apply to a 'int' object"):
-        BackendInstrumentation.cached(3, "op", "view", "p", 3, fails)  # type: ignore[misc, arg-type]
+        cached(3, "op", "view", "p", 3, fails)
 
 
 def test_a_subclass_may_have_a_way_of_its_own() -> None:
