@@ -23,9 +23,9 @@ Those of another file stay together, since they share what is dear to make."""
 ON_RAY = ("tests/distributed/", "many-machines.md", "[README.md]")
 """What starts a cluster, of which one at a time is enough for this machine."""
 
-CHANGED_BY_TESTS = {"inst", "watched"}
-"""Fixtures whose value a test changes, and expects to be alone with. pytest-run-parallel hands one
-and the same to all of a test's threads."""
+CHANGED_BY_TESTS = {"inst", "shared_models", "watched"}
+"""Fixtures whose value a test changes or runs by itself, and expects to be alone with.
+pytest-run-parallel hands one and the same to all of a test's threads."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

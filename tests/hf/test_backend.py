@@ -32,6 +32,7 @@ def without_bos(make_backend: MakeBackend) -> HFBackend:
     return make_backend("llama", tokenizer=tiny.tokenizer(bos=False))
 
 
+@pytest.mark.thread_unsafe(reason="counts the passes of one backend")
 def test_one_bad_prompt_does_not_lose_its_batch(without_bos: HFBackend) -> None:
     prompts = ["hello", "", TOO_LONG, "fox"]
     with pytest.raises(EmptyPromptError) as caught:
@@ -248,6 +249,7 @@ def test_greedy_generation_is_transformers_own(
     assert backend.stats.total_lookups == 0
 
 
+@pytest.mark.thread_unsafe(reason="sets the seed of all of torch")
 def test_sampling_depends_on_the_seed_alone(make_backend: MakeBackend) -> None:
     backend = make_backend()
 
