@@ -144,8 +144,9 @@ tests() {
         nice "$PY" -m pytest -q -p no:cacheprovider "$@"
 }
 
+# Not of tests/hf: those that change a model, that start processes, and those of one thread.
 IN_THREADS=(tests/instrumentation tests/hf/test_{backend,batches,boundary,capacity,concurrency,continuation,encode}.py
-    tests/hf/test_{engine,generate,identity,keys,pack,plan,prefix,score,stale,views}.py)
+    tests/hf/test_{engine,generate,keys,pack,plan,prefix,score,views}.py)
 [ $# -gt 0 ] || set -- python core test threads faults bench
 for step in "$@"; do
     case $step in

@@ -1,6 +1,7 @@
 """Claims about batches with bad items, progress, preflight, generation, traces and closing."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -263,6 +264,23 @@ def test_sampling_depends_on_the_seed_alone(make_backend: MakeBackend) -> None:
     assert torch.rand(1) == following
     assert sample(1) == first
     assert len({sample(seed) for seed in range(4)}) > 1
+
+
+@pytest.mark.thread_unsafe(reason="has threads of its own, and draws in none but them")
+def test_two_models_that_sample_at_once_depend_on_their_seeds_alone(
+    make_backend: MakeBackend,
+) -> None:
+    backends = [make_backend("llama"), make_backend("gpt2")]
+
+    def sample(backend: HFBackend, temperature: float = 1.5) -> str:
+        return backend.generate(PROMPT, max_new_tokens=12, temperature=temperature, seed=1)
+
+    alone = [sample(backend) for backend in backends]
+    with ThreadPoolExecutor(3) as threads:
+        for _ in range(10):
+            greedy = threads.submit(sample, make_backend("gpt2+lora"), 0.0)
+            assert list(threads.map(sample, backends)) == alone
+            greedy.result()
 
 
 def test_sampling_has_no_limit_but_top_p(
