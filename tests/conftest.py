@@ -1,5 +1,8 @@
 """Settings of every test, how they are spread over processes and threads, and what they say."""
 
+import gc
+import sys
+
 import pytest
 from hypothesis import settings
 
@@ -9,6 +12,10 @@ from tests import proof
 settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
 
+if sys.version_info >= (3, 13) and not sys._is_gil_enabled():
+    # A long trace read back is dicts of numbers and texts: `tools/cpython_faults.py untracked`.
+    gc.set_threshold(100_000)
+
 APART = ("tests/docs/test_pages.py", "tests/hf/test_policies.py", "tests/trace/test_forks.py")
 """Files whose tests start processes of their own, and so may go to any process of pytest-xdist.
 Those of another file stay together, since they share what is dear to make."""
@@ -16,9 +23,9 @@ Those of another file stay together, since they share what is dear to make."""
 ON_RAY = ("tests/distributed/", "many-machines.md", "[README.md]")
 """What starts a cluster, of which one at a time is enough for this machine."""
 
-CHANGED_BY_TESTS = {"inst", "watched"}
-"""Fixtures whose value a test changes, and expects to be alone with. pytest-run-parallel hands one
-and the same to all of a test's threads."""
+CHANGED_BY_TESTS = {"inst", "shared_models", "watched"}
+"""Fixtures whose value a test changes or runs by itself, and expects to be alone with.
+pytest-run-parallel hands one and the same to all of a test's threads."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

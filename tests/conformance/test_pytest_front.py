@@ -14,9 +14,12 @@ from pathlib import Path
 
 import pytest
 
+import forwardcache
 from forwardcache.conformance.checks import checks_of
 
 ROOT = Path(__file__).parents[2]
+# Where this process has the package from: installed, or built in this tree.
+PACKAGE = Path(forwardcache.__file__).parents[1]
 CHECKS = [check.name for check in checks_of("seed")]
 
 MODULE = """
@@ -59,7 +62,7 @@ class Run:
             command,
             cwd=folder,
             env={
-                "PYTHONPATH": f"{ROOT}:{ROOT / 'python'}:{folder}",
+                "PYTHONPATH": f"{ROOT}:{PACKAGE}:{folder}",
                 "PATH": "",
                 "HOME": str(folder),
             },
@@ -200,7 +203,7 @@ def test_checks_work_in_unittest_and_plain_loops(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "unittest", "-v", "test_unit"],
         cwd=tmp_path,
-        env={"PYTHONPATH": f"{ROOT}:{ROOT / 'python'}"},
+        env={"PYTHONPATH": f"{ROOT}:{PACKAGE}"},
         capture_output=True,
         text=True,
         timeout=60,

@@ -1,6 +1,7 @@
 """Claims about batches with bad items, progress, preflight, generation, traces and closing."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ def without_bos(make_backend: MakeBackend) -> HFBackend:
     return make_backend("llama", tokenizer=tiny.tokenizer(bos=False))
 
 
+@pytest.mark.thread_unsafe(reason="counts the passes of one backend")
 def test_one_bad_prompt_does_not_lose_its_batch(without_bos: HFBackend) -> None:
     prompts = ["hello", "", TOO_LONG, "fox"]
     with pytest.raises(EmptyPromptError) as caught:
@@ -248,6 +250,7 @@ def test_greedy_generation_is_transformers_own(
     assert backend.stats.total_lookups == 0
 
 
+@pytest.mark.thread_unsafe(reason="sets the seed of all of torch")
 def test_sampling_depends_on_the_seed_alone(make_backend: MakeBackend) -> None:
     backend = make_backend()
 
@@ -261,6 +264,23 @@ def test_sampling_depends_on_the_seed_alone(make_backend: MakeBackend) -> None:
     assert torch.rand(1) == following
     assert sample(1) == first
     assert len({sample(seed) for seed in range(4)}) > 1
+
+
+@pytest.mark.thread_unsafe(reason="has threads of its own, and draws in none but them")
+def test_two_models_that_sample_at_once_depend_on_their_seeds_alone(
+    make_backend: MakeBackend,
+) -> None:
+    backends = [make_backend("llama"), make_backend("gpt2")]
+
+    def sample(backend: HFBackend, temperature: float = 1.5) -> str:
+        return backend.generate(PROMPT, max_new_tokens=12, temperature=temperature, seed=1)
+
+    alone = [sample(backend) for backend in backends]
+    with ThreadPoolExecutor(3) as threads:
+        for _ in range(10):
+            greedy = threads.submit(sample, make_backend("gpt2+lora"), 0.0)
+            assert list(threads.map(sample, backends)) == alone
+            greedy.result()
 
 
 def test_sampling_has_no_limit_but_top_p(

@@ -64,6 +64,7 @@ MAKERS: dict[str, Callable[[int], Any]] = {
 }
 
 
+@pytest.mark.thread_unsafe(reason="counts the memory of all threads")
 @pytest.mark.parametrize("size", [1, 8, 256, 4096])
 @pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS.keys())
 def test_a_value_weighs_what_it_holds(make: Callable[[int], Any], size: int) -> None:

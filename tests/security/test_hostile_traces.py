@@ -18,13 +18,14 @@ EVENT = (
     b'{"ts": 1.0, "probe": null, "view_id": "base", "prompt_hash": "0123456789ab", "top_k": 8,'
     b' "op": "op", "wall_ms": 1.0, "hit": false}\n'
 )
-# Less than one such line, and enough for the interpreter.
+# Less than one such line beside what the interpreter has: a gigabyte of addresses, without a GIL.
 BOUNDED = f"""
 import resource, sys, time
 from forwardcache.instrumentation import BackendInstrumentation
 from forwardcache.observe import read_trace
 from forwardcache._core import recover_trace
-resource.setrlimit(resource.RLIMIT_AS, ({HUGE} * 3 // 4,) * 2)
+taken = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (taken + {HUGE} * 3 // 4,) * 2)
 path = sys.argv[1]
 """
 

@@ -35,22 +35,35 @@ Trace = TraceWriter | BackendInstrumentation
 
 def opened(path: str | Path, how: str, **options: Any) -> tuple[Trace, Step]:
     """A trace that takes events, and what makes them."""
-    if how == "write":
-        writer = TraceWriter(path, **options)
-        return writer, writing(writer)
-    # Without a limit, since a miss is told from the hit after it by that alone.
-    inst = BackendInstrumentation(cache_maxsize=None)
-    inst.trace = TraceWriter(path, **options)
-    return inst, (calling if how == "call" else batching)(inst)
+    writer = TraceWriter(path, **options)
+    trace: Trace = writer
+    if how != "write":
+        # Without a limit, since a miss is told from the hit after it by that alone.
+        trace = BackendInstrumentation(cache_maxsize=None)
+        trace.trace = writer
+    return trace, stepping(trace, how)
+
+
+def stepping(trace: Trace, how: str, event: Callable[..., Any] = TraceEvent) -> Step:
+    """What makes the events of an open trace: a function that shares no variable with another one.
+
+    Args:
+        trace: The trace.
+        how: A key of ``EVENTS_A_STEP``.
+        event: Makes what ``TraceWriter.write`` is given, from the fields of ``TraceEvent``.
+    """
+    if isinstance(trace, TraceWriter):
+        return writing(trace, event)
+    return {"call": calling, "batch": batching}[how](trace)
 
 
 def writer_of(trace: Trace) -> TraceWriter:
     return trace if isinstance(trace, TraceWriter) else trace.trace
 
 
-def writing(writer: TraceWriter) -> Step:
+def writing(writer: TraceWriter, event: Callable[..., Any] = TraceEvent) -> Step:
     def step(view: str, number: int) -> None:
-        writer.write(TraceEvent(0.5, None, view, "label", number, OP, 0.25, False))
+        writer.write(event(0.5, None, view, "label", number, OP, 0.25, False))
 
     return step
 

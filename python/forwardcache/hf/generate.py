@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 
 from forwardcache.errors import ContextLengthError, InvalidInputError
+
+_DRAWING = threading.Lock()
+"""Held while a model draws from torch's generator: transformers takes none but the process's own,
+and another model's draws, or its seed, would come between."""
 
 
 def check_options(max_new_tokens: int, temperature: float, top_p: float) -> None:
@@ -40,7 +46,8 @@ def new_tokens(
 ) -> list[int]:
     """The tokens that follow ``token_ids``: greedy at temperature 0, else sampled.
 
-    The process's own random state is left as it was.
+    The process's own random state is left as it was. One model samples at a time, whatever the
+    threads; others that draw from torch's generator meanwhile change what is sampled.
     """
     device = causal_lm.get_input_embeddings().weight.device
     prompt = torch.tensor([list(token_ids)], device=device)
@@ -48,9 +55,7 @@ def new_tokens(
     if temperature > 0.0:
         # top_k 0 turns off the limit of 50 that transformers would put on every sample.
         sampling |= {"temperature": temperature, "top_p": top_p, "top_k": 0}
-    cuda = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=cuda):
-        torch.manual_seed(seed)
+    with _drawing(seed, device) if temperature > 0.0 else nullcontext():
         written = causal_lm.generate(
             input_ids=prompt,
             attention_mask=torch.ones_like(prompt),
@@ -60,6 +65,15 @@ def new_tokens(
         )
     ids: list[int] = written[0, prompt.shape[1] :].tolist()
     return ids
+
+
+@contextmanager
+def _drawing(seed: int, device: torch.device) -> Iterator[None]:
+    """Torch's generator, seeded, for this thread's model alone; afterwards as it was."""
+    cuda = [device] if device.type == "cuda" else []
+    with _DRAWING, torch.random.fork_rng(devices=cuda):
+        torch.manual_seed(seed)
+        yield
 
 
 def continuation(tokenizer: Any, prompt_ids: Sequence[int], new_ids: Sequence[int]) -> str:

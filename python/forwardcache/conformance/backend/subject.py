@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import numpy as np
 
@@ -65,6 +65,14 @@ def require(holds: object, reason: str) -> None:
         fail(reason)
 
 
+def offers(backend: Any, protocol: type) -> bool:
+    """Whether a backend has what a protocol asks for, of its own or by ``__getattr__``.
+
+    ``isinstance`` overlooks the latter on Python 3.12 and newer.
+    """
+    return all(hasattr(backend, name) for name in dir(protocol) if not name.startswith("_"))
+
+
 def clear_shown_cache(backend: Any) -> None:
     """Empties ``backend.instrumentation.cache`` where there is one."""
     cache = getattr(getattr(backend, "instrumentation", None), "cache", None)
@@ -105,26 +113,26 @@ class Subject:
             yield view
 
     def _scoring(self) -> AbstractContextManager[ScoringBackend]:
-        if isinstance(self.backend, ScoringBackend):
+        if offers(self.backend, ScoringBackend):
             return nullcontext(self.backend)
         return self.differential().as_base()
 
     def differential(self) -> DifferentialBackend:
         """The backend as one with base and fine-tuned views, or a skip."""
-        if isinstance(self.backend, DifferentialBackend):
-            return self.backend
+        if offers(self.backend, DifferentialBackend):
+            return cast(DifferentialBackend, self.backend)
         raise RuleSkipped("the backend has no as_base and as_finetuned")
 
     def scalable(self) -> ScalableDifferentialBackend:
         """The backend as one with scaled views, or a skip."""
-        if isinstance(self.backend, ScalableDifferentialBackend):
-            return self.backend
+        if offers(self.backend, ScalableDifferentialBackend):
+            return cast(ScalableDifferentialBackend, self.backend)
         raise RuleSkipped("the backend has no as_scaled_adapter")
 
     def null_calibrated(self) -> NullCalibratedBackend:
         """The backend as one with null views, or a skip."""
-        if isinstance(self.backend, NullCalibratedBackend):
-            return self.backend
+        if offers(self.backend, NullCalibratedBackend):
+            return cast(NullCalibratedBackend, self.backend)
         raise RuleSkipped("the backend has no as_null_adapter")
 
     def scores(self, view: ScoringBackend) -> list[Any]:
