@@ -62,14 +62,19 @@ impl Tally {
             (Text::of(&op_text)?.as_bytes().into(), Text::of(&view_text)?.as_bytes().into());
         let row = [op, view_id];
         let (op, view_id) = (op_text.unbind(), view_text.unbind());
-        let _forgotten = self.0.with(|lines| {
+        // What isn't needed is dropped here, with nothing held.
+        let (_forgotten, _unused) = self.0.with(|lines| {
             let next = lines.figures.len();
             let line = *lines.index.entry(texts).or_insert(next);
-            if line == next {
-                lines.figures.push(Line { op, view_id, figures: CallFigures::default() });
-            }
+            let unused = match line == next {
+                false => Some((op, view_id)),
+                true => {
+                    lines.figures.push(Line { op, view_id, figures: CallFigures::default() });
+                    None
+                }
+            };
             change(&mut lines.figures[line].figures);
-            lines.known.keep(row, line)
+            (lines.known.keep(row, line), unused)
         });
         Ok(())
     }
