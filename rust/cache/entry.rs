@@ -42,15 +42,16 @@ impl State {
     }
 }
 
-/// An entry of the table.
+/// An entry of the table. What a read needs lies together: the first 40 bytes or so.
 #[derive(Debug)]
+#[repr(C)]
 pub(super) struct Entry<K, V> {
-    pub(super) id: EntryId,
-    pub(super) hash: u64,
-    pub(super) weight: u64,
     state: Word,
     stamp: Word,
     content: Content<(K, V)>,
+    pub(super) id: EntryId,
+    pub(super) hash: u64,
+    pub(super) weight: u64,
 }
 
 /// An entry in a reader's hand.

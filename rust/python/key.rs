@@ -95,10 +95,11 @@ impl<'a, 'py> Query<'a, 'py> {
     /// Compares with a stored key as far as no Python code runs.
     #[inline(always)]
     pub(super) fn compare(&self, stored: &StoredKey) -> Match {
-        if self.opaque != stored.opaque || self.fields.len() != stored.fields.len() {
+        let (is_opaque, stored) = (stored.opaque, stored.fields.as_slice());
+        // Only a single field can be opaque; of longer keys the flag isn't even read.
+        if self.fields.len() != stored.len() || stored.len() == 1 && self.opaque != is_opaque {
             return Match::No;
         }
-        let stored = stored.fields.as_slice();
         // Nearly always all but the third, the prompt of a key of `cached`, are the same objects.
         if let ([a, b, c, d, rest @ ..], [e, f, g, h, others @ ..]) = (stored, self.fields)
             && a.is(e) & b.is(f) & d.is(h)
