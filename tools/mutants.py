@@ -149,6 +149,13 @@ FAULTS: Final = (
         LOOM,
     ),
     Fault(
+        "a read takes from a removal what that sweeps",
+        "mod.rs",
+        "Match::Yes if self.is_swept() => {",
+        "Match::Yes => {",
+        PLAIN,
+    ),
+    Fault(
         "a removal does not raise the stamp",
         "removal.rs",
         "self.stamp.fetch_add(Stamp::GENERATION, Ordering::AcqRel)",

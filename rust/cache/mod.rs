@@ -135,6 +135,8 @@ pub struct Cache<K, V> {
     clock: Clock,
     /// The present [`Stamp`].
     stamp: Word,
+    /// Removals that have begun and not swept everything yet.
+    sweeps: Word,
     next_id: Word,
 }
 
@@ -171,6 +173,7 @@ impl<K: Clone, V> Cache<K, V> {
             room: Room::default(),
             clock: Clock::default(),
             stamp: Word::new(Stamp::new(0, 0).0),
+            sweeps: Word::new(0),
             next_id: Word::new(0),
         }
     }
@@ -330,11 +333,14 @@ impl<K: Clone, V> Cache<K, V> {
                 Match::Yes if self.is_good(entry, &pinned, question) => {
                     return Some(Looked::Here(entry, pinned));
                 }
-                Match::Yes => {
+                Match::Yes if self.is_swept() => {
                     leftovers.extend(pinned.put_back());
                     stale = Some(entry);
                     return Some(Looked::Died(entry.id));
                 }
+                // A removal is about to take it. Whoever took it from under that would give its room
+                // back only after the removal has returned.
+                Match::Yes => {}
                 Match::No => {}
                 Match::Unknown => {
                     let key = pinned.read(|key, _| key.clone());
@@ -361,6 +367,13 @@ impl<K: Clone, V> Cache<K, V> {
         // Acquire: pairs with the bump, so a removal that returned before this call began is seen.
         let now = Stamp(self.stamp.load(Ordering::Acquire));
         entry.stamp(now) == now || self.is_good_since(entry, pinned, now, question)
+    }
+
+    /// Whether every removal so far has swept what it is about. What it left behind came in while it
+    /// swept, and could not be compared.
+    fn is_swept(&self) -> bool {
+        // Acquire: pairs with the end of a sweep. Whoever has seen a stamp sees its removal begun.
+        self.sweeps.load(Ordering::Acquire) == 0
     }
 
     #[cold]

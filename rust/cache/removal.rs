@@ -3,7 +3,17 @@
 use super::entry::Entry;
 use super::stamp::Stamp;
 use super::{Cache, EntryId, Match, Removed, Undecided};
-use crate::sync::Ordering;
+use crate::sync::{Ordering, Word};
+
+/// A removal under way.
+struct Sweep<'c>(&'c Word);
+
+impl Drop for Sweep<'_> {
+    fn drop(&mut self) {
+        // Release: whoever sees that no sweep is left sees what was swept.
+        self.0.fetch_sub(1, Ordering::Release);
+    }
+}
 
 impl<K: Clone, V> Cache<K, V> {
     /// Removes the entries that `matches` accepts and returns them. `commit` writes down, before the
@@ -19,6 +29,7 @@ impl<K: Clone, V> Cache<K, V> {
     ) -> Result<Vec<Removed<K, V>>, Undecided<K>> {
         self.ask_about_all(&mut matches)?;
         commit();
+        let _sweep = self.begin_sweep();
         // Release: pairs with `is_good`; acquire: what was put before the bump is found.
         let before = Stamp(self.stamp.fetch_add(Stamp::GENERATION, Ordering::AcqRel));
         let now = Stamp::new(before.clears(), before.generation() + 1);
@@ -50,10 +61,18 @@ impl<K: Clone, V> Cache<K, V> {
 
     /// Removes every entry and returns them.
     pub fn clear(&self) -> Vec<Removed<K, V>> {
+        let _sweep = self.begin_sweep();
         // As in `remove_matching`.
         let before = Stamp(self.stamp.fetch_add(Stamp::CLEAR, Ordering::AcqRel));
         let now = Stamp::new(before.clears() + 1, before.generation());
         self.sweep(|entry, _| entry.stamp(now).clears() < now.clears())
+    }
+
+    /// Says that a removal has begun, before its stamp does.
+    fn begin_sweep(&self) -> Sweep<'_> {
+        // Relaxed: the stamp, raised next, publishes it.
+        self.sweeps.fetch_add(1, Ordering::Relaxed);
+        Sweep(&self.sweeps)
     }
 
     fn sweep(&self, mut goes: impl FnMut(&Entry<K, V>, &K) -> bool) -> Vec<Removed<K, V>> {
