@@ -96,10 +96,10 @@ shuttle:  ## SCHEDULES random and PCT schedules of each race of the cache
 	@echo "==> shuttle, $(SCHEDULES) schedules of each race and of each scenario of four threads"
 	$(QUICK_BUILD) RUSTFLAGS="--cfg shuttle" CARGO_TARGET_DIR=target/shuttle cargo test --locked --release --lib cache::
 
-tsan:  ## the Rust tests under ThreadSanitizer
-	RUSTC_BOOTSTRAP=1 RUSTFLAGS="--cfg tsan -Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer" \
-		TSAN_OPTIONS="halt_on_error=1 suppressions=$(CURDIR)/tools/tsan.supp" CARGO_TARGET_DIR=target/tsan \
-		cargo test --locked --target $(HOST) --lib -- --skip histories
+tsan:  ## the Rust tests under ThreadSanitizer, the standard library with them
+	@rustup component list --installed | grep -q '^rust-src' || rustup component add rust-src
+	RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=thread" TSAN_OPTIONS="halt_on_error=1 suppressions=$(CURDIR)/tools/tsan.supp" \
+		CARGO_TARGET_DIR=target/tsan cargo test --locked -Zbuild-std --target $(HOST) --lib -- --skip histories
 
 asan:  ## the Rust tests under AddressSanitizer, which looks for leaks at the end
 	RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=address" ASAN_OPTIONS="fast_unwind_on_malloc=0" \
