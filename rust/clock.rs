@@ -10,7 +10,7 @@ use crate::sync::{OnceLock, TAKE_TURNS};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// A point in time, comparable only with others of this process.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Ticks(u64);
 
 /// The shortest span over which the rate is measured: the two clocks are read within about 50 ns

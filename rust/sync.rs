@@ -5,18 +5,14 @@
 //! and no model reaches them.
 
 pub use std::sync::atomic::{AtomicU64 as StaticU64, Ordering};
-pub use std::sync::{OnceLock, PoisonError};
+pub use std::sync::{Mutex as StaticMutex, MutexGuard as StaticMutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 #[cfg(not(any(loom, shuttle)))]
 mod primitives {
-    #[cfg(tsan)]
-    pub use parking_lot::{Condvar, Mutex, MutexGuard};
     pub use std::hint::spin_loop as spin;
-    pub use std::sync::Arc;
     pub use std::sync::atomic::{AtomicBool as SharedBool, AtomicU64 as SharedU64};
-    #[cfg(not(tsan))]
-    pub use std::sync::{Condvar, Mutex, MutexGuard};
+    pub use std::sync::{Arc, Condvar, Mutex, MutexGuard};
     pub use std::thread::{ThreadId, current};
 }
 
@@ -38,75 +34,32 @@ mod primitives {
 
 pub use primitives::*;
 
-pub use locking::{StaticMutex, StaticMutexGuard, lock, lock_static, wait, wait_for};
-
-#[cfg(not(tsan))]
-mod locking {
-    use super::{Condvar, Duration, Mutex, MutexGuard, PoisonError};
-    pub use std::sync::{Mutex as StaticMutex, MutexGuard as StaticMutexGuard};
-
-    /// Locks `mutex`, also after another thread panicked inside it.
-    ///
-    /// Every critical section of ours leaves its data whole at each step, so a poisoned lock guards
-    /// nothing that is broken.
-    pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-        mutex.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// [`lock`] for what stands in a `static`.
-    pub fn lock_static<T>(mutex: &StaticMutex<T>) -> StaticMutexGuard<'_, T> {
-        mutex.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Waits for a notification.
-    pub fn wait<'m, T>(condition: &Condvar, guard: MutexGuard<'m, T>) -> MutexGuard<'m, T> {
-        condition.wait(guard).unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Waits for a notification, or until `most` has passed.
-    pub fn wait_for<'m, T>(
-        condition: &Condvar,
-        guard: MutexGuard<'m, T>,
-        most: Duration,
-    ) -> MutexGuard<'m, T> {
-        let (guard, _) =
-            condition.wait_timeout(guard, most).unwrap_or_else(PoisonError::into_inner);
-        guard
-    }
+/// Locks `mutex`, also after another thread panicked inside it.
+///
+/// Every critical section of ours leaves its data whole at each step, so a poisoned lock guards
+/// nothing that is broken.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The same with locks that ThreadSanitizer can see: those of the standard library are shipped
-/// without its instrumentation.
-#[cfg(tsan)]
-mod locking {
-    use super::{Condvar, Duration, Mutex, MutexGuard};
-    pub use parking_lot::{Mutex as StaticMutex, MutexGuard as StaticMutexGuard};
+/// [`lock`] for what stands in a `static`.
+pub fn lock_static<T>(mutex: &StaticMutex<T>) -> StaticMutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
-    /// Locks `mutex`.
-    pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-        mutex.lock()
-    }
+/// Waits for a notification.
+pub fn wait<'m, T>(condition: &Condvar, guard: MutexGuard<'m, T>) -> MutexGuard<'m, T> {
+    condition.wait(guard).unwrap_or_else(PoisonError::into_inner)
+}
 
-    /// [`lock`] for what stands in a `static`.
-    pub fn lock_static<T>(mutex: &StaticMutex<T>) -> StaticMutexGuard<'_, T> {
-        mutex.lock()
-    }
-
-    /// Waits for a notification.
-    pub fn wait<'m, T>(condition: &Condvar, mut guard: MutexGuard<'m, T>) -> MutexGuard<'m, T> {
-        condition.wait(&mut guard);
-        guard
-    }
-
-    /// Waits for a notification, or until `most` has passed.
-    pub fn wait_for<'m, T>(
-        condition: &Condvar,
-        mut guard: MutexGuard<'m, T>,
-        most: Duration,
-    ) -> MutexGuard<'m, T> {
-        let _ = condition.wait_for(&mut guard, most);
-        guard
-    }
+/// Waits for a notification, or until `most` has passed.
+pub fn wait_for<'m, T>(
+    condition: &Condvar,
+    guard: MutexGuard<'m, T>,
+    most: Duration,
+) -> MutexGuard<'m, T> {
+    let (guard, _) = condition.wait_timeout(guard, most).unwrap_or_else(PoisonError::into_inner);
+    guard
 }
 
 /// The thread that asks.
@@ -188,6 +141,51 @@ mod turns {
         // returns; the reference does not outlive it.
         run(unsafe { &mut *inner.0.get() })
     }
+}
+
+/// One of a thing for each of some threads, whose changes then don't wait for each other; where threads
+/// take turns, one for all of them.
+#[derive(Debug, Default)]
+pub struct Stripes<T>([Stripe<T>; STRIPES]);
+
+const STRIPES: usize = if TAKE_TURNS { 1 } else { 16 };
+
+/// On cache lines of its own: two, since processors fetch them in pairs.
+#[derive(Debug, Default)]
+#[cfg_attr(not(take_turns), repr(align(128)))]
+struct Stripe<T>(T);
+
+impl<T> Stripes<T> {
+    /// That of the thread that asks; the seventeenth thread shares one with the first, and so on.
+    #[inline]
+    pub fn mine(&self) -> &T {
+        &self.0[stripe()].0
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
+        self.0.iter().map(|stripe| &stripe.0)
+    }
+
+    /// The first: where what belongs to no thread goes.
+    pub fn first(&self) -> &T {
+        &self.0[0].0
+    }
+}
+
+/// Which stripe is that of the thread that asks.
+#[cfg(take_turns)]
+fn stripe() -> usize {
+    0
+}
+
+/// Which stripe is that of the thread that asks: threads are counted as they ask first.
+#[cfg(not(take_turns))]
+fn stripe() -> usize {
+    static NEXT: StaticU64 = StaticU64::new(0);
+    // Relaxed: a number publishes nothing.
+    thread_local!(static MINE: usize = NEXT.fetch_add(1, Ordering::Relaxed) as usize % STRIPES);
+    MINE.with(|mine| *mine)
 }
 
 /// A number that any thread changes at any time.
@@ -449,5 +447,26 @@ mod published {
         };
         let (from, to) = (Ordering::AcqRel, Ordering::Acquire);
         inner.index.compare_exchange(current.index, place, from, to).is_ok()
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle, take_turns))))]
+mod tests {
+    use super::*;
+    use crate::stats::Counter;
+
+    #[test]
+    fn stripes_are_of_one_thread_each_and_together_have_all() {
+        let (stripes, threads) = (Stripes::<Counter>::default(), STRIPES as u64 + 3);
+        std::thread::scope(|scope| {
+            let count = || {
+                assert!(std::ptr::eq(stripes.mine(), stripes.mine()));
+                (0..1_000).for_each(|_| stripes.mine().add(1));
+            };
+            (0..threads).for_each(|_| drop(scope.spawn(count)));
+        });
+        assert_eq!(stripes.iter().map(Counter::get).sum::<u64>(), 1_000 * threads);
+        // How many is not certain: the threads of other tests are counted too.
+        assert!(stripes.iter().filter(|stripe| stripe.get() > 0).count() > 1);
     }
 }

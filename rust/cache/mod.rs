@@ -35,6 +35,8 @@ use smallvec::SmallVec;
 use stamp::Stamp;
 use std::num::{NonZeroU64, NonZeroUsize};
 use table::{Guard, Table};
+#[cfg(not(any(loom, shuttle)))]
+pub use tick::reading;
 pub use tick::{Clock, Tick};
 
 /// What comparing a key with a stored one gave.

@@ -50,14 +50,21 @@ mod source {
         }
     }
 
+    /// A reading for [`Clock::at`]. Where uses are counted nothing is read.
+    #[inline]
+    #[must_use]
+    pub fn reading() -> Ticks {
+        if counts() { Ticks::default() } else { clock::ordered_now() }
+    }
+
     impl Clock {
         /// The present tick.
         #[inline]
         pub fn now(&self) -> Tick {
-            if counts() { self.next() } else { self.at(clock::ordered_now()) }
+            self.at(reading())
         }
 
-        /// The tick of a reading by [`clock::ordered_now`].
+        /// The tick of a [`reading`], or of any other by [`clock::ordered_now`].
         #[inline]
         pub fn at(&self, reading: Ticks) -> Tick {
             if counts() {
@@ -99,6 +106,8 @@ mod source {
 }
 
 pub use source::Clock;
+#[cfg(not(any(loom, shuttle)))]
+pub use source::reading;
 
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {

@@ -16,6 +16,7 @@ use super::flight::{PyFlight, PyJoined, PyTicket, Waited};
 use super::key::{Query, SharedKey, check_prompt};
 use super::parts::{Counts, Found, Seen, SeenKey, Unseen};
 use crate::cache::flight::Joined;
+use crate::cache::reading;
 use crate::clock;
 use crate::key::Name;
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
@@ -120,14 +121,10 @@ impl<'c, 'a, 'py> Batch<'c, 'a, 'py> {
     fn look_up_as<S: Seen>(&mut self) -> PyResult<()> {
         let call = self.call;
         let prompts = self.prompts.clone();
-        let mut at = clock::ordered_now();
+        let mut at = reading();
         for (position, prompt) in prompts.iter_borrowed().enumerate() {
             // One reading of the clock for a row of uses, as long as no Python code runs between them.
-            at = if prompt.is_exact_instance_of::<PyString>() {
-                at.next()
-            } else {
-                clock::ordered_now()
-            };
+            at = if prompt.is_exact_instance_of::<PyString>() { at.next() } else { reading() };
             call.with_query(&prompt, |query| match call.get::<S>(query, &mut at)? {
                 Some(found) => self.hit(query, found),
                 None => self.miss(position, &prompt, query),

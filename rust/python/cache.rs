@@ -5,9 +5,9 @@ use super::key::{Query, SharedKey, Verdicts};
 use super::weigh::Weigher;
 use crate::cache::ghosts::Ghosts;
 use crate::cache::{
-    AtOnce, Cache, Capacity, EntryId, Evicted, Match, Offer, Put, Question, Removed,
+    AtOnce, Cache, Capacity, EntryId, Evicted, Match, Offer, Put, Question, Removed, reading,
 };
-use crate::clock::{self, Ticks};
+use crate::clock::Ticks;
 use crate::stats::Counter;
 use crate::sync::{OnceLock, Turns};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
@@ -190,8 +190,8 @@ impl ForwardCache {
         self.made.get_or_init(default)
     }
 
-    /// Reads the entry of `query` with `read` and makes it the most recent as of `at`, a reading by
-    /// `clock::ordered_now` during this call; a new one, if Python code runs in here.
+    /// Reads the entry of `query` with `read` and makes it the most recent as of `at`, a reading
+    /// during this call; a new one, if Python code runs in here.
     #[inline(always)]
     pub(super) fn lookup<R>(
         &self,
@@ -222,7 +222,7 @@ impl ForwardCache {
                 Err(undecided) => asked.verdicts.ask(query, &undecided)?,
             }
             // Python has run, and may have used the cache: this use comes after those.
-            *at = clock::ordered_now();
+            *at = reading();
         }
     }
 
@@ -410,7 +410,7 @@ impl ForwardCache {
     /// The value of `key`, which becomes the most recent, or the sentinel `_MISS`.
     fn get(&self, key: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
         let py = key.py();
-        let mut at = clock::ordered_now();
+        let mut at = reading();
         let read =
             |query: &Query<'_, '_>| self.lookup(query, &mut at, |_, kept| kept.value.clone_ref(py));
         Query::with(key, read)?.map_or_else(|| Ok(miss(py)?.clone_ref(py)), Ok)

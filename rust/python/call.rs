@@ -9,6 +9,7 @@ use super::parts::{Counts, Found, Parts, Seen, SeenKey, Unseen};
 use super::probe::Probes;
 use super::trace::error_name;
 use crate::cache::flight::Joined;
+use crate::cache::reading;
 use crate::clock::{self, Ticks};
 use crate::key::{Name, Shares};
 use pyo3::exceptions::PyTypeError;
@@ -131,8 +132,8 @@ impl<'a, 'py> Call<'a, 'py> {
         })
     }
 
-    /// Looks a key up, as used at `at`, a reading by `clock::ordered_now` since the call began; a new
-    /// one, if Python code runs in here.
+    /// Looks a key up, as used at `at`, a reading since the call began; a new one, if Python code runs
+    /// in here.
     #[inline(always)]
     pub(super) fn get<S: Seen>(
         &self,
@@ -215,7 +216,7 @@ impl<'a, 'py> Call<'a, 'py> {
         if self.flights.ended() == self.ended_before {
             Ok(None)
         } else {
-            self.get(query, &mut clock::ordered_now())
+            self.get(query, &mut reading())
         }
     }
 

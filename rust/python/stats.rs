@@ -2,12 +2,14 @@
 
 use super::cache::{Left, Stored};
 use super::parts::Counts;
-use super::tally::Tally;
+use super::tally::{Named, Tally};
 use crate::stats::{CallFigures, Counter, Stats};
+use crate::sync::Stripes;
 use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyString, PyTuple, PyType};
+use std::iter;
 
 /// What a backend has done: counts, and seconds spent scoring.
 ///
@@ -24,6 +26,12 @@ use pyo3::types::{PyDict, PyString, PyTuple, PyType};
 #[pyclass(frozen, subclass, weakref, dict, module = "forwardcache._core")]
 #[derive(Default)]
 pub(super) struct BackendStats {
+    figures: Stripes<Figures>,
+}
+
+/// What was counted, by some of the threads where they don't take turns.
+#[derive(Default)]
+struct Figures {
     stats: Stats,
     tally: Tally,
 }
@@ -49,8 +57,9 @@ impl BackendStats {
         wall_s: f64,
         saved_s: f64,
     ) -> PyResult<()> {
-        self.stats.hit(wall_s);
-        self.tally.change(op, view_id, |figures| {
+        let mine = self.figures.mine();
+        mine.stats.hit(wall_s);
+        mine.tally.change(op, view_id, |figures| {
             figures.hits += 1;
             figures.saved_s += saved_s;
         })
@@ -70,8 +79,9 @@ impl BackendStats {
             |left: &Left| left.key.op_and_view().is_some_and(|of| of.0.is(op) && of.1.is(view_id));
         // Mostly one of the same op and view: counted without another look for their line.
         let here = stored.evicted.iter().take_while(|left| is_of_this(left)).count();
-        self.stats.computed(wall_s);
-        self.tally.change(op, view_id, |figures| {
+        let mine = self.figures.mine();
+        mine.stats.computed(wall_s);
+        mine.tally.change(op, view_id, |figures| {
             figures.misses += 1;
             figures.compute_s += wall_s;
             figures.recomputed += u64::from(stored.recomputed);
@@ -82,9 +92,10 @@ impl BackendStats {
 
     /// Counts the entries that had to go.
     pub(super) fn add_evicted(&self, py: Python<'_>, evicted: &[Left]) -> PyResult<()> {
+        let tally = &self.figures.mine().tally;
         let named = evicted.iter().filter_map(|left| left.key.op_and_view());
         named.into_iter().try_for_each(|(op, view_id)| {
-            self.tally.change(op.bind(py), view_id.bind(py), |figures| figures.evictions += 1)
+            tally.change(op.bind(py), view_id.bind(py), |figures| figures.evictions += 1)
         })
     }
 
@@ -95,7 +106,7 @@ impl BackendStats {
         view_id: &Bound<'_, PyAny>,
         counts: Counts,
     ) -> PyResult<()> {
-        let stats = &self.stats;
+        let Figures { stats, tally } = self.figures.mine();
         stats.cache_hits.add(counts.hits);
         stats.cache_misses.add(counts.misses);
         stats.forward_passes.add(counts.passes);
@@ -108,7 +119,7 @@ impl BackendStats {
         if counts.batch > 0 {
             stats.batch_sent(counts.batch);
         }
-        self.tally.change(op, view_id, |figures| {
+        tally.change(op, view_id, |figures| {
             figures.add(&CallFigures {
                 hits: counts.hits,
                 misses: counts.misses,
@@ -123,10 +134,49 @@ impl BackendStats {
         })
     }
 
+    /// Adds each part of `other` to what is first here, or takes it away.
+    fn combine(
+        &self,
+        py: Python<'_>,
+        other: &Self,
+        sums: fn(&Stats, &Stats),
+        lines: fn(&mut CallFigures, &CallFigures),
+    ) -> PyResult<()> {
+        let mine = self.figures.first();
+        other.figures.iter().try_for_each(|theirs| {
+            sums(&mine.stats, &theirs.stats);
+            mine.tally.combine(py, &theirs.tally, lines)
+        })
+    }
+
     fn plus(self, py: Python<'_>, other: &Self) -> PyResult<Self> {
-        self.stats.add(&other.stats);
-        self.tally.combine(py, &other.tally, CallFigures::add)?;
+        self.combine(py, other, Stats::add, CallFigures::add)?;
         Ok(self)
+    }
+
+    /// The sums of all threads.
+    fn sums(&self) -> Stats {
+        let sums = Stats::default();
+        self.figures.iter().for_each(|figures| sums.add(&figures.stats));
+        sums
+    }
+
+    /// The sums of all threads, ops and views.
+    fn total(&self) -> CallFigures {
+        let mut total = CallFigures::default();
+        self.figures.iter().for_each(|figures| total.add(&figures.tally.total()));
+        total
+    }
+
+    /// The figures of each op and view.
+    fn lines(&self, py: Python<'_>) -> PyResult<Vec<Named>> {
+        Ok(self.snapshot(py)?.figures.first().tally.lines(py))
+    }
+
+    /// Gives a field a value, by `set`: the first has it, the others have nothing.
+    fn replace<V: Copy + Default>(&self, value: V, set: fn(&Stats, V)) {
+        let values = iter::once(value).chain(iter::repeat(V::default()));
+        self.figures.iter().zip(values).for_each(|(figures, value)| set(&figures.stats, value));
     }
 
     fn ratio(part: u64, whole: u64) -> f64 {
@@ -134,7 +184,7 @@ impl BackendStats {
     }
 
     fn counts(&self) -> [u64; 6] {
-        let stats = &self.stats;
+        let stats = self.sums();
         [
             &stats.cache_hits,
             &stats.cache_misses,
@@ -175,150 +225,150 @@ impl BackendStats {
         batched_prompts: u64,
         max_batch_size: u64,
     ) {
-        self.stats.cache_hits.set(cache_hits);
-        self.stats.cache_misses.set(cache_misses);
-        self.stats.forward_passes.set(forward_passes);
-        self.stats.scoring_wall_s.set(scoring_wall_s);
-        self.stats.batches_sent.set(batches_sent);
-        self.stats.batched_prompts.set(batched_prompts);
-        self.stats.max_batch_size.set(max_batch_size);
+        self.set_cache_hits(cache_hits);
+        self.set_cache_misses(cache_misses);
+        self.set_forward_passes(forward_passes);
+        self.set_scoring_wall_s(scoring_wall_s);
+        self.set_batches_sent(batches_sent);
+        self.set_batched_prompts(batched_prompts);
+        self.set_max_batch_size(max_batch_size);
     }
 
     /// Lookups that found a value.
     #[getter]
     fn cache_hits(&self) -> u64 {
-        self.stats.cache_hits.get()
+        self.sums().cache_hits.get()
     }
 
     #[setter]
     fn set_cache_hits(&self, value: u64) {
-        self.stats.cache_hits.set(value);
+        self.replace(value, |stats, value| stats.cache_hits.set(value));
     }
 
     /// Lookups that found none.
     #[getter]
     fn cache_misses(&self) -> u64 {
-        self.stats.cache_misses.get()
+        self.sums().cache_misses.get()
     }
 
     #[setter]
     fn set_cache_misses(&self, value: u64) {
-        self.stats.cache_misses.set(value);
+        self.replace(value, |stats, value| stats.cache_misses.set(value));
     }
 
     /// Computations that gave a value.
     #[getter]
     fn forward_passes(&self) -> u64 {
-        self.stats.forward_passes.get()
+        self.sums().forward_passes.get()
     }
 
     #[setter]
     fn set_forward_passes(&self, value: u64) {
-        self.stats.forward_passes.set(value);
+        self.replace(value, |stats, value| stats.forward_passes.set(value));
     }
 
     /// Time spent in lookups and computations, in seconds.
     #[getter]
     fn scoring_wall_s(&self) -> f64 {
-        self.stats.scoring_wall_s.get()
+        self.sums().scoring_wall_s.get()
     }
 
     #[setter]
     fn set_scoring_wall_s(&self, value: f64) {
-        self.stats.scoring_wall_s.set(value);
+        self.replace(value, |stats, value| stats.scoring_wall_s.set(value));
     }
 
     /// Batches handed to a computation.
     #[getter]
     fn batches_sent(&self) -> u64 {
-        self.stats.batches_sent.get()
+        self.sums().batches_sent.get()
     }
 
     #[setter]
     fn set_batches_sent(&self, value: u64) {
-        self.stats.batches_sent.set(value);
+        self.replace(value, |stats, value| stats.batches_sent.set(value));
     }
 
     /// Prompts in those batches.
     #[getter]
     fn batched_prompts(&self) -> u64 {
-        self.stats.batched_prompts.get()
+        self.sums().batched_prompts.get()
     }
 
     #[setter]
     fn set_batched_prompts(&self, value: u64) {
-        self.stats.batched_prompts.set(value);
+        self.replace(value, |stats, value| stats.batched_prompts.set(value));
     }
 
     /// The largest batch, in prompts.
     #[getter]
     fn max_batch_size(&self) -> u64 {
-        self.stats.max_batch_size.get()
+        self.sums().max_batch_size.get()
     }
 
     #[setter]
     fn set_max_batch_size(&self, value: u64) {
-        self.stats.max_batch_size.set(value);
+        self.replace(value, |stats, value| stats.max_batch_size.set(value));
     }
 
     /// Prompts whose computation raised; not one of the fields that are compared.
     #[getter]
     fn failed_computes(&self) -> u64 {
-        self.stats.failed_computes.get()
+        self.sums().failed_computes.get()
     }
 
     #[setter]
     fn set_failed_computes(&self, value: u64) {
-        self.stats.failed_computes.set(value);
+        self.replace(value, |stats, value| stats.failed_computes.set(value));
     }
 
     /// Hits that waited while another thread computed the value.
     #[getter]
     fn waits(&self) -> u64 {
-        self.stats.waits.get()
+        self.sums().waits.get()
     }
 
     /// Time spent in those waits, in seconds; no part of `scoring_wall_s`.
     #[getter]
     fn wait_s(&self) -> f64 {
-        self.stats.wait_s.get()
+        self.sums().wait_s.get()
     }
 
     /// Values computed although another thread was computing them, so that nobody waits for ever.
     #[getter]
     fn duplicate_computes(&self) -> u64 {
-        self.stats.duplicate_computes.get()
+        self.sums().duplicate_computes.get()
     }
 
     /// Events that the trace could not accept: the disk was full, or writing had become impossible.
     #[getter]
     fn trace_lost(&self) -> u64 {
-        self.stats.trace_lost.get()
+        self.sums().trace_lost.get()
     }
 
     /// Entries of calls counted here, or evicted by them, that had to go for others.
     #[getter]
     fn evictions(&self) -> u64 {
-        self.tally.total().evictions
+        self.total().evictions
     }
 
     /// Values computed again after they had been evicted: the cache is smaller than what is scored
     /// again and again. At least the last 65,536 evictions of a cache are remembered.
     #[getter]
     fn recomputed(&self) -> u64 {
-        self.tally.total().recomputed
+        self.total().recomputed
     }
 
     /// Seconds of computations that hits did not repeat.
     #[getter]
     fn saved_s(&self) -> f64 {
-        self.tally.total().saved_s
+        self.total().saved_s
     }
 
     /// The figures of each op and view: a dict from `(op, view_id)` to `CallStats`.
     fn calls<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let calls = PyDict::new(py);
-        for (op, view_id, figures) in self.tally.lines(py) {
+        for (op, view_id, figures) in self.lines(py)? {
             calls.set_item((op, view_id), call_stats(py, &figures)?)?;
         }
         Ok(calls)
@@ -326,12 +376,12 @@ impl BackendStats {
 
     /// The figures of each op, over all views: a dict from its name to `CallStats`.
     fn by_op<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        sums(py, self.tally.lines(py).into_iter().map(|(op, _, figures)| (op, figures)))
+        sums(py, self.lines(py)?.into_iter().map(|(op, _, figures)| (op, figures)))
     }
 
     /// The figures of each view, over all ops: a dict from its name to `CallStats`.
     fn by_view<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        sums(py, self.tally.lines(py).into_iter().map(|(_, view_id, figures)| (view_id, figures)))
+        sums(py, self.lines(py)?.into_iter().map(|(_, view_id, figures)| (view_id, figures)))
     }
 
     /// A copy that counts no further, for `since`.
@@ -343,8 +393,7 @@ impl BackendStats {
     /// a maximum can't be taken apart; it is 0 if no batch was sent since.
     fn since(&self, py: Python<'_>, snapshot: &Bound<'_, Self>) -> PyResult<Self> {
         let since = self.snapshot(py)?;
-        since.stats.take(&snapshot.get().stats);
-        since.tally.combine(py, &snapshot.get().tally, CallFigures::take)?;
+        since.combine(py, snapshot.get(), Stats::take, CallFigures::take)?;
         Ok(since)
     }
 
@@ -388,7 +437,7 @@ impl BackendStats {
         dict.set_item("wait_s", self.wait_s())?;
         dict.set_item("duplicate_computes", self.duplicate_computes())?;
         dict.set_item("trace_lost", self.trace_lost())?;
-        let calls = self.tally.total();
+        let calls = self.total();
         dict.set_item("evictions", calls.evictions)?;
         dict.set_item("recomputed", calls.recomputed)?;
         dict.set_item("saved_s", calls.saved_s)?;

@@ -8,6 +8,9 @@ use pyo3::prelude::*;
 use pyo3::types::PyString;
 use std::collections::HashMap;
 
+/// An op, a view, and what was done for them.
+pub(super) type Named = (Py<PyString>, Py<PyString>, CallFigures);
+
 /// The figures of one instrumentation, a line for each op and view.
 #[derive(Default)]
 pub(super) struct Tally(Turns<Lines>);
@@ -95,8 +98,8 @@ impl Tally {
         })
     }
 
-    /// All lines: op, view, figures.
-    pub(super) fn lines(&self, py: Python<'_>) -> Vec<(Py<PyString>, Py<PyString>, CallFigures)> {
+    /// All lines.
+    pub(super) fn lines(&self, py: Python<'_>) -> Vec<Named> {
         self.0.with(|lines| {
             let line =
                 |line: &Line| (line.op.clone_ref(py), line.view_id.clone_ref(py), line.figures);

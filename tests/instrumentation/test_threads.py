@@ -65,6 +65,35 @@ def test_counters_are_exact_under_16_threads(rust: ModuleType) -> None:
     assert len(inst.cache) == 2 * calls
 
 
+def test_what_many_threads_counted_is_one_sum(rust: ModuleType) -> None:
+    inst = rust.BackendInstrumentation(cache_maxsize=None)
+
+    def score(number: int) -> None:
+        for compute in (str, never):
+            inst.cached("op", f"view {number % 3}", f"{number}", 8, compute)
+
+    in_threads(20, score)
+    stats = inst.stats
+    calls = stats.calls()
+    assert set(calls) == {("op", f"view {number}") for number in range(3)}
+    assert [calls["op", f"view {number}"].hits for number in range(3)] == [7, 7, 6]
+    assert stats.by_op()["op"].misses == 20
+
+    before = stats.snapshot()
+    in_threads(20, lambda _number: inst.cached("op", "view 1", "1", 8, never))
+    since = stats.since(before)
+    assert (since.cache_hits, since.cache_misses) == (20, 0)
+    hits = {view: figures.hits for view, figures in since.by_view().items()}
+    assert hits == {"view 0": 0, "view 1": 20, "view 2": 0}
+    assert since.scoring_wall_s == pytest.approx(stats.scoring_wall_s - before.scoring_wall_s)
+    assert (stats + since).cache_hits == 60
+
+    stats.cache_hits = 5
+    assert stats.cache_hits == 5
+    in_threads(20, lambda _number: inst.cached("op", "view 1", "1", 8, never))
+    assert stats.cache_hits == 25
+
+
 def test_a_value_is_always_that_of_its_key(rust: ModuleType) -> None:
     inst = rust.BackendInstrumentation(cache_maxsize=8)
 
