@@ -21,7 +21,7 @@ use super::record::{Record, WORDS, Words};
 use super::ring::{InSlot, Memory, Ring, found_in_slot};
 use crate::key::digest_hex;
 use crate::sync::{Ordering, SharedU64};
-use memmap2::{Advice, MmapMut, MmapOptions};
+use memmap2::{MmapMut, MmapOptions};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::ops::Deref;
@@ -370,6 +370,6 @@ fn map(file: &File, length: u64) -> io::Result<MmapMut> {
     // protocol don't touch it while it is locked. Its memory is only used as atomics.
     let mapping = unsafe { MmapOptions::new().len(length).map_mut(file)? };
     #[cfg(target_os = "linux")]
-    mapping.advise(Advice::DontFork)?;
+    mapping.advise(memmap2::Advice::DontFork)?;
     Ok(mapping)
 }

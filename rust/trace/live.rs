@@ -452,7 +452,7 @@ fn forget_journal(path: &Path) {
 /// A number that no other run has, also not one of a forked child.
 fn new_run() -> io::Result<u64> {
     let mut bytes = [0; 8];
-    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
+    getrandom::fill(&mut bytes)?;
     Ok(u64::from_le_bytes(bytes))
 }
 
