@@ -64,7 +64,15 @@ class Report:
 
     @classmethod
     def of(cls, stats: "BackendStats", held: Iterable[tuple[str, str, int, int]]) -> "Report":
-        """The report of ``stats`` and of ``(op, view_id, entries, bytes)`` that a cache holds."""
+        """The report of statistics and of what a cache holds.
+
+        Args:
+            stats: The statistics; kept, not copied.
+            held: ``(op, view_id, entries, bytes)`` of each op and view in the cache.
+
+        Returns:
+            A report whose ``calls`` have the entries and bytes too.
+        """
         calls = dict(stats.calls())
         for op, view_id, entries, size in held:
             before = calls.get((op, view_id), CallStats())

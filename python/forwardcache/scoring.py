@@ -87,6 +87,9 @@ class TokenDist:
         vocab_size: Number of tokens in the full distribution.
         tail_logprob: Log of the mass outside the k ids, nats; None only if they are the whole
             vocabulary.
+
+    Raises:
+        InvalidInputError: an array hasn't one dimension, or the two are of different lengths.
     """
 
     token_ids: Int64Array
@@ -138,6 +141,10 @@ class RollingLogprob:
         logprobs: float32[n-1], nats, of the second token onwards; empty for n < 2.
         num_tokens: n.
         total_logprob: Sum of ``logprobs`` in float64, nats; 0.0 for n < 2.
+
+    Raises:
+        InvalidInputError: an array hasn't one dimension, or there is not one log-probability for
+            each token but the first.
     """
 
     token_ids: Int64Array
@@ -235,26 +242,73 @@ class ContinuationLogprob:
 class ScoringBackend(Protocol):
     """Whoever gives next-token distributions and log-probabilities, single and batched.
 
-    Every batched form equals the single form of each item, in the items' order.
+    Every batched form equals the single form of each item, in the items' order. What can't be
+    scored is an ``InvalidInputError`` of one class in both forms: ``EmptyPromptError``,
+    ``EmptyCompletionError``, ``ContextLengthError``, ``ViewParameterError``.
     """
 
     def next_token_dist(self, prompt: str, *, top_k: int = 256) -> TokenDist:
-        """Distribution of the token after ``prompt``."""
+        """Distribution of the token after ``prompt``.
+
+        Args:
+            prompt: Text; may be empty if the tokenizer has a BOS token.
+            top_k: Number of most likely tokens wanted, 1 or more.
+
+        Returns:
+            int64[k] ids, float32[k] nats, and the mass of all other tokens.
+        """
 
     def next_token_dist_batch(self, prompts: Sequence[str], *, top_k: int = 256) -> list[Any]:
-        """One ``TokenDist`` a prompt."""
+        """``next_token_dist`` of each prompt.
+
+        Args:
+            prompts: Texts.
+            top_k: As in the single form.
+
+        Returns:
+            One ``TokenDist`` a prompt, in order.
+        """
 
     def rolling_logprob(self, text: str) -> RollingLogprob:
-        """Log-probability of each token of ``text``."""
+        """Log-probability of each token of ``text`` given those before it.
+
+        Args:
+            text: Plain text.
+
+        Returns:
+            int64[n] ids, and float32[n-1] nats for the second onwards.
+        """
 
     def rolling_logprob_batch(self, texts: Sequence[str]) -> list[Any]:
-        """One ``RollingLogprob`` a text."""
+        """``rolling_logprob`` of each text.
+
+        Args:
+            texts: Plain texts.
+
+        Returns:
+            One ``RollingLogprob`` a text, in order.
+        """
 
     def logprob_of(self, prompt: str, completion: str) -> float:
-        """Log-probability of ``completion`` after ``prompt``, nats."""
+        """Log-probability of ``completion`` after ``prompt``.
+
+        Args:
+            prompt: Text before the completion; may be empty if the tokenizer has a BOS token.
+            completion: Text to score; it has to add a token.
+
+        Returns:
+            Sum over the completion's tokens, nats; not normalised by length.
+        """
 
     def logprob_of_batch(self, pairs: Sequence[tuple[str, str]]) -> list[Any]:
-        """One float a pair of prompt and completion, nats."""
+        """``logprob_of`` of each pair.
+
+        Args:
+            pairs: Prompt and completion.
+
+        Returns:
+            One float a pair, nats, in order.
+        """
 
 
 @runtime_checkable
@@ -276,7 +330,14 @@ class ScalableDifferentialBackend(Protocol):
     """Whoever can scale what the fine-tuning added."""
 
     def as_scaled_adapter(self, lam: float) -> AbstractContextManager[ScoringBackend]:
-        """The model with ``lam`` times the adapter; 0 is base, 1 is fine-tuned."""
+        """The model with ``lam`` times the adapter.
+
+        Args:
+            lam: Any finite number; 0 is base, 1 is fine-tuned.
+
+        Returns:
+            A context manager that gives the view.
+        """
 
 
 @runtime_checkable
@@ -286,7 +347,16 @@ class NullCalibratedBackend(Protocol):
     def as_null_adapter(
         self, seed: int, *, init_scale: float = 0.02, rank_scale: float = 1.0
     ) -> AbstractContextManager[ScoringBackend]:
-        """The model with a random adapter of the same shape."""
+        """The model with a random adapter of the same shape.
+
+        Args:
+            seed: Decides the noise; the same seed gives the same adapter.
+            init_scale: Standard deviation of the noise, 0 or more.
+            rank_scale: The deviation is multiplied by its square root; positive.
+
+        Returns:
+            A context manager that gives the view.
+        """
 
 
 def kl_divergence(

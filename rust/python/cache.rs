@@ -407,7 +407,16 @@ impl ForwardCache {
         self.made().too_large.get()
     }
 
-    /// The value of `key`, which becomes the most recent, or the sentinel `_MISS`.
+    /// Looks a value up and makes its entry the most recent one.
+    ///
+    /// Args:
+    ///     key: Any hashable tuple.
+    ///
+    /// Returns:
+    ///     The object that was put, or the sentinel `_MISS`.
+    ///
+    /// Raises:
+    ///     TypeError: `key` isn't hashable. What its `__hash__` or `__eq__` raises comes out unchanged.
     fn get(&self, key: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
         let py = key.py();
         let mut at = reading();
@@ -416,7 +425,16 @@ impl ForwardCache {
         Query::with(key, read)?.map_or_else(|| Ok(miss(py)?.clone_ref(py)), Ok)
     }
 
-    /// The value of `key`, or the sentinel `_MISS`; the order of use stays as it is.
+    /// Looks a value up; the order of use stays as it is.
+    ///
+    /// Args:
+    ///     key: Any hashable tuple.
+    ///
+    /// Returns:
+    ///     The object that was put, or the sentinel `_MISS`.
+    ///
+    /// Raises:
+    ///     TypeError: As in `get`.
     fn peek(&self, key: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
         let py = key.py();
         let read =
@@ -424,8 +442,16 @@ impl ForwardCache {
         Query::with(key, read)?.map_or_else(|| Ok(miss(py)?.clone_ref(py)), Ok)
     }
 
-    /// Stores or replaces the value of `key` as the most recent one; evicts the least recent entry
-    /// while there are more than `maxsize`.
+    /// Stores or replaces a value as the most recent one, and evicts the least recently used entries
+    /// while there are more than `maxsize`, or more bytes than `max_bytes`.
+    ///
+    /// Args:
+    ///     key: Any hashable tuple.
+    ///     value: Any object, None included. One that alone is more than `max_bytes` isn't stored, and
+    ///         what `key` had goes.
+    ///
+    /// Raises:
+    ///     TypeError: As in `get`. What the weigher raises comes out unchanged.
     fn put(&self, key: &Bound<'_, PyAny>, value: Py<PyAny>) -> PyResult<()> {
         let kept = Kept { value, cost_s: 0.0 };
         Query::with(key, |query| self.store(query, query.store(), kept, None)).map(drop)

@@ -178,7 +178,10 @@ impl BackendInstrumentation {
         self.replace(stats.py(), |parts| parts.stats = Part::of(stats.clone()))
     }
 
-    /// Labels later events of every thread with a probe's name; None takes the label away.
+    /// Labels later events of every thread with a probe's name.
+    ///
+    /// Args:
+    ///     name: The probe; None takes the label away.
     #[pyo3(signature = (name))]
     fn set_current_probe(&self, py: Python<'_>, name: Option<Bound<'_, PyString>>) {
         self.probes.set(py, name);
@@ -186,6 +189,12 @@ impl BackendInstrumentation {
 
     /// Labels the events of this thread or context while the `with` lasts; comes before
     /// `set_current_probe`.
+    ///
+    /// Args:
+    ///     name: The probe; None for events without one.
+    ///
+    /// Returns:
+    ///     A context manager; one `with` at a time may enter it.
     #[pyo3(signature = (name))]
     fn probe(&self, py: Python<'_>, name: Option<Bound<'_, PyString>>) -> PyResult<ProbeScope> {
         self.probes.scope(py, name)
@@ -203,7 +212,11 @@ impl BackendInstrumentation {
     ///     scope: Whatever else decides the value (identity of the weights, exact parameters of the
     ///         view): a part of the key, not of the trace.
     ///
+    /// Returns:
+    ///     What `compute` gave, now or before: the same object for every caller.
+    ///
     /// Raises:
+    ///     RuntimeError: `compute` asks for its own key.
     ///     TypeError: `compute` returned a coroutine; prompt or scope is of another type.
     #[pyo3(
         signature = (op, view_id, prompt, top_k, compute, *, scope=None),
@@ -236,6 +249,9 @@ impl BackendInstrumentation {
     ///     compute_misses: Gives one value an index, in the order of the indices. If it raises,
     ///         the exception passes through and nothing is stored.
     ///     scope: As in `cached`.
+    ///
+    /// Returns:
+    ///     One value a prompt.
     ///
     /// Raises:
     ///     RuntimeError: `compute_misses` returned another number of values: a backend bug.

@@ -480,6 +480,15 @@ fn with_prompt<R>(prompt: &Bound<'_, PyAny>, run: impl FnOnce(&[&[u8]]) -> R) ->
 ///
 /// A prompt of several fields is hashed with its fields joined by NUL; a lone surrogate counts as
 /// its three bytes (`surrogatepass`).
+///
+/// Args:
+///     prompt: The text, or a tuple of texts.
+///
+/// Returns:
+///     12 lower-case hex digits.
+///
+/// Raises:
+///     TypeError: `prompt` is neither.
 #[pyfunction]
 pub(super) fn prompt_hash(prompt: &Bound<'_, PyAny>) -> PyResult<String> {
     let digits = with_prompt(prompt, |prompt| label(None, prompt))?;

@@ -389,8 +389,14 @@ impl BackendStats {
         Self::default().plus(py, self)
     }
 
-    /// What was done since `snapshot` was taken. `max_batch_size` stays that of the whole time, since
-    /// a maximum can't be taken apart; it is 0 if no batch was sent since.
+    /// What was done since `snapshot` was taken.
+    ///
+    /// Args:
+    ///     snapshot: What `snapshot()` of these statistics gave.
+    ///
+    /// Returns:
+    ///     The differences. `max_batch_size` stays that of the whole time, since a maximum can't be
+    ///     taken apart; it is 0 if no batch was sent since.
     fn since(&self, py: Python<'_>, snapshot: &Bound<'_, Self>) -> PyResult<Self> {
         let since = self.snapshot(py)?;
         since.combine(py, snapshot.get(), Stats::take, CallFigures::take)?;

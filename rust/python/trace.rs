@@ -296,10 +296,14 @@ impl TraceWriter {
         self.writer().map_or(0, Writer::lost)
     }
 
-    /// Writes an event: any object with the eight fields of `TraceEvent` as attributes, and those of
-    /// the further fields of `TraceLine` that it has. `run`, `thread` and `seq` are this writer's.
+    /// Accepts one event; it is in the file after `interval_s`, or when `flush` or `close` returns.
     ///
     /// Does nothing without a path or after `close`.
+    ///
+    /// Args:
+    ///     event: A `TraceEvent`, or any object with its eight fields as attributes; times in seconds
+    ///         since the epoch (`ts`) and milliseconds (`wall_ms`). Further fields of a `TraceLine` are
+    ///         written too, but for `run`, `thread` and `seq`, which are this writer's.
     ///
     /// Raises:
     ///     AttributeError, TypeError: a field is missing or has another type.
@@ -347,6 +351,9 @@ pub(super) fn error_name(py: Python<'_>, error: &PyErr) -> PyResult<Py<PyString>
 }
 
 /// Completes the trace at `path` from the journals that dead processes left beside it.
+///
+/// Args:
+///     path: The trace file, a `str` or a path.
 ///
 /// Returns:
 ///     `recovered`: events appended; `journals`: journals completed; `damaged`: parts of them that

@@ -1,11 +1,29 @@
-"""Plain look-alikes that tests assign to an instrumentation, and how tests read a trace file."""
+"""Plain look-alikes that tests assign to an instrumentation or put into a key, a usual event, and
+how tests read a trace file.
+"""
 
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NoReturn
 
 FIELDS = ("ts", "probe", "view_id", "prompt_hash", "top_k", "op", "wall_ms", "hit")
+
+EVENT = {
+    "ts": 1_700_000_000.25,
+    "probe": "probe-1",
+    "view_id": "base",
+    "prompt_hash": "a9993e364706",
+    "top_k": 256,
+    "op": "next_token_dist",
+    "wall_ms": 1.5,
+    "hit": False,
+}
+
+
+def event(**changes: object) -> SimpleNamespace:
+    return SimpleNamespace(**{**EVENT, **changes})
 
 
 class RecordingTrace:
@@ -28,6 +46,23 @@ class RecordingTrace:
     @property
     def probes(self) -> list[str | None]:
         return [event.probe for event in self.events]
+
+
+class Scripted:
+    """A field of a key, equal by name; ``on_eq`` runs at the next comparison of a stored one."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.on_eq: Callable[[], object] = lambda: True
+
+    def __eq__(self, other: object) -> Any:
+        if not isinstance(other, Scripted):
+            return NotImplemented
+        on_eq, self.on_eq = self.on_eq, lambda: True
+        return on_eq() and self.name == other.name
+
+    def __hash__(self) -> int:
+        return hash(self.name)
 
 
 class DictCache:

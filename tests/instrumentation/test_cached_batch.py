@@ -1,6 +1,6 @@
 """``BackendInstrumentation.cached_batch``: every prompt looked up, the misses computed in one call.
 
-Not checked here: replaced parts, threads, digests in the lines (``test_trace``).
+Not checked here: replaced parts, threads, digests in the lines (``test_trace_lines``).
 """
 
 import time

@@ -12,14 +12,14 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import fields, make_dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from forwardcache import _core
-from forwardcache.instrumentation import BackendInstrumentation, TraceWriter
+from forwardcache.instrumentation import BackendInstrumentation, TraceEvent, TraceWriter
 from tests import proof
 from tests.trace import events
 from tests.trace.events import Step
@@ -95,18 +95,10 @@ def test_forks_while_other_threads_trace(how: str, child_ends: str, tmp_path: Pa
     proof.done["forks"] += FORKS
 
 
-@dataclass
-class ChildEvent:
-    """A ``TraceEvent`` whose ``__init__`` reads no variable that the parent's threads read too."""
-
-    ts: float
-    probe: str | None
-    view_id: str
-    prompt_hash: str
-    top_k: int | None
-    op: str
-    wall_ms: float
-    hit: bool
+# A ``TraceEvent`` whose ``__init__`` reads no variable that the parent's threads read too.
+ChildEvent = make_dataclass(
+    "ChildEvent", [(field.name, field.type) for field in fields(TraceEvent)]
+)
 
 
 def fork_and_trace(trace: events.Trace, how: str, view: str, ends: str) -> None:

@@ -18,7 +18,13 @@ _CANCELLED = frozenset({"cancelled", "abort"})
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Token counts as an engine reported them; None where it gave none."""
+    """Token counts as an engine reported them, whatever their type; None where it gave none.
+
+    Attributes:
+        prompt_tokens: Tokens of the request.
+        completion_tokens: Tokens of the answer.
+        total_tokens: Both together.
+    """
 
     prompt_tokens: Any = None
     completion_tokens: Any = None

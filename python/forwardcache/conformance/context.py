@@ -15,7 +15,12 @@ __all__ = ["MockContext", "cancelling_context", "mock_context"]
 
 
 class MockContext:
-    """A request's context that a test can stop; every method may be called from any thread."""
+    """A request's context that a test can stop; every method may be called from any thread.
+
+    Args:
+        id: The request's id; a new one if it is None.
+        metadata: What comes with the request; copied.
+    """
 
     trace_id: str | None = None
     span_id: str | None = None
@@ -68,7 +73,11 @@ class MockContext:
         return future
 
     def detached(self, id: str | None = None) -> MockContext:
-        """A context with the same metadata that is stopped on its own."""
+        """A context with the same metadata that is stopped on its own.
+
+        Args:
+            id: Its id; a new one if it is None.
+        """
         return MockContext(id, self.metadata)
 
     def notify_first_token(self) -> None:
@@ -79,7 +88,12 @@ class MockContext:
         return {}
 
     def start_span(self, *args: Any, **kwargs: Any) -> Inert:
-        """A span that records nothing."""
+        """A span that records nothing.
+
+        Args:
+            *args: Whatever an engine gives; ignored.
+            **kwargs: Likewise.
+        """
         return Inert()
 
     def current_span(self) -> Inert:
@@ -120,9 +134,15 @@ def mock_context() -> MockContext:
 
 
 def cancelling_context(after: float) -> MockContext:
-    """A context that is stopped ``after`` seconds from now, from another thread.
+    """A context that is stopped by itself, from another thread.
 
     A thread's timer and not the loop's: it fires while an engine blocks its loop.
+
+    Args:
+        after: Seconds from now.
+
+    Returns:
+        The context, not stopped yet.
     """
     context = MockContext()
     timer = threading.Timer(after, context.stop_generating)

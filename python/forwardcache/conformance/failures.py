@@ -88,12 +88,20 @@ class ConformanceFailure(AssertionError):
         return failure
 
     def having(self, chunks: Iterable[Chunk]) -> Self:
-        """This failure, with what was received."""
+        """This failure, with what was received.
+
+        Args:
+            chunks: The stream's chunks in the order in which they came.
+        """
         self.chunks = tuple(chunks)
         return self
 
     def due_to(self, error: BaseException | None) -> Self:
-        """This failure, with the engine's own exception as its cause."""
+        """This failure, with the engine's own exception as its cause.
+
+        Args:
+            error: The exception; None if there was none.
+        """
         self.__cause__ = error
         return self
 

@@ -78,7 +78,11 @@ class Report:
         }
 
     def to_json(self, *, indent: int | None = None) -> str:
-        """The report as strict JSON; an engine's own values that JSON lacks become text."""
+        """The report as strict JSON; an engine's own values that JSON lacks become text.
+
+        Args:
+            indent: Spaces a level; None for one line.
+        """
         return json.dumps(_plain(self.to_dict()), indent=indent, allow_nan=False)
 
 

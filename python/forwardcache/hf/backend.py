@@ -82,6 +82,7 @@ class HFBackend(Operations):
         UnsupportedModelError: the model or its adapter can't be scored exactly.
         AdapterError: the adapter isn't there or belongs to another model.
         InvalidInputError: a limit is out of range.
+        NestedViewError: a method that scores is called inside a view's ``with``.
     """
 
     def __init__(
@@ -165,6 +166,7 @@ class HFBackend(Operations):
             ModelLoadError: the folder is missing or broken.
             AdapterError: the adapter is missing, broken, or belongs to another model.
             UnsupportedModelError: the model is not a decoder-only causal model.
+            InvalidInputError: an option is out of range.
         """
         model, tokenizer = loading.load_model(
             str(path), device=device, dtype=dtype, allow_download=allow_download
@@ -242,17 +244,17 @@ class HFBackend(Operations):
     def as_base(self) -> HFView:
         """The base model's own weights, without the adapter.
 
-        Raises (on entering):
-            UnsupportedModelError: the adapter is merged, or changed the base weights (trained
-                biases, PiSSA, OLoRA).
+        Raises:
+            UnsupportedModelError: (on entering) the adapter is merged, or changed the base weights
+                (trained biases, PiSSA, OLoRA).
         """
         return HFView(self._scorer, BASE)
 
     def as_finetuned(self) -> HFView:
         """The model with its active adapter.
 
-        Raises (on entering):
-            AdapterError: the model has no adapter.
+        Raises:
+            AdapterError: (on entering) the model has no adapter.
         """
         return HFView(self._scorer, FINETUNED)
 

@@ -275,7 +275,11 @@ class HFEngine:
                 self._wake.notify()
 
     async def abort(self, context: Any) -> None:
-        """Stops the stream of a context, by its ``stop_generating()``."""
+        """Stops the stream of a context.
+
+        Args:
+            context: Whose ``stop_generating()`` is called.
+        """
         context.stop_generating()
 
     async def cleanup(self) -> None:

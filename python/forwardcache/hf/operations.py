@@ -57,6 +57,7 @@ class Operations(ABC):
             The ``top_k`` tokens and the mass of all others, nats.
 
         Raises:
+            ViewParameterError: ``top_k`` is not an integer of at least 1.
             EmptyPromptError: the prompt has no token and there is no BOS token.
             ContextLengthError: the prompt is longer than the model's context.
         """

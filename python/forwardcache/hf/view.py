@@ -18,8 +18,9 @@ _entered: ContextVar[tuple[HFView, ...]] = ContextVar("forwardcache_entered_view
 class HFView(Operations):
     """One way to run a model: ``with backend.as_base() as base: base.next_token_dist(...)``.
 
-    Entering switches nothing. The model is switched when a value has to be computed, and is as
-    before when the call returns. A view serves several threads; their forwards take turns.
+    Made by the ``as_…`` methods of ``HFBackend``. Entering switches nothing. The model is switched
+    when a value has to be computed, and is as before when the call returns. A view serves several
+    threads; their forwards take turns.
 
     Raises:
         StaleViewError: a method is called before the view's ``with`` or after it, or a view is

@@ -204,7 +204,14 @@ def _slice_of(event: TraceLine, span: Span, thread: _Thread) -> dict[str, Any]:
 
 
 def outcome_of(event: TraceLine) -> str:
-    """In a word: hit, waited, failed or computed."""
+    """What came of an event, in a word.
+
+    Args:
+        event: A line of a trace.
+
+    Returns:
+        ``hit``, ``waited`` (a hit that another thread computed), ``failed`` or ``computed``.
+    """
     if event.hit:
         return "waited" if event.waited else "hit"
     return "computed" if event.error is None else "failed"

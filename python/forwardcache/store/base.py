@@ -71,10 +71,24 @@ class Store(Protocol):
     """Sealed values by key. Nothing here raises for damage or an outage: it is counted."""
 
     def get_many(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
-        """The blobs of those keys that are there."""
+        """The blobs of those keys that are there.
+
+        Args:
+            keys: 32 bytes each.
+
+        Returns:
+            The sealed values, by key.
+        """
 
     def put_many(self, records: Sequence[Record]) -> int:
-        """Writes values; how many were kept."""
+        """Writes values over what was there.
+
+        Args:
+            records: Sealed values.
+
+        Returns:
+            How many were kept.
+        """
 
     def info(self) -> StoreInfo:
         """What is there."""
@@ -90,7 +104,17 @@ class Store(Protocol):
         view: str | None = None,
         max_bytes: int | None = None,
     ) -> int:
-        """Drops values by age, model and view, then the oldest beyond a size; how many."""
+        """Drops values by age, model and view, then the oldest beyond a size.
+
+        Args:
+            older_than_s: Only those older than so many seconds.
+            model: Only those of this model's fingerprint, hex.
+            view: Only those of this view's id.
+            max_bytes: Then also the oldest of all, until no more bytes than this are left.
+
+        Returns:
+            How many were dropped.
+        """
 
     def close(self) -> None:
         """Lets go of files and connections."""
@@ -127,6 +151,13 @@ def open_store(where: str | Path, **options: Any) -> Store:
 
 
 def files_of(where: str | Path) -> list[Path]:
-    """The files that a store at ``where`` writes on this machine."""
+    """The files that a store writes on this machine.
+
+    Args:
+        where: As in ``open_store``.
+
+    Returns:
+        Their paths, whether they are there or not; none for a store on another machine.
+    """
     places = [each for each in _NEXT_TIER.split(str(where)) if not each.startswith(_SHARED)]
     return [Path(f"{place}{ending}") for place in places for ending in ("", "-wal", "-shm")]

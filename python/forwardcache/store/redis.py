@@ -111,18 +111,33 @@ class RedisStore:
         return self._reading.skipped + self._writing.skipped
 
     def get_many(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
-        """The sealed values of those keys that are there."""
+        """The sealed values of those keys that are there.
+
+        Args:
+            keys: 32 bytes each.
+        """
         return {record.key: record.blob for record in self.get_records(keys)}
 
     def get_records(self, keys: Sequence[bytes]) -> list[Record]:
-        """Those keys that are there, with what was written with them."""
+        """Those keys that are there, with what was written with them.
+
+        Args:
+            keys: 32 bytes each.
+        """
         found: list[Record] = []
         for begin in range(0, len(keys), _MOST_ITEMS):
             found += self._read(list(keys[begin : begin + _MOST_ITEMS]))
         return found
 
     def put_many(self, records: Sequence[Record]) -> int:
-        """Writes values; how many of them the server took."""
+        """Writes values over what was there.
+
+        Args:
+            records: Sealed values.
+
+        Returns:
+            How many the server took.
+        """
         return sum(self._write(chunk) for chunk in _chunks(records))
 
     def info(self) -> StoreInfo:
@@ -161,13 +176,16 @@ class RedisStore:
         view: str | None = None,
         max_bytes: int | None = None,
     ) -> int:
-        """Drops values; how many.
+        """Drops values by age, model and view, then the oldest beyond a size.
 
         Args:
-            older_than_s: Those written longer ago than this.
-            model: Only those of this model.
-            view: Only those of this view.
-            max_bytes: Then also the oldest of all until what is left is no more than this.
+            older_than_s: Only those written longer ago than so many seconds.
+            model: Only those of this model's fingerprint, hex.
+            view: Only those of this view's id.
+            max_bytes: Then also the oldest of all, until no more bytes than this are left.
+
+        Returns:
+            How many were dropped.
         """
         entries = sorted(self._survey(), key=lambda entry: entry.head.written_ms)
         selects = not (older_than_s is None and model is None and view is None)

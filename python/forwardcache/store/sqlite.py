@@ -106,17 +106,32 @@ class SQLiteStore:
         _opened.add(self)
 
     def get_many(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
-        """The blobs of those keys that are there; what can't be read is not."""
+        """The blobs of those keys that are there; what can't be read is not.
+
+        Args:
+            keys: 32 bytes each.
+        """
         return {key: blob for key, blob, _ in self._rows(keys)}
 
     def get_records(self, keys: Sequence[bytes]) -> list[Record]:
-        """Those keys that are there, with what was written with them."""
+        """Those keys that are there, with what was written with them.
+
+        Args:
+            keys: 32 bytes each.
+        """
         rows = self._rows(keys)
         names = (self._guarded(_names) if rows else None) or {}
         return [Record(key, blob, *names.get(kind, ("", "", ""))) for key, blob, kind in rows]
 
     def put_many(self, records: Sequence[Record]) -> int:
-        """Writes values in one transaction, over what was there; how many were kept."""
+        """Writes values in one transaction, over what was there.
+
+        Args:
+            records: Sealed values.
+
+        Returns:
+            How many were kept.
+        """
         if not records:
             return 0
         return self._guarded(partial(self._put, records=records)) or 0
@@ -159,8 +174,17 @@ class SQLiteStore:
     ) -> int:
         """Drops values by age, model and view, then the least recently used beyond a size.
 
-        Of the first three all that are given must hold; the time of use is known to ten minutes.
-        The space goes back to the file system.
+        Of the first three all that are given must hold. The space goes back to the file system.
+
+        Args:
+            older_than_s: Only those not used for so many seconds; the time of use is known to ten
+                minutes.
+            model: Only those of this model's fingerprint, hex.
+            view: Only those of this view's id.
+            max_bytes: Then also the least recently used of all, until no more than this is left.
+
+        Returns:
+            How many were dropped.
         """
         conditions = {
             "used < ?": None if older_than_s is None else time.time() - older_than_s,

@@ -28,11 +28,19 @@ class Tiers:
         self.stores = tuple(stores)
 
     def get_many(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
-        """The sealed values of those keys that are in any of the stores."""
+        """The sealed values of those keys that are in any of the stores.
+
+        Args:
+            keys: 32 bytes each.
+        """
         return {record.key: record.blob for record in self.get_records(keys)}
 
     def get_records(self, keys: Sequence[bytes]) -> list[Record]:
-        """Those keys that are in any of the stores, with what was written with them."""
+        """Those keys that are in any of the stores, with what was written with them.
+
+        Args:
+            keys: 32 bytes each.
+        """
         found: list[Record] = []
         missing = list(dict.fromkeys(keys))
         for place, store in enumerate(self.stores):
@@ -47,7 +55,14 @@ class Tiers:
         return found
 
     def put_many(self, records: Sequence[Record]) -> int:
-        """Writes into every store; how many values at least one of them kept for sure."""
+        """Writes into every store.
+
+        Args:
+            records: Sealed values.
+
+        Returns:
+            How many at least one of them kept for sure.
+        """
         return max(store.put_many(records) for store in self.stores)
 
     def info(self) -> StoreInfo:
@@ -74,7 +89,17 @@ class Tiers:
         view: str | None = None,
         max_bytes: int | None = None,
     ) -> int:
-        """Drops values from every store; how many, each where it was."""
+        """Drops values from every store, as that store's ``prune`` does.
+
+        Args:
+            older_than_s: Only those older than so many seconds.
+            model: Only those of this model's fingerprint, hex.
+            view: Only those of this view's id.
+            max_bytes: Most bytes left in each store.
+
+        Returns:
+            How many were dropped, each counted where it was.
+        """
         return sum(
             store.prune(older_than_s=older_than_s, model=model, view=view, max_bytes=max_bytes)
             for store in self.stores

@@ -47,7 +47,7 @@ class BackendSession:
 
 
 class BackendCheck:
-    """One rule on one backend, to be called.
+    """One rule on one backend, to be called; made by ``backend_checks``.
 
     Attributes:
         name: The rule's name.

@@ -34,7 +34,11 @@ class RuleResult:
 
 @dataclass(frozen=True)
 class BackendReport:
-    """What came of every rule, in order."""
+    """What came of every rule.
+
+    Attributes:
+        results: One a rule, in order.
+    """
 
     results: tuple[RuleResult, ...]
 

@@ -136,7 +136,14 @@ class Subject:
         raise RuleSkipped("the backend has no as_null_adapter")
 
     def scores(self, view: ScoringBackend) -> list[Any]:
-        """What ``view`` says of every prompt and pair, computed anew."""
+        """What a view says of every prompt and pair, computed anew.
+
+        Args:
+            view: Whatever scores: the backend itself, or a view of it that is entered.
+
+        Returns:
+            A ``TokenDist`` a prompt, then a float (nats) a pair.
+        """
         self.forget_values()
         dists = [view.next_token_dist(prompt, top_k=self.top_k) for prompt in self.prompts]
         return [*dists, *(view.logprob_of(*pair) for pair in self.pairs)]

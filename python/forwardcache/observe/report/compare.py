@@ -15,7 +15,11 @@ _NAMED = ("view_id", "op")
 
 
 def compare_figures(before: TraceReader, after: TraceReader) -> Figures:
-    """What changed from the events of ``before`` to those of ``after``; both are read to the end.
+    """What changed from the events of one run to those of another.
+
+    Args:
+        before: A trace of the run that came first, or is compared with; read to the end.
+        after: A trace of the other run; read to the end.
 
     Returns:
         JSON values only: ``total`` (each figure before and after), ``by_op`` (calls, hit rate and
