@@ -9,6 +9,7 @@ import re
 import subprocess
 from functools import cache
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -26,7 +27,12 @@ ELSEWHERE = re.compile(
 _CODE = re.compile(r"`([^`\n]+)`")
 _PATH = re.compile(r"(?<![\w./-])((?:[\w.-]+/)+[\w.-]*\w|[\w-]+\.(?:py|rs|md|toml|yml))(?![\w/])")
 _TARGET = re.compile(r"\bmake ([a-z-]+)")
-_TEST = re.compile(r"(test_\w+?)(?:_?…)?(?:\.py)?")
+_TEST = re.compile(r"(test_\w+?)(?:_?…)?")
+# Three words or more are no field and no option, but a test of the core's, or a function. Metrics
+# are put together where they are written.
+_FUNCTION = re.compile(r"((?!forwardcache_)[a-z]+(?:_[a-z0-9]+){2,})(?:_?…)?")
+# Of tests only those that are defined.
+_WRITTEN = re.compile(r"(?<=def )test_\w+|\b(?!test_)[A-Za-z_]\w+")
 _IMPORTED = re.compile(r"forwardcache(?:\.[A-Za-z_]\w*)+")
 
 
@@ -40,31 +46,59 @@ def tracked() -> frozenset[str]:
 
 
 @cache
-def sources_of_tests() -> str:
-    return "\n".join(path.read_text("utf-8") for path in (ROOT / "tests").rglob("*.py"))
+def written() -> dict[str, frozenset[str]]:
+    """The names that stand in every source file, by its path."""
+    endings = (".py", ".pyi", ".rs", ".sh")
+    return {
+        path: frozenset(_WRITTEN.findall((ROOT / path).read_text("utf-8")))
+        for path in tracked()
+        if path.endswith(endings)
+    }
 
 
 def is_path(name: str) -> bool:
     return name in tracked() or any(each.endswith(f"/{name}") for each in tracked())
 
 
-def is_test(name: str) -> bool:
-    """Whether a test begins like that, or a file of tests is called so."""
-    return f"def {name}" in sources_of_tests() or is_path(f"{name}.py")
+def is_written(name: str, file: str = "") -> bool:
+    """Whether a name begins like that in a source file, or in those that ``file`` stands for."""
+    files = [names for path, names in written().items() if path.endswith(file)]
+    return any(each.startswith(name) for names in files for each in names)
+
+
+def lost_tests(line: str) -> set[str]:
+    """Tests that are not in the file that the line names last before them."""
+    found, file = set(), ""
+    for code in _CODE.findall(line):
+        if code.endswith(".py") and PurePosixPath(code).name.startswith("test_"):
+            file = code
+        elif (match := _TEST.fullmatch(code)) and not is_written(match[1], file):
+            found.add(f"{file} {code}")
+        elif (match := _FUNCTION.fullmatch(code)) and not is_written(match[1]):
+            found.add(code)
+    return found
 
 
 def is_importable(name: str) -> bool:
     """Whether it is a module, or what a module or a class has."""
     parts = name.split(".")
     for end in range(len(parts), 0, -1):
+        module = ".".join(parts[:end])
         try:
-            found: object = import_module(".".join(parts[:end]))
+            known = find_spec(module)
         except ModuleNotFoundError:
             continue
-        for part in parts[end:]:
-            found = getattr(found, part, None)
-        return found is not None
+        if known:
+            # A module alone is not imported: some take long.
+            return end == len(parts) or has(import_module(module), parts[end:])
     return False
+
+
+def has(value: object, names: list[str]) -> bool:
+    """Whether ``value`` has the first name, what that is has the second, and so on."""
+    for name in names:
+        value = getattr(value, name, None)
+    return value is not None
 
 
 def missing(text: str) -> set[str]:
@@ -76,8 +110,7 @@ def missing(text: str) -> set[str]:
     found |= {f"make {name}" for each in code for name in _TARGET.findall(each)} - {
         f"make {name}" for name in targets
     }
-    named = {match[1] for each in code if (match := _TEST.fullmatch(each))}
-    found |= {name for name in named if not (is_test(name) or ELSEWHERE.fullmatch(f"{name}.py"))}
+    found |= {name for line in text.splitlines() for name in lost_tests(line)}
     imported = {name for each in code for name in _IMPORTED.findall(each)}
     return found | {name for name in imported if not is_importable(name)}
 
@@ -94,6 +127,9 @@ def test_what_a_page_names_is_there(page: Path) -> None:
         "no_such_file.py",
         "make no-such-target",
         "test_of_nothing_that_…",
+        "tests/docs/test_site.py` `test_what_a_page_names_is_there",
+        # Not as it is: it would stand in a source file then.
+        "_".join(["no", "test", "of", "the", "core"]),
         "forwardcache.nothing",
         "forwardcache.hf.HFBackend.nothing",
     ],
@@ -110,6 +146,8 @@ def test_a_name_of_nothing_is_found(name: str) -> None:
         "make test",
         "test_what_a_page_names_is_there",
         "test_what_a_page_…",
+        "docs/test_names.py` `test_what_a_page_…",
+        "get_races_evict",
         "dist/forwardcache-1.whl",
         "forwardcache.hf.HFBackend.load",
     ],
