@@ -2,8 +2,9 @@
 //!
 //! Reading order: `key` (what a key is, its label and digest), `cache` (which values are kept),
 //! `stats` (what is counted), `clock` (how time is read), `trace` (what is written down), `observe`
-//! and `curve` (what is read from it), and last `python`, the only room that knows pyo3. Everything
-//! else builds and is tested without an interpreter: `cargo nextest run`.
+//! and `curve` (what is read from it), and last `python`, the only room that knows pyo3. Under them
+//! lie `sync` (atomics and locks, ours or loom's) and `process` (what a fork changes). Everything but
+//! `python` builds and is tested without an interpreter: `cargo nextest run`.
 
 #[cfg(not(unix))]
 compile_error!(

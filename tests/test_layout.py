@@ -1,7 +1,9 @@
 """Claims: each concern keeps to its room (DESIGN.md): Python's interface in ``rust/python``, atomic
-types in ``rust/sync.rs``, torch in ``forwardcache/hf`` and in the harness's own model class.
+types in ``rust/sync.rs``, torch in ``forwardcache/hf`` and in the harness's own model class. A room
+of several files says in which order they are read.
 """
 
+import ast
 import re
 from pathlib import Path
 
@@ -57,3 +59,37 @@ def test_torch_stays_in_its_room() -> None:
         name: text for name, text in sources(PYTHON, ".py").items() if not name.startswith("hf/")
     }
     assert those_with(TORCH, outside) == {"integrations/lm_eval/model.py"}
+
+
+def reading_orders() -> dict[str, tuple[str, set[str]]]:
+    """By file: what a module says of itself, and the modules that it is made of."""
+    found = {}
+    for path in PYTHON.rglob("__init__.py"):
+        names = {each.stem for each in path.parent.glob("*.py")}
+        names |= {each.parent.name for each in path.parent.glob("*/__init__.py")}
+        docstring = ast.get_docstring(ast.parse(path.read_text())) or ""
+        found[str(path.relative_to(ROOT))] = docstring, {each for each in names if each[0] != "_"}
+    for path in [RUST / "lib.rs", *RUST.rglob("mod.rs")]:
+        lines = path.read_text().splitlines()
+        names = {name for line in lines for name in re.findall(r"^(?:pub )?mod (\w+);", line)}
+        header = "\n".join(line for line in lines if line.startswith("//!"))
+        found[str(path.relative_to(ROOT))] = (
+            header,
+            names - {"tests", "models", "scenarios", "proof"},
+        )
+    return found
+
+
+def test_a_reading_order_leaves_no_file_out() -> None:
+    orders = {file: said for file, said in reading_orders().items() if "Reading order" in said[0]}
+    assert len(orders) > 10
+    missing = {
+        file: {name for name in names if f"`{name}`" not in header}
+        for file, (header, names) in orders.items()
+    }
+    assert {file: names for file, names in missing.items() if names} == {}
+
+
+def test_a_room_of_many_files_has_a_reading_order() -> None:
+    many = {file: header for file, (header, names) in reading_orders().items() if len(names) > 6}
+    assert [file for file, header in many.items() if "Reading order" not in header] == []

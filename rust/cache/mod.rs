@@ -2,8 +2,9 @@
 //! lock, over keys that only their owner can compare.
 //!
 //! Reading order: `entry` (one entry and the word that says how it stands), `table` (where it is
-//! found), `tick` and `order` (which is the oldest), `room` (how much is held), and this file, which
-//! puts them together. `flight` is about computations under way, `ghosts` about what was evicted.
+//! found, by a hash that `as_it_is` takes as it is), `tick` and `order` (which is the oldest), `room`
+//! (how much is held), `stamp` (what was removed), and this file, `put` and `removal`, which put them
+//! together. `flight` is about computations under way, `ghosts` about what was evicted.
 //!
 //! A [`Question`] is a key that is looked for. It may answer [`Match::Unknown`] about a stored key:
 //! the two can be compared only by code that must not run while the cache holds anything (a Python

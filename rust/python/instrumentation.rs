@@ -202,6 +202,10 @@ impl BackendInstrumentation {
 
     /// Returns the cached value, or runs `compute()` once and stores what it gives.
     ///
+    /// Of several threads that miss one key one computes; the others wait for it, for at most
+    /// `flight_timeout`, and count as hits. Either way one event goes to the trace, and the time into
+    /// `scoring_wall_s` (seconds; that of a wait into `wait_s`).
+    ///
     /// Args:
     ///     op: The scoring operation.
     ///     view_id: The view, as it is called in the trace.
@@ -239,7 +243,9 @@ impl BackendInstrumentation {
     /// Looks every prompt up, then calls `compute_misses(indices)` once with the ascending indices
     /// of those to compute; returns the values in the order of the prompts.
     ///
-    /// A prompt that stands twice is computed once. Without a miss, `compute_misses` isn't called.
+    /// A prompt that stands twice is computed once. Without a miss, `compute_misses` isn't called; it
+    /// is called again only for what another thread was computing and failed at. One event a prompt
+    /// goes to the trace: the hits, then the misses, each with its share of the batch's time.
     ///
     /// Args:
     ///     op: The scoring operation.

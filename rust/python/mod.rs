@@ -3,6 +3,11 @@
 //! A function here converts, calls the core, and maps the error. Rule of the house: while the core
 //! holds anything, no Python code runs, so `__eq__`, `__hash__`, `__del__` and `compute` may call
 //! the cache again (I3).
+//!
+//! Reading order: `instrumentation` (what a backend calls) with `parts` and `slot` (what can be
+//! replaced), `entrance`, `call` and `batch` (one call of each kind), `key`, `text`, `hashes`,
+//! `known` and `identity` (from arguments to a key), `cache` with `weigh` and `invalidate`, `flight`,
+//! `stats` with `tally` and `described`, `trace` with `event` and `probe`, and `observe` and `curve`.
 
 mod batch;
 mod cache;

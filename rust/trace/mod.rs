@@ -2,10 +2,10 @@
 //!
 //! An accepted event lies in a *journal*, mapped memory of a file beside the trace, from which a
 //! thread makes lines in large blocks. Reading order: `ring` (the journal's queue), `record` (what
-//! an event is), `line` (its JSON), `name` (the texts that events share), `journal` (the file),
-//! `sink` (the trace), `lockfile` (one process at a time), `recover` (what dead processes left),
-//! `live` (one run), `writer` (what its user holds), `fork`. DESIGN.md draws the journal and says
-//! what is promised for a kill, a fork, a full disk.
+//! an event is), `line` and `json` (its line), `name` (the texts that events share), `journal` (the
+//! file), `sink` (the trace), `lockfile` (one process at a time), `recover` (what dead processes
+//! left), `live` (one run) and its `doorbell`, `writer` (what its user holds), `fork`. DESIGN.md draws
+//! the journal and says what is promised for a kill, a fork, a full disk.
 
 mod doorbell;
 pub mod ring;

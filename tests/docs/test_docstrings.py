@@ -178,7 +178,7 @@ def named(node: ast.expr, function: FunctionType, owner: type | None) -> Any:
 def test_the_reference_shows_every_public_package() -> None:
     listed = set()
     for _, name, is_package in pkgutil.walk_packages(forwardcache.__path__, "forwardcache."):
-        if is_package and getattr(import_module(name), "__all__", ()):
+        if is_package and hasattr(import_module(name), "__all__"):
             listed.add(name)
     assert listed <= {module.__name__ for module, _ in shown()}
     ids = {id(each.value) for each in public().values()}

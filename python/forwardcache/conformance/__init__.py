@@ -1,9 +1,11 @@
 """Proves that a streaming LLM engine keeps its contract: named checks, each with one clear failure.
 
 Reading order: ``checks`` (the order), ``seed`` and ``strict`` (one small function a check),
-``judge`` (what a stream must be), ``stream`` and ``guard`` (how an engine is run without trusting
-it), ``run`` (the verdict), then the fronts: ``parametrize``, ``pytest_plugin``, ``suite``,
-``command``. Imports neither torch, transformers nor numpy.
+``failures`` (what they find), ``judge`` (what a stream must be) with ``chunk``, ``subject``,
+``context``, ``stream``, ``guard`` and ``loop_thread`` (how an engine is run without trusting it),
+``run`` (the verdict), ``report`` and ``render``, then the fronts: ``parametrize``,
+``pytest_plugin``, ``suite``, ``command`` with ``locate``. ``backend`` does the same for scoring
+backends. Imports neither torch, transformers nor numpy.
 
 Names are imported when they are first used: the pytest plugin lives in this package and is loaded
 by every run of pytest, most of which ask for no check.
