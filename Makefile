@@ -113,7 +113,7 @@ free-threaded:  ## a CPython without a GIL from Debian's source, the core for it
 	tools/free_threaded.sh
 
 mutants: build  ## faults put into the cache one at a time, each of which a test must notice
-	$(PY) tools/mutants.py
+	$(QUICK_BUILD) $(PY) tools/mutants.py
 
 bench-rust:  ## the cache in Rust beside other caches
 	cd benches/peers && CARGO_TARGET_DIR=$(CURDIR)/target/peers cargo bench
