@@ -1,8 +1,5 @@
 """Settings of every test, how they are spread over processes and threads, and what they say."""
 
-import gc
-import sys
-
 import pytest
 from hypothesis import settings
 
@@ -11,10 +8,6 @@ from tests import proof
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
-
-if sys.version_info >= (3, 13) and not sys._is_gil_enabled():
-    # A long trace read back is dicts of numbers and texts: `tools/cpython_faults.py untracked`.
-    gc.set_threshold(100_000)
 
 APART = ("tests/docs/test_pages.py", "tests/hf/test_policies.py", "tests/trace/test_forks.py")
 """Files whose tests start processes of their own, and so may go to any process of pytest-xdist.

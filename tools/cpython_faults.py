@@ -1,11 +1,11 @@
-"""Shows two faults of free-threaded CPython 3.13 that this project's tests meet.
+"""Shows two faults of free-threaded CPython 3.14 that this project's tests meet.
 
-``python tools/cpython_faults.py fork`` and ``… untracked``. Neither uses anything of this project.
+``python tools/cpython_faults.py fork`` and ``… late``. Neither uses anything of this project.
 Both are faults of the interpreter, so nothing here mends them: the tests keep out of their way.
 """
 
-import gc
 import os
+import statistics
 import sys
 import threading
 import time
@@ -14,9 +14,11 @@ from collections.abc import Callable
 FORKS, STEPS = 1_000, 50
 """Of `fork`: how many children, and how often each of them uses what the threads fight over."""
 PATIENCE_S = 5.0
+WAITS, BUSY = 20, 4
+"""Of `late`: how many waits, and how many processes a core want the processor meanwhile."""
 
 
-def fork() -> int:
+def fork() -> None:
     """A forked child waits for ever for the lock of an object that its parent's threads fought for.
 
     Every dict, list and cell has a lock. One that a thread has waited for is handed to it while it
@@ -44,7 +46,6 @@ def fork() -> int:
         hung += hangs(child)
     stop.set()
     print(f"{hung} of {FORKS} forked children hung")
-    return hung
 
 
 def hangs(child: int) -> bool:
@@ -59,35 +60,49 @@ def hangs(child: int) -> bool:
     return False
 
 
-def untracked() -> int:
-    """The collector runs once in 2,000 new containers, however many there are.
+def late() -> None:
+    """On a busy machine a thread sees a lock free long after it is, and so an event, or an end.
 
-    It means to wait for a quarter as many new ones as are alive, but leaves out of its count those
-    that it doesn't track: tuples of numbers and texts, and dicts of such values, as a line of JSON
-    is. Each run walks over all of them, so to make n takes time in the order of n * n. Mended in
-    3.14 (python/cpython#142531); `gc.set_threshold(100_000)` makes it bearable before.
+    A thread that finds a lock held gives its processor away 40 times before it sleeps, and looks at
+    the lock again only then (`_PyMutex_LockTimed`; python/cpython#135871, still so in 3.14.7). Each
+    time costs nothing on an idle machine, and on a busy one what others run in one go.
     """
-    makers: dict[str, Callable[[int], object]] = {
-        "tracked": lambda number: ([number],),
-        "untracked": lambda number: (number,),
-    }
-    for kind, make in makers.items():
-        for count in (50_000, 400_000):
-            before, began = collections(), time.perf_counter()
-            kept = [make(number) for number in range(count)]
-            seconds, runs = time.perf_counter() - began, collections() - before
-            print(f"{len(kept):9,} {kind} tuples: {seconds:5.2f} s, {runs} runs of the collector")
-            del kept
-            gc.collect()
-    return runs
+    print(f"an event is seen after {waits_ms():6.2f} ms")
+    children = [busy() for _ in range(BUSY * (os.cpu_count() or 1))]
+    print(f"an event is seen after {waits_ms():6.2f} ms beside {len(children)} busy processes")
+    for child in children:
+        os.kill(child, 9)
+        os.waitpid(child, 0)
 
 
-def collections() -> int:
-    """How often the collector has run."""
-    return sum(generation["collections"] for generation in gc.get_stats())
+def busy() -> int:
+    """A process that wants the processor until it is killed."""
+    child = os.fork()
+    while child == 0:
+        pass
+    return child
 
 
-FAULTS: dict[str, Callable[[], int]] = {"fork": fork, "untracked": untracked}
+def waits_ms() -> float:
+    """The median time from the setting of an event to its being seen, in milliseconds."""
+    times = []
+    for _ in range(WAITS):
+        event, happened = threading.Event(), list[float]()
+
+        def happen(event: threading.Event = event, happened: list[float] = happened) -> None:
+            happened.append(time.perf_counter())
+            event.set()
+            time.sleep(0.05)
+
+        thread = threading.Thread(target=happen)
+        thread.start()
+        event.wait()
+        times.append(time.perf_counter() - happened[0])
+        thread.join()
+    return 1_000 * statistics.median(times)
+
+
+FAULTS: dict[str, Callable[[], None]] = {"fork": fork, "late": late}
 
 if __name__ == "__main__":
     chosen = sys.argv[1:] or list(FAULTS)

@@ -75,7 +75,8 @@ def test_what_is_no_backend_keeps_no_rule(foreign: str, capsys: pytest.CaptureFi
     assert main(["check", "backend", f"{foreign}:Silent"]) == 2
     said = capsys.readouterr()
     assert said.out == ""
-    assert "no rule applies to what it gives: the backend has no as_base" in said.err
+    assert "no rule applies to what it gives: the backend has no logprob_of, " in said.err
+    assert "rolling_logprob_batch, and no views that have them" in said.err
 
 
 @pytest.mark.parametrize("factory", ["unmade", "missing"])

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,12 @@ def test_a_loaded_model_scores_as_the_saved_one(folders: dict[str, Path], tokeni
     assert not loaded.model.training
     with loaded.as_base() as base:
         assert base.next_token_dist(PROMPT) != found
+
+
+@pytest.mark.thread_unsafe(reason="makes every warning of the process an error")
+def test_loading_warns_of_nothing(folders: dict[str, Path]) -> None:
+    with warnings.catch_warnings(action="error"):
+        HFBackend.load(folders["model"], folders["adapter"], device="cpu").close()
 
 
 def test_options_go_to_the_backend(folders: dict[str, Path]) -> None:

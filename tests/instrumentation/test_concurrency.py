@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from forwardcache import instrumentation
 from tests.instrumentation.doubles import read_events
 from tests.instrumentation.living import Living, Value
-from tests.instrumentation.together import LONG, together
+from tests.instrumentation.together import LONG, seen, together
 
 HAS_GIL = getattr(sys, "_is_gil_enabled", lambda: True)()
 
@@ -198,12 +198,12 @@ def test_the_label_is_that_of_the_context_that_made_the_call_else_the_last_one_s
             inst.cached("op", "view", "prompt", 8, compute)
 
     def wait() -> None:
-        computing.wait(LONG)
+        seen(computing)
         with inst.probe("waiter"):
             inst.cached_batch("op", "view", ["prompt"], 8, list)
 
     def wait_without_a_label() -> None:
-        computing.wait(LONG)
+        seen(computing)
         inst.cached("op", "view", "prompt", 8, compute)
 
     assert together([own, wait, wait_without_a_label]) == [None] * 3

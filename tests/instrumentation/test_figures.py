@@ -10,6 +10,7 @@ import pytest
 
 from forwardcache import BackendInstrumentation, BackendStats, CallStats, Report
 from tests.instrumentation.doubles import DictCache, never, raising
+from tests.instrumentation.together import seen
 
 
 def sleeping(seconds: float) -> Callable[[], str]:
@@ -123,7 +124,7 @@ def test_waits_are_counted_with_their_seconds() -> None:
 
     owner = threading.Thread(target=inst.cached, args=("op", "view", "a", 8, compute))
     owner.start()
-    begun.wait()
+    seen(begun)
     inst.cached("op", "view", "a", 8, never)
     owner.join()
     figures = inst.stats.calls()["op", "view"]

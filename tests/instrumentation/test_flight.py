@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from forwardcache.instrumentation import BackendInstrumentation
 from tests.instrumentation.doubles import read_events
-from tests.instrumentation.together import LONG, together
+from tests.instrumentation.together import LONG, seen, together
 
 
 def slow(value: Any, calls: list[Any], seconds: float = 0.05) -> Callable[[], Any]:
@@ -54,7 +54,7 @@ def test_a_wait_is_no_part_of_the_scoring_time() -> None:
         return "value"
 
     def later() -> Any:
-        computing.wait(LONG)
+        seen(computing)
         return inst.cached("op", "v", "p", 8, slow("other", calls))
 
     together([lambda: inst.cached("op", "v", "p", 8, compute), later])
@@ -190,7 +190,7 @@ def test_a_batch_computes_once_more_only_what_failed_elsewhere() -> None:
         return ["value" for _ in indices]
 
     def batch() -> Any:
-        computing.wait(LONG)
+        seen(computing)
         return inst.cached_batch("op", "v", ["a", "b", "c"], 8, compute_misses)
 
     results = together([lambda: inst.cached("op", "v", "b", 8, failing), batch])
@@ -230,7 +230,7 @@ def test_a_wait_that_is_too_long_ends_in_computing_too() -> None:
         return "first"
 
     def impatient() -> Any:
-        computing.wait(LONG)
+        seen(computing)
         try:
             return inst.cached("op", "v", "p", 8, slow("second", calls))
         finally:

@@ -1,6 +1,7 @@
-"""Tasks that begin at once in threads of their own."""
+"""Tasks that begin at once in threads of their own, and what they wait for."""
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -29,3 +30,14 @@ def together(tasks: Sequence[Callable[[], Any]]) -> list[Any]:
         thread.join(LONG)
         assert not thread.is_alive(), "a thread hangs"
     return results
+
+
+def seen(event: threading.Event) -> None:
+    """Waits until the event is set, for a test in which the moment matters.
+
+    Without a GIL, ``Event.wait`` may see it a second late: ``tools/cpython_faults.py late``.
+    """
+    give_up = time.monotonic() + LONG
+    while not event.is_set():
+        assert time.monotonic() < give_up, "the event doesn't happen"
+        time.sleep(0.0005)

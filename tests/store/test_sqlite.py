@@ -21,6 +21,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
+from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from forwardcache.errors import InvalidInputError
 from forwardcache.scoring import TokenDist
 from forwardcache.store import Record, open_store, sqlite
 from forwardcache.store.place import check_local
+from forwardcache.store.schema import prepare
 from forwardcache.store.seal import seal, unseal
 from forwardcache.store.sqlite import SQLiteStore
 from tests import proof
@@ -373,6 +375,35 @@ def test_a_network_file_system_is_refused_with_the_reason(tmp_path: Path) -> Non
         check_local(tmp_path / "far" / "values.db", mounts)
     with pytest.raises(InvalidInputError, match=r"fuse\.sshfs"):
         check_local(tmp_path / "a b" / "values.db", mounts)
+
+
+def test_a_network_file_system_of_macos_is_refused_with_the_reason(tmp_path: Path) -> None:
+    program = tmp_path / "mount"
+    program.write_text(
+        "#!/bin/sh\ncat <<'LIST'\n"
+        "/dev/disk3s1s1 on / (apfs, sealed, local, read-only, journaled)\n"
+        "map auto_home on /System/Volumes/Data/home (autofs, automounted, nobrowse)\n"
+        f"//me@host/on%20call on {tmp_path}/far (smbfs, nodev, nosuid, mounted by me)\n"
+        f"/dev/disk4s2 on {tmp_path}/far/a on (b) (apfs, local, nodev, journaled)\n"
+        f"host:/export on {tmp_path}/nfs (nfs)\nLIST\n"
+    )
+    program.chmod(0o700)
+    none = tmp_path / "mountinfo"
+    for near in ("near.db", "far/a on (b)/values.db", "farther/values.db"):
+        check_local(tmp_path / near, none, program)
+    with pytest.raises(InvalidInputError, match=r"is on smbfs \(mounted at .*/far\)"):
+        check_local(tmp_path / "far" / "values.db", none, program)
+    with pytest.raises(InvalidInputError, match=r"is on nfs \(mounted at"):
+        check_local(tmp_path / "nfs" / "values.db", none, program)
+    program.write_text("#!/bin/sh\nexit 1\n")
+    check_local(tmp_path / "far" / "values.db", none, program)
+    check_local(tmp_path / "far" / "values.db", none, none)
+
+
+def test_macos_is_asked_to_bring_checkpoints_through_the_drive(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        prepare(connection, path)
+        assert connection.execute("PRAGMA checkpoint_fullfsync").fetchone() == (1,)
 
 
 def test_a_store_that_another_process_begins_is_waited_for(path: Path) -> None:

@@ -22,6 +22,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
+from forwardcache.cli.durable import to_disk
 from forwardcache.cli.exits import BadInputError
 from forwardcache.cli.outfile import check_place, part_of, write_failed
 from forwardcache.cli.parquet import write_parquet
@@ -258,7 +259,7 @@ class PartFile:
         if not _is_name_of(part_of(self._out), self._part):
             raise BadInputError(f"{part_of(self._out)} was removed while this run was writing it")
         try:
-            os.fsync(self._part.fileno())
+            to_disk(self._part.fileno())
             if _is_parquet(self._out):
                 self._publish_table()
             else:
@@ -286,7 +287,7 @@ class PartFile:
         try:
             write_parquet(part_of(self._out), passing)
             with passing.open("rb") as file:
-                os.fsync(file.fileno())
+                to_disk(file.fileno())
             move(passing, self._out, force=self._force)
         finally:
             passing.unlink(missing_ok=True)
@@ -353,6 +354,6 @@ def _sync_folder(folder: Path) -> None:
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:
-            os.fsync(handle)
+            to_disk(handle)
         finally:
             os.close(handle)

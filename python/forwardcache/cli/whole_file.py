@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from forwardcache.cli.durable import to_disk
 from forwardcache.cli.exits import BadInputError
 from forwardcache.cli.outfile import check_place, part_of, write_failed
 from forwardcache.cli.trace import STDIN
@@ -126,7 +127,7 @@ def _open_part(out: Path, *, force: bool) -> BinaryIO:
 
 def _publish(part: BinaryIO, out: Path, *, force: bool) -> None:
     part.flush()
-    os.fsync(part.fileno())
+    to_disk(part.fileno())
     if os.path.lexists(out) and not force:
         raise BadInputError(f"{out} has come meanwhile: --force replaces it")
     part_of(out).replace(out)

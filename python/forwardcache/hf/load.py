@@ -7,6 +7,7 @@ weights are taken from safetensors files only.
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -74,7 +75,8 @@ def put_adapter(model: Any, path: str) -> PeftModel:
     if not (folder / _ADAPTER_CONFIG).is_file() or not (folder / _WEIGHTS).is_file():
         raise AdapterError(f"{path} holds no adapter ({_ADAPTER_CONFIG} and {_WEIGHTS})")
     _check_keeps_to_itself(folder)
-    with _clear(f"can't put the adapter {path} on this model", AdapterError), _without_bars():
+    unclear = f"can't put the adapter {path} on this model"
+    with _clear(unclear, AdapterError), _without_bars(), _without_notes_to_peft():
         adapted = PeftModel.from_pretrained(model, path, adapter_name=_ADAPTER_NAME)
         _check_fits(path, adapted)
         return adapted.eval()
@@ -192,3 +194,11 @@ def _without_bars() -> Iterator[None]:
     finally:
         if shown:
             transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+@contextmanager
+def _without_notes_to_peft() -> Iterator[None]:
+    # PEFT asks for what transformers calls by another name by now; its users can't do anything.
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        yield

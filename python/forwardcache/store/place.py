@@ -3,50 +3,88 @@
 from __future__ import annotations
 
 import os
+import re
+import subprocess
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from forwardcache.errors import InvalidInputError
 
 _MOUNTS = Path("/proc/self/mountinfo")
+_MACOS_MOUNT = Path("/sbin/mount")
 _NETWORK = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "ceph", "afs", "coda", "gpfs", "lustre", "gfs2",
      "ocfs2", "glusterfs", "beegfs", "orangefs", "pvfs2", "virtiofs"}
 )  # fmt: skip
+_MACOS_LINE = re.compile(r".*? on (?P<point>/.*) \((?P<kind>[^,()]+)(?P<options>[^()]*)\)")
 
 
-def check_local(path: Path, mounts: Path = _MOUNTS) -> None:
+@dataclass(frozen=True)
+class _Mount:
+    point: str
+    kind: str
+    is_shared: bool
+    """It belongs to a network, or to a user's program (FUSE)."""
+
+
+def check_local(path: Path, mounts: Path = _MOUNTS, macos_mount: Path = _MACOS_MOUNT) -> None:
     """Refuses a path on a network file system.
 
     Args:
         path: The file; it need not be there.
-        mounts: The kernel's table of mounts. Without one nothing is refused.
+        mounts: The kernel's table of mounts, of Linux.
+        macos_mount: The program that lists the mounts where there is no such table. Without both
+            nothing is refused.
 
     Raises:
         InvalidInputError: the file system is one of a network, or of a user's program (FUSE).
     """
-    try:
-        table = mounts.read_text("utf-8", "surrogateescape")
-    except OSError:
-        return
-    point, kind = _mount_of(os.path.realpath(path), table)
-    if kind in _NETWORK or kind == "fuse" or kind.startswith("fuse."):
+    mount = _mount_of(os.path.realpath(path), _mounts(mounts, macos_mount))
+    if mount is not None and mount.is_shared:
         raise InvalidInputError(
-            f"{path} is on {kind} (mounted at {point}), where SQLite's locks and shared memory "
-            "can't be relied on: keep the store on a local disk, or share one with redis://"
+            f"{path} is on {mount.kind} (mounted at {mount.point}), where SQLite's locks and "
+            "shared memory can't be relied on: keep the store on a local disk, or share one with "
+            "redis://"
         )
 
 
-def _mount_of(path: str, table: str) -> tuple[str, str]:
-    """Mount point and type of the file system that ``path`` is on."""
-    found = ("/", "")
+def _mounts(table: Path, macos_mount: Path) -> Iterator[_Mount]:
+    try:
+        return _of_linux(table.read_text("utf-8", "surrogateescape"))
+    except OSError:
+        pass
+    try:
+        listed = subprocess.run([macos_mount], stdout=subprocess.PIPE, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return iter(())
+    return _of_macos(os.fsdecode(listed.stdout))
+
+
+def _mount_of(path: str, mounts: Iterable[_Mount]) -> _Mount | None:
+    """The mount that ``path`` is on."""
+    found: _Mount | None = None
+    for mount in mounts:
+        inside = path == mount.point or path.startswith(mount.point.rstrip("/") + "/")
+        # A later mount on the same point hides the earlier one.
+        if inside and (found is None or len(mount.point) >= len(found.point)):
+            found = mount
+    return found
+
+
+def _of_linux(table: str) -> Iterator[_Mount]:
     for line in table.splitlines():
         before, _, after = line.partition(" - ")
-        point = _unescaped(before.split(" ")[4])
-        inside = path == point or path.startswith(point.rstrip("/") + "/")
-        # A later mount on the same point hides the earlier one.
-        if inside and len(point) >= len(found[0]):
-            found = point, after.split(" ")[0]
-    return found
+        kind = after.split(" ")[0]
+        shared = kind in _NETWORK or kind == "fuse" or kind.startswith("fuse.")
+        yield _Mount(_unescaped(before.split(" ")[4]), kind, shared)
+
+
+def _of_macos(listed: str) -> Iterator[_Mount]:
+    for line in listed.splitlines():
+        if found := _MACOS_LINE.fullmatch(line):
+            options = found["options"].removeprefix(", ").split(", ")
+            yield _Mount(found["point"], found["kind"], "local" not in options)
 
 
 def _unescaped(field: str) -> str:

@@ -71,6 +71,9 @@ def prepare(connection: sqlite3.Connection, path: Path) -> None:
     _write_ahead(connection)
     # What was committed survives the process; after a power cut the last commits may be gone.
     connection.execute("PRAGMA synchronous = NORMAL")
+    # On macOS a plain fsync leaves a checkpoint in the drive's own cache, which writes in any
+    # order, and a power cut could damage the file. Elsewhere it changes nothing.
+    connection.execute("PRAGMA checkpoint_fullfsync = ON")
     connection.execute("PRAGMA trusted_schema = OFF")
     # Room for the keys of a million values; the default is 2 MB.
     connection.execute("PRAGMA cache_size = -65536")

@@ -70,7 +70,13 @@ def offers(backend: Any, protocol: type) -> bool:
 
     ``isinstance`` overlooks the latter on Python 3.12 and newer.
     """
-    return all(hasattr(backend, name) for name in dir(protocol) if not name.startswith("_"))
+    return not lacking(backend, protocol)
+
+
+def lacking(backend: Any, protocol: type) -> list[str]:
+    """The methods of a protocol that a backend doesn't have."""
+    methods = [name for name in dir(protocol) if not name.startswith("_")]
+    return [name for name in methods if not hasattr(backend, name)]
 
 
 def clear_shown_cache(backend: Any) -> None:
@@ -113,9 +119,13 @@ class Subject:
             yield view
 
     def _scoring(self) -> AbstractContextManager[ScoringBackend]:
-        if offers(self.backend, ScoringBackend):
+        missing = lacking(self.backend, ScoringBackend)
+        if not missing:
             return nullcontext(self.backend)
-        return self.differential().as_base()
+        if offers(self.backend, DifferentialBackend):
+            return self.differential().as_base()
+        names = ", ".join(missing)
+        raise RuleSkipped(f"the backend has no {names}, and no views that have them")
 
     def differential(self) -> DifferentialBackend:
         """The backend as one with base and fine-tuned views, or a skip."""
