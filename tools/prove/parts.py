@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 CORE: Final = ("rust", "build.rs", "Cargo.toml", "Cargo.lock")
+# What its own tests and fuzzer are built of: all but the room of pyo3, which is a feature.
+CRATE: Final = (*CORE, ":(exclude)rust/python")
 INSTRUMENTATION: Final = (*CORE, "python/forwardcache/instrumentation.py", "tests/instrumentation")
 TRACE: Final = (*INSTRUMENTATION, "tests/trace")
 STORE: Final = ("python/forwardcache/store", "python/forwardcache/scoring.py", "tests/store")
@@ -137,7 +139,7 @@ LOOM = Part(
     tested=0,
     goal=None,
     ways=(checker("loom", "loom", "models", LOOM_MAX_PREEMPTIONS="3"),),
-    sources=CORE,
+    sources=CRATE,
     words=("all at 2 preemptions", "all at 3"),
 )
 
@@ -156,7 +158,7 @@ SHUTTLE = Part(
             SHUTTLE_RANDOM_SEED="{seed}",
         ),
     ),
-    sources=CORE,
+    sources=CRATE,
     words=("", "5 x 1,000,000"),
 )
 
@@ -167,7 +169,7 @@ HISTORIES = Part(
     tested=2_000,
     goal=100_000,
     ways=(cargo("recorded histories", "histories", HISTORIES="2000", SEED="{seed}00000"),),
-    sources=CORE,
+    sources=CRATE,
 )
 
 EVENTS = Part(
@@ -244,7 +246,7 @@ DAMAGE = Part(
         cargo(
             "journal",
             "damage_gives_no_event",
-            CORE,
+            CRATE,
             PROPTEST_CASES="10000",
             PROPTEST_RNG_SEED="{seed}",
         ),
@@ -310,7 +312,7 @@ PARTS: Final = (
     fuzz(
         "journal",
         "Any bytes as a journal: no panic, no event that nobody wrote.",
-        *CORE,
+        *CRATE,
         "fuzz",
         tested="proptest",
     ),
