@@ -9,6 +9,7 @@ mod cache;
 mod call;
 mod curve;
 mod described;
+mod ending;
 #[cfg(take_turns)]
 mod entrance;
 mod event;
