@@ -11,6 +11,7 @@
 
 use super::cache::Kept;
 use super::call::{Call, refuse_coroutine};
+use super::ending;
 use super::event::Outcome;
 use super::flight::{PyFlight, PyJoined, PyTicket, Waited};
 use super::key::{Query, SharedKey, check_prompt};
@@ -251,8 +252,9 @@ impl<'c, 'a, 'py> Batch<'c, 'a, 'py> {
         }
         let indices = mine.iter().map(|mine| self.misses[mine.miss].position).collect::<Vec<_>>();
         let size = indices.len();
+        let arguments = PyTuple::new(call.py, [PyList::new(call.py, indices)?])?;
         let started = clock::now();
-        let computed = compute_misses.call1((PyList::new(call.py, indices)?,));
+        let computed = ending::call(compute_misses, Some(&arguments));
         let computed = computed.and_then(|values| checked_values(values, size));
         let wall_s = started.elapsed_s();
         let size = size as u64;

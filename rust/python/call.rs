@@ -1,6 +1,7 @@
 //! One call of `cached`: look up, compute if need be, count, and write down what happened.
 
 use super::cache::Kept;
+use super::ending;
 use super::event::{Outcome, Source};
 use super::flight::{PyFlight, PyFlights, PyTicket, Waited};
 use super::hashes::{Beside, Hashes, PROMPT};
@@ -244,7 +245,7 @@ impl<'a, 'py> Call<'a, 'py> {
         ticket: Option<PyTicket<'_>>,
     ) -> PyResult<Py<PyAny>> {
         let name = self.name(&key)?;
-        let computed = compute.call0().and_then(refuse_coroutine);
+        let computed = ending::call(compute, None).and_then(refuse_coroutine);
         let wall_s = started.elapsed_s();
         let outcome = name.map(|name| Outcome::miss(name, wall_s));
         match computed {

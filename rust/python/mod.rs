@@ -14,6 +14,7 @@ mod cache;
 mod call;
 mod curve;
 mod described;
+mod ending;
 #[cfg(take_turns)]
 mod entrance;
 mod event;

@@ -190,3 +190,34 @@ time.sleep(0.05)
         for name in "abc":
             assert numbers[name] == list(range(len(numbers[name])))
         assert events.companions(path) == []
+
+
+CALLS = {
+    "cached": 'inst.cached("op", name, "prompt", number, lambda: number)',
+    "batch": 'inst.cached_batch("op", name, ["prompt"], number, lambda missed: [number])',
+}
+
+
+@pytest.mark.parametrize("is_traced", [True, False])
+@pytest.mark.parametrize("how", CALLS)
+def test_the_process_ends_well_while_daemon_threads_compute(
+    how: str, is_traced: bool, tmp_path: Path
+) -> None:
+    program = f"""
+import sys, threading, time
+from forwardcache.instrumentation import BackendInstrumentation
+inst = BackendInstrumentation(trace_path=sys.argv[1] or None)
+def forever(name):
+    number = 0
+    while True:
+        {CALLS[how]}
+        number += 1
+for name in "abcdefgh":
+    threading.Thread(target=forever, args=(name,), daemon=True).start()
+time.sleep(0.02)
+"""
+    path = str(tmp_path / "trace.jsonl") if is_traced else ""
+    for _ in range(8):
+        command = [sys.executable, "-c", program, path]
+        done = subprocess.run(command, timeout=60, check=False, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")
