@@ -37,11 +37,11 @@ def leave_threads() -> None:
     """Threads that compute for ever, which the interpreter ends with itself; they crash nothing."""
     inst = BackendInstrumentation()
 
-    def forever(view_id: int) -> None:
+    def forever(view_id: str) -> None:
         for number in count():
             inst.cached("op", view_id, "a prompt", number, lambda: [view_id])
 
-    for view_id in range(8):
+    for view_id in "abcdefgh":
         threading.Thread(target=forever, args=(view_id,), daemon=True).start()
     time.sleep(0.02)
 
