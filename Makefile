@@ -35,7 +35,7 @@ export SCHEDULES ?= 10000
 # What is built to be explored and not shipped needs no optimization across crates.
 QUICK_BUILD = CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16
 
-.PHONY: help setup redis-server chromium build demo test test-rust loom shuttle tsan asan valgrind free-threaded mutants test-python lint format check bench bench-rust callgrind prove prove-trace fuzz-trace docs picture wheel sdist try-wheel reproducible audit advisories workflows notices clean
+.PHONY: help setup redis-server chromium build demo test test-rust loom shuttle tsan asan valgrind free-threaded cross mutants test-python lint format check bench bench-rust callgrind prove prove-trace fuzz-trace docs picture wheel sdist try-wheel reproducible audit advisories workflows notices clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -111,6 +111,9 @@ valgrind: build  ## a short Python run under memcheck: nothing invalid, no refer
 
 free-threaded:  ## a CPython without a GIL from Debian's source, the core for it, the tests on it, the figures
 	tools/free_threaded.sh
+
+cross:  ## wheels for Linux on aarch64, tried under qemu, and for macOS, which can't be run here
+	tools/cross.sh
 
 mutants: build  ## faults put into the cache one at a time, each of which a test must notice
 	$(QUICK_BUILD) $(PY) tools/mutants.py

@@ -5,6 +5,9 @@ It imports nothing of this repository, and is run with ``python -I`` from an emp
 
 import sys
 import tempfile
+import threading
+import time
+from itertools import count
 from pathlib import Path
 
 import forwardcache
@@ -30,5 +33,19 @@ def main() -> None:
     assert not foreign, foreign
 
 
+def leave_threads() -> None:
+    """Threads that compute for ever, which the interpreter ends with itself; they crash nothing."""
+    inst = BackendInstrumentation()
+
+    def forever(view_id: str) -> None:
+        for number in count():
+            inst.cached("op", view_id, "a prompt", number, lambda: [view_id])
+
+    for view_id in "abcdefgh":
+        threading.Thread(target=forever, args=(view_id,), daemon=True).start()
+    time.sleep(0.02)
+
+
 if __name__ == "__main__":
     main()
+    leave_threads()

@@ -110,6 +110,9 @@ def flaws_of(wheel: Path) -> Iterator[str]:
     """What a wheel of ours has to hold and doesn't, or holds and shouldn't."""
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
+        core = next((archive.read(name) for name in names if name.endswith(".abi3.so")), b"")
+    if "linux" in wheel.name and b"libgcc_s.so.1\0" not in core:
+        yield "its core has an unwinder of its own, with which threads that CPython ends crash"
     for wanted in (".dist-info/sboms/forwardcache.cdx.json", ".dist-info/licenses/THIRD-PARTY.txt"):
         if not any(name.endswith(wanted) for name in names):
             yield f"there is no *{wanted}"

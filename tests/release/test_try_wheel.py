@@ -16,6 +16,7 @@ NAME = "forwardcache-1.2.0-cp311-abi3-manylinux_2_17_x86_64.whl"
 INFO = "forwardcache-1.2.0.dist-info"
 WHOLE = {
     "forwardcache/__init__.py": b"x" * 1000,
+    "forwardcache/_core.abi3.so": b"\0libc.so.6\0libgcc_s.so.1\0",
     "forwardcache/demo/model.safetensors": random.Random(1).randbytes(5000),
     f"{INFO}/sboms/forwardcache.cdx.json": b"{}",
     f"{INFO}/licenses/THIRD-PARTY.txt": b"",
@@ -32,7 +33,7 @@ def wheel(folder: Path, files: dict[str, bytes], name: str = NAME) -> Path:
 def test_a_whole_wheel_has_no_flaw_and_two_weights(tmp_path: Path) -> None:
     made = wheel(tmp_path, WHOLE)
     assert list(flaws_of(made)) == []
-    assert weight_on_disk(made) == Weight(rest=1002, demo=5000)
+    assert weight_on_disk(made) == Weight(rest=1027, demo=5000)
     downloaded = weight_in_wheel(made)
     assert downloaded.rest + downloaded.demo == made.stat().st_size
     assert downloaded.demo >= 5000
@@ -54,6 +55,14 @@ def test_a_wheel_with_somebody_elses_files_is_flawed(tmp_path: Path, foreign: st
 def test_a_wheel_for_one_python_or_one_machine_is_flawed(tmp_path: Path, tag: str) -> None:
     [flaw] = flaws_of(wheel(tmp_path, WHOLE, f"forwardcache-1.2.0-{tag}.whl"))
     assert tag in flaw
+
+
+def test_a_wheel_with_an_unwinder_of_its_own_is_flawed_on_linux(tmp_path: Path) -> None:
+    files = WHOLE | {"forwardcache/_core.abi3.so": b"\0libc.so.6\0"}
+    (flaw,) = flaws_of(wheel(tmp_path, files))
+    assert "unwinder of its own" in flaw
+    macos = NAME.replace("manylinux_2_17_x86_64", "macosx_11_0_arm64")
+    assert list(flaws_of(wheel(tmp_path, files, macos))) == []
 
 
 @pytest.mark.parametrize("weight", [Weight(MOST_BYTES, 0), Weight(1, 7_000_000)])
