@@ -104,12 +104,14 @@ smoke() {
     (cd "$ROOT" && "$GUEST" -c "import sys; sys.prefix = '$ROOT'; import runpy; runpy.run_path('../../tools/smoke.py', run_name='__main__')")
 }
 
-# Not here: what needs torch, and what is bounded by 60 seconds, in which three such interpreters don't start.
+# Not here: what needs torch, and what is bounded in time: by 30 or 60 seconds, in which several such
+# interpreters don't start, or by a share of the time without a fault.
 test_python() {
     echo "==> Python tests on aarch64"
     OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 POLARS_MAX_THREADS=1 nice "$GUEST" -m pytest -q -p no:cacheprovider \
         --timeout 1800 tests/instrumentation tests/trace tests/store tests/observe \
-        -k "not data_loader and not spawn and not takes_less_than_50_ms"
+        --ignore tests/store/test_redis_outages.py --ignore tests/store/test_kill.py \
+        -k "not data_loader and not spawn and not four_processes_fill and not takes_less_than_50_ms"
 }
 
 [ $# -gt 0 ] || set -- fetch wheels rust smoke test
