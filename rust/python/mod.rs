@@ -5,9 +5,10 @@
 //! the cache again (I3).
 //!
 //! Reading order: `instrumentation` (what a backend calls) with `parts` and `slot` (what can be
-//! replaced), `entrance`, `call` and `batch` (one call of each kind), `key`, `text`, `hashes`,
-//! `known` and `identity` (from arguments to a key), `cache` with `weigh` and `invalidate`, `flight`,
-//! `stats` with `tally` and `described`, `trace` with `event` and `probe`, and `observe` and `curve`.
+//! replaced), `entrance`, `call`, `batch` and `ending` (one call of each kind), `key`, `text`,
+//! `hashes`, `known` and `identity` (from arguments to a key), `cache` with `weigh` and `invalidate`,
+//! `flight`, `stats` with `tally` and `described`, `trace` with `event` and `probe`, and `observe`
+//! and `curve`.
 
 mod batch;
 mod cache;

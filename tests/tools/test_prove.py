@@ -14,6 +14,7 @@ import pytest
 from tools.prove.__main__ import main
 from tools.prove.page import ranges
 from tools.prove.parts import PARTS, Part, Way
+from tools.prove.sources import conftests_of, files_of
 
 
 def git(root: Path, *arguments: str) -> None:
@@ -255,6 +256,30 @@ def test_an_interrupt_ends_the_command_and_keeps_what_was_done(root: Path) -> No
 def test_seeds_are_told_in_runs() -> None:
     assert ranges([3, 1, 2, 7, 9, 10]) == "1-3, 7, 9-10"
     assert ranges([]) == "-"
+
+
+def test_a_test_consists_of_what_it_imports_and_names(tmp_path: Path) -> None:
+    files = {
+        "tests/__init__.py": "",
+        "tests/conftest.py": "from tests import proof",
+        "tests/proof.py": "",
+        "tests/a/conftest.py": "import tests.a.fixture",
+        "tests/a/fixture.py": "",
+        "tests/a/test_a.py": "from tests.a.first import x\nrun(f'-m tests.a.child {x}')",
+        "tests/a/first.py": "from tests.b import second",
+        "tests/a/child.py": "",
+        "tests/a/test_other.py": "",
+        "tests/b/second.py": "import tests.a.first",
+        "tests/b/third.py": "",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    test = "tests/a/test_a.py"
+    conftests = conftests_of(test, root=tmp_path)
+    assert conftests == ("tests/a/conftest.py", "tests/conftest.py")
+    used = files_of(test, *conftests, root=tmp_path)
+    assert set(files) - set(used) == {"tests/a/test_other.py", "tests/b/third.py"}
 
 
 def test_the_table_names_each_part_and_way_once_and_its_sources_are_there() -> None:

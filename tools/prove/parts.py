@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from tools.prove.sources import conftests_of, files_of
+
 CORE: Final = ("rust", "build.rs", "Cargo.toml", "Cargo.lock")
 # What its own tests and fuzzer are built of: all but the room of pyo3, which is a feature.
 CRATE: Final = (*CORE, ":(exclude)rust/python")
-INSTRUMENTATION: Final = (*CORE, "python/forwardcache/instrumentation.py", "tests/instrumentation")
-TRACE: Final = (*INSTRUMENTATION, "tests/trace")
-STORE: Final = ("python/forwardcache/store", "python/forwardcache/scoring.py", "tests/store")
+INSTRUMENTATION: Final = (*CORE, "python/forwardcache/instrumentation.py")
+STORE: Final = ("python/forwardcache/store", "python/forwardcache/scoring.py")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +57,15 @@ class Part:
 
 
 def pytest(name: str, *tests: str, sources: tuple[str, ...] = (), **knobs: int) -> Way:
-    """Some tests, with what ``tests/proof.py`` reads."""
+    """Some tests, with what ``tests/proof.py`` reads; the files they are made of are sources too."""
     options = ("-q", "-x", "--timeout=3000", "-p", "no:cacheprovider", "--hypothesis-seed={seed}")
+    files = [test.partition("::")[0] for test in tests]
     variables = {f"FORWARDCACHE_{knob}": str(value) for knob, value in knobs.items()}
     return Way(
         name,
         ("{python}", "-m", "pytest", *options, *tests),
         {"FORWARDCACHE_SEED": "{seed}", **variables},
-        sources,
+        (*sources, *files_of(*files, *conftests_of(*files))),
     )
 
 
@@ -97,7 +99,7 @@ def fuzz(target: str, claim: str, *sources: str, tested: str = "corpus") -> Part
         tested=0,
         goal=7_200,
         ways=(Way(target, command),),
-        sources=(*sources, "tests/fuzz"),
+        sources=(*sources, "tests/fuzz", *files_of("tests/fuzz/__main__.py")),
         words=(tested, "7,200 (2 hours)"),
     )
 
@@ -185,7 +187,7 @@ EVENTS = Part(
             TRACE_EVENTS=500_000,
         ),
     ),
-    sources=TRACE,
+    sources=INSTRUMENTATION,
 )
 
 KILLS = Part(
@@ -196,10 +198,10 @@ KILLS = Part(
     tested=100,
     goal=10_000,
     ways=(
-        pytest("trace", "tests/trace/test_kill.py", sources=TRACE, KILLS=250),
+        pytest("trace", "tests/trace/test_kill.py", sources=INSTRUMENTATION, KILLS=250),
         pytest("store", "tests/store/test_kill.py", sources=STORE, KILLS=250),
     ),
-    sources=("tests/trace",),
+    sources=(),
 )
 
 FAULTS = Part(
@@ -211,7 +213,10 @@ FAULTS = Part(
     goal=None,
     ways=(
         pytest(
-            "trace of 1,000 events", "tests/trace/test_faults.py", sources=TRACE, FAULT_STEPS=500
+            "trace of 1,000 events",
+            "tests/trace/test_faults.py",
+            sources=INSTRUMENTATION,
+            FAULT_STEPS=500,
         ),
         *(
             pytest(
@@ -225,7 +230,7 @@ FAULTS = Part(
             for first in range(1, 11)
         ),
     ),
-    sources=("tests/trace",),
+    sources=(),
     words=("", "every one of 1,000 events and of 200 puts"),
 )
 
@@ -266,7 +271,6 @@ EDITS = Part(
         "python/forwardcache/hf",
         "python/forwardcache/instrumentation.py",
         "python/forwardcache/scoring.py",
-        "tests/hf",
     ),
 )
 
@@ -284,7 +288,7 @@ FORKS = Part(
             FORKS=20,
         ),
     ),
-    sources=TRACE,
+    sources=INSTRUMENTATION,
 )
 
 SOAK = Part(
@@ -321,7 +325,6 @@ PARTS: Final = (
         "Any bytes as a trace: the events that are in them and no others, and no exception.",
         *CORE,
         "python/forwardcache/observe",
-        "tests/observe",
     ),
     fuzz("store", "Any bytes as a stored value: a value that was sealed, or none.", *STORE),
     fuzz(
