@@ -111,17 +111,19 @@ make_core() {
         { echo "the core made the interpreter take its GIL" >&2; return 1; }
 }
 
-# What stays out: tests of what has neither a wheel nor a source that builds in minutes for such an interpreter
-# (polars, and with it tables, Parquet and the reports of the command line; ray), of packages that are
-# not installed here (lm-eval, mkdocs; pages of docs/ use all of these), and bounds on time, which are
-# for an interpreter that was built with optimization: the import's, and those of a server's outages.
+# All tests in one process. Those stay out that need what has no wheel for such an interpreter: polars (and with
+# it tables, Parquet, reports, most of `score` and `store`, and the pages of docs/ that show them) and ray; and
+# three bounds on time, which are for an interpreter that was built with optimization. The tests of
+# lm-eval run apart: it loads lxml, which would make the interpreter take its GIL, and uses it for nothing here.
 run_tests() {
-    local without=(tests/cli/test_export.py tests/cli/test_score.py tests/cli/test_store.py tests/distributed
-        tests/docs tests/integrations tests/observe/test_frame.py tests/store/test_redis_outages.py
-        tests/test_missing_extras.py)
-    local ignored=("${without[@]/#/--ignore=}" --ignore-glob='tests/cli/test_report*.py')
-    PYTEST_ADDOPTS="--deselect tests/instrumentation/test_import.py::test_the_import_takes_less_than_50_ms" \
-        tests "${ignored[@]}" -k "not parquet and not the_demo_its_report" tests
+    local without=(tests/cli/test_{export,export_perfetto,score,store,report,report_browser,report_compare,report_scores}.py
+        tests/distributed tests/observe/test_frame.py tests/integrations)
+    local pages="README.md or keep-values or many-machines or see-what-happened or quick-start or docs/report.md
+        or test-your-engine or docs/trace.md or the_reference_has_every_public_name"
+    local polars="parquet or the_demo_its_report or (test_missing_extras and report)"
+    local times="takes_less_than_50_ms or a_slow_server_costs_little or that_hangs_is_given_up"
+    tests "${without[@]/#/--ignore=}" -k "not (${pages//$'\n'/ } or $polars or $times)" tests
+    PYTHON_GIL=0 tests tests/integrations
 }
 
 # Each test in four threads at once. A test that counts on being alone says so and isn't; of tests/hf those
