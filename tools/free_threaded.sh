@@ -118,11 +118,13 @@ make_core() {
 run_tests() {
     local without=(tests/cli/test_{export,export_perfetto,score,store,report,report_browser,report_compare,report_scores}.py
         tests/distributed tests/observe/test_frame.py tests/integrations)
-    local pages="README.md or keep-values or many-machines or see-what-happened or quick-start or docs/report.md
-        or test-your-engine or docs/trace.md or the_reference_has_every_public_name"
+    local pages="README.md or keep-values or many-machines or see-what-happened or docs/report.md or docs/trace.md
+        or the_reference_has_every_public_name"
     local polars="parquet or the_demo_its_report or (test_missing_extras and report)"
     local times="takes_less_than_50_ms or a_slow_server_costs_little or that_hangs_is_given_up"
-    tests "${without[@]/#/--ignore=}" -k "not (${pages//$'\n'/ } or $polars or $times)" tests
+    # A page shows what pytest prints, where each further plugin has a line.
+    PYTEST_ADDOPTS="-p no:run-parallel" \
+        tests "${without[@]/#/--ignore=}" -k "not (${pages//$'\n'/ } or $polars or $times)" tests
     PYTHON_GIL=0 tests tests/integrations
 }
 
@@ -130,7 +132,7 @@ run_tests() {
 # stay out that change a model, that start processes, and those of one thread. Apart, since filelock,
 # which torch loads, refuses two forks at once.
 run_in_threads() {
-    tests --parallel-threads=4 tests/instrumentation
+    tests --parallel-threads=4 -k "not takes_less_than_50_ms" tests/instrumentation
     tests --parallel-threads=4 \
         tests/hf/test_{backend,batches,boundary,capacity,concurrency,continuation,encode,engine}.py \
         tests/hf/test_{generate,keys,pack,plan,prefix,score,views}.py
@@ -138,7 +140,8 @@ run_in_threads() {
 
 tests() {
     # A module that makes the interpreter take its GIL would make all of this worthless.
-    PYTHONWARNINGS="error:The global interpreter lock:RuntimeWarning" OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1 \
+    PATH="$VENV/bin:$PATH" OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1 \
+        PYTHONWARNINGS="error:The global interpreter lock:RuntimeWarning" \
         nice "$PY" -m pytest -q -p no:cacheprovider "$@"
 }
 
