@@ -188,7 +188,7 @@ wheel: $(VENV)/.release  ## the wheel, in dist/; the same sources give the same 
 	tools/build_wheel.sh $(PYO3_PYTHON) dist
 
 sdist: $(VENV)/.release  ## the source archive, in dist/
-	$(VENV)/bin/maturin sdist --quiet --out dist
+	$(VENV)/bin/maturin sdist --out dist
 
 try-wheel: wheel sdist  ## installs both where nothing else is and uses them; TRY_HF=3.12 also runs the demo
 	$(PY) -m tools.try_wheel "$$(ls -t dist/*.whl | head -1)" --sdist "$$(ls -t dist/*.tar.gz | head -1)" $(if $(TRY_HF),--hf $(TRY_HF))

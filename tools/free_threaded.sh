@@ -111,24 +111,28 @@ make_core() {
         { echo "the core made the interpreter take its GIL" >&2; return 1; }
 }
 
-# What stays out: tests of what has neither a wheel nor a source that builds in minutes for such an interpreter
-# (polars, and with it tables, Parquet and the reports of the command line; ray), of packages that are
-# not installed here (lm-eval, mkdocs; pages of docs/ use all of these), and bounds on time, which are
-# for an interpreter that was built with optimization: the import's, and those of a server's outages.
+# All tests in one process. Those stay out that need what has no wheel for such an interpreter: polars (and with
+# it tables, Parquet, reports, most of `score` and `store`, and the pages of docs/ that show them) and ray; and
+# three bounds on time, which are for an interpreter that was built with optimization. The tests of
+# lm-eval run apart: it loads lxml, which would make the interpreter take its GIL, and uses it for nothing here.
 run_tests() {
-    local without=(tests/cli/test_export.py tests/cli/test_score.py tests/cli/test_store.py tests/distributed
-        tests/docs tests/integrations tests/observe/test_frame.py tests/store/test_redis_outages.py
-        tests/test_missing_extras.py)
-    local ignored=("${without[@]/#/--ignore=}" --ignore-glob='tests/cli/test_report*.py')
-    PYTEST_ADDOPTS="--deselect tests/instrumentation/test_import.py::test_the_import_takes_less_than_50_ms" \
-        tests "${ignored[@]}" -k "not parquet and not the_demo_its_report" tests
+    local without=(tests/cli/test_{export,export_perfetto,score,store,report,report_browser,report_compare,report_scores}.py
+        tests/distributed tests/observe/test_frame.py tests/integrations)
+    local pages="README.md or keep-values or many-machines or see-what-happened or docs/report.md or docs/trace.md
+        or the_reference_has_every_public_name"
+    local polars="parquet or the_demo_its_report or (test_missing_extras and report)"
+    local times="takes_less_than_50_ms or a_slow_server_costs_little or that_hangs_is_given_up"
+    # A page shows what pytest prints, where each further plugin has a line.
+    PYTEST_ADDOPTS="-p no:run-parallel" \
+        tests "${without[@]/#/--ignore=}" -k "not (${pages//$'\n'/ } or $polars or $times)" tests
+    PYTHON_GIL=0 tests tests/integrations
 }
 
 # Each test in four threads at once. A test that counts on being alone says so and isn't; of tests/hf those
 # stay out that change a model, that start processes, and those of one thread. Apart, since filelock,
 # which torch loads, refuses two forks at once.
 run_in_threads() {
-    tests --parallel-threads=4 tests/instrumentation
+    tests --parallel-threads=4 -k "not takes_less_than_50_ms" tests/instrumentation
     tests --parallel-threads=4 \
         tests/hf/test_{backend,batches,boundary,capacity,concurrency,continuation,encode,engine}.py \
         tests/hf/test_{generate,keys,pack,plan,prefix,score,views}.py
@@ -136,7 +140,8 @@ run_in_threads() {
 
 tests() {
     # A module that makes the interpreter take its GIL would make all of this worthless.
-    PYTHONWARNINGS="error:The global interpreter lock:RuntimeWarning" OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1 \
+    PATH="$VENV/bin:$PATH" OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1 \
+        PYTHONWARNINGS="error:The global interpreter lock:RuntimeWarning" \
         nice "$PY" -m pytest -q -p no:cacheprovider "$@"
 }
 

@@ -3,6 +3,7 @@ from itself in other batches; a batch that memory refused leaves an event.
 """
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from forwardcache.observe import read_trace
 from tests.hf import tiny
 from tests.hf.conftest import MakeBackend
 from tests.hf.test_memory import ERRORS, Memory
+from tests.instrumentation.together import INHERITS
 
 PROMPTS = list(tiny.PROMPTS)
 PAIRS = [(prompt, " fox") for prompt in PROMPTS]
@@ -75,16 +77,29 @@ def test_each_thread_collects_its_own(make_backend: MakeBackend) -> None:
             backend.next_token_dist(prompt, top_k=8)
         found[prompt] = computed
 
-    threads = [threading.Thread(target=score, args=(prompt,)) for prompt in PROMPTS]
-    with backend.provenance() as mine:
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+    # Begun before: one that is begun inside may inherit the context.
+    begun = threading.Barrier(len(PROMPTS) + 1)
+    with ThreadPoolExecutor(len(PROMPTS)) as threads:
+        for _ in PROMPTS:
+            threads.submit(begun.wait, 30)
+        begun.wait(30)
+        with backend.provenance() as mine:
+            list(threads.map(score, PROMPTS))
     assert {prompt: len(computed) for prompt, computed in found.items()} == dict.fromkeys(
         PROMPTS, 1
     )
     assert mine == []
+
+
+def test_a_thread_begun_inside_is_collected_if_it_inherits_the_context(
+    make_backend: MakeBackend,
+) -> None:
+    backend = make_backend("llama")
+    with backend.provenance() as computed:
+        thread = threading.Thread(target=backend.next_token_dist, args=("hello",))
+        thread.start()
+        thread.join()
+    assert [one.op for one in computed] == ["next_token_dist"] * INHERITS
 
 
 def test_collections_may_be_nested(make_backend: MakeBackend) -> None:

@@ -33,6 +33,7 @@ from forwardcache.scoring import (
 )
 from tests.hf import tiny
 from tests.hf.conftest import MakeBackend
+from tests.instrumentation.together import INHERITS
 
 PROMPT = "the quick brown fox"
 Open = Callable[[HFBackend], AbstractContextManager[HFView]]
@@ -324,6 +325,26 @@ def test_a_view_can_not_be_used_inside_another_views_with_of_its_thread(
     scored(base)
     with backend.as_finetuned(), pytest.raises(NestedViewError):
         scored(base)
+
+
+def test_a_thread_begun_inside_a_view_may_use_another_unless_it_inherits_the_context(
+    make_backend: MakeBackend,
+) -> None:
+    backend, outcomes = make_backend(), list[str]()
+
+    def score() -> None:
+        try:
+            with backend.as_finetuned() as ft:
+                scored(ft)
+            outcomes.append("scored")
+        except NestedViewError:
+            outcomes.append("refused")
+
+    with backend.as_base():
+        thread = threading.Thread(target=score)
+        thread.start()
+        thread.join()
+    assert outcomes == ["refused" if INHERITS else "scored"]
 
 
 def test_threads_with_views_of_their_own_get_their_own_values(make_backend: MakeBackend) -> None:

@@ -115,18 +115,21 @@ def test_what_was_cleared_or_invalidated_is_not_called_evicted() -> None:
 
 def test_waits_are_counted_with_their_seconds() -> None:
     inst = BackendInstrumentation()
-    begun = threading.Event()
+    asking = threading.Event()
+
+    def ask() -> None:
+        asking.set()
+        inst.cached("op", "view", "a", 8, never)
 
     def compute() -> str:
-        begun.set()
-        time.sleep(0.05)
+        waiter.start()
+        seen(asking)
+        time.sleep(0.2)
         return "value"
 
-    owner = threading.Thread(target=inst.cached, args=("op", "view", "a", 8, compute))
-    owner.start()
-    seen(begun)
-    inst.cached("op", "view", "a", 8, never)
-    owner.join()
+    waiter = threading.Thread(target=ask)
+    inst.cached("op", "view", "a", 8, compute)
+    waiter.join()
     figures = inst.stats.calls()["op", "view"]
     assert (figures.waits, figures.hits, figures.misses) == (1, 1, 1)
     assert figures.wait_s == inst.stats.wait_s > 0

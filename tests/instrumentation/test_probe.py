@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.instrumentation.doubles import RecordingTrace, read_events
+from tests.instrumentation.together import INHERITS
 
 
 @pytest.fixture
@@ -87,10 +88,19 @@ def test_withs_nest_and_end_with_an_exception_too(inst: Any) -> None:
 
 def test_a_with_labels_the_events_of_its_thread_alone(inst: Any) -> None:
     inst.set_current_probe("current")
+    with ThreadPoolExecutor(1) as other:
+        other.submit(call, inst).result()
+        with inst.probe("scoped"):
+            other.submit(call, inst).result()
+            call(inst)
+    assert inst.trace.probes == ["current", "current", "scoped"]
+
+
+def test_a_thread_begun_inside_has_the_label_if_it_inherits_the_context(inst: Any) -> None:
+    inst.set_current_probe("current")
     with inst.probe("scoped"):
         in_a_thread(lambda: call(inst))
-        call(inst)
-    assert inst.trace.probes == ["current", "scoped"]
+    assert inst.trace.probes == ["scoped" if INHERITS else "current"]
 
 
 def test_threads_have_their_own_probes_at_the_same_time(inst: Any) -> None:

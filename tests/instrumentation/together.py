@@ -1,11 +1,15 @@
 """Tasks that begin at once in threads of their own, and what they wait for."""
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 LONG = 20.0
+INHERITS = bool(getattr(sys.flags, "thread_inherit_context", False))
+"""Whether a thread begins in a copy of its starter's context: so on CPython 3.14 without a GIL, and
+with one where it is asked for."""
 
 
 def together(tasks: Sequence[Callable[[], Any]]) -> list[Any]:

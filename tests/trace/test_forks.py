@@ -28,6 +28,9 @@ from tests.trace.progress import Progress
 
 FORKS = proof.knob("FORKS", 20)
 STEPS = 50
+PLENTY = 20_000
+"""Steps after which a thread that traces beside the forks goes on slowly: without a GIL, three of
+them write millions of lines while a busy machine gets to the forks, and all are read back."""
 
 
 def wait_for_child(child: int, timeout_s: float = 20) -> int:
@@ -74,6 +77,8 @@ def test_forks_while_other_threads_trace(how: str, child_ends: str, tmp_path: Pa
         while not stop.is_set():
             step(view, returned[view])
             returned[view] += 1
+            if returned[view] > PLENTY:
+                time.sleep(0.001)
 
     threads = [threading.Thread(target=trace_on, args=(view,)) for view in returned]
     for thread in threads:
