@@ -22,8 +22,8 @@ TITLE = "## Without a GIL: two threads"
 NOTES = """\
 By the code, not measured apart: two threads that call one function object count references at it,
 as in the empty call; an instrumentation's `cached`, once fetched by each thread, has an object for
-each. What two threads of one instrumentation share on a hit is its statistics: two counters, and
-the lock of the figures of each op and view.
+each. On a hit two threads of one instrumentation change nothing that both use: each counts for
+itself. A miss and its eviction do: the cache's room, its order and its flights.
 """
 KEYS, CALLS = 64, 6_400
 THREADS = (1, 2)
