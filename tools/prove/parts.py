@@ -57,7 +57,7 @@ class Part:
 
 
 def pytest(name: str, *tests: str, sources: tuple[str, ...] = (), **knobs: int) -> Way:
-    """Some tests, with what ``tests/proof.py`` reads; the files they are made of are sources too."""
+    """Some tests, with what ``tests/proof.py`` reads; the files they are made of are sources."""
     options = ("-q", "-x", "--timeout=3000", "-p", "no:cacheprovider", "--hypothesis-seed={seed}")
     files = [test.partition("::")[0] for test in tests]
     variables = {f"FORWARDCACHE_{knob}": str(value) for knob, value in knobs.items()}
