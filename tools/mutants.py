@@ -204,6 +204,13 @@ FAULTS: Final = (
         "break;",
         FLIGHTS,
     ),
+    Fault(
+        "an eviction gives what it meets no stamp",
+        "order.rs",
+        "        entry.stamp(Stamp(self.stamp.load(Ordering::Acquire)));\n",
+        "",
+        PLAIN,
+    ),
 )
 
 

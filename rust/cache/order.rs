@@ -13,6 +13,7 @@
 //! replaced or removed.
 
 use super::entry::Entry;
+use super::stamp::Stamp;
 use super::table::{Guard, Table};
 use super::tick::{Clock, Tick};
 use crate::sync::{Ordering, Published, Word};
@@ -38,6 +39,25 @@ pub(super) struct Order {
 impl Default for Order {
     fn default() -> Self {
         Self { run: Published::new(Run::sorted(Tick::DEAD, Vec::new())) }
+    }
+}
+
+/// What an entry of the table is given by an eviction that meets it.
+#[derive(Clone, Copy)]
+pub(super) struct Meeting<'c> {
+    pub(super) clock: &'c Clock,
+    pub(super) stamp: &'c Word,
+}
+
+impl Meeting<'_> {
+    /// Gives an entry its stamp and its tick, if nobody has (E1); `None` if it is dead.
+    ///
+    /// Both: who was evicted tells that the entry was there, and so that its put came before a
+    /// `clear` that begins later.
+    fn with<K, V>(self, entry: &Entry<K, V>) -> Option<Tick> {
+        // Acquire: as in `is_good`.
+        entry.stamp(Stamp(self.stamp.load(Ordering::Acquire)));
+        entry.settle(self.clock)
     }
 }
 
@@ -86,19 +106,19 @@ impl Order {
     pub(super) fn oldest<'g, K, V>(
         &self,
         table: &'g Table<K, V>,
-        clock: &Clock,
+        meeting: Meeting<'_>,
         guard: &'g Guard<'_, K, V>,
     ) -> Option<(&'g Entry<K, V>, Tick)> {
         let mut run = self.run.load();
         loop {
             while let Some((place, (tick, hash))) = run.next() {
-                match find(table, clock, guard, &run, (tick, hash)) {
+                match find(table, meeting, guard, &run, (tick, hash)) {
                     Named::Here(entry) => return Some((entry, tick)),
                     Named::UsedUp => run.pass(place),
                     Named::Misplaced => break,
                 }
             }
-            let next = read_all(table, clock, guard)?;
+            let next = read_all(table, meeting, guard)?;
             run = self.run.replace(&run, next);
         }
     }
@@ -106,7 +126,7 @@ impl Order {
 
 fn find<'g, K, V>(
     table: &'g Table<K, V>,
-    clock: &Clock,
+    meeting: Meeting<'_>,
     guard: &'g Guard<'_, K, V>,
     run: &Run,
     (tick, hash): Name,
@@ -114,7 +134,7 @@ fn find<'g, K, V>(
     let mut misplaced = false;
     let unused = table.find(hash, guard, |entry| {
         // Whoever sees that an entry took another's place has seen its put: it gets its tick now.
-        let last = entry.settle(clock)?;
+        let last = meeting.with(entry)?;
         misplaced |= last != tick && last <= run.until && !run.names(last, hash);
         (last == tick).then_some(entry)
     });
@@ -126,15 +146,19 @@ fn find<'g, K, V>(
 }
 
 /// A run of all that is there; `None` if nothing is.
-fn read_all<K, V>(table: &Table<K, V>, clock: &Clock, guard: &Guard<'_, K, V>) -> Option<Run> {
+fn read_all<K, V>(
+    table: &Table<K, V>,
+    meeting: Meeting<'_>,
+    guard: &Guard<'_, K, V>,
+) -> Option<Run> {
     loop {
         // Read before the table: what comes in later is younger, and so needn't be seen.
-        let until = clock.now();
+        let until = meeting.clock.now();
         let (mut names, mut is_empty) = (Vec::new(), true);
         table.for_each(guard, |entry| {
             // A put that stalls before its tick is given one now, or it would get an older tick than
             // `until` without being named.
-            let Some(tick) = entry.settle(clock) else { return };
+            let Some(tick) = meeting.with(entry) else { return };
             is_empty = false;
             if tick <= until {
                 names.push((tick, entry.hash));

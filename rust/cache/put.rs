@@ -1,12 +1,13 @@
 //! Storing a value: it is published, seen, counted, and then there is made room for it.
 
 use super::entry::{Entry, Killed};
+use super::order::Meeting;
 use super::room::Reserved;
 use super::stamp::Stamp;
 use super::table::{Change, Changed, Guard};
 use super::{
     Cache, Capacity, EntryId, Evicted, Leftovers, Looked, Match, Offer, Put, Question, Removed,
-    Undecided,
+    Tick, Undecided,
 };
 use crate::sync::Ordering;
 use std::sync::Arc;
@@ -216,9 +217,7 @@ impl<K: Clone, V> Cache<K, V> {
             }
         }
         while self.room.is_too_heavy(bytes) {
-            let Some((oldest, _)) = self.order.oldest(&self.table, &self.clock, guard) else {
-                return;
-            };
+            let Some((oldest, _)) = self.oldest(guard) else { return };
             if let Some(reserved) = self.room.reserve_weight(bytes, oldest.weight)
                 && !self.evict(reserved, guard, put)
             {
@@ -227,10 +226,15 @@ impl<K: Clone, V> Cache<K, V> {
         }
     }
 
+    fn oldest<'g>(&'g self, guard: &'g Guard<'_, K, V>) -> Option<(&'g Entry<K, V>, Tick)> {
+        let meeting = Meeting { clock: &self.clock, stamp: &self.stamp };
+        self.order.oldest(&self.table, meeting, guard)
+    }
+
     /// Evicts the oldest entry; false if there is none, and none came in while it was looked for.
     fn evict(&self, mut reserved: Reserved, guard: &Guard<'_, K, V>, put: &mut Put<K, V>) -> bool {
         let came = self.room.came();
-        while let Some((oldest, tick)) = self.order.oldest(&self.table, &self.clock, guard) {
+        while let Some((oldest, tick)) = self.oldest(guard) {
             self.room.expect(&mut reserved, oldest.weight);
             let Some(killed) = oldest.kill_unused_since(tick) else { continue };
             if self.table.remove(oldest, guard) {

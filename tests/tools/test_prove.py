@@ -14,7 +14,7 @@ import pytest
 from tools.prove.__main__ import main
 from tools.prove.page import ranges
 from tools.prove.parts import PARTS, Part, Way
-from tools.prove.sources import conftests_of, files_of
+from tools.prove.sources import ROOT, conftests_of, files_of
 
 
 def git(root: Path, *arguments: str) -> None:
@@ -280,6 +280,14 @@ def test_a_test_consists_of_what_it_imports_and_names(tmp_path: Path) -> None:
     assert conftests == ("tests/a/conftest.py", "tests/conftest.py")
     used = files_of(test, *conftests, root=tmp_path)
     assert set(files) - set(used) == {"tests/a/test_other.py", "tests/b/third.py"}
+
+
+def test_the_code_of_journal_and_reader_uses_no_cache() -> None:
+    rust = ROOT / "rust"
+    files = [*(rust / "trace").rglob("*.rs"), *(rust / "observe").rglob("*.rs"), *rust.glob("*.rs")]
+    files = [*files, rust / "python" / "observe.rs"]
+    assert len(files) > 20
+    assert [path for path in files if "cache::" in path.read_text()] == []
 
 
 def test_the_table_names_each_part_and_way_once_and_its_sources_are_there() -> None:

@@ -1,5 +1,7 @@
 //! Which entry goes: the least recently used, also where uses are told late or runs are used up.
 
+use super::entry::Entry;
+use super::table::{Change, Changed};
 use super::*;
 
 #[test]
@@ -72,4 +74,26 @@ fn a_run_is_good_beside_younger_entries_of_its_hashes() {
         assert_eq!(put(&cache, key, 0).evicted[0].key, oldest);
     });
     assert_eq!(cache.order.sorted_at(), sorted_at);
+}
+
+#[test]
+fn an_eviction_that_met_an_entry_puts_it_before_a_later_clear() {
+    let cache = cache(1);
+    put(&cache, 2, 20);
+    // A put of the same key that stalls between coming in and looking at the cache's stamp.
+    let (key, value) = (2, 21);
+    let content = (key, value);
+    let entry = Entry::new(EntryId(99), hash(key), weight(value), Stamp::open(None), content);
+    let entry = Arc::new(entry);
+    let guard = cache.table.guard();
+    let changed = cache.table.change(hash(key), &guard, |chain| Change::Insert {
+        entry: Arc::clone(&entry),
+        over: chain.first().cloned(),
+    });
+    let Changed::Replaced(old) = changed else { panic!("there was one of that key") };
+    old.kill().expect("nobody has it in hand");
+    // The eviction tells that 2 was put again: only so is 1 the older one.
+    assert_eq!(put_apart(&cache, 1), Some(1));
+    assert_eq!(cache.clear().len(), 1);
+    assert_eq!(get(&cache, 2), None);
 }
