@@ -211,6 +211,13 @@ FAULTS: Final = (
         "",
         PLAIN,
     ),
+    Fault(
+        "two removals at once write down and count in two orders",
+        "removal.rs",
+        "self.commits.with(|()| {",
+        "crate::sync::Turns::<()>::default().with(|()| {",
+        PLAIN,
+    ),
 )
 
 

@@ -28,7 +28,7 @@ mod stamp;
 mod table;
 mod tick;
 
-use crate::sync::{Ordering, Word};
+use crate::sync::{Ordering, Turns, Word};
 use entry::{Entry, Killed};
 use order::Order;
 use room::Room;
@@ -140,6 +140,8 @@ pub struct Cache<K, V> {
     stamp: Word,
     /// Removals that have begun and not swept everything yet.
     sweeps: Word,
+    /// Held by a removal while it writes down what it is about and raises the stamp.
+    commits: Turns<()>,
     next_id: Word,
 }
 
@@ -177,6 +179,7 @@ impl<K: Clone, V> Cache<K, V> {
             clock: Clock::default(),
             stamp: Word::new(Stamp::new(0, 0).0),
             sweeps: Word::new(0),
+            commits: Turns::default(),
             next_id: Word::new(0),
         }
     }

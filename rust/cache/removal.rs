@@ -18,20 +18,25 @@ impl Drop for Sweep<'_> {
 impl<K: Clone, V> Cache<K, V> {
     /// Removes the entries that `matches` accepts and returns them. `commit` writes down, before the
     /// first is gone, what [`Question::is_still_good`] will go by: from the bump on, no read finds an
-    /// entry that is to be removed.
+    /// entry that is to be removed. It neither comes back here nor drops what runs foreign code: what
+    /// it returns is dropped for it.
     ///
     /// # Errors
     /// [`Undecided`]: nothing was removed; compare outside and call again.
-    pub fn remove_matching(
+    pub fn remove_matching<F>(
         &self,
         mut matches: impl FnMut(EntryId, &K) -> Match,
-        commit: impl FnOnce(),
+        commit: impl FnOnce() -> F,
     ) -> Result<Vec<Removed<K, V>>, Undecided<K>> {
         self.ask_about_all(&mut matches)?;
-        commit();
-        let _sweep = self.begin_sweep();
-        // Release: pairs with `is_good`; acquire: what was put before the bump is found.
-        let before = Stamp(self.stamp.fetch_add(Stamp::GENERATION, Ordering::AcqRel));
+        // One after the other: what is written down as the n-th raises the generation to n (I7).
+        let (_forgotten, _sweep, before) = self.commits.with(|()| {
+            let forgotten = commit();
+            let sweep = self.begin_sweep();
+            // Release: pairs with `is_good`; acquire: what was put before the bump is found.
+            let before = self.stamp.fetch_add(Stamp::GENERATION, Ordering::AcqRel);
+            (forgotten, sweep, Stamp(before))
+        });
         let now = Stamp::new(before.clears(), before.generation() + 1);
         // What came in after the bump stays; what came shortly before it and can't be compared is
         // looked at again at its first read.

@@ -32,23 +32,21 @@ struct Log {
     last: VecDeque<Invalidation>,
 }
 
-struct Invalidation {
+pub(super) struct Invalidation {
     op: Option<Py<PyString>>,
     view_id: Option<Py<PyString>>,
 }
 
 impl Invalidations {
-    /// Adds one, before the cache's generation moves.
-    pub(super) fn add(&self, pattern: &Pattern<'_, '_>) {
+    /// Adds one, before the cache's generation moves; what is forgotten for it, to be dropped when
+    /// nothing is held.
+    pub(super) fn add(&self, pattern: &Pattern<'_, '_>) -> Option<Invalidation> {
         let keep = |text: Option<&Bound<'_, PyString>>| text.map(|text| text.clone().unbind());
         let invalidation = Invalidation { op: keep(pattern.op), view_id: keep(pattern.view_id) };
-        let forgotten = {
-            let mut log = lock(&self.0);
-            log.last.push_back(invalidation);
-            log.count = log.count.wrapping_add(1);
-            if log.last.len() > KEPT { log.last.pop_front() } else { None }
-        };
-        drop(forgotten);
+        let mut log = lock(&self.0);
+        log.last.push_back(invalidation);
+        log.count = log.count.wrapping_add(1);
+        if log.last.len() > KEPT { log.last.pop_front() } else { None }
     }
 
     /// The present generation, if no invalidation since `began` was about `key`.

@@ -2,7 +2,7 @@
 
 use super::*;
 #[cfg(not(take_turns))]
-use crate::sync::SharedBool;
+use crate::sync::{Mutex, SharedBool, lock};
 
 #[test]
 fn a_value_computed_before_its_key_was_removed_is_not_stored() {
@@ -138,4 +138,26 @@ fn a_read_leaves_to_a_removal_what_that_is_about_to_sweep() {
     cache.sweeps.fetch_sub(1, Ordering::Release);
     assert_eq!(get(&cache, 1), None);
     assert_eq!(cache.len(), 0, "what a sweep has left behind goes with the first read");
+}
+
+/// A value whose computation began at generation n is judged by what was written down from the n-th
+/// on, so two removals at once may not write in one order and raise the generation in the other.
+#[cfg(not(take_turns))]
+#[test]
+fn removals_raise_the_generation_in_the_order_in_which_they_are_written_down() {
+    let (cache, log) = (cache(8), Mutex::new(Vec::new()));
+    let remove = |class: u32| {
+        let commit = || {
+            let written = lock(&log).len();
+            assert_eq!(cache.generation() as usize, written);
+            lock(&log).push(class);
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        };
+        cache.remove_matching(|_, _| Match::No, commit).unwrap();
+    };
+    std::thread::scope(|scope| {
+        let remove = &remove;
+        (0..4).for_each(|class| drop(scope.spawn(move || remove(class))));
+    });
+    assert_eq!((cache.generation(), lock(&log).len()), (4, 4));
 }
