@@ -8,16 +8,14 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import logging
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 import forwardcache.distributed  # noqa: F401  (turns off what Ray would report)
 
 
-@pytest.fixture(scope="session")
-def cluster() -> Iterator[None]:
-    import ray
-
+def start(ray: Any) -> None:
     ray.init(
         address="local",
         num_cpus=4,
@@ -26,5 +24,20 @@ def cluster() -> Iterator[None]:
         logging_level=logging.ERROR,
         object_store_memory=100 * 2**20,
     )
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[None]:
+    import ray
+
+    # Ray gives its processes 30 s to start, which is not enough on a machine that is busy enough.
+    for is_last in (False, False, True):
+        try:
+            start(ray)
+            break
+        except Exception as error:
+            if is_last or "timed out during startup" not in str(error):
+                raise
+            ray.shutdown()
     yield
     ray.shutdown()
