@@ -30,7 +30,9 @@ def start(ray: Any) -> None:
 def cluster() -> Iterator[None]:
     import ray
 
-    # Ray gives its processes 30 s to start, which is not enough on a machine that is busy enough.
+    # Ray gives its processes 15 to 30 s to start: not enough on a busy machine where they have to
+    # compile all that they import. So they keep what they compiled, and may try again.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     for is_last in (False, False, True):
         try:
             start(ray)
