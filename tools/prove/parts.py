@@ -11,7 +11,7 @@ from tools.prove.sources import conftests_of, files_of
 CORE: Final = ("rust", "build.rs", "Cargo.toml", "Cargo.lock")
 # What its own tests and fuzzer are built of: all but the room of pyo3, which is a feature.
 CRATE: Final = (*CORE, ":(exclude)rust/python")
-# The fuzzers of the journal and of the reader make no cache.
+# The fuzzer of the journal makes no cache.
 NO_CACHE: Final = ":(exclude)rust/cache"
 INSTRUMENTATION: Final = (*CORE, "python/forwardcache/instrumentation.py")
 STORE: Final = ("python/forwardcache/store", "python/forwardcache/scoring.py")
@@ -326,8 +326,10 @@ PARTS: Final = (
     fuzz(
         "reader",
         "Any bytes as a trace: the events that are in them and no others, and no exception.",
-        *CORE,
-        NO_CACHE,
+        "Cargo.lock",
+        # These two use nothing else of the core.
+        "rust/observe",
+        "rust/python/observe.rs",
         "python/forwardcache/observe",
     ),
     fuzz("store", "Any bytes as a stored value: a value that was sealed, or none.", *STORE),
