@@ -1,11 +1,12 @@
 """Hugging Face models as views, every forward once.
 
-Reading order: ``backend`` (what users make) and ``load``, ``view`` and ``operations`` (what they
-score with), ``scorer`` and ``call`` (one call), ``lock``, ``spec`` and ``switch`` (which view, and
-putting the model into it), ``identity``, ``watch``, ``checksum`` and ``adapter`` (what the model
-is), ``encode``, ``plan``, ``family``, ``budget``, ``forward``, ``pack``, ``prefix``, ``kernels``,
-``ops`` and ``slices`` (from text to values), ``shelf`` and ``selfcheck`` (values that were kept),
-``noise`` and ``provenance``. Texts and streams: ``generate``; ``engine``, ``decode``, ``sample``.
+Reading order: ``backend`` (what users make), ``load`` and ``tokenizer_file``, ``view`` and
+``operations`` (what they score with), ``scorer`` and ``call`` (one call), ``lock``, ``spec`` and
+``switch`` (which view, and putting the model into it), ``identity``, ``watch``, ``checksum`` and
+``adapter`` (what the model is), ``encode``, ``plan``, ``family``, ``budget``, ``forward``,
+``pack``, ``prefix``, ``kernels``, ``ops`` and ``slices`` (from text to values), ``shelf`` and
+``selfcheck`` (values that were kept), ``noise`` and ``provenance``. Texts and streams:
+``generate``; ``engine``, ``decode``, ``sample``.
 Importing this imports torch, transformers and peft.
 """
 

@@ -25,6 +25,7 @@ from forwardcache.errors import (
     ModelLoadError,
     UnsupportedModelError,
 )
+from forwardcache.hf.tokenizer_file import warn_of_other_tokens
 
 _ADAPTER_NAME = "default"
 _ADAPTER_CONFIG = "adapter_config.json"
@@ -62,6 +63,7 @@ def load_model(
         model, report = loaded
         _check_complete(path, report)
         tokenizer = transformers.AutoTokenizer.from_pretrained(path, **options)
+        warn_of_other_tokens(path, tokenizer)
         return model.to(target).eval(), tokenizer
 
 
