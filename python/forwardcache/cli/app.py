@@ -15,6 +15,7 @@ from forwardcache.cli.commands import check, report, score, store, trace
 from forwardcache.cli.commands.options import EXIT_STATUS
 from forwardcache.cli.commands.report import REPORT_COMPARE
 from forwardcache.cli.exits import ExitCode, guarded, say, say_warnings
+from forwardcache.cli.repeats import refusing_repeats
 
 app = typer.Typer(
     name="forwardcache",
@@ -62,7 +63,8 @@ def _with_address(argv: Sequence[str]) -> list[str]:
 
 def _invoke(argv: list[str]) -> int:
     try:
-        code = app(args=argv, prog_name="forwardcache", standalone_mode=False)
+        command = refusing_repeats(typer.main.get_command(app))
+        code = command(args=argv, prog_name="forwardcache", standalone_mode=False)
     except _UsageProblem as problem:
         say(_usage_line(problem))
         return ExitCode.BAD_INPUT
