@@ -276,3 +276,46 @@ def test_prompts_are_scored_in_chunks_with_the_same_result(
     for row, chunked in zip(whole, score("--prompts", prompts, "--top-k", "5").rows, strict=True):
         assert chunked["token_ids"] == row["token_ids"]
         np.testing.assert_allclose(chunked["logprobs"], row["logprobs"], atol=1e-4)
+
+
+@pytest.fixture
+def chatty(tmp_path: Path) -> Callable[[str], Path]:
+    """The demo's model in a folder of its own with a chat template."""
+
+    def make(template: str) -> Path:
+        folder = tmp_path / "chatty"
+        folder.mkdir()
+        for path in (ASSETS / "model").iterdir():
+            (folder / path.name).symlink_to(path)
+        (folder / "chat_template.jinja").write_text(template, "utf-8")
+        return folder
+
+    return make
+
+
+def test_with_a_chat_template_a_row_says_what_was_a_hit(
+    run: Run, chatty: Callable[[str], Path]
+) -> None:
+    model = chatty("Ship's log: {{ messages[0]['content'] }}")
+    options = ("--model", model, "--dtype", "float32", "--chat-template", "--prompts", "-")
+    for op in ("next_token_dist", "logprob_of"):
+        lines = b'{"prompt": "day", "completion": " 3"}\n' * 2
+        ended = run("score", *options, "--op", op, stdin=lines)
+        assert [row["hit"] for row in ended.rows] == [False, True], ended.err
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        ("{{ raise_exception('only\n sonnets') }}", ("line 1", "only sonnets")),
+        ("{% if messages[0].content == 'two' %}{{ raise_exception('two?') }}{% endif %}"
+         "{{ messages[0].content }}", ("line 2", "two?")),
+        ("{% for %}", ("chat_template", "doesn't parse")),
+        ("always the same", ("chat_template", "drops what it is given")),
+    ],
+)  # fmt: skip
+def test_a_template_that_refuses_a_prompt_or_can_t_be_used_is_one_line(
+    run: Run, chatty: Callable[[str], Path], template: str, words: tuple[str, ...]
+) -> None:
+    options = ("--model", chatty(template), "--chat-template", "--prompts", "-")
+    run("score", *options, stdin=b"one\ntwo\n").refused(*words)

@@ -97,7 +97,9 @@ class Scoring:
         self._backend = backend
         self._recorder = recorder
         self.job = job
-        self._items = job.source.items(job.op)
+        # Rendered once: lengths, views and hits are those of one text, whatever the clock.
+        self._items = backend.rendered(job.source.items(job.op), op=job.op)
+        self._keys = _keys_of(self._items)
         self.tally = Tally()
 
     def run(self, sink: RowSink, progress: Progress, *, done: int = 0) -> None:
@@ -137,7 +139,7 @@ class Scoring:
         self._recorder.forget()
         with view.of(self._backend) as scorer:
             values = self._ask(scorer, items)
-            hits = self._recorder.hits(items)
+            hits = self._recorder.hits(self._keys[chunk.start : chunk.stop])
             against = self._against(scorer, items, values, base_values)
         missed = (position for position, hit in zip(chunk, hits, strict=True) if not hit)
         self.tally.tokens_run += sum(self.job.lengths[position] for position in missed)
@@ -191,6 +193,13 @@ class Scoring:
             for place, dist in zip(lacking, at_base, strict=True):
                 found[place] = kl_at_base_tokens(bases[place], dist)
         return found
+
+
+def _keys_of(items: Sequence[Any]) -> list[Any]:
+    """Each item as the cache has it."""
+    from forwardcache.hf.chat import key_of
+
+    return list(map(key_of, items))
 
 
 def _total(value: Any) -> float:

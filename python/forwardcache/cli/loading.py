@@ -135,8 +135,6 @@ def load(options: ModelOptions) -> Session:
     recorder = HitRecorder(instrumentation)
     store = None if options.store is None else open_checked(options.store)
     backend = _load_backend(options, recorder, store)
-    if options.chat_template and not getattr(backend.tokenizer, "chat_template", None):
-        raise BadInputError(f"--chat-template: the tokenizer in {options.model} has none")
     if options.trace is not None:
         instrumentation.trace = TraceWriter(options.trace)
     return Session(backend, recorder, instrumentation, store)

@@ -3,10 +3,10 @@
 Reading order: ``backend`` (what users make), ``load`` and ``tokenizer_file``, ``view`` and
 ``operations`` (what they score with), ``scorer`` and ``call`` (one call), ``lock``, ``spec`` and
 ``switch`` (which view, and putting the model into it), ``identity``, ``watch``, ``checksum`` and
-``adapter`` (what the model is), ``encode``, ``plan``, ``family``, ``budget``, ``forward``,
-``pack``, ``prefix``, ``kernels``, ``ops`` and ``slices`` (from text to values), ``shelf`` and
-``selfcheck`` (values that were kept), ``noise`` and ``provenance``. Texts and streams:
-``generate``; ``engine``, ``decode``, ``sample``.
+``adapter`` (what the model is), ``chat`` and ``encode``, ``plan``, ``family``, ``budget``,
+``forward``, ``pack``, ``prefix``, ``kernels``, ``ops`` and ``slices`` (from text to values),
+``shelf`` and ``selfcheck`` (values that were kept), ``noise``, ``preflight`` and ``provenance``.
+Texts and streams: ``generate``; ``engine``, ``decode``, ``sample``.
 Importing this imports torch, transformers and peft.
 """
 
@@ -14,8 +14,9 @@ from forwardcache.extras import extra_named
 
 with extra_named("forwardcache.hf"):
     from forwardcache.hf.backend import HFBackend
+    from forwardcache.hf.chat import RenderedPrompt
     from forwardcache.hf.engine import HFEngine
     from forwardcache.hf.operations import Operations
     from forwardcache.hf.view import HFView
 
-__all__ = ["HFBackend", "HFEngine", "HFView", "Operations"]
+__all__ = ["HFBackend", "HFEngine", "HFView", "Operations", "RenderedPrompt"]

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from os import PathLike
 from types import TracebackType
 from typing import Any
 
 import torch
-from peft import PeftMixedModel, PeftModel
-from transformers import PreTrainedModel
 
-from forwardcache.errors import AdapterError, ForwardCacheError, UnsupportedModelError
+from forwardcache.errors import ForwardCacheError
 from forwardcache.hf import load as loading
-from forwardcache.hf.encode import Encoder, EncodingOptions
+from forwardcache.hf.encode import encoding_options
 from forwardcache.hf.forward import ForwardRunner, Limits
 from forwardcache.hf.identity import ModelIdentity, Policy
 from forwardcache.hf.noise import SAMPLE, NoiseFloor, floor_of, sample_of
 from forwardcache.hf.operations import Operations
 from forwardcache.hf.ops import form_of
 from forwardcache.hf.plan import check_limits
+from forwardcache.hf.preflight import nonfinite_logits
 from forwardcache.hf.provenance import Provenance, collecting
 from forwardcache.hf.scorer import Scorer, dtype_name
 from forwardcache.hf.selfcheck import SelfCheck
@@ -35,8 +35,6 @@ DEFAULT_CACHE_MAX_BYTES = 512 * 2**20
 # Larger batches are slower on a CPU (16,384: a third of the speed); a GPU wants them.
 _TOKEN_BUDGET = {"cpu": 1024, "cuda": 16_384}
 _MAX_LOGIT_BYTES = {"cpu": 32 * 2**20, "cuda": 512 * 2**20}
-
-_PREFLIGHT_PROMPTS = ("The", "The quick brown fox jumps over the lazy dog.")
 
 
 class HFBackend(Operations):
@@ -70,7 +68,12 @@ class HFBackend(Operations):
         identity_label: The name of the weights under "label".
         store_nonfinite: Whether values with a NaN or infinity are stored; counted in any case.
         add_special_tokens: Whether the tokenizer adds its special tokens to plain text.
-        chat_template: True to put prompts into the tokenizer's chat template, or a template.
+        chat_template: True to put prompts into the tokenizer's chat template, or a template, or the
+            name of one of several. A prompt may then be a list of messages too, dicts with role and
+            content; where the last is the assistant's, the model goes on with it. What the template
+            writes is in the key, so one that prints the day is never served another day's value.
+        chat_template_args: What the template is given beside the messages, such as
+            ``{"enable_thinking": False}``; JSON values.
         token_budget: Most positions (rows x longest) in a batch; None chooses for the device.
         max_padding: Largest share of padding in a batch, 0 to 1.
         max_logit_bytes: Memory for logits at once; None chooses for the device.
@@ -81,7 +84,8 @@ class HFBackend(Operations):
     Raises:
         UnsupportedModelError: the model or its adapter can't be scored exactly.
         AdapterError: the adapter isn't there or belongs to another model.
-        InvalidInputError: a limit is out of range.
+        InvalidInputError: a limit is out of range, or the chat template isn't there, doesn't parse,
+            or loses the prompt.
         NestedViewError: a method that scores is called inside a view's ``with``.
     """
 
@@ -100,14 +104,15 @@ class HFBackend(Operations):
         store_nonfinite: bool = False,
         add_special_tokens: bool = True,
         chat_template: bool | str = False,
+        chat_template_args: Mapping[str, Any] | None = None,
         token_budget: int | None = None,
         max_padding: float = 0.10,
         max_logit_bytes: int | None = None,
         store: str | PathLike[str] | Store | None = None,
         verify: float = 0.0,
     ) -> None:
-        model = model if adapter is None else _with_adapter(model, str(adapter))
-        causal_lm = _causal_lm(model)
+        model = model if adapter is None else loading.with_adapter(model, str(adapter))
+        causal_lm = loading.causal_lm_of(model)
         where = "cpu" if causal_lm.device.type == "cpu" else "cuda"
         limits = Limits(
             _TOKEN_BUDGET[where] if token_budget is None else token_budget,
@@ -130,7 +135,9 @@ class HFBackend(Operations):
             tokenizer,
             runner=ForwardRunner(model, causal_lm, limits),
             instrumentation=instrumentation,
-            options=EncodingOptions(add_special_tokens, chat_template),
+            options=encoding_options(
+                tokenizer, add_special_tokens, chat_template, chat_template_args
+            ),
             identity=ModelIdentity(model, identity, label=identity_label),
             store_nonfinite=store_nonfinite,
             shelf=_shelf_of(self._owned_store or store),
@@ -138,6 +145,7 @@ class HFBackend(Operations):
         )
         # Looks at the adapter now, so that one that can't be handled is refused here.
         self._scorer.own_spec()
+        self._scorer.check_template()
 
     @classmethod
     def load(
@@ -337,6 +345,25 @@ class HFBackend(Operations):
         """
         return self._scorer.token_lengths(form_of(op), items)
 
+    def rendered(self, items: Sequence[Any], *, op: str) -> list[Any]:
+        """Items with their prompts as the chat template writes them now.
+
+        Scored in place of the items, they keep that text, whatever a template that prints the time
+        would write by then.
+
+        Args:
+            items: Prompts, or for ``logprob_of`` pairs of prompt and completion.
+            op: The operation they are meant for.
+
+        Returns:
+            Each item with a ``RenderedPrompt`` for its prompt, or the error that scoring it would
+            raise; without a chat template, and for whole texts, the items.
+
+        Raises:
+            InvalidInputError: there is no such operation.
+        """
+        return self._scorer.framed(form_of(op), items)
+
     def provenance(self) -> AbstractContextManager[list[Provenance]]:
         """Collects what is computed: ``with backend.provenance() as computed: ...``.
 
@@ -393,7 +420,7 @@ class HFBackend(Operations):
         own = self._scorer.own_spec()
         views = [own] if own == BASE or not self._gives(BASE) else [BASE, own]
         for view in views:
-            reason = self._scorer.run_in(view, self._nonfinite_logits)
+            reason = self._scorer.run_in(view, partial(nonfinite_logits, self._scorer.runner))
             if reason:
                 return False, f"view {view.view_id}: {reason}"
         return True, f"all logits finite in {' and '.join(view.view_id for view in views)}"
@@ -449,15 +476,6 @@ class HFBackend(Operations):
             return False
         return True
 
-    def _nonfinite_logits(self, encoder: Encoder) -> str:
-        """What is wrong with the logits of the preflight prompts; empty if nothing is."""
-        for prompt in _PREFLIGHT_PROMPTS:
-            logits = self._scorer.runner.all_logits(encoder.encode("prompt", prompt).fed)
-            bad = int((~torch.isfinite(logits)).sum())
-            if bad:
-                return f"{bad} of {logits.numel()} logits of {prompt!r} are not finite"
-        return ""
-
 
 def _opened_here(store: str | PathLike[str] | Store | None) -> Store | None:
     return open_store(str(store)) if isinstance(store, str | PathLike) else None
@@ -465,25 +483,3 @@ def _opened_here(store: str | PathLike[str] | Store | None) -> Store | None:
 
 def _shelf_of(store: Any) -> Shelf | None:
     return None if store is None else Shelf(store)
-
-
-def _causal_lm(model: Any) -> PreTrainedModel:
-    inner = model.get_base_model() if isinstance(model, PeftModel | PeftMixedModel) else model
-    if not isinstance(inner, PreTrainedModel):
-        raise UnsupportedModelError(
-            f"expected a causal language model of transformers, got {type(inner).__name__}"
-        )
-    return inner
-
-
-def _with_adapter(model: Any, adapter: str) -> Any:
-    names = list(getattr(model, "peft_config", {}))
-    if adapter in names:
-        model.set_adapter(adapter)
-        return model
-    if names:
-        raise AdapterError(
-            f"the model has the adapters {', '.join(names)}, not {adapter!r}; "
-            "put another one on it with its own load_adapter"
-        )
-    return loading.put_adapter(model, adapter)

@@ -55,7 +55,7 @@ class Call:
         return [
             (place, self.op.key(item))
             for place, item in enumerate(self._items)
-            if self._is_of_its_type(item)
+            if not isinstance(item, ForwardCacheError) and self._is_of_its_type(item)
         ]
 
     def encode(self, found: Container[int] = ()) -> None:
@@ -71,6 +71,8 @@ class Call:
         self.tasks = [each for each in self._outcomes if isinstance(each, Task)]
 
     def _task(self, item: Any, is_found: bool) -> Task | ForwardCacheError:
+        if isinstance(item, ForwardCacheError):
+            return item
         if is_found:
             return Task(item, partial(self._encode, item))
         try:

@@ -7,9 +7,10 @@ token that spans the boundary counts as completion.
 
 from __future__ import annotations
 
+import json
 import reprlib
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import index
 from typing import Any, Literal
@@ -19,6 +20,13 @@ from forwardcache.errors import (
     EmptyCompletionError,
     EmptyPromptError,
     InvalidInputError,
+)
+from forwardcache.hf.chat import (
+    ChatTemplate,
+    RenderedPrompt,
+    first_framed,
+    refuse_messages,
+    template_arguments,
 )
 from forwardcache.hf.spec import tagged
 
@@ -63,10 +71,13 @@ class EncodingOptions:
         chat_template: False for plain text; True to put a prompt into the tokenizer's own chat
             template as the user's turn; a string for that template. Texts to be scored as a whole
             (``rolling_logprob``) stay plain.
+        chat_template_args: What the template is given beside the turns, as canonical JSON; empty
+            for nothing.
     """
 
     add_special_tokens: bool = True
     chat_template: bool | str = False
+    chat_template_args: str = ""
 
     @property
     def key(self) -> bytes:
@@ -74,7 +85,31 @@ class EncodingOptions:
         template = self.chat_template
         kind = b"str" if isinstance(template, str) else str(bool(template)).encode()
         text = template.encode("utf-8", "surrogatepass") if isinstance(template, str) else b""
-        return tagged([str(bool(self.add_special_tokens)).encode(), kind, text])
+        fields = [str(bool(self.add_special_tokens)).encode(), kind, text]
+        if template:
+            # With a template, items are keyed by the text that it wrote.
+            fields.append(b"rendered:" + self.chat_template_args.encode())
+        return tagged(fields)
+
+
+def encoding_options(
+    tokenizer: Any,
+    add_special_tokens: bool,
+    chat_template: bool | str,
+    arguments: Mapping[str, Any] | None,
+) -> EncodingOptions:
+    """Options as a caller gives them.
+
+    Raises:
+        InvalidInputError: the template is of another type, or there are arguments for none.
+    """
+    if not isinstance(chat_template, bool | str):
+        kind = type(chat_template).__name__
+        raise InvalidInputError(f"chat_template must be True, False or a template, got {kind}")
+    if arguments and not chat_template:
+        raise InvalidInputError("chat_template_args need chat_template=True")
+    given = template_arguments(arguments, tokenizer) if chat_template else ""
+    return EncodingOptions(add_special_tokens, chat_template, given)
 
 
 class Encoder:
@@ -97,6 +132,7 @@ class Encoder:
         self._vocab_size = vocab_size
         self._options = options
         self.max_positions = max_positions
+        self._template = _template_of(tokenizer, options)
         self._known: OrderedDict[tuple[Form, Any], Encoded] = OrderedDict()
         self._known_tokens = 0
 
@@ -115,11 +151,36 @@ class Encoder:
             EmptyCompletionError: the completion adds no token.
             ContextLengthError: more tokens than the model has positions for.
         """
-        key = (form, _checked(form, item))
+        key = (form, _checked(form, self.framed(form, item)))
         encoded = self._known.get(key)
         if encoded is None:
             encoded = self._remember(key, self._new(form, key[1]))
         return encoded
+
+    def check_template(self) -> None:
+        """Refuses a chat template that can't be used.
+
+        Raises:
+            InvalidInputError: it isn't there, doesn't parse, or loses what it is given.
+        """
+        if self._template is not None:
+            self._template.check()
+
+    def framed(self, form: Form, item: Any) -> Any:
+        """``item`` with its prompt as the chat template writes it now; without one as it is.
+
+        Raises:
+            InvalidInputError: the prompt can't be put into the template, or is a list of messages
+                and there is none.
+        """
+        if form == "prompt":
+            return self._frame(item)
+        return first_framed(item, self._frame) if form == "pair" else item
+
+    def _frame(self, prompt: Any) -> Any:
+        if self._template is None:
+            return refuse_messages(prompt)
+        return self._template.render(prompt)
 
     @staticmethod
     def takes(form: Form, item: Any) -> bool:
@@ -155,7 +216,7 @@ class Encoder:
         return encoded
 
     def _prompt(self, prompt: str) -> Encoded:
-        ids = self._without_end(self._framed(prompt), self._special)
+        ids = self._without_end(prompt, self._special)
         ids = ids or self._bos_before("an empty prompt has no token")
         return Encoded(ids, len(ids))
 
@@ -179,8 +240,7 @@ class Encoder:
         prompt, completion = pair
         if not completion:
             raise EmptyCompletionError("the completion is empty; there is no token to score")
-        framed = self._framed(prompt)
-        ids, first, spans = self._span(framed, completion)
+        ids, first, spans = self._span(prompt, completion)
         if first >= len(ids):
             raise EmptyCompletionError(f"the completion {completion!r} adds no token to the prompt")
         if first == 0:
@@ -231,19 +291,6 @@ class Encoder:
         # A chat template writes its own special tokens into the text.
         return self._options.add_special_tokens and not self._options.chat_template
 
-    def _framed(self, prompt: str) -> str:
-        template = self._options.chat_template
-        if not template:
-            return prompt
-        return str(
-            self._tokenizer.apply_chat_template(
-                [{"role": "user", "content": prompt}],
-                chat_template=template if isinstance(template, str) else None,
-                tokenize=False,
-                add_generation_prompt=True,
-            )
-        )
-
     def _tokens(self, text: str, add_special_tokens: bool) -> Any:
         try:
             return self._tokenizer(
@@ -265,20 +312,35 @@ class Encoder:
         return (int(bos),)
 
 
+def _template_of(tokenizer: Any, options: EncodingOptions) -> ChatTemplate | None:
+    template, arguments = options.chat_template, options.chat_template_args
+    if not template:
+        return None
+    given = template if isinstance(template, str) else None
+    return ChatTemplate(tokenizer, given, json.loads(arguments) if arguments else {})
+
+
 def _checked(form: Form, item: Any) -> Any:
+    """``item`` as texts or tokens."""
     if form == "tokens":
         return _checked_tokens(item)
     if form != "pair":
-        if not isinstance(item, str):
+        text = _text_of(item)
+        if not isinstance(text, str):
             raise InvalidInputError(f"a {form} must be a str, got {type(item).__name__}")
-        return item
+        return text
     try:
         prompt, completion = item
     except (TypeError, ValueError):
         raise InvalidInputError(f"expected a pair of prompt and completion, got {item!r}") from None
+    prompt = _text_of(prompt)
     if isinstance(item, str) or not (isinstance(prompt, str) and isinstance(completion, str)):
         raise InvalidInputError(f"prompt and completion must be str, got {item!r}")
     return prompt, completion
+
+
+def _text_of(prompt: Any) -> Any:
+    return prompt.text if isinstance(prompt, RenderedPrompt) else prompt
 
 
 def _checked_tokens(item: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:

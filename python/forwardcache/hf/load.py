@@ -15,8 +15,9 @@ from typing import Any
 
 import torch
 import transformers
-from peft import PeftModel, get_peft_model_state_dict
+from peft import PeftMixedModel, PeftModel, get_peft_model_state_dict
 from safetensors import safe_open
+from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from forwardcache.errors import (
@@ -82,6 +83,38 @@ def put_adapter(model: Any, path: str) -> PeftModel:
         adapted = PeftModel.from_pretrained(model, path, adapter_name=_ADAPTER_NAME)
         _check_fits(path, adapted)
         return adapted.eval()
+
+
+def causal_lm_of(model: Any) -> PreTrainedModel:
+    """The model of transformers in ``model``, with or without PEFT around it.
+
+    Raises:
+        UnsupportedModelError: there is none.
+    """
+    inner = model.get_base_model() if isinstance(model, PeftModel | PeftMixedModel) else model
+    if not isinstance(inner, PreTrainedModel):
+        raise UnsupportedModelError(
+            f"expected a causal language model of transformers, got {type(inner).__name__}"
+        )
+    return inner
+
+
+def with_adapter(model: Any, adapter: str) -> Any:
+    """``model`` with the adapter of that name active, or with that folder's put on it.
+
+    Raises:
+        AdapterError: the model has other adapters, or the folder's can't be put on it.
+    """
+    names = list(getattr(model, "peft_config", {}))
+    if adapter in names:
+        model.set_adapter(adapter)
+        return model
+    if names:
+        raise AdapterError(
+            f"the model has the adapters {', '.join(names)}, not {adapter!r}; "
+            "put another one on it with its own load_adapter"
+        )
+    return put_adapter(model, adapter)
 
 
 def _check_runs_nothing(path: str, config: Any) -> None:

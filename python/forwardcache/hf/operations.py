@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from forwardcache.errors import ForwardCacheError
 from forwardcache.hf import generate as generation
+from forwardcache.hf.chat import RenderedPrompt
 from forwardcache.hf.encode import Encoded, Encoder
 from forwardcache.hf.ops import (
     CONTINUATION_LOGPROB,
@@ -31,6 +33,9 @@ from forwardcache.scoring import (
 
 Result = TypeVar("Result")
 
+Prompt = str | Sequence[Mapping[str, Any]] | RenderedPrompt
+"""A text, or with a chat template also the turns of a chat, or what the template made of either."""
+
 
 class Operations(ABC):
     """What ``HFView`` and ``HFBackend`` score with; each operation for one item and for a batch."""
@@ -46,11 +51,13 @@ class Operations(ABC):
     def _in_force(self) -> Scorer:
         """The scorer, if it may be used here and now."""
 
-    def next_token_dist(self, prompt: str, *, top_k: int = 256) -> TokenDist:
+    def next_token_dist(self, prompt: Prompt, *, top_k: int = 256) -> TokenDist:
         """Distribution of the token after ``prompt``.
 
         Args:
-            prompt: Text; may be empty if the tokenizer has a BOS token.
+            prompt: Text; may be empty if the tokenizer has a BOS token. With a chat template also a
+                list of messages, each with role and content: the model goes on with the last one
+                where that is the assistant's.
             top_k: Number of most likely tokens wanted; more than the vocabulary means all.
 
         Returns:
@@ -58,6 +65,8 @@ class Operations(ABC):
 
         Raises:
             ViewParameterError: ``top_k`` is not an integer of at least 1.
+            InvalidInputError: the prompt is neither a text nor messages that the chat template
+                takes.
             EmptyPromptError: the prompt has no token and there is no BOS token.
             ContextLengthError: the prompt is longer than the model's context.
         """
@@ -65,12 +74,12 @@ class Operations(ABC):
         return dist
 
     def next_token_dist_batch(
-        self, prompts: Sequence[str], *, top_k: int = 256, on_error: OnError = "raise"
+        self, prompts: Sequence[Prompt], *, top_k: int = 256, on_error: OnError = "raise"
     ) -> list[Any]:
         """``next_token_dist`` of each prompt, in order.
 
         Args:
-            prompts: Texts.
+            prompts: Each as in the single form.
             top_k: As in the single form.
             on_error: "raise": once all others are computed and cached, the error of the first
                 prompt that can't be scored is raised, with ``index`` and ``results``. "return":
@@ -117,11 +126,12 @@ class Operations(ABC):
         """
         return self._in_force().many(self.spec, ROLLING_LOGPROB, texts, on_error)
 
-    def logprob_of(self, prompt: str, completion: str) -> float:
+    def logprob_of(self, prompt: Prompt, completion: str) -> float:
         """Log-probability of ``completion`` after ``prompt``.
 
         Args:
-            prompt: Text before the completion; may be empty if the tokenizer has a BOS token.
+            prompt: Text before the completion, or messages, as in ``next_token_dist``; may be empty
+                if the tokenizer has a BOS token.
             completion: Text to score. It is tokenized together with the prompt; a token that
                 spans the boundary counts as completion.
 
@@ -140,7 +150,7 @@ class Operations(ABC):
         return logprob
 
     def logprob_of_batch(
-        self, pairs: Sequence[tuple[str, str]], *, on_error: OnError = "raise"
+        self, pairs: Sequence[tuple[Prompt, str]], *, on_error: OnError = "raise"
     ) -> list[Any]:
         """``logprob_of`` of each pair, in order.
 
@@ -156,7 +166,7 @@ class Operations(ABC):
         """
         return self._in_force().many(self.spec, LOGPROB_OF, _tuples(pairs), on_error)
 
-    def completion_logprob(self, prompt: str, completion: str) -> CompletionLogprob:
+    def completion_logprob(self, prompt: Prompt, completion: str) -> CompletionLogprob:
         """``logprob_of`` with the number of tokens scored and how they meet the prompt.
 
         The same pass and the same cache entry as ``logprob_of``.
@@ -171,12 +181,15 @@ class Operations(ABC):
         Raises:
             ForwardCacheError: as in ``logprob_of``.
         """
-        logprob = self.logprob_of(prompt, completion)
-        found: CompletionLogprob = self._with_tokens([(prompt, completion)], [logprob])[0]
+        [pair] = self._scorer.framed("pair", [(prompt, completion)])
+        if isinstance(pair, ForwardCacheError):
+            raise pair
+        logprob: float = self._in_force().one(self.spec, LOGPROB_OF, pair)
+        found: CompletionLogprob = self._with_tokens([pair], [logprob])[0]
         return found
 
     def completion_logprob_batch(
-        self, pairs: Sequence[tuple[str, str]], *, on_error: OnError = "raise"
+        self, pairs: Sequence[tuple[Prompt, str]], *, on_error: OnError = "raise"
     ) -> list[Any]:
         """``completion_logprob`` of each pair, in order.
 
@@ -190,7 +203,8 @@ class Operations(ABC):
         Raises:
             ForwardCacheError: as in the single form.
         """
-        return self._with_tokens(_tuples(pairs), self.logprob_of_batch(pairs, on_error=on_error))
+        framed = self._scorer.framed("pair", _tuples(pairs))
+        return self._with_tokens(framed, self.logprob_of_batch(framed, on_error=on_error))
 
     def _with_tokens(self, pairs: Sequence[Any], logprobs: Sequence[Any]) -> list[Any]:
         encoded = self._scorer.encoded("pair", pairs)
@@ -246,7 +260,7 @@ class Operations(ABC):
         """
         return self._in_force().many(self.spec, CONTINUATION_LOGPROB, pairs, on_error)
 
-    def token_dist_at(self, prompt: str, token_ids: ArrayLike) -> TokenDist:
+    def token_dist_at(self, prompt: Prompt, token_ids: ArrayLike) -> TokenDist:
         """Next-token log-probabilities of given ids, and the mass of all others.
 
         Args:
@@ -265,7 +279,7 @@ class Operations(ABC):
 
     def token_dist_at_batch(
         self,
-        prompts: Sequence[str],
+        prompts: Sequence[Prompt],
         token_ids: Sequence[ArrayLike],
         *,
         on_error: OnError = "raise",
@@ -273,7 +287,7 @@ class Operations(ABC):
         """``token_dist_at`` of each prompt with its own ids, in order.
 
         Args:
-            prompts: Texts.
+            prompts: Each as in the single form.
             token_ids: int[k] for each prompt; k may differ.
             on_error: As in ``next_token_dist_batch``.
 
@@ -287,7 +301,7 @@ class Operations(ABC):
         items = items_with_ids(prompts, token_ids, self._scorer.runner.vocab_size)
         return self._in_force().many(self.spec, TOKEN_DIST_AT, items, on_error)
 
-    def logprobs_at(self, prompt: str, token_ids: ArrayLike) -> NDArray[np.float32]:
+    def logprobs_at(self, prompt: Prompt, token_ids: ArrayLike) -> NDArray[np.float32]:
         """Next-token log-probabilities of given ids.
 
         Args:
@@ -304,7 +318,7 @@ class Operations(ABC):
 
     def logprobs_at_batch(
         self,
-        prompts: Sequence[str],
+        prompts: Sequence[Prompt],
         token_ids: Sequence[ArrayLike],
         *,
         on_error: OnError = "raise",
@@ -312,7 +326,7 @@ class Operations(ABC):
         """``logprobs_at`` of each prompt with its own ids, in order.
 
         Args:
-            prompts: Texts.
+            prompts: Each as in the single form.
             token_ids: int[k] for each prompt; k may differ.
             on_error: As in ``next_token_dist_batch``.
 
@@ -328,7 +342,7 @@ class Operations(ABC):
 
     def generate(
         self,
-        prompt: str,
+        prompt: Prompt,
         *,
         max_new_tokens: int,
         temperature: float = 0.0,

@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from forwardcache.errors import InvalidInputError, ViewParameterError
+from forwardcache.hf.chat import Frame, first_framed, key_of
 from forwardcache.hf.encode import Encoded, Form
 from forwardcache.hf.kernels import (
     TokenKernel,
@@ -60,6 +61,14 @@ def _itself(item: Any) -> Any:
     return item
 
 
+def _as_it_is(item: Any, frame: Frame) -> Any:
+    return item
+
+
+def _framed(item: Any, frame: Frame) -> Any:
+    return frame(item)
+
+
 @dataclass(frozen=True, slots=True)
 class Operation:
     """One scoring operation with its arguments.
@@ -73,6 +82,7 @@ class Operation:
         text: The part of an item that is encoded.
         key: An item as the cache's key: a str or a tuple of them.
         argument: What of an item, beside its tokens, decides its value.
+        framed: An item with its prompt in the chat template.
     """
 
     name: str
@@ -83,6 +93,7 @@ class Operation:
     text: Callable[[Any], Any] = _itself
     key: Callable[[Any], Any] = _itself
     argument: Callable[[Any], Any] = lambda _: None
+    framed: Callable[[Any, Frame], Any] = _as_it_is
 
 
 def next_token_dist(top_k: int) -> Operation:
@@ -98,7 +109,9 @@ def next_token_dist(top_k: int) -> Operation:
     def run(runner: Runner, tasks: Sequence[Task]) -> list[Any]:
         return list(top_dists(runner.last_logits([task.encoded.fed for task in tasks]), k))
 
-    return Operation("next_token_dist", "prompt", run, top_k=k, last_only=True)
+    return Operation(
+        "next_token_dist", "prompt", run, top_k=k, last_only=True, key=key_of, framed=_framed
+    )
 
 
 def _token_dist_at(runner: Runner, tasks: Sequence[Task]) -> list[Any]:
@@ -133,7 +146,7 @@ def _continuation(runner: Runner, tasks: Sequence[Task]) -> list[Any]:
 
 
 ROLLING_LOGPROB = Operation("rolling_logprob", "text", _rolling)
-LOGPROB_OF = Operation("logprob_of", "pair", _logprob_of)
+LOGPROB_OF = Operation("logprob_of", "pair", _logprob_of, key=key_of, framed=first_framed)
 CONTINUATION_LOGPROB = Operation(
     "continuation_logprob",
     "tokens",
@@ -157,8 +170,9 @@ TOKEN_DIST_AT = Operation(
     _token_dist_at,
     last_only=True,
     text=_prompt_of,
-    key=lambda item: (item[0], ",".join(map(str, item[1]))),
+    key=lambda item: key_of((item[0], ",".join(map(str, item[1])))),
     argument=lambda item: item[1],
+    framed=first_framed,
 )
 
 

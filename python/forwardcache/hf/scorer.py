@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -22,6 +23,7 @@ from forwardcache.errors import ForwardCacheError, InvalidInputError, ModelMemor
 from forwardcache.hf import provenance
 from forwardcache.hf.budget import BatchedRuns
 from forwardcache.hf.call import Call
+from forwardcache.hf.chat import framed
 from forwardcache.hf.encode import Encoded, Encoder, EncodingOptions, Form
 from forwardcache.hf.forward import ForwardRunner
 from forwardcache.hf.identity import ModelIdentity, Policy, Structure
@@ -153,7 +155,18 @@ class Scorer:
         """The tokens of each item, or the error that it would get."""
         with self.lock:
             encoder = self._encoder_for(self.identity.structure(self.tokenizer))
-            return [_encoded(encoder, form, item) for item in items]
+            return [framed(item, partial(encoder.encode, form)) for item in items]
+
+    def framed(self, form: Form, items: Sequence[Any]) -> list[Any]:
+        """Each item with its prompt as the chat template writes it now, or its error."""
+        with self.lock:
+            encoder = self._encoder_for(self.identity.structure(self.tokenizer))
+            return [framed(item, partial(encoder.framed, form)) for item in items]
+
+    def check_template(self) -> None:
+        """Refuses a chat template that can't be used."""
+        with self.lock:
+            self._encoder_for(self.identity.structure(self.tokenizer)).check_template()
 
     def run_in(self, spec: ViewSpec | None, work: Callable[[Encoder], Any]) -> Any:
         """Calls ``work`` with the model in a view, past the cache.
@@ -213,6 +226,8 @@ class Scorer:
             runs = _checked(state.structure, spec)
             encoder = self._encoder_for(state.structure)
             place = self._place(runs, op)
+            put = partial(encoder.framed, "prompt")
+            items = [framed(item, lambda item: op.framed(item, put)) for item in items]
         return Call(state, runs, op, items, encoder, place=place)
 
     def _place(self, spec: ViewSpec, op: Operation) -> Place | None:
@@ -450,13 +465,6 @@ def _checked(structure: Structure, spec: ViewSpec | None) -> ViewSpec:
     runs = _own_spec(structure) if spec is None else spec.canonical()
     structure.traits.check(runs)
     return runs
-
-
-def _encoded(encoder: Encoder, form: Form, item: Any) -> Encoded | ForwardCacheError:
-    try:
-        return encoder.encode(form, item)
-    except ForwardCacheError as error:
-        return error
 
 
 def _may_keep(value: Any) -> bool:
