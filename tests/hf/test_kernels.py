@@ -27,6 +27,28 @@ def test_rows_with_and_without_ties_at_the_edge_share_a_batch() -> None:
     assert ids == [[1, 2], [0, 1], [0, 1]]
 
 
+@pytest.mark.parametrize("k", [1, 7, 256, 2999, 3000])
+def test_half_precision_whose_values_are_few_has_its_ties_broken_the_same_way(k: int) -> None:
+    logits = torch.randn(4, 3000, generator=torch.Generator().manual_seed(0)).bfloat16()
+    logits[1] = -logits[1].abs().round()
+    for row, dist in enumerate(top_dists(logits, k)):
+        logprobs = logits[row].float().log_softmax(-1)
+        assert dist.token_ids.tolist() == by_definition(logprobs, k)
+        assert np.array_equal(dist.logprobs, logprobs.numpy()[dist.token_ids])
+
+
+@pytest.mark.parametrize("k", [1, 3, 7, 8])
+def test_what_is_no_number_comes_first_and_is_never_dropped(k: int) -> None:
+    logits = torch.zeros(4, 8)
+    logits[0, 5], logits[1, 5], logits[2, :5] = torch.nan, torch.inf, -torch.inf
+    logits[3] = -torch.inf
+    *broken, cut, nothing = top_dists(logits, k)
+    for dist in (*broken, nothing):
+        assert dist.token_ids.tolist() == list(range(k))
+        assert np.isnan(dist.logprobs).all()
+    assert cut.token_ids.tolist() == [5, 6, 7, 0, 1, 2, 3, 4][:k]
+
+
 @pytest.mark.parametrize("gap", [0.0, 8.0, 16.0, 40.0])
 def test_the_tail_agrees_with_float64_also_where_the_top_has_nearly_all_mass(gap: float) -> None:
     torch.manual_seed(0)
