@@ -14,7 +14,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from forwardcache.hf import HFBackend
 from forwardcache.hf.family import Family, plan_families, plan_packs
-from forwardcache.hf.prefix import _PACKABLE, SharedPrefix, can_share_prefixes
+from forwardcache.hf.forward import ForwardRunner
+from forwardcache.hf.prefix import _PACKABLE, can_share_prefixes
 from tests.hf import tiny
 from tests.hf.conftest import MakeBackend
 from tests.hf.test_models import tiny_model
@@ -27,21 +28,27 @@ TOLERANCE = 1e-4
 
 @pytest.fixture
 def prefixes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Lengths of the prefixes that were run."""
+    """Lengths of the prefixes behind which rows were scored."""
     seen: list[int] = []
-    begin = SharedPrefix.__init__
+    begin = ForwardRunner.behind
 
-    def counting(self: SharedPrefix, model: Any, causal_lm: Any, prefix: Any) -> None:
+    def counting(self: ForwardRunner, prefix: Any) -> Any:
         seen.append(len(prefix))
-        begin(self, model, causal_lm, prefix)
+        return begin(self, prefix)
 
-    monkeypatch.setattr(SharedPrefix, "__init__", counting)
+    monkeypatch.setattr(ForwardRunner, "behind", counting)
     return seen
 
 
 def cheap(make_backend: MakeBackend, name: str, **options: Any) -> HFBackend:
     """A backend whose passes cost nothing beside their tokens, so that short prompts are shared."""
     return make_backend(name, token_budget=options.pop("token_budget", 15), **options)
+
+
+def measured(backend: HFBackend) -> HFBackend:
+    """``backend`` after the forwards that say whether its model may share prefixes."""
+    assert backend._scorer.run_in(None, lambda _: backend._scorer.runner._shares_exactly())
+    return backend
 
 
 def hold_views_to_single_form(
@@ -97,7 +104,7 @@ def test_every_view_has_its_own_prefix(make_backend: MakeBackend) -> None:
 
 
 def test_one_token_completions_take_one_pass(make_backend: MakeBackend) -> None:
-    backend = cheap(make_backend, "llama")
+    backend = measured(cheap(make_backend, "llama"))
     calls: list[Any] = []
     handle = backend.model.register_forward_pre_hook(lambda *_: calls.append(None))
     try:
@@ -113,7 +120,7 @@ def test_one_token_completions_take_one_pass(make_backend: MakeBackend) -> None:
 
 
 def test_the_prompt_runs_once_and_nothing_is_padded(make_backend: MakeBackend) -> None:
-    backend = cheap(make_backend, "llama")
+    backend = measured(cheap(make_backend, "llama"))
     tokens: list[int] = []
     embedding = backend.model.get_input_embeddings()
     handle = embedding.register_forward_pre_hook(lambda _, args: tokens.append(args[0].numel()))

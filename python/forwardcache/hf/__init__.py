@@ -4,9 +4,9 @@ Reading order: ``backend`` (what users make), ``load`` and ``tokenizer_file``, `
 ``operations`` (what they score with), ``scorer`` and ``call`` (one call), ``lock``, ``spec`` and
 ``switch`` (which view, and putting the model into it), ``identity``, ``watch``, ``checksum`` and
 ``adapter`` (what the model is), ``chat`` and ``encode``, ``plan``, ``family``, ``budget``,
-``forward``, ``pack``, ``prefix``, ``kernels``, ``ops`` and ``slices`` (from text to values),
-``shelf`` and ``selfcheck`` (values that were kept), ``noise``, ``preflight`` and ``provenance``.
-Texts and streams: ``generate``; ``engine``, ``decode``, ``sample``.
+``forward``, ``pack``, ``prefix``, ``kvcache``, ``kernels``, ``ops`` and ``slices`` (from text to
+values), ``shelf`` and ``selfcheck`` (values that were kept), ``noise``, ``preflight`` and
+``provenance``. Texts and streams: ``generate``; ``engine``, ``decode``, ``sample``.
 Importing this imports torch, transformers and peft.
 """
 

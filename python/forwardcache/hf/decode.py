@@ -18,6 +18,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from forwardcache.errors import UnsupportedModelError
+from forwardcache.hf.kvcache import check_filled, needed_cache_argument
 
 Tokens = Sequence[int]
 
@@ -31,12 +32,13 @@ class DecodingRows:
 
     Raises:
         UnsupportedModelError: the model keeps something else than the keys and values of every
-            position, so that rows can't be joined.
+            position, so that rows can't be joined, or takes no cache of them.
     """
 
     def __init__(self, model: Any, causal_lm: Any) -> None:
         self._model = model
-        self._config = causal_lm.config
+        self._lm = causal_lm
+        self._argument = needed_cache_argument(causal_lm)
         self._takes_positions = "position_ids" in inspect.signature(causal_lm.forward).parameters
         self._cache: Any = None
         self._mask = torch.zeros(0, 0, dtype=torch.long, device=causal_lm.device)
@@ -52,6 +54,15 @@ class DecodingRows:
         if self._cache is None:
             return 0
         return sum(tensor.nbytes for layer in self._cache.layers for tensor in _states(layer))
+
+    def check(self) -> None:
+        """Runs two tokens and forgets them, to see that the model uses its cache.
+
+        Raises:
+            UnsupportedModelError: it doesn't.
+        """
+        self.join([(0, 0)])
+        self.keep([])
 
     def join(self, prompts: Sequence[Tokens]) -> Tensor:
         """Adds rows behind those that are there; logits [prompts, vocab] after each prompt."""
@@ -90,10 +101,11 @@ class DecodingRows:
 
     def _forward(self, tokens: Tensor, mask: Tensor, cache: Any) -> Tensor:
         width = tokens.shape[1]
-        arguments: dict[str, Any] = {"attention_mask": mask, "past_key_values": cache}
+        arguments: dict[str, Any] = {"attention_mask": mask, self._argument: cache}
         if self._takes_positions:
             arguments["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)[:, -width:]
         output = self._model(input_ids=tokens, use_cache=True, **arguments)
+        check_filled(cache, mask.shape[1], self._lm)
         logits: Tensor = output.logits[:, -1]
         return logits.float()
 
@@ -110,7 +122,7 @@ class DecodingRows:
             )
 
     def _new_cache(self) -> Any:
-        return DynamicCache(config=self._config)
+        return DynamicCache(config=self._lm.config)
 
     def _tensor(self, rows: Sequence[Sequence[int]]) -> Tensor:
         return torch.tensor(rows, dtype=torch.long, device=self._mask.device)

@@ -207,7 +207,8 @@ class HFEngine:
         name = model_name or getattr(lm.config, "_name_or_path", "") or type(lm).__name__
         self._config = EngineConfig(name, context_length(lm.config), max_rows)
         self._groups: dict[ViewSpec, _Group] = {}
-        self._group_of(self._view)
+        rows = self._group_of(self._view).rows
+        self._scorer.run_in(self._view, lambda _encoder: rows.check())
         self._waiting: deque[_Stream] = deque()
         self._wake = threading.Condition()
         self._worker: threading.Thread | None = None

@@ -26,7 +26,7 @@ from forwardcache.hf.family import Family, plan_families
 from forwardcache.hf.kernels import TokenKernel, token_logprobs
 from forwardcache.hf.pack import can_pack, packed, rows_apart
 from forwardcache.hf.plan import Batch, plan_batches
-from forwardcache.hf.prefix import SharedPrefix, can_share_prefixes
+from forwardcache.hf.prefix import SharedPrefix, can_share_prefixes, prefixes_change_nothing
 
 # Purely causal attention, as read in their sources.
 _CAUSAL = frozenset(
@@ -110,6 +110,7 @@ class ForwardRunner:
         self._replays: bool | None = None
         is_free = keeps and not self._masked and not self._equal_lengths
         self._shares = is_free and can_share_prefixes(causal_lm)
+        self._shares_measured = False
         self._packs = is_free and can_pack(causal_lm)
 
     @property
@@ -164,7 +165,8 @@ class ForwardRunner:
             limit if len(item.scored) <= most else 0
             for limit, item in zip(limits, items, strict=True)
         ]
-        return plan_families(rows, limits, pass_cost=pass_cost)
+        families = plan_families(rows, limits, pass_cost=pass_cost)
+        return families if families and self._shares_exactly() else []
 
     def behind(self, prefix: Row) -> SharedPrefix:
         """Runs ``prefix``; what it gives scores rows that begin with it."""
@@ -191,6 +193,13 @@ class ForwardRunner:
         except _LookedAcrossError:
             flat = torch.cat([self._scored([item], kernel) for item in items])
         return list(torch.split(flat.cpu(), [len(item.scored) for item in items]))
+
+    def _shares_exactly(self) -> bool:
+        """Whether prefixes change no value, which is measured before the first one."""
+        if self._shares and not self._shares_measured:
+            self._shares = prefixes_change_nothing(self._model, self._lm)
+            self._shares_measured = True
+        return self._shares
 
     @property
     def _device(self) -> torch.device:

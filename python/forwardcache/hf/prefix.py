@@ -7,8 +7,9 @@ values are ever there twice, and nothing is padded. A pack stays small, since ev
 compared with all others, also with those that the mask then hides.
 
 Only models of full attention can do that, whose mask and positions may be given: see
-``can_share_prefixes``. Texts that are scored as a whole need the logits inside the prefix as well
-and are never shared.
+``can_share_prefixes``. Whether one really does is measured on a short prefix before the first one
+that is wanted: ``prefixes_change_nothing``. Texts that are scored as a whole need the logits inside
+the prefix as well and are never shared.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from transformers.cache_utils import DynamicLayer
 from forwardcache.errors import UnsupportedModelError
 from forwardcache.hf.encode import Encoded
 from forwardcache.hf.kernels import TokenKernel, token_logprobs
+from forwardcache.hf.kvcache import cache_argument, check_filled, needed_cache_argument
 
 # Each held to the single form by a test. Missing are those with positions as biases (alibi) or with
 # sliding windows.
@@ -54,6 +56,11 @@ _PACKABLE = frozenset(
     ]
 )
 
+# Of the largest logit. Noise of the arithmetic, in half precision of a few layers; a prefix that
+# isn't seen, or at other positions, moves the logits by a multiple.
+_NOISE = {torch.float64: 1e-6, torch.float32: 1e-3}
+_NOISE_OF_HALF = 5e-2
+
 Row = tuple[int, ...]
 
 
@@ -61,15 +68,39 @@ def can_share_prefixes(causal_lm: Any) -> bool:
     """Whether this model gives the same values with a kept prefix: full attention, no other state.
 
     Sliding windows, recurrent states, attention kernels that take no mask of ours, and kinds of
-    caches that aren't known here can't.
+    caches that aren't known here can't, nor can models that take no cache.
     """
     config = causal_lm.config.get_text_config()
     if config.model_type not in _PACKABLE:
         return False
     if getattr(config, "_attn_implementation", None) not in ("sdpa", "eager"):
         return False
+    if cache_argument(causal_lm) is None:
+        return False
     layers = DynamicCache(config=config).layers
     return bool(layers) and all(type(layer) is DynamicLayer for layer in layers)
+
+
+def prefixes_change_nothing(model: Callable[..., Any], causal_lm: Any) -> bool:
+    """Whether two short rows have the logits behind a kept prefix that they have without one.
+
+    Three forwards of a few tokens. Whatever goes wrong in them says no: rows then run whole.
+
+    Args:
+        model: What is called: the model, or the PEFT model around it.
+        causal_lm: The transformers model itself.
+    """
+    size = len(causal_lm.get_input_embeddings().weight)
+    prefix, *rests = (tuple(n % size for n in part) for part in ((3, 1, 4, 2), (5, 3), (2, 6)))
+    rows = [prefix + rest for rest in rests]
+    try:
+        behind = SharedPrefix(model, causal_lm, prefix).last_logits(rows)
+        whole = torch.tensor(rows, device=behind.device)
+        alone = model(input_ids=whole, use_cache=False, logits_to_keep=1).logits[:, -1]
+    except Exception:
+        return False
+    noise = _NOISE.get(alone.dtype, _NOISE_OF_HALF) * float(alone.abs().max())
+    return torch.allclose(behind, alone, rtol=0.0, atol=noise)
 
 
 class SharedPrefix:
@@ -81,11 +112,15 @@ class SharedPrefix:
         model: What is called: the model, or the PEFT model around it.
         causal_lm: The transformers model itself.
         prefix: The tokens that all rows begin with, at least one; run at once.
+
+    Raises:
+        UnsupportedModelError: the model takes no cache of keys and values, or doesn't use it.
     """
 
     def __init__(self, model: Callable[..., Any], causal_lm: Any, prefix: Row) -> None:
         self._model = model
         self._lm = causal_lm
+        self._argument = needed_cache_argument(causal_lm)
         self._length = len(prefix)
         self._additive = causal_lm.config.get_text_config()._attn_implementation == "eager"
         self._cache = DynamicCache(config=causal_lm.config.get_text_config())
@@ -152,13 +187,10 @@ class SharedPrefix:
     ) -> Tensor:
         """Logits [wanted, vocab] after the ``wanted`` positions of ``tokens`` [1, n]."""
         places = self._tensor(wanted)
-        logits: Tensor = self._model(
-            input_ids=tokens,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=places,
-            **placed,
-        ).logits[0]
+        due = int(cache.get_seq_length()) + tokens.shape[1]
+        given: dict[str, Any] = {self._argument: cache, "logits_to_keep": places}
+        logits: Tensor = self._model(input_ids=tokens, use_cache=True, **given, **placed).logits[0]
+        check_filled(cache, due, self._lm)
         if len(logits) == len(wanted):
             return logits
         if len(logits) != tokens.shape[1]:
