@@ -28,9 +28,13 @@ from forwardcache.hf.chat import (
     refuse_messages,
     template_arguments,
 )
+from forwardcache.hf.item import blamed_on_item
 from forwardcache.hf.spec import tagged
 
 Form = Literal["prompt", "text", "pair", "tokens"]
+
+# Characters of a text in a message.
+_MOST_SHOWN = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +120,14 @@ class Encoder:
     """Encodes, and remembers what it encoded: each view of a prompt needs the same tokens.
 
     Not safe for several threads at once: a fast tokenizer keeps settings between its calls.
+
+    Args:
+        tokenizer: The tokenizer.
+        options: How text becomes tokens.
+        max_positions: The model's context length in tokens; None if it has no fixed one.
+        vocab_size: Number of logits of a position, as a bound on the ids that can be scored; None
+            for no bound.
+        embedding_rows: Likewise of the ids that the model can read.
     """
 
     # Tokens kept, as a bound on memory: about 40 MB of Python integers in tuples.
@@ -127,9 +139,12 @@ class Encoder:
         options: EncodingOptions,
         max_positions: int | None,
         vocab_size: int | None = None,
+        *,
+        embedding_rows: int | None = None,
     ) -> None:
         self._tokenizer = tokenizer
         self._vocab_size = vocab_size
+        self._embedding_rows = embedding_rows
         self._options = options
         self.max_positions = max_positions
         self._template = _template_of(tokenizer, options)
@@ -145,8 +160,8 @@ class Encoder:
             item: A str, a tuple of two for a pair, or two lists of token ids for one in tokens.
 
         Raises:
-            InvalidInputError: ``item`` is of another type, not valid Unicode, or has a token id
-                outside the vocabulary.
+            InvalidInputError: ``item`` is of another type, has a token id outside the vocabulary,
+                or is nothing that the tokenizer can read; the message has the tokenizer's words.
             EmptyPromptError: no token stands before the first scored one.
             EmptyCompletionError: the completion adds no token.
             ContextLengthError: more tokens than the model has positions for.
@@ -154,7 +169,8 @@ class Encoder:
         key = (form, _checked(form, self.framed(form, item)))
         encoded = self._known.get(key)
         if encoded is None:
-            encoded = self._remember(key, self._new(form, key[1]))
+            with blamed_on_item(f"can't turn the {form} {_shown(item)} into tokens"):
+                encoded = self._remember(key, self._new(form, key[1]))
         return encoded
 
     def check_template(self) -> None:
@@ -213,7 +229,26 @@ class Encoder:
                 f"{positions} tokens are more than the model's context length of "
                 f"{self.max_positions}"
             )
+        self._check_ids(encoded.fed, self._embedding_rows, "read")
+        self._check_ids(encoded.scored, self._vocab_size, "scored")
         return encoded
+
+    def _check_ids(self, ids: tuple[int, ...], rows: int | None, use: str) -> None:
+        """Refuses ids that the model has no row for: its tokenizer may have more tokens."""
+        strange = [token for token in ids if token < 0 or (rows is not None and token >= rows)]
+        if strange:
+            allowed = "not be negative" if rows is None else f"be from 0 to {rows - 1}"
+            raise InvalidInputError(
+                f"token ids that are {use} must {allowed}, got {strange[0]}"
+                f"{self._word(strange[0])}: the model has no row for it"
+            )
+
+    def _word(self, token: int) -> str:
+        """The token of an id, where the tokenizer tells."""
+        try:
+            return f" ({self._tokenizer.convert_ids_to_tokens(token)!r})"
+        except Exception:
+            return ""
 
     def _prompt(self, prompt: str) -> Encoded:
         ids = self._without_end(prompt, self._special)
@@ -254,13 +289,7 @@ class Encoder:
             raise EmptyCompletionError("the continuation has no token to score")
         if not context:
             raise EmptyPromptError("no token stands before the continuation")
-        ids = context + continuation
-        highest = max(ids) if self._vocab_size is None else self._vocab_size - 1
-        if min(ids) < 0 or max(ids) > highest:
-            raise InvalidInputError(
-                f"token ids must be from 0 to {highest}, got {min(ids)} to {max(ids)}"
-            )
-        return Encoded(ids, len(context))
+        return Encoded(context + continuation, len(context))
 
     def _span(self, prompt: str, completion: str) -> tuple[tuple[int, ...], int, bool]:
         """The joint tokens, the position of the completion's first, and whether it spans."""
@@ -292,7 +321,7 @@ class Encoder:
         return self._options.add_special_tokens and not self._options.chat_template
 
     def _tokens(self, text: str, add_special_tokens: bool) -> Any:
-        try:
+        with blamed_on_item(f"the tokenizer can't read {_shown(text)}"):
             return self._tokenizer(
                 text,
                 add_special_tokens=add_special_tokens,
@@ -302,8 +331,6 @@ class Encoder:
                 padding=False,
                 verbose=False,
             )
-        except (TypeError, UnicodeEncodeError) as error:
-            raise InvalidInputError(f"the tokenizer can't read {text!r}: {error}") from None
 
     def _bos_before(self, reason: str) -> tuple[int, ...]:
         bos = self._tokenizer.bos_token_id
@@ -351,6 +378,13 @@ def _checked_tokens(item: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
             f"expected a pair of lists of token ids, got {reprlib.repr(item)}"
         ) from None
     return context, continuation
+
+
+def _shown(item: Any) -> str:
+    """``item`` as a message has it: a long text's beginning and end."""
+    shown = reprlib.Repr()
+    shown.maxstring = shown.maxother = _MOST_SHOWN
+    return shown.repr(item)
 
 
 def _common_prefix(left: tuple[int, ...], right: list[int]) -> int:

@@ -322,10 +322,11 @@ class HFEngine:
         """Tokens that the stream may produce; None without any limit."""
         if not prompt:
             raise EmptyPromptError("token_ids is empty: give at least one token")
-        vocabulary = self._scorer.runner.vocab_size
-        strange = [token for token in prompt if not 0 <= token < vocabulary]
+        runner = self._scorer.runner
+        rows = runner.vocab_size if runner.embedding_rows is None else runner.embedding_rows
+        strange = [token for token in prompt if not 0 <= token < rows]
         if strange:
-            raise InvalidInputError(f"token id {strange[0]} is not in 0..{vocabulary - 1}")
+            raise InvalidInputError(f"token id {strange[0]} is not in 0..{rows - 1}")
         if asked is not None and asked < 1:
             raise InvalidInputError(f"max_tokens must be at least 1, got {asked}")
         context = self._config.context_length

@@ -122,6 +122,20 @@ class ForwardRunner:
         return int(size)
 
     @property
+    def embedding_rows(self) -> int | None:
+        """Number of ids that the model reads; None if its embedding doesn't tell.
+
+        It need not be that of the logits: either side may have been resized alone.
+        """
+        embedding = self._lm.get_input_embeddings()
+        weight = getattr(embedding, "weight", None)
+        # Quantised weights are packed, so that their shape is another.
+        if weight is None or weight.ndim != 2 or not weight.is_floating_point():
+            rows = getattr(embedding, "num_embeddings", None)
+            return rows if isinstance(rows, int) else None
+        return int(weight.shape[0])
+
+    @property
     def most_logit_rows(self) -> int:
         """Most positions whose logits may be there at once, at least 1."""
         return max(1, self.limits.max_logit_bytes // (self.vocab_size * _FLOAT32_BYTES))

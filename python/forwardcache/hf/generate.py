@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import reprlib
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 
 from forwardcache.errors import ContextLengthError, InvalidInputError
+from forwardcache.hf.item import blamed_on_item
 
 _DRAWING = threading.Lock()
 """Held while a model draws from torch's generator: transformers takes none but the process's own,
@@ -82,14 +84,19 @@ def continuation(tokenizer: Any, prompt_ids: Sequence[int], new_ids: Sequence[in
     New tokens decoded alone lose the space before their first word with SentencePiece. Where the
     tokenizer writes the prompt's end in another way once something follows, what both texts begin
     with is cut.
+
+    Raises:
+        InvalidInputError: the tokenizer can't write the tokens as text.
     """
-    before, both = (
-        str(tokenizer.decode(list(ids), skip_special_tokens=True))
-        for ids in (prompt_ids, [*prompt_ids, *new_ids])
-    )
+    before, both = (_text(tokenizer, ids) for ids in (prompt_ids, [*prompt_ids, *new_ids]))
     pairs = enumerate(zip(before, both, strict=False))
     differs = (place for place, (left, right) in pairs if left != right)
     return both[next(differs, len(before)) :]
+
+
+def _text(tokenizer: Any, token_ids: Sequence[int]) -> str:
+    with blamed_on_item(f"the tokenizer can't write the tokens {reprlib.repr(list(token_ids))}"):
+        return str(tokenizer.decode(list(token_ids), skip_special_tokens=True))
 
 
 def check_fits(prompt_tokens: int, max_new_tokens: int, max_positions: int | None) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import numpy as np
@@ -204,7 +205,9 @@ class Operations(ABC):
             ForwardCacheError: as in the single form.
         """
         framed = self._scorer.framed("pair", _tuples(pairs))
-        return self._with_tokens(framed, self.logprob_of_batch(framed, on_error=on_error))
+        with _results_too(lambda values: self._with_tokens(framed, values)):
+            logprobs = self.logprob_of_batch(framed, on_error=on_error)
+        return self._with_tokens(framed, logprobs)
 
     def _with_tokens(self, pairs: Sequence[Any], logprobs: Sequence[Any]) -> list[Any]:
         encoded = self._scorer.encoded("pair", pairs)
@@ -224,8 +227,9 @@ class Operations(ABC):
         trace the prompt is the two lists of ids, in decimal.
 
         Args:
-            context: int[n], at least one, each below the vocabulary's size.
-            continuation: int[m], at least one, likewise; n + m - 1 tokens are read.
+            context: int[n], at least one, each an id that the model's embedding has.
+            continuation: int[m], at least one, each an id that its head has, and all but the last
+                its embedding too; n + m - 1 tokens are read.
 
         Returns:
             Sum over the continuation's tokens, nats, and their number.
@@ -337,8 +341,9 @@ class Operations(ABC):
             InvalidInputError: there are not as many lists of ids as prompts.
             ForwardCacheError: as in the single form.
         """
-        dists = self.token_dist_at_batch(prompts, token_ids, on_error=on_error)
-        return [dist.logprobs if isinstance(dist, TokenDist) else dist for dist in dists]
+        with _results_too(_logprobs):
+            dists = self.token_dist_at_batch(prompts, token_ids, on_error=on_error)
+        return _logprobs(dists)
 
     def generate(
         self,
@@ -402,6 +407,21 @@ class Operations(ABC):
 
     def _ids(self, token_ids: ArrayLike) -> tuple[int, ...]:
         return checked_ids(token_ids, self._scorer.runner.vocab_size)
+
+
+@contextmanager
+def _results_too(convert: Callable[[list[Any]], list[Any]]) -> Iterator[None]:
+    """Converts the results that a batch's error carries, as its caller would have got them."""
+    try:
+        yield
+    except ForwardCacheError as error:
+        if error.results is not None:
+            error.results = convert(error.results)
+        raise
+
+
+def _logprobs(dists: Sequence[Any]) -> list[Any]:
+    return [dist.logprobs if isinstance(dist, TokenDist) else dist for dist in dists]
 
 
 def _tuples(pairs: Sequence[Any]) -> Sequence[Any]:

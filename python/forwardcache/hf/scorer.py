@@ -240,8 +240,13 @@ class Scorer:
     def _encoder_for(self, structure: Structure) -> Encoder:
         if self._encoder is None or self._encoder[0] != structure.number:
             positions = _max_positions(self.causal_lm.config)
-            vocab_size = self.runner.vocab_size
-            encoder = Encoder(self.tokenizer, self.options, positions, vocab_size)
+            encoder = Encoder(
+                self.tokenizer,
+                self.options,
+                positions,
+                self.runner.vocab_size,
+                embedding_rows=self.runner.embedding_rows,
+            )
             self._encoder = (structure.number, encoder)
         return self._encoder[1]
 

@@ -249,8 +249,8 @@ class TokenizerWatch:
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
-        self._backend = vars(tokenizer).get("_tokenizer")
-        fields = vars(tokenizer)
+        fields = _fields_of(tokenizer)
+        self._backend = fields.get("_tokenizer")
         # Those that encoding itself writes to are compared by identity.
         own = {key: fields[key] for key in _TOKENIZER_NOTES if key in fields}
         self._fields = _kept(fields) | own
@@ -260,7 +260,7 @@ class TokenizerWatch:
         """Whether it is this tokenizer, and nothing about it has changed."""
         return (
             tokenizer is self._tokenizer
-            and vars(tokenizer) == self._fields
+            and _fields_of(tokenizer) == self._fields
             and self._look() == self._parts
         )
 
@@ -269,7 +269,20 @@ class TokenizerWatch:
         parts = [repr(getattr(self._backend, part, None)) for part in _TOKENIZER_PARTS]
         model = getattr(self._backend, "model", None)
         settings = [getattr(model, name, None) for name in _TOKENIZER_MODEL_FIELDS]
-        return [len(self._tokenizer), type(model), *settings, *parts]
+        return [_size(self._tokenizer), type(model), *settings, *parts]
+
+
+def _fields_of(tokenizer: Any) -> dict[str, Any]:
+    """A tokenizer's settings; one of the user's own may have none (slots)."""
+    return getattr(tokenizer, "__dict__", {})
+
+
+def _size(tokenizer: Any) -> int | None:
+    """Number of tokens; one of the user's own may not tell."""
+    try:
+        return len(tokenizer)
+    except TypeError:
+        return None
 
 
 def numerics() -> tuple[Any, ...]:
@@ -318,7 +331,9 @@ def described_tokenizer(tokenizer: Any) -> Iterator[bytes] | None:
     settings = json.loads(backend.to_str())
     # Every call sets these anew.
     settings |= {"truncation": None, "padding": None}
-    fields = {key: vars(tokenizer).get(key) for key in ("split_special_tokens", "chat_template")}
+    fields = {
+        key: _fields_of(tokenizer).get(key) for key in ("split_special_tokens", "chat_template")
+    }
     special = tokenizer.special_tokens_map
     return iter([_json([type(tokenizer).__name__, settings, fields, special])])
 

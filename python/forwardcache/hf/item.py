@@ -1,0 +1,51 @@
+"""What others' code raises at one item is that item's error, so that the rest are scored.
+
+Tokenizers and chat templates are code of others, and raise nearly anything at a text that they
+can't read: a bare ``Exception`` out of Rust, a panic, which is no ``Exception`` at all, whatever a
+template's author wrote.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from forwardcache.errors import ForwardCacheError, InvalidInputError
+
+# Not about the item: errors that say already what they are, memory, and whoever ends the work.
+_NOT_THE_ITEMS = (
+    ForwardCacheError,
+    MemoryError,
+    torch.OutOfMemoryError,
+    KeyboardInterrupt,
+    SystemExit,
+    GeneratorExit,
+    asyncio.CancelledError,
+)
+
+
+@contextmanager
+def blamed_on_item(failed: str) -> Iterator[None]:
+    """Turns what the body raises into the item's error; memory and interrupts pass through.
+
+    Args:
+        failed: What could not be done with which value; the first line of the error follows.
+
+    Raises:
+        InvalidInputError: the body raised something else than an error of this package.
+    """
+    try:
+        yield
+    except _NOT_THE_ITEMS:
+        raise
+    except BaseException as error:
+        raise InvalidInputError(f"{failed}: {first_line(error)}") from error
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's words, or its class if it has none."""
+    lines = str(error).strip().splitlines()
+    return lines[0].strip() if lines else type(error).__name__
