@@ -139,7 +139,7 @@ def test_ctrl_c_keeps_rows_and_trace_and_the_run_goes_on(score: Run, tmp_path: P
     assert ended.code == 0, ended.err
     rows = read_rows(out)
     assert rows[: len(kept)] == kept
-    assert len({(row["id"], row["view"]) for row in rows}) == len(rows) == len(lines) * 5
+    assert len({(row["line"], row["view"]) for row in rows}) == len(rows) == len(lines) * 5
 
 
 def test_closed_standard_output_is_one_line(tmp_path: Path) -> None:

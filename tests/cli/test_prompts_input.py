@@ -21,16 +21,16 @@ def written(folder: Path, name: str, content: str | bytes) -> str:
 def test_plain_lines_keep_their_numbers_and_spaces(tmp_path: Path) -> None:
     found = read_prompts(written(tmp_path, "p.txt", " one \n\n\ttwo\r\n{three\u2028still three"))
     assert found.prompts == (
-        Prompt(0, " one "),
-        Prompt(2, "\ttwo"),
-        Prompt(3, "{three\u2028still three"),
+        Prompt(1, " one "),
+        Prompt(3, "\ttwo"),
+        Prompt(4, "{three\u2028still three"),
     )
 
 
 def test_json_lines_carry_what_they_don_t_use(tmp_path: Path) -> None:
     line = '{"prompt": "a", "completion": " b", "tag": [1, null], "deep": {"x": "\\ud800"}}\n'
     found = read_prompts(written(tmp_path, "p.jsonl", "\n" + line))
-    assert found.prompts == (Prompt(1, "a", " b", {"tag": [1, None], "deep": {"x": "\ud800"}}),)
+    assert found.prompts == (Prompt(2, "a", " b", {"tag": [1, None], "deep": {"x": "\ud800"}}),)
 
 
 def test_a_byte_order_mark_is_no_part_of_the_first_prompt(tmp_path: Path) -> None:
@@ -67,6 +67,8 @@ GOOD = '{"prompt": "good"}\n'
         (GOOD + '{"prompt": "a", "x": [{"y": -1e999}]}\n', "line 2: the number '-1e999'"),
         (GOOD + '{"prompt": "a", "x": ' + "9" * 5000 + ".0}\n", "line 2: the number '999"),
         (GOOD.encode() + b'{"prompt": "\xff"}\n', "line 2: not UTF-8"),
+        (GOOD + '{"prompt": "a", "prompt": "b"}\n', "line 2: not JSON (the field 'prompt' stands"),
+        (GOOD + '{"prompt": "a", "x": {"y": 1, "y": 1}}\n', "the field 'y' stands there twice"),
         ("", "holds no prompt"),
         (" \n\n", "holds no prompt"),
     ],

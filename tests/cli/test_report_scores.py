@@ -103,6 +103,22 @@ def test_texts_of_prompts(run: Run, rows: Path, tmp_path: Path) -> None:
     assert [(one["id"], one["prompt"]) for one in found] == [(3, "last"), (0, "first")]
 
 
+def test_prompts_have_their_own_ids_and_are_told_apart_by_line(run: Run, tmp_path: Path) -> None:
+    """Two prompts of one id are two; their texts are those of their lines."""
+    own = {0: "same", 3: "same"}
+    new = [{**one, "id": own[one["id"]], "line": one["id"] + 1} for one in ROWS]
+    prompts = tmp_path / "p.txt"
+    prompts.write_text("first\n\nthird line\nlast\n")
+    said = scores(run, written(tmp_path / "new.jsonl", new), "--prompts", prompts)
+    assert [(one["id"], one["line"], one["prompt"]) for one in said["prompts"]] == [
+        ("same", 4, "last"),
+        ("same", 1, "first"),
+    ]
+    before = scores(run, written(tmp_path / "old.jsonl", ROWS), "--prompts", prompts)
+    assert before["views"] == said["views"]
+    assert [one["line"] for one in before["moved"]] == [one["line"] for one in said["moved"]]
+
+
 def test_rows_without_a_distribution(run: Run, tmp_path: Path) -> None:
     head = {"op": "logprob_of", "hit": False, "input": {}}
     path = written(

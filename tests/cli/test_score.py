@@ -47,7 +47,9 @@ def test_distributions_are_the_backend_s(score: Run, prompts: Path, backend: HFB
     rows = ended.rows
     lines = inputs(prompts)
     places = [(row["id"], row["view"]) for row in rows]
-    assert places == [(i, v) for i in range(len(lines)) for v in ("base", "scaled_0.50", "null_7")]
+    assert places == [
+        (i, v) for i in range(1, len(lines) + 1) for v in ("base", "scaled_0.50", "null_7")
+    ]
     views: dict[str, Callable[[], Any]] = {
         "base": backend.as_base,
         "scaled_0.50": lambda: backend.as_scaled_adapter(0.5),
@@ -55,7 +57,7 @@ def test_distributions_are_the_backend_s(score: Run, prompts: Path, backend: HFB
     }
     for row in rows:
         with views[row["view"]]() as view:
-            dist = view.next_token_dist(lines[row["id"]]["prompt"], top_k=16)
+            dist = view.next_token_dist(lines[row["line"] - 1]["prompt"], top_k=16)
         assert row["token_ids"] == dist.token_ids.tolist()
         np.testing.assert_allclose(row["logprobs"], dist.logprobs, atol=1e-4)
         assert row["tail_logprob"] == pytest.approx(dist.tail_logprob, abs=1e-4)
@@ -65,7 +67,10 @@ def test_distributions_are_the_backend_s(score: Run, prompts: Path, backend: HFB
 
 def test_the_fields_stand_in_their_order(score: Run, prompts: Path) -> None:
     rows = score("--prompts", prompts, "--top-k", "4").rows
-    head, dist = ["id", "view", "op", "hit"], ["top_k", "token_ids", "logprobs", "tail_logprob"]
+    head, dist = (
+        ["id", "line", "view", "op", "hit"],
+        ["top_k", "token_ids", "logprobs", "tail_logprob"],
+    )
     assert list(rows[0]) == [*head, *dist, "vocab_size", "input"]
     assert list(rows[1]) == [*head, *dist, "vocab_size", "kl_base_nats", "input"]
     carried = {key: value for key, value in inputs(prompts)[0].items() if "prompt" not in key}
@@ -89,7 +94,7 @@ def test_kl_is_that_of_float64(  # noqa: PLR0917 - fixtures
         if row["view"] == "base":
             assert "kl_base_nats" not in row
             continue
-        prompt = inputs(prompts)[row["id"]]["prompt"]
+        prompt = inputs(prompts)[row["line"] - 1]["prompt"]
         p, q = (
             np.exp(dense(backend, v, prompt)) for v in (backend.as_base(), backend.as_finetuned())
         )
@@ -110,7 +115,7 @@ def test_texts_are_the_backend_s(score: Run, prompts: Path, backend: HFBackend) 
     totals: dict[tuple[int, str], float] = {}
     for row in rows:
         with backend.as_base() if row["view"] == "base" else backend.as_finetuned() as view:
-            rolling = view.rolling_logprob(inputs(prompts)[row["id"]]["prompt"])
+            rolling = view.rolling_logprob(inputs(prompts)[row["line"] - 1]["prompt"])
         assert row["token_ids"] == rolling.token_ids.tolist()
         assert row["num_tokens"] == len(row["token_ids"]) == len(row["logprobs"]) + 1
         np.testing.assert_allclose(row["logprobs"], rolling.logprobs, atol=1e-4)
@@ -123,9 +128,9 @@ def test_texts_are_the_backend_s(score: Run, prompts: Path, backend: HFBackend) 
 
 def test_completions_are_the_backend_s(score: Run, prompts: Path, backend: HFBackend) -> None:
     rows = score("--prompts", prompts, "--op", "logprob_of").rows
-    assert list(rows[1]) == ["id", "view", "op", "hit", "logprob", "delta_nats", "input"]
+    assert list(rows[1]) == ["id", "line", "view", "op", "hit", "logprob", "delta_nats", "input"]
     for base, tuned in zip(rows[::2], rows[1::2], strict=True):
-        line = inputs(prompts)[base["id"]]
+        line = inputs(prompts)[base["line"] - 1]
         with backend.as_base() as view:
             direct = view.logprob_of(line["prompt"], line["completion"])
         assert base["logprob"] == pytest.approx(direct, abs=1e-3)
@@ -135,8 +140,8 @@ def test_completions_are_the_backend_s(score: Run, prompts: Path, backend: HFBac
 def test_hits_are_told_row_by_row(score: Run) -> None:
     ended = score("--prompts", "-", "--views", "base,scaled:0,ft", stdin=b"one\ntwo\none\n")
     hits = {(row["id"], row["view"]): row["hit"] for row in ended.rows}
-    assert [hits[i, "base"] for i in range(3)] == [False, False, True]
-    assert [hits[i, "scaled_0.00"] for i in range(3)] == [True, True, True]
+    assert [hits[i, "base"] for i in (1, 2, 3)] == [False, False, True]
+    assert [hits[i, "scaled_0.00"] for i in (1, 2, 3)] == [True, True, True]
     assert "4 passes run, 5 hits, hit rate 55.6%" in ended.err
 
 
@@ -149,7 +154,17 @@ def test_base_may_stand_anywhere_among_the_views(score: Run, prompts: Path) -> N
 
 def test_a_blank_line_is_counted_and_not_scored(score: Run) -> None:
     ended = score("--prompts", "-", "--views", "base", stdin=b"one\n\ntwo\n")
-    assert [row["id"] for row in ended.rows] == [0, 2]
+    assert [(row["id"], row["line"]) for row in ended.rows] == [(1, 1), (3, 3)]
+
+
+@pytest.mark.parametrize("own", ["a-7", 40, 2.5, True, "7", ""])
+def test_a_row_has_the_id_that_its_line_had(score: Run, own: Any) -> None:
+    lines = [{"prompt": "one", "id": own}, {"prompt": "two"}, {"prompt": "three", "id": None}]
+    stdin = "".join(json.dumps(each) + "\n" for each in lines).encode()
+    rows = score("--prompts", "-", "--views", "base", stdin=stdin).rows
+    assert [(row["id"], row["line"]) for row in rows] == [(own, 1), (2, 2), (3, 3)]
+    assert type(rows[0]["id"]) is type(own)
+    assert rows[0]["input"] == {"id": own}
 
 
 def test_a_file_holds_what_standard_output_would(score: Run, prompts: Path, tmp_path: Path) -> None:
@@ -171,11 +186,12 @@ def test_parquet_holds_the_same_rows(score: Run, prompts: Path, tmp_path: Path) 
     table = pl.read_parquet(tmp_path / "rows.parquet")
     assert table.schema["logprobs"] == pl.List(pl.Float32)
     for row, read in zip(rows, table.to_dicts(), strict=True):
-        assert json.loads(read.pop("input")) == row.pop("input")
         assert read.pop("kl_base_nats") == row.pop("kl_base_nats", None)
         np.testing.assert_array_equal(
             np.float32(read.pop("logprobs")), np.float32(row.pop("logprobs"))
         )
+        # A field that another prompt has is null.
+        read["input"] = {name: value for name, value in read["input"].items() if value is not None}
         assert read == row
     assert sorted(path.name for path in tmp_path.iterdir()) == ["prompts.jsonl", "rows.parquet"]
 

@@ -51,7 +51,7 @@ class Job:
     asked_k: int
 
     def places(self) -> list[tuple[int, str]]:
-        """Id and view of every row, in order."""
+        """Line and view of every row, in order."""
         names = [view.name for view in self.views]
         return [(prompt.line, name) for prompt in self.source.prompts for name in names]
 

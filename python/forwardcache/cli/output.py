@@ -22,10 +22,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
+from forwardcache.cli.columns import InputColumns
 from forwardcache.cli.durable import to_disk
 from forwardcache.cli.exits import BadInputError
 from forwardcache.cli.outfile import check_place, part_of, write_failed
 from forwardcache.cli.parquet import write_parquet
+from forwardcache.cli.prompts import Prompt
 from forwardcache.cli.rows import Row, encoded
 
 JSONL = ".jsonl"
@@ -185,7 +187,15 @@ def move(source: Path, out: Path, *, force: bool) -> None:
 class PartFile:
     """Rows on their way to a file; see the module."""
 
-    def __init__(self, out: Path, job: dict[str, Any], *, force: bool, resume: bool) -> None:
+    def __init__(
+        self,
+        out: Path,
+        job: dict[str, Any],
+        *,
+        force: bool,
+        resume: bool,
+        prompts: Sequence[Prompt] = (),
+    ) -> None:
         """Open the part, empty unless ``resume`` goes on with one.
 
         Args:
@@ -193,12 +203,14 @@ class PartFile:
             job: What decides the rows; JSON values.
             force: Whether a file under the final name is replaced.
             resume: Whether to keep the rows of an unfinished run of the same job.
+            prompts: Those of the job; what they hold decides the columns of a table.
 
         Raises:
             BadInputError: another process writes it or has finished it meanwhile, or the part
                 belongs to another job.
         """
         self._out, self._job, self._force = out, job, force
+        self._columns = InputColumns.of(prompts) if _is_parquet(out) else None
         self._part = _open_alone(out)
         try:
             _check_free(out, force=force, resume=resume)
@@ -218,7 +230,7 @@ class PartFile:
         """The rows already there, as far as they are whole and in place.
 
         Args:
-            expected: Id and view of every row of the job, in order.
+            expected: Line and view of every row of the job, in order.
 
         Yields:
             Each row with the offset of its end in the file, in bytes.
@@ -227,7 +239,7 @@ class PartFile:
         end = 0
         for line, place in zip(self._part, expected, strict=False):
             row = _whole_row(line)
-            if row is None or (row.get("id"), row.get("view")) != place:
+            if row is None or (row.get("line"), row.get("view")) != place:
                 return
             end += len(line)
             yield row, end
@@ -243,7 +255,9 @@ class PartFile:
             MachineError: the disk is full or fails; the rows before stay.
         """
         try:
-            self._part.write(encoded(rows, input_as_text=_is_parquet(self._out)))
+            self._part.write(
+                encoded(rows if self._columns is None else list(map(self._columns.fitted, rows)))
+            )
             self._part.flush()
         except OSError as error:
             raise _write_failed(self._out, error) from error
@@ -260,8 +274,8 @@ class PartFile:
             raise BadInputError(f"{part_of(self._out)} was removed while this run was writing it")
         try:
             to_disk(self._part.fileno())
-            if _is_parquet(self._out):
-                self._publish_table()
+            if self._columns is not None:
+                self._publish_table(self._columns)
             else:
                 self._publish_rows()
             _sync_folder(self._out.parent)
@@ -282,10 +296,10 @@ class PartFile:
                 self._note_job()
             raise
 
-    def _publish_table(self) -> None:
+    def _publish_table(self, columns: InputColumns) -> None:
         passing = _passing_of(self._out)
         try:
-            write_parquet(part_of(self._out), passing)
+            write_parquet(part_of(self._out), passing, columns)
             with passing.open("rb") as file:
                 to_disk(file.fileno())
             move(passing, self._out, force=self._force)

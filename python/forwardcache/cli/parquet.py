@@ -7,11 +7,17 @@ import json
 from pathlib import Path
 from typing import Any
 
+from forwardcache.cli.columns import InputColumns
 from forwardcache.cli.exits import first_line
 
 
-def write_parquet(part: Path, target: Path) -> None:
+def write_parquet(part: Path, target: Path, input_columns: InputColumns) -> None:
     """Stream JSON lines into parquet.
+
+    Args:
+        part: The rows, as ``input_columns`` hold them.
+        target: The table.
+        input_columns: The types of what comes from the input.
 
     Raises:
         OSError: it could not be written.
@@ -19,12 +25,14 @@ def write_parquet(part: Path, target: Path) -> None:
     import polars as pl
 
     types: dict[str, Any] = {
-        "id": pl.Int64, "view": pl.String, "op": pl.String, "hit": pl.Boolean, "top_k": pl.Int64,
+        "id": None, "line": pl.Int64, "view": pl.String, "op": pl.String, "hit": pl.Boolean,
+        "top_k": pl.Int64,
         "token_ids": pl.List(pl.Int64), "logprobs": pl.List(pl.Float32), "tail_logprob": pl.Float64,
         "vocab_size": pl.Int64, "num_tokens": pl.Int64, "total_logprob": pl.Float64,
         "logprob": pl.Float64, "kl_base_nats": pl.Float64, "delta_nats": pl.Float64,
-        "input": pl.String,
+        "input": None,
     }  # fmt: skip
+    types.update(input_columns.types())
     columns = _columns(part)
     schema = {name: kind for name, kind in types.items() if name in columns}
     try:
@@ -36,11 +44,11 @@ def write_parquet(part: Path, target: Path) -> None:
 def _columns(part: Path) -> set[str]:
     """The fields of the first prompt's rows; a view beside base has one that base hasn't."""
     columns: set[str] = set()
-    first_id = None
+    views: set[str] = set()
     with part.open("rb") as lines:
         for row in map(json.loads, lines):
-            first_id = row["id"] if first_id is None else first_id
-            if row["id"] != first_id:
+            if row["view"] in views:
                 break
+            views.add(row["view"])
             columns.update(row)
     return columns

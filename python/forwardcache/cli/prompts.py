@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,7 +25,7 @@ class Prompt:
     """One prompt of the input.
 
     Attributes:
-        line: Its line in the input, from 0; blank lines are counted and hold no prompt.
+        line: Its line in the input, from 1; blank lines are counted and hold no prompt.
         text: What the model reads.
         completion: What is scored after it; None where the input has none.
         carried: Every other field of the JSON line, passed through to the rows.
@@ -34,6 +35,15 @@ class Prompt:
     text: str
     completion: str | None = None
     carried: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str | float | bool:
+        """The input's own ``id`` where it has one that is no list, object or null; else the line.
+
+        It is carried too: what stands in the rows' ``input`` is all that the line had.
+        """
+        own = self.carried.get("id")
+        return own if isinstance(own, str | int | float) else self.line
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +66,7 @@ class PromptSet:
         Raises:
             BadInputError: naming the line, from 1 as editors do.
         """
-        raise BadInputError(f"{self.name} line {prompt.line + 1}: {reason}")
+        raise BadInputError(f"{self.name} line {prompt.line}: {reason}")
 
     def items(self, op: str) -> Sequence[str | tuple[str, str]]:
         """What the backend is asked for ``op``: texts, or pairs of prompt and completion.
@@ -109,12 +119,12 @@ def _read_bytes(source: str) -> bytes:
 
 
 def _decoded_lines(name: str, data: bytes) -> Iterator[tuple[int, str]]:
-    """Line numbers from 0 and text of the lines that aren't blank."""
-    for number, raw in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n")):
+    """Line numbers from 1 and text of the lines that aren't blank."""
+    for number, raw in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
         try:
             line = raw.removesuffix(b"\r").decode("utf-8")
         except UnicodeDecodeError as error:
-            raise BadInputError(f"{name} line {number + 1}: not UTF-8 ({error.reason})") from error
+            raise BadInputError(f"{name} line {number}: not UTF-8 ({error.reason})") from error
         if line.strip():
             yield number, line
 
@@ -131,7 +141,7 @@ def _parse_text(name: str, number: int, line: str) -> Prompt:
 
 
 def _parse_json(name: str, number: int, line: str) -> Prompt:
-    where = f"{name} line {number + 1}"
+    where = f"{name} line {number}"
     fields = _json_object(where, line)
     text = _text_field(where, fields, "prompt")
     if text is None:
@@ -142,7 +152,10 @@ def _parse_json(name: str, number: int, line: str) -> Prompt:
 def _json_object(where: str, line: str) -> dict[str, Any]:
     try:
         fields = json.loads(
-            line, parse_constant=_refuse_constant, parse_float=partial(_finite, where)
+            line,
+            parse_constant=_refuse_constant,
+            parse_float=partial(_finite, where),
+            object_pairs_hook=_each_name_once,
         )
     except json.JSONDecodeError as error:
         raise BadInputError(f"{where}: not JSON ({error.msg}, column {error.colno})") from error
@@ -150,6 +163,17 @@ def _json_object(where: str, line: str) -> dict[str, Any]:
         raise BadInputError(f"{where}: not JSON ({error})") from error
     if not isinstance(fields, dict):
         raise BadInputError(f"{where}: not a JSON object")
+    return fields
+
+
+def _each_name_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The fields of an object; the parser would keep the last of two without a word."""
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        twice = next(
+            name for name, times in Counter(name for name, _ in pairs).items() if times > 1
+        )
+        raise ValueError(f"the field {shown(twice)} stands there twice")
     return fields
 
 

@@ -53,7 +53,7 @@ def row(
     prompt: Prompt, *, view: str, op: str, hit: bool, fields: Row, against_base: Row | None
 ) -> Row:
     """One row, its fields in the documented order."""
-    head = {"id": prompt.line, "view": view, "op": op, "hit": hit}
+    head = {"id": prompt.id, "line": prompt.line, "view": view, "op": op, "hit": hit}
     return {**head, **fields, **(against_base or {}), "input": prompt.carried}
 
 
@@ -68,14 +68,6 @@ def float32_list(values: NDArray[np.float32]) -> list[float | None]:
     return list(map(finite, short)) if not np.isfinite(values).all() else list(short)
 
 
-def encoded(rows: Sequence[Row], *, input_as_text: bool = False) -> bytes:
-    """JSON lines, ASCII.
-
-    Args:
-        rows: The rows.
-        input_as_text: Whether to write the carried fields as one string of JSON, for a table whose
-            columns have one type each.
-    """
-    if input_as_text:
-        rows = [{**row, "input": json.dumps(row["input"])} for row in rows]
+def encoded(rows: Sequence[Row]) -> bytes:
+    """JSON lines, ASCII."""
     return "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows).encode("ascii")

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from forwardcache.hf.noise import NoiseFloor
 
 FLOAT32_BYTES = 4
+ROW_FORMAT = 2
+"""Rises when rows have other fields: one file holds rows of one format."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +166,7 @@ def _job_facts(options: ScoreOptions, source: PromptSet, views: Sequence[View]) 
     for free in ("trace", "allow_download", "store", "verify"):
         del facts[free]
     names = [view.name for view in views]
+    facts["row format"] = ROW_FORMAT
     return {**facts, "op": options.op, "views": names, "top_k": options.top_k,
             "prompts": source.sha256}  # fmt: skip
 
@@ -237,7 +240,13 @@ def _open_sink(
 
     if options.out is None:
         return StdoutRows(), 0
-    part = PartFile(options.out, job_facts, force=options.force, resume=options.resume)
+    part = PartFile(
+        options.out,
+        job_facts,
+        force=options.force,
+        resume=options.resume,
+        prompts=scoring.job.source.prompts,
+    )
     done = take_up(part, scoring.job, scoring.tally) if options.resume else 0
     if done:
         say(f"going on after {done:,} of {len(scoring.job.source.prompts):,} prompts")

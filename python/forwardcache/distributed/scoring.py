@@ -151,7 +151,9 @@ def score(
     named = views or ("base" if adapter is None else "base,ft")
     asked = parse_views(named, has_adapter=adapter is not None)
     loading = ModelOptions(model=model, adapter=adapter, **options)
-    source = PromptSet("prompts", tuple(map(_prompt, range(len(prompts)), prompts)), sha256="")
+    source = PromptSet(
+        "prompts", tuple(map(_prompt, range(1, len(prompts) + 1), prompts)), sha256=""
+    )
     source.items(op)
     with team_for(loading, workers=workers, address=address) as team:
         job = make_job(team, source, op, asked, top_k=top_k)

@@ -13,8 +13,9 @@ from forwardcache.errors import InvalidInputError
 from forwardcache.observe.report.figures import Figures, rows_of
 
 _SCHEMA: dict[str, Any] = {
-    "id": pl.Int64, "view": pl.String, "op": pl.String, "token_ids": pl.List(pl.Int64),
-    "logprobs": pl.List(pl.Float64), "kl_base_nats": pl.Float64, "delta_nats": pl.Float64,
+    "id": pl.String, "line": pl.Int64, "view": pl.String, "op": pl.String,
+    "token_ids": pl.List(pl.Int64), "logprobs": pl.List(pl.Float64),
+    "kl_base_nats": pl.Float64, "delta_nats": pl.Float64,
 }  # fmt: skip
 _SCALED = re.compile(r"scaled_(-?\d+(?:\.\d+)?(?:e[+-]?\d+)?)\Z")
 _MOST_PROMPTS = 200
@@ -28,7 +29,7 @@ def score_figures(path: Path, texts: Sequence[tuple[int, str]] | None = None) ->
 
     Args:
         path: The file; only the columns that are needed are read.
-        texts: Id and text of prompts, which the prompts are shown with.
+        texts: Line, from 1, and text of prompts, which the prompts are shown with.
 
     Returns:
         JSON values only; all distances in nats. ``views``: mean, median, 90 % quantile and largest
@@ -55,22 +56,27 @@ def _scanned(path: Path) -> pl.LazyFrame:
     with path.open("rb"):
         pass
     if path.suffix.lower() != ".parquet":
-        return pl.scan_ndjson(path, schema=_SCHEMA)
-    rows = pl.scan_parquet(path)
-    there = rows.collect_schema().names()
-    return rows.select(
-        *(
-            (pl.col(name) if name in there else pl.lit(None)).cast(kind).alias(name)
-            for name, kind in _SCHEMA.items()
+        rows = pl.scan_ndjson(path, schema=_SCHEMA)
+    else:
+        rows = pl.scan_parquet(path)
+        there = rows.collect_schema().names()
+        rows = rows.select(
+            *(
+                (pl.col(name) if name in there else pl.lit(None)).cast(kind).alias(name)
+                for name, kind in _SCHEMA.items()
+            )
         )
-    )
+    # Rows of earlier versions have the line alone, from 0, under another name.
+    line_of_old = pl.col("id").cast(pl.Int64, strict=False) + 1
+    return rows.with_columns(line=pl.coalesce("line", line_of_old))
 
 
 def _distances(rows: pl.LazyFrame, path: Path) -> pl.DataFrame:
-    """Id, view, op and distance from base of each row; base's own is null."""
+    """Line, id, view, op and distance from base of each row; base's own is null."""
     nats = pl.coalesce("kl_base_nats", "delta_nats").fill_nan(None)
-    found = rows.select("id", "view", "op", nats=nats).collect()
-    if found.is_empty() or found.select("id", "view", "op").null_count().sum_horizontal().item():
+    names = ("line", "id", "view", "op")
+    found = rows.select(*names, nats=nats).collect()
+    if found.is_empty() or found.select(names).null_count().sum_horizontal().item():
         raise InvalidInputError(f"{path} holds no rows of score, or others beside them")
     if (ops := found["op"].unique().sort().to_list())[1:]:
         raise InvalidInputError(f"{path} holds rows of more than one op: {', '.join(ops)}")
@@ -84,7 +90,7 @@ def _figures(rows: pl.LazyFrame, distances: pl.DataFrame, texts: dict[int, str] 
     figures: Figures = {
         "op": op,
         "measure": "KL(base‖view), nats" if op == "next_token_dist" else "view - base, nats",
-        "prompt_count": distances["id"].n_unique(),
+        "prompt_count": distances["line"].n_unique(),
         "views": _views(compared, order),
     }
     figures["null_band"] = _null_band(figures["views"])
@@ -96,7 +102,7 @@ def _figures(rows: pl.LazyFrame, distances: pl.DataFrame, texts: dict[int, str] 
             (key, group["nats"]) for key, group in compared.group_by("view", maintain_order=True)
         )
     }
-    most_moved = [row["id"] for row in figures["prompts"][:_MOVED_PROMPTS]]
+    most_moved = {row["line"]: row["id"] for row in figures["prompts"][:_MOVED_PROMPTS]}
     figures["moved"] = _moved(rows, most_moved) if op == "next_token_dist" else []
     return {"verdict": _verdict(figures), **figures}
 
@@ -150,16 +156,28 @@ def _prompts(compared: pl.DataFrame, texts: dict[int, str] | None) -> list[Figur
         return []
     views = compared["view"].unique(maintain_order=True).to_list()
     first = "ft" if "ft" in views else views[0]
-    wide = compared.pivot("view", index="id", values="nats", aggregate_function="first")
+    index = ("line", "id")
+    wide = compared.pivot("view", index=index, values="nats", aggregate_function="first")
     size = pl.col(first).abs()
-    most = wide.sort(size, "id", descending=[True, False], nulls_last=True).head(_MOST_PROMPTS)
+    most = wide.sort(size, "line", descending=[True, False], nulls_last=True).head(_MOST_PROMPTS)
     found = [
-        {"id": row["id"], **{f"{view}_nats": row[view] for view in views}}
+        {
+            "id": _given(row["id"]),
+            "line": row["line"],
+            **{f"{view}_nats": row[view] for view in views},
+        }
         for row in most.iter_rows(named=True)
     ]
     if texts is None:
         return found
-    return [{**row, "prompt": texts.get(row["id"])} for row in found]
+    return [{**row, "prompt": texts.get(row["line"])} for row in found]
+
+
+def _given(id_: str) -> str | int:
+    """An id as it was given, as far as its text tells."""
+    digits = id_.removeprefix("-")
+    is_number = digits.isascii() and digits.isdigit() and digits == (digits.lstrip("0") or "0")
+    return int(id_) if is_number and len(digits) < 19 else id_
 
 
 def _thinned(values: pl.Series) -> list[float]:
@@ -168,37 +186,40 @@ def _thinned(values: pl.Series) -> list[float]:
     return values.reverse().gather_every(step).reverse().to_list()
 
 
-def _moved(rows: pl.LazyFrame, ids: list[int]) -> list[Figures]:
+def _moved(rows: pl.LazyFrame, ids: dict[int, str | int]) -> list[Figures]:
     """Tokens whose probability moved most from base to ft, a few a prompt.
 
     A token that only one of the two names has a probability below all that the other names; what it
     moved is counted from there, at least, and its own log-probability is unknown.
     """
-    wanted = rows.filter(pl.col("id").is_in(ids), pl.col("view").is_in(["base", "ft"]))
-    listed = wanted.select("id", "view", "token_ids", "logprobs").collect()
+    wanted = rows.filter(pl.col("line").is_in(list(ids)), pl.col("view").is_in(["base", "ft"]))
+    listed = wanted.select("line", "view", "token_ids", "logprobs").collect()
     least = listed.with_columns(floor=pl.col("logprobs").list.min())
     long = listed.explode("token_ids", "logprobs").drop_nulls()
     sides = [
-        long.filter(view=view).select("id", token_id="token_ids", **{f"{view}_logprob": "logprobs"})
+        long.filter(view=view).select(
+            "line", token_id="token_ids", **{f"{view}_logprob": "logprobs"}
+        )
         for view in ("base", "ft")
     ]
     floors = [
-        least.filter(view=view).select("id", **{f"{view}_floor": "floor"})
+        least.filter(view=view).select("line", **{f"{view}_floor": "floor"})
         for view in ("base", "ft")
     ]
-    both = sides[0].join(sides[1], on=("id", "token_id"), how="full", coalesce=True)
+    both = sides[0].join(sides[1], on=("line", "token_id"), how="full", coalesce=True)
     for floor in floors:
-        both = both.join(floor, on="id")
+        both = both.join(floor, on="line")
     chance = {
         view: pl.coalesce(f"{view}_logprob", f"{view}_floor").exp() for view in ("base", "ft")
     }
     moved = both.with_columns(probability_change=chance["ft"] - chance["base"])
     size = pl.col("probability_change").abs()
     most = moved.sort(size, "token_id", descending=[True, False], nulls_last=True)
-    few = most.group_by("id", maintain_order=True).head(_MOVED_TOKENS)
+    few = most.group_by("line", maintain_order=True).head(_MOVED_TOKENS)
     place = {one: at for at, one in enumerate(ids)}
-    kept = few.select("id", "token_id", "base_logprob", "ft_logprob", "probability_change")
-    return sorted(kept.iter_rows(named=True), key=lambda row: place[row["id"]])
+    kept = few.select("line", "token_id", "base_logprob", "ft_logprob", "probability_change")
+    found = sorted(kept.iter_rows(named=True), key=lambda row: place[row["line"]])
+    return [{"id": ids[row["line"]], **row} for row in found]
 
 
 def _verdict(figures: Figures) -> str:
