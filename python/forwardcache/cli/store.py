@@ -64,11 +64,13 @@ def verify(where: str) -> int:
     """Run ``store verify``; the exit code."""
     store = _there(where)
     check = store.verify()
-    errors = store.info().errors
+    found = store.info()
     store.close()
-    failed = f", {errors:,} reads failed" if errors else ""
-    print(f"{check.ok:,} values are whole, {check.damaged:,} were damaged and are dropped{failed}")
-    return ExitCode.NO if check.damaged or errors else ExitCode.DONE
+    failed = f", {found.errors:,} reads failed" if found.errors else ""
+    left = getattr(store, "is_only_read", False)
+    fate = "are damaged and stay" if left else "were damaged and are dropped"
+    print(f"{check.ok:,} values are whole, {check.damaged:,} {fate}{failed}")
+    return ExitCode.NO if found.damaged or check.damaged or found.errors else ExitCode.DONE
 
 
 def prune(
@@ -82,7 +84,7 @@ def prune(
     """Run ``store prune``; the exit code."""
     if older_than_days is None and model is None and view is None and max_bytes is None:
         raise BadInputError("nothing to prune by: --older-than, --model, --view or --max-bytes")
-    store = _there(where)
+    store = _writable(_there(where), where)
     older_than_s = None if older_than_days is None else older_than_days * _DAY_S
     removed = store.prune(older_than_s=older_than_s, model=model, view=view, max_bytes=max_bytes)
     found = store.info()
@@ -104,8 +106,15 @@ def export(where: str, out: Path, *, force: bool) -> int:
         raise BadInputError(f"{where}: only a store in a file can be exported")
     with closing(store), whole_file(out, force=force) as part, part.explained():
         rows = _write_table(part.path, records())
-    print(f"{rows:,} values written to {out}")
-    return ExitCode.DONE
+        found = store.info()
+    print(f"{rows:,} values written to {out}{_left_out(found)}")
+    return ExitCode.NO if found.damaged or found.errors else ExitCode.DONE
+
+
+def _left_out(found: StoreInfo) -> str:
+    """What to add of values that were not there to be written."""
+    damaged = f"; {counted(found.damaged, 'value')} damaged or unreadable" if found.damaged else ""
+    return damaged + (f"; {counted(found.errors, 'read')} failed" if found.errors else "")
 
 
 def _write_table(path: Path, records: Iterator[Record]) -> int:
@@ -147,7 +156,7 @@ def import_(where: str, table: Path) -> int:
         if column.dtype != wanted or column.null_count():
             told = f"column {name} has to be {wanted} without nulls"
             raise BadInputError(f"{table}: no exported table: {told}")
-    store = open_checked(where)
+    store = _writable(open_checked(where), where)
     kept = 0
     for rows in frame.iter_slices(_ROWS_AT_ONCE):
         records = [Record(**row) for row in rows.iter_rows(named=True)]
@@ -157,6 +166,13 @@ def import_(where: str, table: Path) -> int:
     store.close()
     print(f"{kept:,} of {len(frame):,} values taken in")
     return ExitCode.DONE if kept == len(frame) else ExitCode.NO
+
+
+def _writable(store: Store, where: str) -> Store:
+    """``store``, unless its file may only be read."""
+    if getattr(store, "is_only_read", False):
+        raise BadInputError(f"the store {where} can't be written")
+    return store
 
 
 def _there(where: str) -> Store:

@@ -1,8 +1,9 @@
 """Values that last: under the in-memory cache, sealed, on disk or shared between machines.
 
 Reading order: ``base`` (what a store is), ``seal`` with ``arrays`` (a value as bytes that can't be
-taken for another one), ``sqlite`` with ``schema`` and ``place`` (the store on disk), ``redis`` with
-``head``, ``link``, ``lane`` and ``breaker`` (the shared store), ``tiers`` (several as one).
+taken for another one), ``sqlite`` with ``schema``, ``statements``, ``file``, ``failure``, ``scan``,
+``rebuild`` and ``place`` (the store on disk), ``redis`` with ``head``, ``link``, ``lane`` and
+``breaker`` (the shared store), ``tiers`` (several as one).
 """
 
 from forwardcache.store.base import Record, Store, StoreCheck, StoreInfo, files_of, open_store

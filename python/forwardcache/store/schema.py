@@ -86,6 +86,27 @@ def prepare(connection: sqlite3.Connection, path: Path) -> None:
                     connection.execute(statement)
                 connection.execute(f"PRAGMA application_id = {_APPLICATION}")
                 connection.execute(f"PRAGMA user_version = {_VERSION}")
+    _check(connection)
+
+
+def use_for_reading(connection: sqlite3.Connection, path: Path) -> None:
+    """Sets how this package reads a store that it can't write.
+
+    Raises:
+        Damaged: it is a store, and not one that this version can read.
+        InvalidInputError: it is another program's.
+    """
+    connection.execute("PRAGMA query_only = ON")
+    connection.execute("PRAGMA trusted_schema = OFF")
+    connection.execute("PRAGMA cache_size = -65536")
+    if "sealed" not in (tables := _tables(connection)):
+        if is_a_store(path):
+            raise Damaged("its table is not among its tables")
+        raise InvalidInputError(f"{path} is another program's database: {tables[:3]}")
+    _check(connection)
+
+
+def _check(connection: sqlite3.Connection) -> None:
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if version != _VERSION:
         raise Damaged(f"its version is {version}, not {_VERSION}")

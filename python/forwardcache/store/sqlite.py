@@ -11,60 +11,42 @@ whole keys, so that it stays in memory. The whole key is compared with what is f
 
 from __future__ import annotations
 
+import logging
 import os
+import shutil
 import sqlite3
 import threading
 import time
-import warnings
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass
 from functools import partial
-from itertools import chain, count, islice
 from pathlib import Path
 from typing import TypeVar
 
 from forwardcache.errors import InvalidInputError
+from forwardcache.store import statements
 from forwardcache.store.base import Record, StoreCheck, StoreInfo
+from forwardcache.store.failure import Failure
+from forwardcache.store.file import StoreFile, open_damaged
 from forwardcache.store.place import check_local
-from forwardcache.store.schema import BUSY_S, TOTAL, Damaged, is_a_store, prepare, transaction
+from forwardcache.store.rebuild import Kept, rebuild
+from forwardcache.store.scan import Read, Row, Scan
+from forwardcache.store.schema import TOTAL, transaction
 from forwardcache.store.seal import unseal
+
+_log = logging.getLogger(__name__)
 
 DEFAULT_MAX_BYTES = 16 * 2**30
 
 # Removal goes on to this share of the limit, so that it is rare and does much at once.
 _KEPT_SHARE = 0.9
-_REMOVED_AT_ONCE = 1024
-# Of a key, in the index.
-_SHORT_BYTES = 8
-# Most keys in a statement; SQLite allows 999 parameters everywhere.
-_KEYS_AT_ONCE = 900
 # A value's time of use is written again only when it is this old: reading mostly writes nothing.
 _TOUCHED_EVERY_S = 600.0
 
-_PUT = """
-INSERT INTO sealed (short, key, kind, used, blob) VALUES (?, ?, ?, ?, ?)
-ON CONFLICT (short) DO UPDATE SET
-    key = excluded.key, kind = excluded.kind, used = excluded.used, blob = excluded.blob
-"""
-# Whatever isn't one of these says that the file is not what was written.
-_NOT_DAMAGE = frozenset(
-    {
-        sqlite3.SQLITE_BUSY,
-        sqlite3.SQLITE_LOCKED,
-        # No lock could be had on the log, which says nothing of what is in it.
-        sqlite3.SQLITE_PROTOCOL,
-        sqlite3.SQLITE_CANTOPEN,
-        sqlite3.SQLITE_PERM,
-        sqlite3.SQLITE_READONLY,
-        sqlite3.SQLITE_FULL,
-        sqlite3.SQLITE_NOMEM,
-        sqlite3.SQLITE_IOERR,
-    }
-)
-# After these a connection may hold locks that it could not give back, on which it would then wait
-# for ten seconds in every call.
-_ENDS_CONNECTION = frozenset({sqlite3.SQLITE_IOERR, sqlite3.SQLITE_PROTOCOL})
+# The log's space has to be there a second time in the file; beyond that, some for the next batch.
+_SPARE_BYTES = 2**16
 
 T = TypeVar("T")
 
@@ -74,6 +56,9 @@ class SQLiteStore:
 
     A store that is damaged as a whole, or of another version, is moved to ``PATH.damaged`` with a
     warning and begun anew. It is closed before a ``fork`` and opened again on both sides.
+
+    A file that can't be written is only read. One that is moved, deleted or replaced while it is
+    open keeps nothing from then on.
 
     Args:
         path: The file; made with mode 0600 if it isn't there. On a local disk.
@@ -92,8 +77,8 @@ class SQLiteStore:
         self.path = Path(path).absolute()
         self.max_bytes = max_bytes
         self._lock = threading.RLock()
-        self._connection: sqlite3.Connection | None = None
-        self._closed = False
+        self._file = StoreFile(self.path)
+        self._closed = self._is_full = self._has_said = False
         self._errors = self._damaged = 0
         self._kinds: dict[tuple[str, str, str], int] = {}
         if self.path.is_dir():
@@ -102,8 +87,13 @@ class SQLiteStore:
             raise InvalidInputError(f"there is no folder {self.path.parent} for the store")
         check_local(self.path)
         with self._lock:
-            self._open_or_begin_anew()
+            self._damaged += self._file.open(self._take_over)
         _opened.add(self)
+
+    @property
+    def is_only_read(self) -> bool:
+        """Whether the file can't be written, so that nothing is kept or dropped."""
+        return self._file.is_only_read
 
     def get_many(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         """The blobs of those keys that are there; what can't be read is not.
@@ -120,11 +110,11 @@ class SQLiteStore:
             keys: 32 bytes each.
         """
         rows = self._rows(keys)
-        names = (self._guarded(_names) if rows else None) or {}
+        names = (self._guarded(statements.names) if rows else None) or {}
         return [Record(key, blob, *names.get(kind, ("", "", ""))) for key, blob, kind in rows]
 
     def put_many(self, records: Sequence[Record]) -> int:
-        """Writes values in one transaction, over what was there.
+        """Writes values in one transaction, over what was there; what doesn't fit in parts.
 
         Args:
             records: Sealed values.
@@ -132,9 +122,12 @@ class SQLiteStore:
         Returns:
             How many were kept.
         """
-        if not records:
-            return 0
-        return self._guarded(partial(self._put, records=records)) or 0
+        with self._lock:
+            if not records or not self._can_keep():
+                return 0
+            kept = self._put_in_parts(records)
+            self._errors += kept < len(records)
+            return kept
 
     def info(self) -> StoreInfo:
         """Entries and bytes, as all processes together left them."""
@@ -148,21 +141,20 @@ class SQLiteStore:
         return StoreInfo(entries, nbytes, kinds, self._errors, self._damaged)
 
     def verify(self) -> StoreCheck:
-        """Unseals every value, and drops what is no value."""
-        ok = damaged = last = 0
-        while rows := (self._guarded(partial(_page, after=last)) or []):
-            bad = [
-                (number,)
-                for number, key, blob in rows
-                if not (isinstance(key, bytes) and isinstance(blob, bytes))
-                or unseal(key, blob) is None
-            ]
-            ok, damaged, last = ok + len(rows) - len(bad), damaged + len(bad), rows[-1][0]
-            if bad:
-                (self._guarded(partial(_drop, numbers=bad)) or 0)
+        """Unseals every value, and drops what is no value and what can't be read."""
+        scan, ok, bad = Scan(self._read_past_damage), 0, 0
+        try:
+            for rows in scan.pages():
+                broken = [(row[0],) for row in rows if _unsealed(row) is None]
+                ok, bad = ok + len(rows) - len(broken), bad + len(broken)
+                if broken and not self.is_only_read:
+                    self._guarded(partial(statements.drop, numbers=broken))
+            self._repair(is_needed=scan.unreadable > 0)
+        except Failure:
+            self._errors += 1
         with self._lock:
-            self._damaged += damaged
-        return StoreCheck(ok, damaged)
+            self._damaged += bad + scan.unreadable
+        return StoreCheck(ok, bad + scan.unreadable)
 
     def prune(
         self,
@@ -202,7 +194,7 @@ class SQLiteStore:
                         f"DELETE FROM sealed WHERE {where}", [*given.values()]
                     ).rowcount
                 if max_bytes is not None:
-                    removed += _shrink(connection, max_bytes)
+                    removed += statements.shrink(connection, max_bytes)
             connection.execute("PRAGMA incremental_vacuum").fetchall()
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             return removed
@@ -213,214 +205,238 @@ class SQLiteStore:
         """Closes the file; later calls find nothing and keep nothing. Idempotent."""
         with self._lock:
             self._closed = True
-            self._disconnect()
+            self._file.disconnect()
 
     def records(self) -> Iterator[Record]:
-        """Every value that is whole, with its kind, in the order in which they were first put."""
-        last = 0
-        while rows := (self._guarded(partial(_full_page, after=last)) or []):
-            last = rows[-1][0]
-            for _, key, blob, *kind in rows:
-                if isinstance(blob, bytes) and unseal(key, blob) is not None:
-                    yield Record(key, blob, *kind)
+        """Every value that is whole, with its kind, in the order in which they were first put.
+
+        What can't be read is left out, and counted in ``info().damaged``.
+        """
+        scan, broken = Scan(self._read_past_damage), 0
+        try:
+            for page in _whole_pages(scan, self._read_past_damage):
+                for key, blob, _, names in page.whole:
+                    yield Record(key, blob, *names)
+                broken += page.broken
+        except Failure:
+            self._errors += 1
+        with self._lock:
+            self._damaged += broken + scan.unreadable
 
     def _rows(self, keys: Sequence[bytes]) -> list[tuple[bytes, bytes, int]]:
         """Key, blob and kind of those that are there; they count as used."""
         found: list[tuple[bytes, bytes, int]] = []
         now = time.time()
         stale: list[tuple[float, int]] = []
-        for some in _portions(dict.fromkeys(keys)):
-            rows = self._guarded(partial(_read, keys=some)) or []
-            for number, key, kind, used, blob in rows:
+        for some in statements.portions(dict.fromkeys(keys)):
+            for number, key, kind, used, blob in self._found(some):
                 found.append((key, blob, kind))
                 if not now - _TOUCHED_EVERY_S < used <= now:
                     stale.append((now, number))
-        if stale and self.max_bytes is not None:
-            self._guarded(partial(_touch, stale=stale))
+        if stale and self.max_bytes is not None and not self.is_only_read:
+            self._guarded(partial(statements.touch, stale=stale))
         return found
+
+    def _found(self, keys: list[bytes]) -> list[tuple[int, bytes, int, float, bytes]]:
+        """The rows of those keys that can be read: one that can't hides no other."""
+        found, todo, failures = [], [keys], 0
+        while todo:
+            some = todo.pop()
+            try:
+                found += self._attempt(partial(statements.read, keys=some))
+            except Failure as failure:
+                failures += failure.cause is not None
+                if not failure.is_damage:
+                    break
+                if len(some) > 1:
+                    middle = len(some) // 2
+                    todo += [some[middle:], some[:middle]]
+        self._errors += failures > 0
+        return found
+
+    def _attempt(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """What ``work`` gives.
+
+        Raises:
+            Failure: SQLite failed, or the store is closed.
+        """
+        with self._lock:
+            if self._closed:
+                raise Failure(None)
+            try:
+                connection = self._file.connection()
+            except Failure.CAUSES as error:
+                raise Failure(error, is_of_opening=True) from error
+            try:
+                return work(connection)
+            except Failure.CAUSES as error:
+                failure = Failure(error)
+                if failure.ends_connection:
+                    self._file.disconnect()
+                # Kinds that were made in a transaction that failed are not there.
+                self._kinds.clear()
+                raise failure from error
 
     def _guarded(self, work: Callable[[sqlite3.Connection], T]) -> T | None:
         """What ``work`` gives; None, and a count, where SQLite fails."""
-        with self._lock:
-            if self._closed:
-                return None
+        try:
+            return self._attempt(work)
+        except Failure as failure:
+            self._errors += failure.cause is not None
+            return None
+
+    def _read_past_damage(self, work: Callable[[sqlite3.Connection], T]) -> T | None:
+        try:
+            return self._attempt(work)
+        except Failure as failure:
+            if not failure.is_damage:
+                raise
+            return None
+
+    def _can_keep(self) -> bool:
+        """Whether what is put can be found again; says once why not."""
+        if self._closed or self.is_only_read:
+            return False
+        if self._file.is_in_place():
+            return True
+        if not self._has_said:
+            self._has_said = True
+            _log.warning(
+                "%s is no longer the store that was opened (moved, deleted or replaced): "
+                "nothing more is kept in it",
+                self.path,
+            )
+        return False
+
+    def _put_in_parts(self, records: Sequence[Record]) -> int:
+        """How many were kept.
+
+        All at once if that works. Of what doesn't fit, or stands where the file is damaged, as much
+        as can be: parts are halved after a failure and doubled after a success.
+        """
+        kept = at = 0
+        size = 1 if self._is_full else len(records)
+        while at < len(records):
+            part = records[at : at + size]
             try:
-                if self._connection is None:
-                    self._connection = self._connect()
-                return work(self._connection)
-            # The second is SQLite's text that is no UTF-8 any more.
-            except (
-                sqlite3.Error,
-                UnicodeDecodeError,
-                OSError,
-                InvalidInputError,
-                Damaged,
-            ) as error:
-                self._errors += 1
-                if _code_of(error) in _ENDS_CONNECTION:
-                    self._disconnect()
-                # Kinds that were made in a transaction that failed are not there.
-                self._kinds.clear()
-                return None
+                kept += self._attempt(partial(self._put, records=part))
+            except Failure as failure:
+                if failure.is_full:
+                    with suppress(Failure):
+                        self._attempt(statements.checkpoint)
+                if len(part) > 1 and failure.may_spare_parts:
+                    size = len(part) // 2
+                    continue
+                if not failure.is_damage:
+                    self._is_full = failure.is_full
+                    return kept
+                part = part[:1]
+            else:
+                self._is_full, size = False, size * 2
+            at += len(part)
+        return kept
 
     def _put(self, connection: sqlite3.Connection, records: Sequence[Record]) -> int:
         now = time.time()
+        self._make_room(connection)
         with transaction(connection):
-            rows = [
-                (_short(record.key), record.key, self._kind(connection, record), now, record.blob)
-                for record in records
-            ]
-            connection.executemany(_PUT, rows)
+            statements.put(
+                connection,
+                [
+                    (record.key, self._kind(connection, record), now, record.blob)
+                    for record in records
+                ],
+            )
             if self.max_bytes is not None:
                 _, total = connection.execute(TOTAL).fetchone()
                 if total > self.max_bytes:
-                    _shrink(connection, int(self.max_bytes * _KEPT_SHARE))
+                    statements.shrink(connection, int(self.max_bytes * _KEPT_SHARE))
         return len(records)
 
+    def _make_room(self, connection: sqlite3.Connection) -> None:
+        """Brings the log into the file before the space that this takes is gone."""
+        try:
+            logged = os.stat(f"{self.path}-wal").st_size
+        except OSError:
+            return
+        if logged and shutil.disk_usage(self.path.parent).free < 2 * logged + _SPARE_BYTES:
+            statements.checkpoint(connection)
+
     def _kind(self, connection: sqlite3.Connection, record: Record) -> int:
-        kind = record.model, record.view, record.op
-        if kind not in self._kinds:
-            connection.execute(
-                "INSERT OR IGNORE INTO kinds (model, view, op) VALUES (?, ?, ?)", kind
-            )
-            found = connection.execute(
-                "SELECT id FROM kinds WHERE model = ? AND view = ? AND op = ?", kind
-            )
-            self._kinds[kind] = found.fetchone()[0]
-        return self._kinds[kind]
+        names = record.model, record.view, record.op
+        if names not in self._kinds:
+            self._kinds[names] = statements.kind_of(connection, names)
+        return self._kinds[names]
 
-    def _open_or_begin_anew(self) -> None:
+    def _repair(self, *, is_needed: bool) -> None:
+        """Makes a damaged file anew from what is whole in it."""
+        if self.is_only_read:
+            return
+        if not is_needed and self._read_past_damage(statements.is_consistent):
+            return
+        with self._lock:
+            scan = Scan(self._read_past_damage)
+            pages = (page.whole for page in _whole_pages(scan, self._read_past_damage))
+            self._attempt(lambda connection: rebuild(self.path, connection, pages))
+            self._kinds.clear()
+        _log.warning("the store %s was damaged, and is made anew of what is whole in it", self.path)
+
+    def _take_over(self, damaged: Path) -> int:
+        """Puts what can be read of a file that was moved aside; how many values."""
+        taken = 0
+        # Of what can't be read at all nothing is taken.
+        with suppress(Failure, *Failure.CAUSES), closing(open_damaged(damaged)) as connection:
+            read = _past_damage_of(connection)
+            for page in _whole_pages(Scan(read), read):
+                records = [Record(key, blob, *names) for key, blob, _, names in page.whole]
+                taken += self._put_in_parts(records)
+        return taken
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    """Values that are whole, and how many beside them are not."""
+
+    whole: list[Kept]
+    broken: int
+
+
+def _whole_pages(scan: Scan, read: Read) -> Iterator[_Page]:
+    names: dict[int, tuple[str, str, str]] = {}
+    for rows in scan.pages():
+        if any(row[3] not in names for row in rows):
+            # Those of rows that others put meanwhile.
+            names = read(statements.names) or names
+        whole = [
+            (row[1], row[2], _used(row), names.get(row[3], ("", "", "")))
+            for row in rows
+            if _unsealed(row) is not None
+        ]
+        yield _Page(whole, len(rows) - len(whole))
+
+
+def _unsealed(row: Row) -> object:
+    """The row's value; None if it is damaged."""
+    _, key, blob, *_ = row
+    is_typed = isinstance(key, bytes) and isinstance(blob, bytes)
+    return unseal(key, blob) if is_typed else None
+
+
+def _used(row: Row) -> float:
+    return row[4] if isinstance(row[4], float) else 0.0
+
+
+def _past_damage_of(connection: sqlite3.Connection) -> Read:
+    def read(work: Callable[[sqlite3.Connection], T]) -> T | None:
         try:
-            self._connection = self._connect()
-        except (sqlite3.Error, UnicodeDecodeError, Damaged) as error:
-            if _code_of(error) in _NOT_DAMAGE:
-                raise OSError(f"can't open the store {self.path}: {error}") from error
-            if not is_a_store(self.path):
-                reason = f"{self.path} is no store of forwardcache's: name another file"
-                raise InvalidInputError(reason) from error
-            self._move_aside(error)
-            self._connection = self._connect()
+            return work(connection)
+        except Failure.CAUSES as error:
+            failure = Failure(error)
+            if not failure.is_damage:
+                raise failure from error
+            return None
 
-    def _move_aside(self, error: Exception) -> None:
-        aside = _free_name(self.path.with_name(f"{self.path.name}.damaged"))
-        os.replace(self.path, aside)
-        for ending in ("-wal", "-shm"):
-            with suppress(FileNotFoundError):
-                os.replace(f"{self.path}{ending}", f"{aside}{ending}")
-        self._damaged += 1
-        warnings.warn(
-            f"the store {self.path} can't be read ({error}): it is {aside} now, and another begins",
-            stacklevel=4,
-        )
-
-    def _connect(self) -> sqlite3.Connection:
-        # Made here, so that nobody else can read it at any time; SQLite's side files take its mode.
-        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        connection = sqlite3.connect(
-            self.path, timeout=BUSY_S, isolation_level=None, check_same_thread=False
-        )
-        try:
-            prepare(connection, self.path)
-        except BaseException:
-            connection.close()
-            raise
-        self._kinds.clear()
-        return connection
-
-    def _disconnect(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            with suppress(sqlite3.Error):
-                connection.close()
-
-
-def _code_of(error: Exception) -> int:
-    """SQLite's code of an error; of one that isn't SQLite's, that for damage."""
-    code: int = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)
-    return code & 0xFF
-
-
-def _free_name(path: Path) -> Path:
-    names = (path.with_name(f"{path.name}.{number}") for number in count(1))
-    return next(name for name in chain([path], names) if not os.path.lexists(name))
-
-
-def _portions(keys: Iterable[bytes]) -> Iterator[list[bytes]]:
-    left = iter(keys)
-    while some := list(islice(left, _KEYS_AT_ONCE)):
-        yield some
-
-
-def _short(key: bytes) -> int:
-    return int.from_bytes(key[:_SHORT_BYTES], "big", signed=True)
-
-
-def _read(
-    connection: sqlite3.Connection, keys: Sequence[bytes]
-) -> list[tuple[int, bytes, int, float, bytes]]:
-    asked, marks = set(keys), ",".join("?" * len(keys))
-    rows = connection.execute(
-        f"SELECT id, key, kind, used, blob FROM sealed WHERE short IN ({marks})",
-        [_short(key) for key in keys],
-    )
-    # A flipped bit may have changed a type, also to one that can't be compared.
-    types = (int, bytes, int, float, bytes)
-    return [row for row in rows if tuple(map(type, row)) == types and row[1] in asked]
-
-
-def _names(connection: sqlite3.Connection) -> dict[int, tuple[str, str, str]]:
-    rows = connection.execute("SELECT id, model, view, op FROM kinds")
-    return {number: (model, view, op) for number, model, view, op in rows}
-
-
-def _touch(connection: sqlite3.Connection, stale: list[tuple[float, int]]) -> None:
-    with transaction(connection):
-        connection.executemany("UPDATE sealed SET used = ? WHERE id = ?", stale)
-
-
-def _drop(connection: sqlite3.Connection, numbers: list[tuple[int]]) -> int:
-    with transaction(connection):
-        connection.executemany("DELETE FROM sealed WHERE id = ?", numbers)
-    return len(numbers)
-
-
-def _shrink(connection: sqlite3.Connection, most: int) -> int:
-    """Removes the least recently used until the rest is no larger than ``most`` bytes."""
-    removed = 0
-    excess = connection.execute(TOTAL).fetchone()[1] - most
-    while excess > 0:
-        oldest = connection.execute(
-            "SELECT id, length(blob) FROM sealed ORDER BY used, id LIMIT ?", (_REMOVED_AT_ONCE,)
-        ).fetchall()
-        chosen: list[tuple[int]] = []
-        for number, length in oldest:
-            if excess <= 0:
-                break
-            chosen.append((number,))
-            excess -= length
-        if not chosen:
-            break
-        connection.executemany("DELETE FROM sealed WHERE id = ?", chosen)
-        removed += len(chosen)
-    return removed
-
-
-def _page(connection: sqlite3.Connection, after: int) -> list[tuple[int, bytes, bytes]]:
-    rows = connection.execute(
-        "SELECT id, key, blob FROM sealed WHERE id > ? ORDER BY id LIMIT 1000", (after,)
-    )
-    return rows.fetchall()
-
-
-def _full_page(
-    connection: sqlite3.Connection, after: int
-) -> list[tuple[int, bytes, bytes, str, str, str]]:
-    rows = connection.execute(
-        "SELECT sealed.id, key, blob, model, view, op FROM sealed JOIN kinds ON kinds.id = kind "
-        "WHERE sealed.id > ? ORDER BY sealed.id LIMIT 1000",
-        (after,),
-    )
-    return rows.fetchall()
+    return read
 
 
 # SQLite keeps locks and shared memory by process: a connection taken through a fork, even only to
@@ -432,7 +448,7 @@ _forking: list[SQLiteStore] = []
 def _before_fork() -> None:
     for store in list(_opened):
         store._lock.acquire()
-        store._disconnect()
+        store._file.disconnect()
         _forking.append(store)
 
 

@@ -1,0 +1,123 @@
+"""What is asked of a store's file, as statements of SQLite."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+
+from forwardcache.store.schema import TOTAL, transaction
+
+# Of a key, in the index.
+_SHORT_BYTES = 8
+# Most keys in a statement; SQLite allows 999 parameters everywhere.
+_KEYS_AT_ONCE = 900
+_REMOVED_AT_ONCE = 1024
+# A transaction that waits for readers at its end waits no longer than this, milliseconds.
+_CHECKPOINT_MS = 100
+
+_PUT = """
+INSERT INTO sealed (short, key, kind, used, blob) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT (short) DO UPDATE SET
+    key = excluded.key, kind = excluded.kind, used = excluded.used, blob = excluded.blob
+"""
+
+# Key, kind, time of use and value.
+Written = tuple[bytes, int, float, bytes]
+
+
+def put(connection: sqlite3.Connection, rows: Iterable[Written]) -> None:
+    """Writes values over what was there; within a transaction."""
+    connection.executemany(_PUT, [(short(row[0]), *row) for row in rows])
+
+
+def kind_of(connection: sqlite3.Connection, names: tuple[str, str, str]) -> int:
+    """The number of a model, view and op; made if there is none. Within a transaction."""
+    connection.execute("INSERT OR IGNORE INTO kinds (model, view, op) VALUES (?, ?, ?)", names)
+    found = connection.execute(
+        "SELECT id FROM kinds WHERE model = ? AND view = ? AND op = ?", names
+    )
+    number: int = found.fetchone()[0]
+    return number
+
+
+def portions(keys: Iterable[bytes]) -> Iterator[list[bytes]]:
+    """The keys in parts of one statement each."""
+    left = iter(keys)
+    while some := list(islice(left, _KEYS_AT_ONCE)):
+        yield some
+
+
+def short(key: bytes) -> int:
+    """The part of a key that is in the index."""
+    return int.from_bytes(key[:_SHORT_BYTES], "big", signed=True)
+
+
+def read(
+    connection: sqlite3.Connection, keys: Sequence[bytes]
+) -> list[tuple[int, bytes, int, float, bytes]]:
+    """Number, key, kind, time of use and value of those keys that are there."""
+    asked, marks = set(keys), ",".join("?" * len(keys))
+    rows = connection.execute(
+        f"SELECT id, key, kind, used, blob FROM sealed WHERE short IN ({marks})",
+        [short(key) for key in keys],
+    )
+    # A flipped bit may have changed a type, also to one that can't be compared.
+    types = (int, bytes, int, float, bytes)
+    return [row for row in rows if tuple(map(type, row)) == types and row[1] in asked]
+
+
+def names(connection: sqlite3.Connection) -> dict[int, tuple[str, str, str]]:
+    """Model, view and op of each kind, by its number."""
+    rows = connection.execute("SELECT id, model, view, op FROM kinds")
+    return {number: (model, view, op) for number, model, view, op in rows}
+
+
+def touch(connection: sqlite3.Connection, stale: list[tuple[float, int]]) -> None:
+    """Writes new times of use: (time, number) of each row."""
+    with transaction(connection):
+        connection.executemany("UPDATE sealed SET used = ? WHERE id = ?", stale)
+
+
+def drop(connection: sqlite3.Connection, numbers: list[tuple[int]]) -> int:
+    """Removes rows by their numbers; how many."""
+    with transaction(connection):
+        connection.executemany("DELETE FROM sealed WHERE id = ?", numbers)
+    return len(numbers)
+
+
+def shrink(connection: sqlite3.Connection, most: int) -> int:
+    """Removes the least recently used until the rest is no larger than ``most`` bytes."""
+    removed = 0
+    excess = connection.execute(TOTAL).fetchone()[1] - most
+    while excess > 0:
+        oldest = connection.execute(
+            "SELECT id, length(blob) FROM sealed ORDER BY used, id LIMIT ?", (_REMOVED_AT_ONCE,)
+        ).fetchall()
+        chosen: list[tuple[int]] = []
+        for number, length in oldest:
+            if excess <= 0:
+                break
+            chosen.append((number,))
+            excess -= length
+        if not chosen:
+            break
+        connection.executemany("DELETE FROM sealed WHERE id = ?", chosen)
+        removed += len(chosen)
+    return removed
+
+
+def is_consistent(connection: sqlite3.Connection) -> bool:
+    """Whether SQLite finds nothing wrong with the file; reads all of it."""
+    [(answer,)] = connection.execute("PRAGMA integrity_check(1)").fetchall()
+    return bool(answer == "ok")
+
+
+def checkpoint(connection: sqlite3.Connection) -> None:
+    """Brings the log into the file and gives its space back, unless others hold it."""
+    [(before,)] = connection.execute("PRAGMA busy_timeout").fetchall()
+    connection.execute(f"PRAGMA busy_timeout = {_CHECKPOINT_MS}").fetchall()
+    try:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {before}").fetchall()
