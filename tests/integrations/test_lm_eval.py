@@ -15,8 +15,9 @@ from lm_eval import simple_evaluate
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
+from tokenizers import processors
 
-from forwardcache.errors import AdapterError, EmptyCompletionError, ModelLoadError
+from forwardcache.errors import AdapterError, ForwardCacheError, InvalidInputError, ModelLoadError
 from forwardcache.hf import HFBackend
 from forwardcache.integrations.lm_eval import ForwardCacheLM
 from tests.hf import tiny
@@ -171,10 +172,123 @@ def test_what_can_not_be_scored_is_refused_at_once(folders: Folders, tmp_path: P
         ForwardCacheLM("some/hub-name")
     with pytest.raises(AdapterError):
         ForwardCacheLM(folders["model"], view="ft")
-    with pytest.raises(TypeError, match="no_such_option"):
-        ours(folders, no_such_option=1)
-    with pytest.raises(EmptyCompletionError):
-        ours(folders)._loglikelihood_tokens([(("a", ""), [1], [])])
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"no_such_option": 1},
+        {"trust_remote_code": True},
+        {"parallelize": True},
+        {"revision": "v2"},
+        {"use_fast_tokenizer": False},
+        {"load_in_4bit": True},
+        {"delta": "folder"},
+        {"softmax_dtype": "float64"},
+        {"chat_template": True},
+        {"add_special_tokens": False},
+        {"attn_implementation": "someone/kernel"},
+        {"tokenizer": "no/such/folder"},
+        {"tokenizer": 3},
+        {"add_bos_token": "yes"},
+    ],
+)
+def test_an_option_that_can_not_be_met_is_refused_by_its_name(
+    folders: Folders, option: dict[str, Any]
+) -> None:
+    [name] = option
+    with pytest.raises(ForwardCacheError, match=name) as raised:
+        ours(folders, **option)
+    assert "\n" not in str(raised.value)
+
+
+def test_options_of_the_harness_that_ask_for_nothing_else_are_taken(folders: Folders) -> None:
+    defaults = {"trust_remote_code": False, "parallelize": None, "revision": "main"}
+    lm = ours(
+        folders, **defaults, backend="causal", logits_cache=False, attn_implementation="eager"
+    )
+    assert lm.model.config._attn_implementation == "eager"
+
+
+def test_options_of_loading_are_refused_with_a_backend(folders: Folders) -> None:
+    backend = HFBackend.load(folders["model"])
+    for option in ({"peft": folders["adapter"]}, {"dtype": "float16"}):
+        with pytest.raises(InvalidInputError, match=next(iter(option))):
+            ForwardCacheLM(backend, **option)
+
+
+@pytest.fixture(scope="module")
+def framings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Folders of one model with tokenizers that frame a text in four ways."""
+    root = tmp_path_factory.mktemp("framings")
+    model = tiny.llama()
+    template = processors.TemplateProcessing
+    known = [("<s>", 0), ("</s>", 1)]
+    frames = {
+        "neither": None,
+        "bos": template(single="<s> $A", special_tokens=known),
+        "both": template(single="<s> $A </s>", special_tokens=known),
+        "no token": None,
+    }
+    for name, frame in frames.items():
+        tokenizer = tiny.tokenizer()
+        tokenizer.backend_tokenizer.post_processor = frame or processors.ByteLevel()
+        if name == "no token":
+            tokenizer = tiny.tokenizer(bos=False)
+        model.resize_token_embeddings(len(tokenizer))
+        model.save_pretrained(root / name)
+        tokenizer.save_pretrained(root / name)
+    return {name: str(root / name) for name in frames}
+
+
+@pytest.mark.parametrize("add", [None, True, False])
+@pytest.mark.parametrize("name", ["neither", "bos", "both", "no token"])
+def test_add_bos_token_does_what_it_does_in_the_harness_own_model(
+    framings: dict[str, str], name: str, add: bool | None
+) -> None:
+    kind: Any = HFLM
+    folder = framings[name]
+    hf = kind(folder, device="cpu", dtype="float32", add_bos_token=add, logits_cache=False)
+    asked = requests("loglikelihood", [p for p in PAIRS if name != "no token" or "<s>" not in p[0]])
+    rolling = requests("loglikelihood_rolling", [("hello world",), ("",), (TEXTS[1],)])
+    write = requests("generate_until", [("hello", {"max_gen_toks": 6, "until": []})])
+    for lm in (
+        ForwardCacheLM(folder, add_bos_token=add),
+        ForwardCacheLM(HFBackend.load(folder), add_bos_token=add),
+    ):
+        assert lm.tok_encode("hello") == hf.tok_encode("hello")
+        assert_same_answers(lm.loglikelihood(asked), hf.loglikelihood(asked))
+        found, expected = (each.loglikelihood_rolling(rolling) for each in (lm, hf))
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+        assert lm.generate_until(write) == hf.generate_until(write)
+
+
+def test_add_bos_token_is_refused_where_the_tokenizer_can_not_be_loaded_again(
+    framings: dict[str, str],
+) -> None:
+    made = tiny.tokenizer()
+    backend = HFBackend(tiny.llama(), made)
+    assert ForwardCacheLM(backend, add_bos_token=True).tok_encode("a") == made("a").input_ids
+    with pytest.raises(InvalidInputError, match="add_bos_token=False"):
+        ForwardCacheLM(backend, add_bos_token=False)
+    changed = HFBackend.load(framings["neither"])
+    changed.tokenizer.add_tokens(["<new>"])
+    with pytest.raises(InvalidInputError, match="add_bos_token=True"):
+        ForwardCacheLM(changed, add_bos_token=True)
+
+
+def test_a_continuation_of_no_tokens_is_certain_and_the_others_are_answered(
+    folders: Folders, hf: Any
+) -> None:
+    asked = requests("loglikelihood", [("hello", " world"), ("hello", ""), ("", ""), ("a", " fox")])
+    lm = ours(folders)
+    found = lm.loglikelihood(asked)
+    assert found[1:3] == [(0.0, True)] * 2
+    # Beside another request of its context, the harness's own model gives the same.
+    assert hf.loglikelihood(asked[:2])[1] == (0.0, True)
+    expected = [hf.loglikelihood([asked[place]])[0] for place in (0, 3)]
+    assert_same_answers([found[0], found[3]], expected)
+    assert lm._backend.stats.forward_passes == 2
 
 
 def test_the_command_line_knows_the_model(

@@ -121,7 +121,9 @@ class HFBackend(Operations):
         )
         check_limits(limits.token_budget, limits.max_padding, limits.max_logit_bytes)
         check = SelfCheck(verify)
-        self._owned_store = _opened_here(store)
+        opens = isinstance(store, str | PathLike)
+        self._owned_store: Store | None = open_store(str(store)) if opens else None
+        kept: Any = self._owned_store or store
         self._owns_instrumentation = instrumentation is None
         if instrumentation is None:
             instrumentation = BackendInstrumentation(
@@ -140,7 +142,7 @@ class HFBackend(Operations):
             ),
             identity=ModelIdentity(model, identity, label=identity_label),
             store_nonfinite=store_nonfinite,
-            shelf=_shelf_of(self._owned_store or store),
+            shelf=None if kept is None else Shelf(kept),
             check=check,
         )
         # Looks at the adapter now, so that one that can't be handled is refused here.
@@ -156,6 +158,9 @@ class HFBackend(Operations):
         device: str = "auto",
         dtype: str | torch.dtype = "auto",
         allow_download: bool = False,
+        tokenizer: str | PathLike[str] | None = None,
+        add_bos_token: bool | None = None,
+        attn_implementation: str | None = None,
         **options: Any,
     ) -> HFBackend:
         """A backend from a model's folder.
@@ -168,20 +173,36 @@ class HFBackend(Operations):
             dtype: A floating torch dtype or its name, or "auto": the checkpoint's own.
             allow_download: Whether anything may be fetched. Code that comes with a model is never
                 run, and only safetensors files are read.
+            tokenizer: "base" for the model's, "adapter" for the one in the adapter's folder, or
+                another folder; None for the adapter's where it has one that differs (which is
+                logged), else the model's. All views read with it.
+            add_bos_token: Whether texts begin with BOS; None as the tokenizer's files say.
+            attn_implementation: As of transformers ("eager", "sdpa"); None leaves it to the model.
             **options: Those of ``HFBackend``.
 
         Raises:
             ModelLoadError: the folder is missing or broken.
             AdapterError: the adapter is missing, broken, or belongs to another model.
             UnsupportedModelError: the model is not a decoder-only causal model.
-            InvalidInputError: an option is out of range.
+            InvalidInputError: an option is out of range, or the tokenizer can't do what is asked.
         """
-        model, tokenizer = loading.load_model(
-            str(path), device=device, dtype=dtype, allow_download=allow_download
+        model = loading.load_model(
+            str(path),
+            device=device,
+            dtype=dtype,
+            allow_download=allow_download,
+            attn_implementation=attn_implementation,
+        )
+        reads = loading.load_tokenizer(
+            str(path),
+            None if adapter is None else str(adapter),
+            tokenizer=tokenizer,
+            add_bos_token=add_bos_token,
+            allow_download=allow_download,
         )
         # Nobody trains it yet; weights that might be trained are hashed at every call.
         model.requires_grad_(False)
-        return cls(model, tokenizer, adapter=adapter, **options)
+        return cls(model, reads, adapter=adapter, **options)
 
     @property
     def spec(self) -> None:
@@ -475,11 +496,3 @@ class HFBackend(Operations):
         except ForwardCacheError:
             return False
         return True
-
-
-def _opened_here(store: str | PathLike[str] | Store | None) -> Store | None:
-    return open_store(str(store)) if isinstance(store, str | PathLike) else None
-
-
-def _shelf_of(store: Any) -> Shelf | None:
-    return None if store is None else Shelf(store)

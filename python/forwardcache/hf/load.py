@@ -10,6 +10,7 @@ import json
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,11 @@ from transformers.utils import logging as transformers_logging
 from forwardcache.errors import (
     AdapterError,
     ForwardCacheError,
+    InvalidInputError,
     ModelLoadError,
     UnsupportedModelError,
 )
-from forwardcache.hf.tokenizer_file import warn_of_other_tokens
+from forwardcache.hf.tokenizer_choice import choose_tokenizer
 
 _ADAPTER_NAME = "default"
 _ADAPTER_CONFIG = "adapter_config.json"
@@ -34,15 +36,22 @@ _WEIGHTS = "adapter_model.safetensors"
 
 
 def load_model(
-    path: str, *, device: str, dtype: str | torch.dtype, allow_download: bool
-) -> tuple[Any, Any]:
-    """The model and the tokenizer in ``path``, the model in evaluation mode.
+    path: str,
+    *,
+    device: str,
+    dtype: str | torch.dtype,
+    allow_download: bool,
+    attn_implementation: str | None = None,
+) -> Any:
+    """The model in ``path``, in evaluation mode.
 
     Args:
         path: A folder, or with ``allow_download`` a name on the hub.
         device: A torch device, or "auto": the GPU if there is one, else the CPU.
         dtype: A torch dtype or its name, or "auto": the checkpoint's own.
         allow_download: Whether the hub may be asked.
+        attn_implementation: What computes attention, by transformers' name; None leaves it to the
+            model.
 
     Raises:
         ModelLoadError: there is no such folder, something in it is missing or broken, or the
@@ -51,21 +60,53 @@ def load_model(
     """
     if not allow_download and not Path(path).is_dir():
         raise ModelLoadError(f"{path} is not a folder (a hub name needs allow_download)")
-    options = {"local_files_only": not allow_download, "trust_remote_code": False}
+    options: dict[str, Any] = {
+        "local_files_only": not allow_download,
+        "trust_remote_code": False,
+    }
     target = _device(device)
     with _clear(f"can't load a model from {path}"), _without_bars():
         config = transformers.AutoConfig.from_pretrained(path, **options)
         if config.is_encoder_decoder:
             raise UnsupportedModelError(f"{path} is an encoder-decoder ({config.model_type})")
         _check_runs_nothing(path, config)
+        if attn_implementation is not None:
+            options["attn_implementation"] = _attention(attn_implementation)
         loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
             path, dtype=_dtype(dtype), use_safetensors=True, output_loading_info=True, **options
         )
         model, report = loaded
         _check_complete(path, report)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(path, **options)
-        warn_of_other_tokens(path, tokenizer)
-        return model.to(target).eval(), tokenizer
+        return model.to(target).eval()
+
+
+def load_tokenizer(
+    path: str,
+    adapter: str | None,
+    *,
+    tokenizer: str | PathLike[str] | None,
+    add_bos_token: bool | None,
+    allow_download: bool,
+) -> Any:
+    """The tokenizer for a model with an adapter: see ``choose_tokenizer``.
+
+    Raises:
+        ModelLoadError: its files are missing or broken.
+        InvalidInputError: there is none such.
+    """
+    if not isinstance(tokenizer, str | PathLike | None):
+        kind = type(tokenizer).__name__
+        raise InvalidInputError(f'tokenizer must be "base", "adapter" or a folder, got {kind}')
+    wanted = None if tokenizer is None else str(tokenizer)
+    where = {None: path, "base": path, "adapter": adapter}.get(wanted, wanted)
+    with _clear(f"can't load a tokenizer from {where}"), _without_bars():
+        return choose_tokenizer(
+            path,
+            adapter,
+            wanted,
+            add_bos_token=add_bos_token,
+            allow_download=allow_download,
+        )
 
 
 def put_adapter(model: Any, path: str) -> PeftModel:
@@ -181,6 +222,15 @@ def _device(device: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise ModelLoadError(f"device {device!r} can't be used: {_first_line(error)}") from None
     return target
+
+
+def _attention(name: str) -> str:
+    # A name with a slash is code on the hub, which transformers would fetch and run.
+    if not isinstance(name, str) or "/" in name:
+        raise InvalidInputError(
+            f"attn_implementation must be eager, sdpa or another of transformers' own, got {name!r}"
+        )
+    return name
 
 
 def _dtype(dtype: str | torch.dtype) -> Any:

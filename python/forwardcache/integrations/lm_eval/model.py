@@ -21,10 +21,16 @@ from tqdm import tqdm
 
 from forwardcache.cli.views import View, parse_view
 from forwardcache.hf import HFBackend
+from forwardcache.hf.tokenizer_choice import with_bos
+from forwardcache.integrations.lm_eval.options import loading_options, refuse_with_backend
 from forwardcache.scoring import ContinuationLogprob
 
 # Requests scored in one call: what is done is kept when the run is interrupted after it.
 _REQUESTS_A_CALL = 2048
+
+# The answer for a continuation of no tokens: certain, and greedy. The harness's own class gives it
+# where such a request stands beside another of the same context, and ends the run elsewhere.
+_NOTHING = (0.0, True)
 
 Tokens = Sequence[int]
 Request = tuple[tuple[str, str] | None, Tokens, Tokens]
@@ -45,15 +51,19 @@ class ForwardCacheLM(HFLM):
             backend's batches: see ``token_budget`` of ``HFBackend``.
         max_batch_size: Most of them where ``batch_size`` is "auto".
         max_length: Longest text in tokens; None for the model's context length.
-        add_bos_token: As in the harness's ``hf``.
+        add_bos_token: As in the harness's ``hf``: the tokenizer is loaded again with it. With a
+            backend whose tokenizer can't be, it is refused where it would change anything.
         prefix_token_id: As in the harness's ``hf``.
         truncation: As in the harness's ``hf``.
         think_end_token: As in the harness's ``hf``.
         enable_thinking: As in the harness's ``hf``.
         chat_template_args: As in the harness's ``hf``.
-        **options: Those of ``HFBackend.load``, such as ``dtype``, ``trace_path``, ``identity``.
+        **options: Those of ``HFBackend.load``, such as ``dtype``, ``tokenizer``, ``trace_path``,
+            ``identity``; and of the harness's ``hf`` what asks for nothing else than this does
+            (``trust_remote_code=False``).
 
     Raises:
+        InvalidInputError: an option is unknown, or can't be met; it is named.
         ForwardCacheError: the model, adapter or view isn't there or can't be scored exactly.
     """
 
@@ -76,12 +86,15 @@ class ForwardCacheLM(HFLM):
         **options: Any,
     ) -> None:
         self._view: View | None = None if view is None else parse_view(view)
-        if not isinstance(pretrained, HFBackend):
+        options = loading_options(options)
+        if isinstance(pretrained, HFBackend):
+            refuse_with_backend({"peft": peft, **options})
+        else:
             pretrained = HFBackend.load(pretrained, peft, device=_device(device), **options)
         self._backend = pretrained
         super().__init__(
             pretrained=self._backend.model,
-            tokenizer=self._backend.tokenizer,
+            tokenizer=with_bos(self._backend.tokenizer, add_bos_token),
             batch_size=batch_size,
             max_batch_size=max_batch_size,
             max_length=max_length,
@@ -95,6 +108,27 @@ class ForwardCacheLM(HFLM):
         # Refuses a view that this model can't give before any task is loaded.
         with self._in_view():
             pass
+
+    def loglikelihood(
+        self, requests: Sequence[Any], disable_tqdm: bool = False
+    ) -> list[tuple[float, bool]]:
+        """Log-likelihood of each continuation after its context, and whether it is the greedy one.
+
+        Args:
+            requests: The harness's, each with context and continuation.
+            disable_tqdm: Whether no bar is shown.
+
+        Returns:
+            A sum in nats and the flag for each request; 0 and True where the continuation adds no
+            token.
+        """
+        # Without a context the harness's own method looks at the continuation's first token.
+        asked = [request for request in requests if request.args[0] or self._has_tokens(request)]
+        answers = iter(super().loglikelihood(asked, disable_tqdm=disable_tqdm))
+        are_asked = set(map(id, asked))
+        return [
+            next(answers) if id(each) in are_asked else self._of_nothing(each) for each in requests
+        ]
 
     def loglikelihood_rolling(
         self, requests: Sequence[Any], disable_tqdm: bool = False
@@ -130,6 +164,13 @@ class ForwardCacheLM(HFLM):
             "forwardcache_hits": stats.cache_hits,
         }
 
+    def _of_nothing(self, request: Any) -> tuple[float, bool]:
+        self.cache_hook.add_partial("loglikelihood", request.args, _NOTHING)
+        return _NOTHING
+
+    def _has_tokens(self, request: Any) -> bool:
+        return bool(self.tok_encode(request.args[1], add_special_tokens=False))
+
     def _windows(self, text: str) -> list[tuple[Tokens, Tokens]]:
         """Context and continuation of each window of ``text``."""
         windows = get_rolling_token_windows(
@@ -146,6 +187,15 @@ class ForwardCacheLM(HFLM):
         disable_tqdm: bool = False,
         override_bs: int | None = None,
     ) -> list[tuple[float, bool]]:
+        scored = iter(self._scored([request for request in requests if request[2]], disable_tqdm))
+        answers = [next(scored) if request[2] else _NOTHING for request in requests]
+        for (texts, _, _), answer in zip(requests, answers, strict=True):
+            # A window of a rolling request has no texts; its request is noted as a whole.
+            if texts is not None:
+                self.cache_hook.add_partial("loglikelihood", texts, answer)
+        return answers
+
+    def _scored(self, requests: Sequence[Request], disable_tqdm: bool) -> list[tuple[float, bool]]:
         pairs = [self._cut(context, continuation) for _, context, continuation in requests]
         with self._in_view() as view, self._progress(pairs, disable_tqdm):
             found: list[ContinuationLogprob] = [
@@ -153,12 +203,7 @@ class ForwardCacheLM(HFLM):
                 for begin in range(0, len(pairs), _REQUESTS_A_CALL)
                 for one in view.continuation_logprob_batch(pairs[begin : begin + _REQUESTS_A_CALL])
             ]
-        answers = [(one.logprob, one.is_greedy) for one in found]
-        for (texts, _, _), answer in zip(requests, answers, strict=True):
-            # A window of a rolling request has no texts; its request is noted as a whole.
-            if texts is not None:
-                self.cache_hook.add_partial("loglikelihood", texts, answer)
-        return answers
+        return [(one.logprob, one.is_greedy) for one in found]
 
     def _model_generate(
         self, context: Tensor, max_length: int, stop: list[str], **options: Any
