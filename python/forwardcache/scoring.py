@@ -36,9 +36,12 @@ __all__ = [
 Int64Array = NDArray[np.int64]
 Float32Array = NDArray[np.float32]
 Scalar = TypeVar("Scalar", bound=np.generic)
+Value = TypeVar("Value")
 
 # Of a value's objects around the arrays' memory. Measured: tests/hf/test_capacity.py.
 _OBJECT_BYTES = 416
+# An int64 and a float32.
+_TOKEN_BYTES = 12
 
 
 def read_only(values: ArrayLike, dtype: type[Scalar]) -> NDArray[Scalar]:
@@ -65,6 +68,12 @@ def _set_array(value: object, field: str, dtype: type[np.generic]) -> None:
     object.__setattr__(value, field, read_only(getattr(value, field), dtype))
 
 
+def _weighs_nbytes(value_class: type[Value]) -> type[Value]:
+    """Says to the cache that ``nbytes`` is all that a value of just this class keeps."""
+    type.__setattr__(value_class, "__weighs_nbytes__", value_class)
+    return value_class
+
+
 def _same(left: ArrayLike, right: ArrayLike, dtype: DTypeLike) -> bool:
     # Bytes, so that a value with a NaN equals itself and hashing agrees with equality.
     return np.asarray(left, dtype).tobytes() == np.asarray(right, dtype).tobytes()
@@ -76,6 +85,7 @@ def _same_tail(left: float | None, right: float | None) -> bool:
     return _same(left, right, np.float64)
 
 
+@_weighs_nbytes
 @dataclass(frozen=True, eq=False)
 class TokenDist:
     """Next-token distribution: the ``k`` most likely tokens, and the mass of all others.
@@ -108,7 +118,7 @@ class TokenDist:
     @property
     def nbytes(self) -> int:
         """Bytes in memory, for a cache that is bounded in bytes."""
-        return _OBJECT_BYTES + self.token_ids.nbytes + self.logprobs.nbytes
+        return _OBJECT_BYTES + _TOKEN_BYTES * len(self.token_ids)
 
     @property
     def is_finite(self) -> bool:
@@ -132,6 +142,7 @@ class TokenDist:
         return hash((*arrays, self.vocab_size))
 
 
+@_weighs_nbytes
 @dataclass(frozen=True, eq=False)
 class RollingLogprob:
     """Log-probability of every token of a text given those before it.

@@ -50,8 +50,11 @@ pub(super) fn miss(py: Python<'_>) -> PyResult<&Py<PyAny>> {
 /// Args:
 ///     maxsize: Most entries kept; None for no limit.
 ///     max_bytes: Most bytes kept; None for no limit. A value that alone is more is not stored.
-///     weigher: `weigher(key, value)` gives the bytes of an entry. By default what arrays, tensors
-///         and dataclasses of them hold (`nbytes`), the key's text, and the entry itself.
+///     weigher: `weigher(key, value)` gives the bytes of an entry. By default the memory that the
+///         value keeps, to a factor of two, the key's text, and the entry itself. A view of an
+///         array, tensor or buffer keeps all of what it was cut from. What several entries share
+///         counts in each; what no object tells, as the graph behind a tensor that requires
+///         gradients, doesn't count.
 ///
 /// Raises:
 ///     ValueError: maxsize or max_bytes is not positive.
@@ -246,7 +249,8 @@ impl ForwardCache {
     ) -> PyResult<Stored> {
         let made = self.made();
         let bounded = made.cache.capacity().bytes;
-        let bytes = bounded.map(|_| made.weigher.weigh(query, &kept.value)).transpose()?;
+        let weigh = |most: NonZeroU64| made.weigher.weigh(query, &kept.value, most.get());
+        let bytes = bounded.map(weigh).transpose()?;
         let weight = bytes.unwrap_or_default();
         let mut offer = Offer { hash: query.hash, weight, began, content: Some((key, kept)) };
         let mut asked = Asked::new(query, made);

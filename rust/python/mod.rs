@@ -6,9 +6,9 @@
 //!
 //! Reading order: `instrumentation` (what a backend calls) with `parts` and `slot` (what can be
 //! replaced), `entrance`, `call`, `batch` and `ending` (one call of each kind), `key`, `text`,
-//! `hashes`, `known` and `identity` (from arguments to a key), `cache` with `weigh` and `invalidate`,
-//! `flight`, `stats` with `tally` and `described`, `trace` with `event` and `probe`, and `observe`
-//! and `curve`.
+//! `hashes`, `known` and `identity` (from arguments to a key), `cache` with `invalidate`, `weigh`
+//! (what an entry counts for) with `held`, `outside` and `raw`, `flight`, `stats` with `tally` and
+//! `described`, `trace` with `event` and `probe`, and `observe` and `curve`.
 
 mod batch;
 mod cache;
@@ -21,14 +21,17 @@ mod entrance;
 mod event;
 mod flight;
 mod hashes;
+mod held;
 mod identity;
 mod instrumentation;
 mod invalidate;
 mod key;
 mod known;
 mod observe;
+mod outside;
 mod parts;
 mod probe;
+mod raw;
 mod slot;
 mod stats;
 mod tally;
