@@ -17,6 +17,7 @@ from forwardcache.cli.output import RowSink
 from forwardcache.cli.prompts import Prompt, PromptSet
 from forwardcache.cli.rows import Row, finite, row, value_fields
 from forwardcache.cli.views import View
+from forwardcache.scoring import CompletionLogprob
 
 CHUNK_TOKENS = 8192
 CHUNK_PROMPTS = 256
@@ -159,7 +160,7 @@ class Scoring:
         elif self.job.op == "rolling_logprob":
             values = scorer.rolling_logprob_batch(items)
         else:
-            values = scorer.logprob_of_batch(items)
+            values = scorer.completion_logprob_batch(items)
         return values
 
     def _fields(self, value: Any) -> Row:
@@ -204,4 +205,5 @@ def _keys_of(items: Sequence[Any]) -> list[Any]:
 
 def _total(value: Any) -> float:
     """The log-probability of a whole text or completion, nats."""
-    return float(getattr(value, "total_logprob", value))
+    name = "logprob" if isinstance(value, CompletionLogprob) else "total_logprob"
+    return float(getattr(value, name))

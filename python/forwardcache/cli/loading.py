@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from forwardcache.cli.exits import BadInputError, first_line, is_out_of_memory, say
+from forwardcache.cli.exits import BadInputError, first_line, is_out_of_memory, say, shown
 from forwardcache.cli.extras import quiet_libraries
 from forwardcache.cli.hits import HitRecorder
 from forwardcache.cli.outfile import check_place
@@ -34,6 +35,9 @@ class ModelOptions:
         dtype: auto, float32, bfloat16, ...
         chat_template: Whether prompts go through the tokenizer's chat template.
         special_tokens: Whether the tokenizer adds its special tokens.
+        chat_template_args: What the template is given beside the messages; None for nothing.
+        tokenizer: base, adapter or a folder; None chooses.
+        add_bos_token: Whether texts begin with BOS; None as the tokenizer's files say.
         allow_download: Whether ``model`` may be a hub name.
         store: Path or address of the store; None without one.
         verify: Share of the hits that are computed again.
@@ -49,6 +53,9 @@ class ModelOptions:
     allow_download: bool = False
     store: str | None = None
     verify: float = 0.0
+    chat_template_args: dict[str, Any] | None = None
+    tokenizer: str | None = None
+    add_bos_token: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +111,23 @@ def _check_adapter(folder: Path) -> None:
         raise BadInputError(f"--adapter {folder}: there is no such folder")
     if not (folder / "adapter_config.json").is_file():
         raise BadInputError(f"--adapter {folder}: there is no adapter_config.json in that folder")
+
+
+def template_arguments(text: str | None) -> dict[str, Any] | None:
+    """The JSON object that ``--chat-template-args`` was given.
+
+    Raises:
+        BadInputError: it is none.
+    """
+    if text is None:
+        return None
+    try:
+        arguments = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BadInputError(f"--chat-template-args is not JSON: {first_line(error)}") from error
+    if not isinstance(arguments, dict):
+        raise BadInputError(f"--chat-template-args must be a JSON object, got {shown(text)}")
+    return arguments
 
 
 def check_trace(trace: Path | None) -> None:
@@ -168,6 +192,9 @@ def _load_backend(options: ModelOptions, recorder: HitRecorder, store: Store | N
             allow_download=options.allow_download,
             add_special_tokens=options.special_tokens,
             chat_template=options.chat_template,
+            chat_template_args=options.chat_template_args,
+            tokenizer=options.tokenizer,
+            add_bos_token=options.add_bos_token,
             instrumentation=cast(BackendInstrumentation, recorder),
             store=store,
             verify=options.verify,

@@ -29,8 +29,8 @@ def write_parquet(part: Path, target: Path, input_columns: InputColumns) -> None
         "top_k": pl.Int64,
         "token_ids": pl.List(pl.Int64), "logprobs": pl.List(pl.Float32), "tail_logprob": pl.Float64,
         "vocab_size": pl.Int64, "num_tokens": pl.Int64, "total_logprob": pl.Float64,
-        "logprob": pl.Float64, "kl_base_nats": pl.Float64, "delta_nats": pl.Float64,
-        "input": None,
+        "logprob": pl.Float64, "spans_boundary": pl.Boolean, "kl_base_nats": pl.Float64,
+        "delta_nats": pl.Float64, "input": None,
     }  # fmt: skip
     types.update(input_columns.types())
     columns = _columns(part)

@@ -26,15 +26,22 @@ class Prompt:
 
     Attributes:
         line: Its line in the input, from 1; blank lines are counted and hold no prompt.
-        text: What the model reads.
+        text: What the model reads; of a prompt of messages their JSON.
         completion: What is scored after it; None where the input has none.
         carried: Every other field of the JSON line, passed through to the rows.
+        messages: The turns of a chat that are the prompt; None where it is a text.
     """
 
     line: int
     text: str
     completion: str | None = None
     carried: dict[str, Any] = field(default_factory=dict)
+    messages: list[Any] | None = None
+
+    @property
+    def asked(self) -> str | list[Any]:
+        """What the backend is asked about."""
+        return self.text if self.messages is None else self.messages
 
     @property
     def id(self) -> str | float | bool:
@@ -68,15 +75,23 @@ class PromptSet:
         """
         raise BadInputError(f"{self.name} line {prompt.line}: {reason}")
 
-    def items(self, op: str) -> Sequence[str | tuple[str, str]]:
-        """What the backend is asked for ``op``: texts, or pairs of prompt and completion.
+    def items(self, op: str) -> Sequence[Any]:
+        """What the backend is asked for ``op``: prompts, texts, or pairs of prompt and completion.
 
         Raises:
-            BadInputError: ``op`` scores completions and a prompt has none.
+            BadInputError: ``op`` scores completions and a prompt has none, or texts and a prompt is
+                a list of messages.
         """
-        if op != "logprob_of":
-            return [prompt.text for prompt in self.prompts]
-        return [(prompt.text, self._completion(prompt)) for prompt in self.prompts]
+        if op == "logprob_of":
+            return [(prompt.asked, self._completion(prompt)) for prompt in self.prompts]
+        if op == "rolling_logprob":
+            return [self._text(prompt) for prompt in self.prompts]
+        return [prompt.asked for prompt in self.prompts]
+
+    def _text(self, prompt: Prompt) -> str:
+        if prompt.messages is not None:
+            self.refuse(prompt, "rolling_logprob scores a text, and this is a list of messages")
+        return prompt.text
 
     def _completion(self, prompt: Prompt) -> str:
         if prompt.completion is None:
@@ -143,10 +158,20 @@ def _parse_text(name: str, number: int, line: str) -> Prompt:
 def _parse_json(name: str, number: int, line: str) -> Prompt:
     where = f"{name} line {number}"
     fields = _json_object(where, line)
-    text = _text_field(where, fields, "prompt")
+    messages = _messages(fields)
+    text = _text_field(where, fields, "prompt") if messages is None else json.dumps(messages)
     if text is None:
-        raise BadInputError(f'{where}: no "prompt"')
-    return Prompt(number, text, _text_field(where, fields, "completion"), fields)
+        raise BadInputError(f'{where}: no "prompt" (or "messages")')
+    return Prompt(number, text, _text_field(where, fields, "completion"), fields, messages)
+
+
+def _messages(fields: dict[str, Any]) -> list[Any] | None:
+    """Take the turns of a chat out of ``fields``: the prompt, or ``messages`` where there is none.
+
+    Whether each turn is one that the chat template takes, is the backend's to say.
+    """
+    name = "prompt" if fields.get("prompt") is not None else "messages"
+    return fields.pop(name) if isinstance(fields.get(name), list) else None
 
 
 def _json_object(where: str, line: str) -> dict[str, Any]:

@@ -27,7 +27,11 @@ def value_fields(op: str, value: Any, top_k: int) -> Row:
         return _dist_fields(value, top_k)
     if op == "rolling_logprob":
         return _rolling_fields(value)
-    return {"logprob": finite(value)}
+    return {
+        "logprob": finite(value.logprob),
+        "num_tokens": value.num_tokens,
+        "spans_boundary": value.spans_boundary,
+    }
 
 
 def _dist_fields(dist: TokenDist, top_k: int) -> Row:

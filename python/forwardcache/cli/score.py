@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from forwardcache.hf.noise import NoiseFloor
 
 FLOAT32_BYTES = 4
-ROW_FORMAT = 2
+ROW_FORMAT = 3
 """Rises when rows have other fields: one file holds rows of one format."""
 
 
@@ -96,6 +96,8 @@ def _checked_views(options: ScoreOptions) -> tuple[View, ...]:
 
 
 def _check_template(options: ScoreOptions) -> None:
+    if options.loading.chat_template_args is not None and not options.loading.chat_template:
+        raise BadInputError("--chat-template-args needs --chat-template")
     if options.loading.chat_template and options.op == "rolling_logprob":
         raise BadInputError(
             "--chat-template doesn't go with rolling_logprob, which scores a text as it stands"

@@ -53,8 +53,8 @@ class Worker:
         return {"pid": os.getpid(), "vocab_size": self._session.vocab_size, "dtype": dtype}
 
     def _lengths(self, op: str, items: list[Any]) -> list[int | str]:
-        # A pair is a list in JSON.
-        asked = [tuple(item) if isinstance(item, list) else item for item in items]
+        # A pair is a list in JSON; so is a prompt of messages, and stays one.
+        asked = list(map(tuple, items)) if op == "logprob_of" else items
         found = self._loaded().backend.token_lengths(asked, op=op)
         return [str(each) if isinstance(each, ForwardCacheError) else each for each in found]
 

@@ -28,7 +28,8 @@ PromptsOption = Annotated[
     str,
     typer.Option(
         help="File, or - for standard input: a prompt a line (.txt), or JSON lines (.jsonl) "
-        "with prompt, completion, and any other field, which is carried through."
+        "with prompt, completion, and any other field, which is carried through. With "
+        "--chat-template the prompt (or messages) may be a list of turns with role and content."
     ),
 ]
 AdapterOption = Annotated[str | None, typer.Option(help="Folder of a LoRA adapter.")]
@@ -64,6 +65,29 @@ ChatTemplateOption = Annotated[
     bool,
     typer.Option(
         help="Put each prompt into the tokenizer's chat template (not with rolling_logprob)."
+    ),
+]
+ChatTemplateArgsOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="JSON",
+        help="What the chat template is given beside the messages, such as "
+        "'{\"enable_thinking\": false}'.",
+    ),
+]
+TokenizerOption = Annotated[
+    str | None,
+    typer.Option(
+        help="base, adapter or a folder. Default: the adapter's, where its folder has one that "
+        "differs from the model's."
+    ),
+]
+AddBosTokenOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--add-bos-token/--no-add-bos-token",
+        help="Let texts begin with the BOS token, or not. Default: as the tokenizer's files say.",
+        show_default=False,
     ),
 ]
 SpecialTokensOption = Annotated[
@@ -124,7 +148,10 @@ def _score(  # noqa: PLR0917 - typer calls it, by name
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
     chat_template: ChatTemplateOption = False,
+    chat_template_args: ChatTemplateArgsOption = None,
     special_tokens: SpecialTokensOption = True,
+    add_bos_token: AddBosTokenOption = None,
+    tokenizer: TokenizerOption = None,
     allow_download: DownloadOption = False,
     store: StoreOption = None,
     verify: VerifyOption = 0.0,
@@ -134,7 +161,7 @@ def _score(  # noqa: PLR0917 - typer calls it, by name
     format_: FormatOption = Format.TABLE,
 ) -> int:
     """Score prompts with the views of one model; one row a prompt and view."""
-    from forwardcache.cli.loading import ModelOptions
+    from forwardcache.cli.loading import ModelOptions, template_arguments
     from forwardcache.cli.score import ScoreOptions, score
 
     loading = ModelOptions(
@@ -144,7 +171,10 @@ def _score(  # noqa: PLR0917 - typer calls it, by name
         device=device,
         dtype=dtype,
         chat_template=chat_template,
+        chat_template_args=template_arguments(chat_template_args),
         special_tokens=special_tokens,
+        add_bos_token=add_bos_token,
+        tokenizer=tokenizer,
         allow_download=allow_download,
         store=store,
         verify=verify,
