@@ -1,32 +1,76 @@
-"""Is it still the same model folder? For joining the rows of two runs, cheaply.
+"""Is it still the same model folder? For joining the rows of two runs.
 
-Small files are read whole, large ones at places spread over them: two trainings of one model differ
-nearly everywhere, and a checkpoint of many gigabytes should not be read twice. Dates don't count,
-so a copied folder is the same.
+Whole contents are hashed of whatever may decide a row: weights, configuration, tokenizer, template.
+What lies beside them (pages, licences, a trainer's notes, other frameworks' weights, hidden files)
+doesn't count, and neither do dates and where the folder is.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from itertools import starmap
 from pathlib import Path
 
-_PIECE = 64 * 1024
-_PIECES = 64
+# Of a size that threads share evenly, and that is read ahead while another is hashed.
+_PIECE_BYTES = 32 * 2**20
+_MAX_THREADS = 8
+_SUFFIXES = {".safetensors", ".json", ".jinja", ".model", ".spm", ".tiktoken", ".bpe", ".codes"}
+_TEXTS = {"merges.txt", "vocab.txt"}
+_TEMPLATES = "additional_chat_templates"
+# Of generation and of training; no scoring reads them.
+_NOTES = {
+    "generation_config.json",
+    "trainer_state.json",
+    "all_results.json",
+    "train_results.json",
+    "eval_results.json",
+}
 
 
 def folder_fingerprint(folder: Path) -> str:
-    """Hex digest of the names, sizes and (sampled) contents of the files in ``folder``."""
+    """Hex digest of the names and the whole contents of what decides rows in ``folder``."""
     digest = hashlib.sha256()
-    for path in sorted(path for path in folder.iterdir() if path.is_file()):
-        digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
-        _add_content(digest, path)
+    for path in sorted(_deciding(folder)):
+        stat = path.stat()
+        facts = stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, stat.st_dev
+        name = path.relative_to(folder).as_posix()
+        digest.update(f"{name}\0{facts[0]}\0".encode() + _content(path.absolute(), facts))
     return digest.hexdigest()
 
 
-def _add_content(digest: hashlib._Hash, path: Path) -> None:
-    size = path.stat().st_size
-    step = max(_PIECE, size // _PIECES)
-    with path.open("rb") as file:
-        for offset in range(0, size, step):
-            file.seek(offset)
-            digest.update(file.read(_PIECE))
+def _deciding(folder: Path) -> Iterator[Path]:
+    for path in (*folder.iterdir(), *folder.glob(f"{_TEMPLATES}/*.jinja")):
+        is_named = path.name in _TEXTS or path.suffix in _SUFFIXES
+        if is_named and path.name not in _NOTES and path.name[0] != "." and path.is_file():
+            yield path
+
+
+@lru_cache(maxsize=1024)
+def _content(path: Path, facts: tuple[int, ...]) -> bytes:
+    """Digest over those of the pieces; remembered as long as the file looks the same."""
+    pieces = [(path, offset) for offset in range(0, facts[0], _PIECE_BYTES)]
+    threads = min(len(pieces), _MAX_THREADS, os.cpu_count() or 1)
+    if threads <= 1:
+        digests = starmap(_piece, pieces)
+        return hashlib.sha256(b"".join(digests)).digest()
+    with ThreadPoolExecutor(threads) as pool:
+        return hashlib.sha256(b"".join(pool.map(_piece, *zip(*pieces, strict=True)))).digest()
+
+
+def _piece(path: Path, offset: int) -> bytes:
+    # Neither reading nor hashing holds the interpreter.
+    with path.open("rb", buffering=0) as file:
+        file.seek(offset)
+        return hashlib.sha256(_read(file.fileno())).digest()
+
+
+def _read(descriptor: int) -> bytearray:
+    """The next piece; a read may give less than it was asked for."""
+    found = bytearray()
+    while part := os.read(descriptor, _PIECE_BYTES - len(found)):
+        found += part
+    return found

@@ -161,6 +161,8 @@ def _is_same_file(one: Path, other: Path) -> bool:
 
 def _job_facts(options: ScoreOptions, source: PromptSet, views: Sequence[View]) -> dict[str, Any]:
     """What decides the rows: a part goes on only with the same."""
+    if options.out is None:
+        return {}
     facts = asdict(options.loading)
     for name in ("model", "adapter"):
         if facts[name] is not None and Path(facts[name]).is_dir():
