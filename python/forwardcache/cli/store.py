@@ -43,11 +43,11 @@ def info(where: str, *, as_json: bool) -> int:
         for kind in kinds:
             names = f"{kind['model']}  {kind['view']}  {kind['op']}"
             print(f"{names}  {kind['entries']:,} values  {kind['bytes']:,} bytes")
-    _check_answers(found)
+    _check_answers(store, found)
     return ExitCode.DONE
 
 
-def _check_answers(found: StoreInfo) -> None:
+def _check_answers(store: Store, found: StoreInfo) -> None:
     """Refuse to let a store that can't be asked pass for an empty one.
 
     Raises:
@@ -55,9 +55,15 @@ def _check_answers(found: StoreInfo) -> None:
     """
     if found.errors:
         raise MachineError(
-            f"the store left {counted(found.errors, 'call')} without an answer: "
+            f"the store left {counted(found.errors, 'call')} without an answer{_word_of(store)}: "
             "there may be more in it"
         )
+
+
+def _word_of(store: Store) -> str:
+    """What the store's server said last, in brackets."""
+    error = getattr(store, "last_error", None)
+    return f" ({error})" if error else ""
 
 
 def verify(where: str) -> int:
@@ -66,7 +72,7 @@ def verify(where: str) -> int:
     check = store.verify()
     found = store.info()
     store.close()
-    failed = f", {found.errors:,} reads failed" if found.errors else ""
+    failed = f", {found.errors:,} reads failed{_word_of(store)}" if found.errors else ""
     left = getattr(store, "is_only_read", False)
     fate = "are damaged and stay" if left else "were damaged and are dropped"
     print(f"{check.ok:,} values are whole, {check.damaged:,} {fate}{failed}")
@@ -90,7 +96,7 @@ def prune(
     found = store.info()
     store.close()
     print(f"{removed:,} values removed")
-    _check_answers(found)
+    _check_answers(store, found)
     return ExitCode.DONE
 
 

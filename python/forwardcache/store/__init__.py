@@ -2,8 +2,8 @@
 
 Reading order: ``base`` (what a store is), ``seal`` with ``arrays`` (a value as bytes that can't be
 taken for another one), ``sqlite`` with ``schema``, ``statements``, ``file``, ``failure``, ``scan``,
-``rebuild`` and ``place`` (the store on disk), ``redis`` with ``head``, ``link``, ``lane`` and
-``breaker`` (the shared store), ``tiers`` (several as one).
+``rebuild`` and ``place`` (the store on disk), ``redis`` with ``address``, ``head``, ``link``,
+``lane`` and ``breaker`` (the shared store), ``tiers`` (several as one).
 """
 
 from forwardcache.store.base import Record, Store, StoreCheck, StoreInfo, files_of, open_store

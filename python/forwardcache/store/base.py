@@ -15,6 +15,9 @@ _SHARED = ("redis://", "rediss://", "valkey://", "valkeys://")
 # Between a place and a shared one behind it; any other comma is part of a path.
 _NEXT_TIER = re.compile(r",(?=(?:rediss?|valkeys?)://)")
 
+# What an address has behind its path.
+_OPTIONS = re.compile(r"\?\w+=[^/]*$")
+
 
 @dataclass(frozen=True, slots=True)
 class Record:
@@ -137,17 +140,31 @@ def open_store(where: str | Path, **options: Any) -> Store:
 
         return Tiers([open_store(place) for place in places], **options)
     shared = str(where).startswith(_SHARED)
-    scheme, mark, _ = str(where).partition("://")
-    if mark and not shared:
-        known = ", ".join(_SHARED)
-        raise InvalidInputError(
-            f"a store is a path or an address that begins with one of {known}, not {scheme}://"
-        )
+    if not shared:
+        _check_path(str(where))
     # Imported here: a shared store needs an extra.
     module, name = ("redis", "RedisStore") if shared else ("sqlite", "SQLiteStore")
     kind = getattr(import_module(f"forwardcache.store.{module}"), name)
     store: Store = kind(str(where) if shared else Path(where), **options)
     return store
+
+
+def _check_path(where: str) -> None:
+    """Refuses what looks like an address, or a file with options, and would become a file's name.
+
+    Raises:
+        InvalidInputError: it does, and there is no such file.
+    """
+    scheme, mark, _ = where.partition("://")
+    is_half = any(where.lower().startswith(f"{each[:-3]}:") for each in (*_SHARED, "file://"))
+    if mark or (is_half and not Path(where).exists()):
+        known = ", ".join(_SHARED)
+        scheme = scheme if mark else f"{where.partition(':')[0]}:"
+        raise InvalidInputError(
+            f"a store is a path or an address that begins with one of {known}, not {scheme}{mark}"
+        )
+    if _OPTIONS.search(where) and not Path(where).exists():
+        raise InvalidInputError(f"a store in a file takes no options, got {where!r}")
 
 
 def files_of(where: str | Path) -> list[Path]:

@@ -38,6 +38,10 @@ class Breaker:
         self._failures = min(self._failures + 1, 16)
         self._open_for(max(rest, _REST * lost_s))
 
+    def stay_open(self) -> None:
+        """The store is of no use: it is left alone from now on."""
+        self._until = float("inf")
+
     def answered(self, lost_s: float) -> None:
         """A call succeeded, ``lost_s`` seconds later than it should have (negative: in time)."""
         self._failures = 0
@@ -45,4 +49,4 @@ class Breaker:
             self._open_for(_REST * lost_s)
 
     def _open_for(self, seconds: float) -> None:
-        self._until = self._clock() + seconds
+        self._until = max(self._until, self._clock() + seconds)

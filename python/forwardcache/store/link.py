@@ -17,6 +17,8 @@ Result = TypeVar("Result")
 
 # What a round trip takes beside what it is worth.
 _TRIP_S = 0.001
+# Characters of what a server says; one that speaks another protocol may say anything.
+_MOST_WORDS = 200
 
 
 class Link:
@@ -28,10 +30,12 @@ class Link:
         disconnect: Cuts a client off.
         breaker: Says when the server is left alone; links to one server share it.
         timeout_s: Longest wait for an answer.
+        ends_it: Why the server is not to be asked again after an error; None if it may be.
 
     Attributes:
         errors: Calls that failed or were not answered in time.
         skipped: Items that were not asked for because the server was left alone or busy.
+        last_error: What the last call that failed said; None before.
     """
 
     def __init__(
@@ -42,15 +46,17 @@ class Link:
         *,
         breaker: Breaker,
         timeout_s: float,
+        ends_it: Callable[[Exception], str | None] = lambda _: None,
     ) -> None:
         self._name = name
         self._connect, self._disconnect = connect, disconnect
-        self._timeout_s = timeout_s
+        self._timeout_s, self._ends_it = timeout_s, ends_it
         self._breaker, self._refusals = breaker, Breaker()
         self._lane: Lane | None = None
         self._pid = 0
         self._warned = False
         self.errors = self.skipped = 0
+        self.last_error: str | None = None
 
     def ask(
         self,
@@ -109,9 +115,22 @@ class Link:
         self.errors += 1
         self.close()
         self._breaker.failed(lost_s)
-        self._warn(type(error).__name__)
+        reason = self._ends_it(error)
+        if reason is not None:
+            self._breaker.stay_open()
+        self.last_error = reason or said_by(error)
+        self._warn(self.last_error)
 
     def _warn(self, reason: str) -> None:
         if not self._warned:
             self._warned = True
             _log.warning("shared store: %s fail (%s); the run goes on", self._name, reason)
+
+
+def said_by(error: BaseException) -> str:
+    """What an error says, in one line: its kind, and the server's or the library's words."""
+    words = " ".join(str(error).split())
+    if isinstance(error, TimeoutError) and not words:
+        words = "no answer in time"
+    kind = type(error).__name__
+    return f"{kind}: {words[:_MOST_WORDS]}" if words else kind

@@ -18,19 +18,20 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
-from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
 
 from forwardcache.errors import InvalidInputError
 from forwardcache.extras import extra_named
+from forwardcache.store.address import milliseconds, parse
 from forwardcache.store.base import Record, StoreCheck, StoreInfo
 from forwardcache.store.breaker import Breaker
 from forwardcache.store.head import MOST_HEAD_BYTES, Head, split
-from forwardcache.store.link import Link
+from forwardcache.store.link import Link, said_by
 from forwardcache.store.seal import unseal
 
 with extra_named("a shared store"):
     import redis
     from redis.backoff import NoBackoff
+    from redis.exceptions import ClusterCrossSlotError, MovedError
     from redis.retry import Retry
 
 Result = TypeVar("Result")
@@ -47,7 +48,6 @@ _HIT_S = 0.001
 _WRITE_S = 0.00005
 
 _NAMESPACE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-_SCHEMES = {"redis": "redis", "rediss": "rediss", "valkey": "redis", "valkeys": "rediss"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +63,14 @@ class RedisStore:
     """Sealed values in a Redis or Valkey server. Never raises once it is made.
 
     Made without asking the server, which may come and go. Serves several threads, and goes on in a
-    forked child with connections of its own. One server; a cluster's nodes can't answer for keys of
-    each other.
+    forked child with connections of its own. One server, or one that is a whole cluster by itself;
+    where other nodes hold part of the keys it asks no more after the first answer that says so.
 
     Args:
         url: ``redis://[[user]:password@]host[:port][/database]``; ``rediss://`` for TLS;
-            ``valkey://`` and ``valkeys://`` mean the same. ``namespace`` and ``ttl_s`` may stand in
-            its query: ``redis://host/0?namespace=team&ttl_s=86400``.
+            ``valkey://`` and ``valkeys://`` mean the same. ``namespace``, ``ttl_s`` and options of
+            the connection may stand in its query: ``redis://host/0?namespace=team&ttl_s=86400``. A
+            time-out there only shortens this store's own.
         namespace: Who shares values: 1 to 64 letters, digits and ``_.-``.
         ttl_s: Seconds after which a value that was not written again is dropped; None for never.
 
@@ -77,33 +78,40 @@ class RedisStore:
         namespace: As given.
         damaged: Values without a head of ours that were met.
         refused: Values that the server did not take (it is full, or only to be read).
+        last_error: What the last call that failed said; None before.
 
     Raises:
-        InvalidInputError: the URL, namespace or time is not one of those.
+        InvalidInputError: the URL, an option in it, the namespace or the time is not one of those.
     """
 
     def __init__(
         self, url: str, *, namespace: str | None = None, ttl_s: float | None = DEFAULT_TTL_S
     ) -> None:
-        self._url, options = _parsed(url)
-        self.namespace = _namespace(namespace or options.get("namespace", "default"))
-        self._ttl_ms = _milliseconds(options.get("ttl_s", ttl_s))
+        self._address = parse(url)
+        named = self._address.namespace if namespace is None else namespace
+        self.namespace = _namespace("default" if named is None else named)
+        self._ttl_ms = milliseconds(ttl_s if self._address.ttl_s is None else self._address.ttl_s)
         self._prefix = f"forwardcache:{self.namespace}:".encode()
         self.damaged = self.refused = 0
-        # Connects to nothing yet, and tells what is wrong with the URL.
-        self._client(_CALL_S)
+        self._is_cluster = False
         breaker = Breaker()
         self._reading, self._writing = self._link("reads", breaker), self._link("writes", breaker)
         self._survey_errors = 0
+        self._survey_error: str | None = None
 
     def __repr__(self) -> str:
         # Without the URL, which may hold a password.
-        return f"<{type(self).__name__} {urlsplit(self._url).hostname}, {self.namespace}>"
+        return f"<{type(self).__name__} {self._address.host}, {self.namespace}>"
 
     @property
     def errors(self) -> int:
         """Calls that failed or were not answered in time."""
         return self._reading.errors + self._writing.errors + self._survey_errors
+
+    @property
+    def last_error(self) -> str | None:
+        """What the last call that failed said."""
+        return self._survey_error or self._reading.last_error or self._writing.last_error
 
     @property
     def skipped(self) -> int:
@@ -159,7 +167,7 @@ class RedisStore:
         """Reads every value, checks it, and drops what is damaged."""
         ok = damaged = 0
         for names in self._names():
-            values = self._slowly(partial(_mget, names)) or []
+            values = self._slowly(partial(self._values, names)) or []
             pairs = zip(names, values, strict=False)
             # One that has gone since its name was read is neither whole nor damaged.
             there = [(name, value) for name, value in pairs if value is not None]
@@ -209,7 +217,7 @@ class RedisStore:
 
     def _read(self, keys: list[bytes]) -> list[Record]:
         names = [self._prefix + key for key in keys]
-        values = self._reading.ask(partial(_mget, names), items=len(keys), worth_s=_saved_s)
+        values = self._reading.ask(partial(self._values, names), items=len(keys), worth_s=_saved_s)
         pairs = zip(keys, values or [], strict=False)
         records = [self._record(key, value) for key, value in pairs if value is not None]
         found = [record for record in records if record is not None]
@@ -266,10 +274,20 @@ class RedisStore:
         try:
             with self._client(_SURVEY_S) as client:
                 return job(client)
-        except Exception:
+        except Exception as error:
             # As in a run; who asked sees it in ``errors``.
             self._survey_errors += 1
+            self._survey_error = said_by(error)
             return None
+
+    def _values(self, names: list[bytes], client: Any) -> list[bytes | None]:
+        """What stands under those names; a cluster is asked for one after the other."""
+        if not self._is_cluster:
+            try:
+                return _mget(names, client)
+            except ClusterCrossSlotError:
+                self._is_cluster = True
+        return _gets(names, client)
 
     def _is_whole(self, name: bytes, value: bytes) -> bool:
         parts = split(value)
@@ -282,16 +300,22 @@ class RedisStore:
 
     def _link(self, name: str, breaker: Breaker) -> Link:
         connect = partial(self._client, _CALL_S)
-        return Link(name, connect, _cut_off, breaker=breaker, timeout_s=_CALL_S)
+        return Link(
+            name, connect, _cut_off, breaker=breaker, timeout_s=_CALL_S, ends_it=_is_of_cluster
+        )
 
     def _client(self, timeout_s: float) -> Any:
-        return redis.Redis.from_url(
-            self._url,
-            socket_timeout=timeout_s,
-            socket_connect_timeout=timeout_s,
-            retry=Retry(NoBackoff(), 0),
-            protocol=2,
-        )
+        address = self._address
+        longest_s = min(timeout_s, address.timeout_s or timeout_s)
+        # What this store needs comes last: nothing in an address may change it.
+        options = {"protocol": 2, **address.options} | {
+            "socket_timeout": longest_s,
+            "socket_connect_timeout": longest_s,
+            "retry": Retry(NoBackoff(), 0),
+            "decode_responses": False,
+        }
+        kind = redis.SSLConnection if address.has_tls else redis.Connection
+        return redis.Redis.from_pool(redis.ConnectionPool(connection_class=kind, **options))
 
 
 def _oldest_beyond(max_bytes: int, entries: Sequence[_Entry], gone: set[bytes]) -> Iterator[_Entry]:
@@ -314,6 +338,36 @@ def _mget(names: list[bytes], client: Any) -> list[bytes | None]:
     return values
 
 
+def _gets(names: list[bytes], client: Any) -> list[bytes | None]:
+    """As ``_mget``, for keys that stand in several slots of a cluster."""
+    pipeline = client.pipeline(transaction=False)
+    for name in names:
+        pipeline.get(name)
+    answers = pipeline.execute(raise_on_error=False)
+    _check_no_other_node(answers)
+    for answer in answers:
+        # A value of another type is somebody else's.
+        if isinstance(answer, Exception) and not str(answer).startswith("WRONGTYPE"):
+            raise answer
+    return [answer if isinstance(answer, bytes) else None for answer in answers]
+
+
+def _check_no_other_node(answers: Sequence[Any]) -> None:
+    for answer in answers:
+        if isinstance(answer, MovedError):
+            raise answer
+
+
+def _is_of_cluster(error: Exception) -> str | None:
+    """Why a server is not asked again after ``error``; None if it may be."""
+    if not isinstance(error, MovedError):
+        return None
+    return (
+        f"the server is one node of a cluster, and others hold part of the keys (MOVED {error}): "
+        "name a server that is no part of one"
+    )
+
+
 def _set(pairs: Sequence[tuple[bytes, bytes]], ttl_ms: int | None, client: Any) -> list[Any]:
     pipeline = client.pipeline(transaction=False)
     for name, value in pairs:
@@ -321,6 +375,7 @@ def _set(pairs: Sequence[tuple[bytes, bytes]], ttl_ms: int | None, client: Any) 
     answers: list[Any] = pipeline.execute(raise_on_error=False)
     if len(answers) != len(pairs):
         raise ValueError("the server's answer is not one word a value")
+    _check_no_other_node(answers)
     return answers
 
 
@@ -340,7 +395,10 @@ def _heads(names: list[bytes], client: Any) -> list[tuple[Any, Any]]:
 
 
 def _delete(names: list[bytes], client: Any) -> int:
-    return int(client.delete(*names))
+    pipeline = client.pipeline(transaction=False)
+    for name in names:
+        pipeline.delete(name)
+    return sum(pipeline.execute())
 
 
 def _saved_s(values: Sequence[bytes | None]) -> float:
@@ -365,40 +423,12 @@ def _chunks(records: Sequence[Record]) -> Iterator[list[Record]]:
         yield chunk
 
 
-def _parsed(url: str) -> tuple[str, dict[str, Any]]:
-    """The URL as the client library knows it, and our own options out of its query."""
-    parts = urlsplit(url)
-    if parts.scheme not in _SCHEMES or not parts.hostname:
-        raise InvalidInputError(
-            f"a shared store is {', '.join(f'{scheme}://HOST' for scheme in _SCHEMES)}, "
-            f"got {parts.scheme or url!r}"
-        )
-    query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
-    ours: dict[str, Any] = {
-        name: query.pop(name) for name in ("namespace", "ttl_s") if name in query
-    }
-    cleaned = parts._replace(scheme=_SCHEMES[parts.scheme], query=urlencode(query))
-    return urlunsplit(cleaned), ours
-
-
 def _namespace(name: str) -> str:
     if not _NAMESPACE.fullmatch(name):
         raise InvalidInputError(
             f"namespace must be 1 to 64 letters, digits and any of _.-, got {name!r}"
         )
     return name
-
-
-def _milliseconds(ttl_s: Any) -> int | None:
-    if ttl_s is None:
-        return None
-    try:
-        found = int(float(ttl_s) * 1000.0)
-    except (TypeError, ValueError, OverflowError):
-        found = 0
-    if found < 1:
-        raise InvalidInputError(f"ttl_s must be a positive number of seconds, got {ttl_s!r}")
-    return found
 
 
 def _now_ms() -> float:

@@ -105,6 +105,12 @@ class Tiers:
             for store in self.stores
         )
 
+    @property
+    def last_error(self) -> str | None:
+        """What the last call that failed said, of the nearest store that knows."""
+        errors = (getattr(store, "last_error", None) for store in self.stores)
+        return next((error for error in errors if error is not None), None)
+
     def close(self) -> None:
         """Closes every store."""
         for store in self.stores:
