@@ -35,7 +35,7 @@ def test_the_tables_have_every_field_and_its_type() -> None:
     eight, fields = list(TraceEvent.__dataclass_fields__), documented()
     assert list(fields)[:8] == eight
     assert set(fields) == {*TraceLine.__dataclass_fields__, "lost"}
-    assert fields == {name: set(types) for name, types in parse._TYPES.items()}
+    assert fields == {name: set(types) for name, types in parse.FIELD_TYPES.items()}
 
 
 def test_the_line_that_is_shown_is_one() -> None:

@@ -49,8 +49,10 @@ _FURTHER: Mapping[str, frozenset[type]] = {
     "waited": frozenset({bool}),
     "lost": frozenset({int}),
 }
-_TYPES = {**_FIRST_EIGHT, **_FURTHER}
-_NAMES = tuple(_TYPES)
+FIELD_TYPES: Mapping[str, frozenset[type]] = {**_FIRST_EIGHT, **_FURTHER}
+"""Each field that a line may have, in the writer's order, and the types that it may have."""
+
+_NAMES = tuple(FIELD_TYPES)
 _FLOATS = ("ts", "wall_ms", "batch_wall_ms")
 
 
@@ -138,7 +140,7 @@ def _shape_of(kinds: tuple[type, ...]) -> _Shape:
             return _Shape(f"no {name}")
         if kind_of[name] not in allowed:
             return _Shape(f"wrong type of {name}")
-    usable = tuple(name for name in _NAMES if kind_of[name] in _TYPES[name])
+    usable = tuple(name for name in _NAMES if kind_of[name] in FIELD_TYPES[name])
     floats = [name for name in _FLOATS if name in usable]
     return _Shape(
         None,
