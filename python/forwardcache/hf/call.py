@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from forwardcache.errors import ForwardCacheError
+from forwardcache.hf.ahead import groups
 from forwardcache.hf.encode import Encoded, Encoder, EncodingOptions
 from forwardcache.hf.identity import ModelState
 from forwardcache.hf.ops import Operation, Task
@@ -65,10 +67,20 @@ class Call:
             found: Places of items whose values are there. Something with this call's keys has been
                 scored, so it has tokens, which may wait until they are needed.
         """
-        self._outcomes = [
-            self._task(item, place in found) for place, item in enumerate(self._items)
-        ]
+        self._outcomes = []
+        for places in groups(len(self._items)):
+            self._read_ahead(place for place in places if place not in found)
+            self._outcomes += [self._task(self._items[place], place in found) for place in places]
         self.tasks = [each for each in self._outcomes if isinstance(each, Task)]
+
+    def _read_ahead(self, places: Iterable[int]) -> None:
+        """Has the tokenizer read the items at ``places`` together; each is encoded after that."""
+        texts = []
+        for item in (self._items[place] for place in places):
+            if not isinstance(item, ForwardCacheError):
+                with suppress(ForwardCacheError):
+                    texts.append(self.op.text(item))
+        self._encoder.read_ahead(self.op.form, texts)
 
     def _task(self, item: Any, is_found: bool) -> Task | ForwardCacheError:
         if isinstance(item, ForwardCacheError):

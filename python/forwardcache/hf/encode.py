@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import reprlib
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from operator import index
 from typing import Any, Literal
 
@@ -19,12 +20,15 @@ from forwardcache.errors import (
     ContextLengthError,
     EmptyCompletionError,
     EmptyPromptError,
+    ForwardCacheError,
     InvalidInputError,
 )
+from forwardcache.hf.ahead import TextsAhead, groups
 from forwardcache.hf.chat import (
     ChatTemplate,
     RenderedPrompt,
     first_framed,
+    framed,
     refuse_messages,
     template_arguments,
 )
@@ -150,6 +154,34 @@ class Encoder:
         self._template = _template_of(tokenizer, options)
         self._known: OrderedDict[tuple[Form, Any], Encoded] = OrderedDict()
         self._known_tokens = 0
+        self._ahead = TextsAhead(tokenizer)
+
+    def read_ahead(self, form: Form, items: Iterable[Any]) -> None:
+        """Has the tokenizer read items together, which is quicker, for the ``encode`` of each.
+
+        Args:
+            form: What the items are.
+            items: Of any type; ``encode`` tells what is wrong with one.
+        """
+        # Behind a template, writing the text takes the time, and would be done twice.
+        if form == "tokens" or (form != "text" and self._template is not None):
+            return
+        keys = (_checked(form, item) for item in items if self.takes(form, item))
+        new = (key for key in keys if (form, key) not in self._known)
+        self._ahead.read(
+            (key if isinstance(key, str) else "".join(key) for key in new),
+            add_special_tokens=self._options.add_special_tokens,
+            offsets=form == "pair",
+        )
+
+    def encode_each(
+        self, form: Form, items: Sequence[Any]
+    ) -> Iterator[Encoded | ForwardCacheError]:
+        """The tokens of each item, or the error that it would get."""
+        for places in groups(len(items)):
+            group = [items[place] for place in places]
+            self.read_ahead(form, group)
+            yield from (framed(item, partial(self.encode, form)) for item in group)
 
     def encode(self, form: Form, item: Any) -> Encoded:
         """The tokens of ``item``.
@@ -321,6 +353,8 @@ class Encoder:
         return self._options.add_special_tokens and not self._options.chat_template
 
     def _tokens(self, text: str, add_special_tokens: bool) -> Any:
+        if (known := self._ahead.take(text, add_special_tokens)) is not None:
+            return known
         with blamed_on_item(f"the tokenizer can't read {_shown(text)}"):
             return self._tokenizer(
                 text,

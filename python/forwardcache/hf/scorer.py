@@ -148,14 +148,16 @@ class Scorer:
 
     def token_lengths(self, form: Form, items: Sequence[Any]) -> list[int | ForwardCacheError]:
         """Tokens that the model would read for each item, or the error that it would get."""
-        encoded = self.encoded(form, items)
-        return [each if isinstance(each, ForwardCacheError) else len(each.fed) for each in encoded]
+        with self.lock:
+            encoder = self._encoder_for(self.identity.structure(self.tokenizer))
+            each_encoded = encoder.encode_each(form, items)
+            return [each if isinstance(each, Exception) else len(each.fed) for each in each_encoded]
 
     def encoded(self, form: Form, items: Sequence[Any]) -> list[Encoded | ForwardCacheError]:
         """The tokens of each item, or the error that it would get."""
         with self.lock:
             encoder = self._encoder_for(self.identity.structure(self.tokenizer))
-            return [framed(item, partial(encoder.encode, form)) for item in items]
+            return list(encoder.encode_each(form, items))
 
     def framed(self, form: Form, items: Sequence[Any]) -> list[Any]:
         """Each item with its prompt as the chat template writes it now, or its error."""
