@@ -8,7 +8,8 @@ import math
 import numpy as np
 import pytest
 
-from forwardcache.cli.compare import kl_nats, narrowed
+from forwardcache.cli.compare import kl_nats, narrowed, with_tail
+from forwardcache.cli.digits import float32_lists
 from forwardcache.cli.hits import HitRecorder
 from forwardcache.cli.job import Tally
 from forwardcache.cli.rows import encoded, float32_list
@@ -74,6 +75,41 @@ def test_floats_in_rows_read_back_as_the_same_float32() -> None:
     assert np.array_equal(np.array(float32_list(values), dtype=np.float32), values)
     assert float32_list(np.array([-np.inf, 0.5], dtype=np.float32)) == [None, 0.5]
     assert max(len(str(value)) for value in float32_list(values)) <= 14
+
+
+@pytest.mark.parametrize("kind", ["any bits", "log-probabilities", "magnitudes", "corners"])
+def test_a_row_s_numbers_are_the_shortest_and_look_as_python_s_json_has_them(kind: str) -> None:
+    chance = np.random.default_rng(0)
+    values = {
+        "any bits": chance.integers(0, 2**32, 20_000).astype(np.uint32).view(np.float32),
+        "log-probabilities": -chance.exponential(4.0, 20_000).astype(np.float32),
+        "magnitudes": (10.0 ** chance.uniform(-7, 18, 20_000)).astype(np.float32),
+        "corners": np.array([0.0, -0.0, 1.0, 1e-3, 1e6, 1e-4, 1e16, np.nan, np.inf], np.float32),
+    }[kind]
+    expected = [float(str(value)) if np.isfinite(value) else None for value in values]
+    *pieces, whole = float32_lists([*np.array_split(values, 7), values[:0], values])
+    assert whole == expected
+    assert whole.text == json.dumps(expected)
+    assert [value for piece in pieces for value in piece] == expected
+    assert pieces[-1].text == "[]"
+    row = {"id": 0, "token_ids": [1], "logprobs": whole, "tail_logprob": None, "input": {"a": 0.5}}
+    assert encoded([row, row]) == 2 * (json.dumps({**row, "logprobs": expected}) + "\n").encode()
+
+
+def test_a_view_lacks_a_token_of_base_that_is_above_all_its_own() -> None:
+    base = TokenDist(np.array([63]), np.array([-0.1], np.float32), VOCABULARY, -2.4)
+    view = TokenDist(np.array([3, 1]), np.array([-0.2, -2.0], np.float32), VOCABULARY, -3.0)
+    assert kl_nats(base, view) is None
+
+
+def test_of_a_tail_without_mass_there_is_nothing_and_of_a_broken_one_no_number() -> None:
+    nothing = np.full(3, -np.inf, np.float32)
+    assert with_tail(nothing, None) == with_tail(nothing[:0], None) == -math.inf
+    assert with_tail(nothing, -1.5) == -1.5
+    assert math.isnan(with_tail(np.array([np.nan, -1.0], np.float32), -2.0))
+    assert with_tail(np.array([-1000.0, -1000.0], np.float32), None) == pytest.approx(
+        -1000.0 + math.log(2.0), abs=1e-12
+    )
 
 
 def test_rows_are_strict_json() -> None:

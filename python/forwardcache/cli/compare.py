@@ -29,15 +29,23 @@ def kl_nats(base: TokenDist, view: TokenDist) -> float | None:
     Returns:
         Nats; None if ``view`` lacks one of base's tokens.
     """
-    order = np.argsort(view.token_ids, kind="stable")
-    places = np.searchsorted(view.token_ids, base.token_ids, sorter=order)
-    places = order[np.minimum(places, len(order) - 1)]
-    if not np.array_equal(view.token_ids[places], base.token_ids):
+    by_id, is_there = _by_id(view, at_least=int(base.token_ids.max()) + 1)
+    if not is_there[base.token_ids].all():
         return None
-    others = np.ones(len(view.token_ids), dtype=bool)
-    others[places] = False
-    tail = with_tail(view.logprobs[others], view.tail_logprob)
-    return kl_divergence(base, view.logprobs[places], other_tail_logprob=tail)
+    own = by_id[base.token_ids]
+    # Of what is left, the tokens of base have no part in the tail.
+    by_id[base.token_ids] = -np.inf
+    tail = with_tail(by_id[view.token_ids], view.tail_logprob)
+    return kl_divergence(base, own, other_tail_logprob=tail)
+
+
+def _by_id(dist: TokenDist, *, at_least: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Log-probabilities by token id, and which ids have one."""
+    size = max(at_least, int(dist.token_ids.max()) + 1)
+    logprobs, is_there = np.empty(size, dtype=np.float32), np.zeros(size, dtype=bool)
+    logprobs[dist.token_ids] = dist.logprobs
+    is_there[dist.token_ids] = True
+    return logprobs, is_there
 
 
 def kl_at_base_tokens(base: TokenDist, view: TokenDist) -> float:
@@ -58,5 +66,7 @@ def with_tail(logprobs: NDArray[np.float32], tail_logprob: float | None) -> floa
     parts = logprobs.astype(np.float64)
     if tail_logprob is not None:
         parts = np.append(parts, tail_logprob)
-    with np.errstate(invalid="ignore"):  # of a broken model: NaN in, NaN out
-        return float(np.logaddexp.reduce(parts)) if len(parts) else -math.inf
+    most = float(parts.max(initial=-math.inf))
+    if not math.isfinite(most):
+        return most
+    return most + math.log(float(np.exp(parts - most).sum()))

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from forwardcache.cli.exits import BadInputError
 from forwardcache.extras import install
 
-SCORING = ("rich", "numpy", "torch", "transformers", "peft", "safetensors", "tokenizers")
+SCORING = ("rich", "polars", "numpy", "torch", "transformers", "peft", "safetensors", "tokenizers")
 PARQUET = ("polars",)
 STORE = ("numpy",)
 

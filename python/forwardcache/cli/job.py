@@ -15,7 +15,7 @@ from forwardcache.cli.compare import kl_at_base_tokens, kl_nats, narrowed
 from forwardcache.cli.hits import HitRecorder
 from forwardcache.cli.output import RowSink
 from forwardcache.cli.prompts import Prompt, PromptSet
-from forwardcache.cli.rows import Row, finite, row, value_fields
+from forwardcache.cli.rows import Row, fields_of, finite, row
 from forwardcache.cli.views import View
 from forwardcache.scoring import CompletionLogprob
 
@@ -135,22 +135,23 @@ class Scoring:
     def _view_rows(
         self, view: View, chunk: range, prompts: Sequence[Prompt], base_values: list[Any] | None
     ) -> tuple[list[Any], list[Row]]:
-        """Values and rows of one view of a chunk."""
+        """Values as the rows have them, and the rows, of one view of a chunk."""
         items = self._items[chunk.start : chunk.stop]
         self._recorder.forget()
         with view.of(self._backend) as scorer:
             values = self._ask(scorer, items)
             hits = self._recorder.hits(self._keys[chunk.start : chunk.stop])
+            shown = self._shown(values)
             against = self._against(scorer, items, values, base_values)
         missed = (position for position, hit in zip(chunk, hits, strict=True) if not hit)
         self.tally.tokens_run += sum(self.job.lengths[position] for position in missed)
         rows = [
             row(prompt, view=view.name, op=self.job.op, hit=hit, fields=fields, against_base=other)
             for prompt, hit, fields, other in zip(
-                prompts, hits, map(self._fields, values), against, strict=True
+                prompts, hits, fields_of(self.job.op, shown, self.job.top_k), against, strict=True
             )
         ]
-        return values, rows
+        return shown, rows
 
     def _ask(self, scorer: Any, items: Sequence[Any]) -> list[Any]:
         """The values of ``items``, in one call."""
@@ -163,11 +164,11 @@ class Scoring:
             values = scorer.completion_logprob_batch(items)
         return values
 
-    def _fields(self, value: Any) -> Row:
-        top_k = self.job.top_k
-        if self.job.op == "next_token_dist":
-            value = narrowed(value, top_k)
-        return value_fields(self.job.op, value, top_k)
+    def _shown(self, values: list[Any]) -> list[Any]:
+        """Values with as many tokens as a row has."""
+        if self.job.op != "next_token_dist":
+            return values
+        return [narrowed(value, self.job.top_k) for value in values]
 
     def _against(
         self, scorer: Any, items: Sequence[Any], values: list[Any], base_values: list[Any] | None
@@ -185,14 +186,14 @@ class Scoring:
         self, scorer: Any, items: Sequence[Any], values: list[Any], base_values: list[Any]
     ) -> list[float | None]:
         """KL(base ‖ view) of each prompt, nats; a second pass where the first lacks a token."""
-        bases = [narrowed(base, self.job.top_k) for base in base_values]
-        found = [kl_nats(base, value) for base, value in zip(bases, values, strict=True)]
+        pairs = zip(base_values, values, strict=True)
+        found = [kl_nats(base, value) for base, value in pairs]
         lacking = [place for place, kl in enumerate(found) if kl is None]
         if lacking:
-            wanted = [bases[place].token_ids for place in lacking]
+            wanted = [base_values[place].token_ids for place in lacking]
             at_base = scorer.token_dist_at_batch([items[place] for place in lacking], wanted)
             for place, dist in zip(lacking, at_base, strict=True):
-                found[place] = kl_at_base_tokens(bases[place], dist)
+                found[place] = kl_at_base_tokens(base_values[place], dist)
         return found
 
 

@@ -15,18 +15,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from forwardcache.cli.digits import Numbers, float32_lists
 from forwardcache.cli.prompts import Prompt
-from forwardcache.scoring import RollingLogprob, TokenDist
+from forwardcache.scoring import CompletionLogprob, RollingLogprob, TokenDist
 
 Row = dict[str, Any]
 
 
-def value_fields(op: str, value: Any, top_k: int) -> Row:
-    """The fields of one value, by op."""
-    if op == "next_token_dist":
-        return _dist_fields(value, top_k)
+def fields_of(op: str, values: Sequence[Any], top_k: int) -> list[Row]:
+    """The fields of each value, by op."""
+    if op == "logprob_of":
+        return list(map(_completion_fields, values))
+    logprobs = float32_lists([value.logprobs for value in values])
     if op == "rolling_logprob":
-        return _rolling_fields(value)
+        return list(map(_rolling_fields, values, logprobs))
+    return [
+        _dist_fields(value, digits, top_k) for value, digits in zip(values, logprobs, strict=True)
+    ]
+
+
+def _completion_fields(value: CompletionLogprob) -> Row:
     return {
         "logprob": finite(value.logprob),
         "num_tokens": value.num_tokens,
@@ -34,21 +42,21 @@ def value_fields(op: str, value: Any, top_k: int) -> Row:
     }
 
 
-def _dist_fields(dist: TokenDist, top_k: int) -> Row:
+def _dist_fields(dist: TokenDist, logprobs: Numbers, top_k: int) -> Row:
     return {
         "top_k": top_k,
         "token_ids": dist.token_ids.tolist(),
-        "logprobs": float32_list(dist.logprobs),
+        "logprobs": logprobs,
         "tail_logprob": finite(dist.tail_logprob),
         "vocab_size": dist.vocab_size,
     }
 
 
-def _rolling_fields(rolling: RollingLogprob) -> Row:
+def _rolling_fields(rolling: RollingLogprob, logprobs: Numbers) -> Row:
     return {
         "num_tokens": rolling.num_tokens,
         "token_ids": rolling.token_ids.tolist(),
-        "logprobs": float32_list(rolling.logprobs),
+        "logprobs": logprobs,
         "total_logprob": finite(rolling.total_logprob),
     }
 
@@ -66,12 +74,29 @@ def finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def float32_list(values: NDArray[np.float32]) -> list[float | None]:
-    """The shortest decimals that read back as the same float32."""
-    short: list[float] = values.astype(str).astype(np.float64).tolist()
-    return list(map(finite, short)) if not np.isfinite(values).all() else list(short)
+def float32_list(values: NDArray[np.float32]) -> Numbers:
+    """The shortest decimals that read back as the same float32; None for what is no number."""
+    return float32_lists([values])[0]
 
 
 def encoded(rows: Sequence[Row]) -> bytes:
     """JSON lines, ASCII."""
-    return "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows).encode("ascii")
+    return "".join(_line(row) for row in rows).encode("ascii")
+
+
+def _line(row: Row) -> str:
+    """A row as JSON; numbers whose text is known are not written again."""
+    plain: Row = {}
+    parts: list[str] = []
+    for name, value in row.items():
+        if isinstance(value, Numbers):
+            parts += [*_inner(plain), f"{json.dumps(name)}: {value.text}"]
+            plain = {}
+        else:
+            plain[name] = value
+    return "{" + ", ".join([*parts, *_inner(plain)]) + "}\n"
+
+
+def _inner(fields: Row) -> list[str]:
+    """Fields as JSON without the braces; nothing of none."""
+    return [json.dumps(fields, allow_nan=False)[1:-1]] if fields else []

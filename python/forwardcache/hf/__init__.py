@@ -7,7 +7,8 @@ Reading order: ``backend`` (what users make), ``load`` and ``tokenizer_file``, `
 ``forward``, ``pack``, ``prefix``, ``kvcache``, ``kernels``, ``ops`` and ``slices`` (from text to
 values), ``shelf`` and ``selfcheck`` (values that were kept), ``noise``, ``preflight`` and
 ``provenance``. Texts and streams: ``generate``; ``engine``, ``decode``, ``sample``.
-Under ``encode``: ``item``, ``tokens`` and ``boundary``. Under ``load``: ``tokenizer_choice``.
+Under ``encode``: ``item``, ``ahead``, ``tokens`` and ``boundary``. Under ``load``:
+``tokenizer_choice``.
 Importing this imports torch, transformers and peft.
 """
 
