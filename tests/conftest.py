@@ -21,6 +21,22 @@ CHANGED_BY_TESTS = {"inst", "shared_models", "watched"}
 pytest-run-parallel hands one and the same to all of a test's threads."""
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--other-bits",
+        action="store_true",
+        help="a row's values depend on its batch in their last digits, as on some processors",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("other_bits"):
+        # It imports torch, which the tests of the core do without.
+        from tests import other_bits
+
+        other_bits.begin()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         file = item.nodeid.partition("::")[0]

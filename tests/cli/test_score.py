@@ -17,6 +17,7 @@ import pytest
 from forwardcache.cli import running
 from forwardcache.hf import HFBackend
 from tests.cli.conftest import ASSETS, Ended, Run, read_rows
+from tests.tolerance import TOLERANCE
 
 VOCABULARY = 1024
 
@@ -59,8 +60,8 @@ def test_distributions_are_the_backend_s(score: Run, prompts: Path, backend: HFB
         with views[row["view"]]() as view:
             dist = view.next_token_dist(lines[row["line"] - 1]["prompt"], top_k=16)
         assert row["token_ids"] == dist.token_ids.tolist()
-        np.testing.assert_allclose(row["logprobs"], dist.logprobs, atol=1e-4)
-        assert row["tail_logprob"] == pytest.approx(dist.tail_logprob, abs=1e-4)
+        np.testing.assert_allclose(row["logprobs"], dist.logprobs, atol=TOLERANCE)
+        assert row["tail_logprob"] == pytest.approx(dist.tail_logprob, abs=TOLERANCE)
         assert (row["top_k"], row["vocab_size"], row["op"]) == (16, VOCABULARY, "next_token_dist")
         assert row["hit"] is False
 
@@ -118,7 +119,7 @@ def test_texts_are_the_backend_s(score: Run, prompts: Path, backend: HFBackend) 
             rolling = view.rolling_logprob(inputs(prompts)[row["line"] - 1]["prompt"])
         assert row["token_ids"] == rolling.token_ids.tolist()
         assert row["num_tokens"] == len(row["token_ids"]) == len(row["logprobs"]) + 1
-        np.testing.assert_allclose(row["logprobs"], rolling.logprobs, atol=1e-4)
+        np.testing.assert_allclose(row["logprobs"], rolling.logprobs, atol=TOLERANCE)
         assert row["total_logprob"] == pytest.approx(rolling.total_logprob, abs=1e-3)
         totals[row["id"], row["view"]] = row["total_logprob"]
     for row in rows[1::2]:
@@ -292,7 +293,7 @@ def test_prompts_are_scored_in_chunks_with_the_same_result(
     monkeypatch.setattr("forwardcache.cli.job.CHUNK_PROMPTS", 5)
     for row, chunked in zip(whole, score("--prompts", prompts, "--top-k", "5").rows, strict=True):
         assert chunked["token_ids"] == row["token_ids"]
-        np.testing.assert_allclose(chunked["logprobs"], row["logprobs"], atol=1e-4)
+        np.testing.assert_allclose(chunked["logprobs"], row["logprobs"], atol=TOLERANCE)
 
 
 @pytest.fixture

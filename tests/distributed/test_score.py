@@ -28,6 +28,7 @@ from forwardcache.distributed.scoring import TeamScoring, make_job, team_for
 from forwardcache.distributed.team import Team
 from forwardcache.errors import InvalidInputError
 from tests.cli.conftest import ASSETS, Run, read_rows, run
+from tests.tolerance import TOLERANCE
 
 __all__ = ["run"]
 
@@ -183,7 +184,7 @@ def test_from_python_rows_come_back(cluster: None, session: Session) -> None:
     with session.backend.as_base() as base:
         expected = base.logprob_of_batch(pairs)
     assert [(row["id"], row["view"]) for row in rows] == [(0, "base"), (1, "base"), (2, "base")]
-    assert [row["logprob"] for row in rows] == pytest.approx(expected, abs=1e-5)
+    assert [row["logprob"] for row in rows] == pytest.approx(expected, abs=TOLERANCE)
 
 
 @pytest.mark.parametrize(

@@ -15,13 +15,13 @@ from forwardcache.hf.forward import ForwardRunner
 from forwardcache.scoring import RollingLogprob, TokenDist
 from tests.hf import tiny
 from tests.hf.conftest import MakeBackend
+from tests.tolerance import TOLERANCE
 
 MODELS = ["llama", "gpt2", "llama+lora", "gpt2+lora"]
 PROMPTS = list(tiny.PROMPTS)
 PAIRS = [
     (prompt, completion) for prompt in PROMPTS[:5] for completion in (" dog", "s and again", "x")
 ]
-TOLERANCE = 1e-4
 
 
 def hold_to_same_values(found: Sequence[Any], expected: Sequence[Any]) -> None:
@@ -111,7 +111,9 @@ def test_a_bound_on_logits_changes_no_value(
     free, bound = make_backend(name), make_backend(name, max_logit_bytes=max_logit_bytes)
     bound._scorer.runner._packs = packs
     hold_to_same_values(free.rolling_logprob_batch(PROMPTS), bound.rolling_logprob_batch(PROMPTS))
-    assert bound.logprob_of_batch(PAIRS) == pytest.approx(free.logprob_of_batch(PAIRS), abs=1e-4)
+    assert bound.logprob_of_batch(PAIRS) == pytest.approx(
+        free.logprob_of_batch(PAIRS), abs=TOLERANCE
+    )
 
 
 def test_the_head_sees_no_more_positions_at_once_than_the_bound(
@@ -141,7 +143,9 @@ def test_every_way_to_ask_for_positions_gives_the_same(
     hold_to_same_values(
         backend.next_token_dist_batch(PROMPTS), other.next_token_dist_batch(PROMPTS)
     )
-    assert other.logprob_of_batch(PAIRS) == pytest.approx(backend.logprob_of_batch(PAIRS), abs=1e-4)
+    assert other.logprob_of_batch(PAIRS) == pytest.approx(
+        backend.logprob_of_batch(PAIRS), abs=TOLERANCE
+    )
 
 
 def test_a_model_that_ignores_logits_to_keep_is_found_out_by_the_shape(
@@ -175,12 +179,12 @@ def test_logprobs_at_equals_next_token_dist(name: str, make_backend: MakeBackend
         assert found.dtype == np.float32
         np.testing.assert_allclose(found, dist.logprobs[: len(found)], atol=1e-5)
     alone = backend.logprobs_at(PROMPTS[0], ids[0])
-    np.testing.assert_allclose(alone, dists[0].logprobs, atol=1e-5)
+    np.testing.assert_allclose(alone, dists[0].logprobs, atol=TOLERANCE)
     with pytest.raises(ValueError, match="read-only"):
         alone[0] = 0.0
     with backend.as_finetuned() as ft:
         whole = ft.token_dist_at(PROMPTS[0], dists[0].token_ids)
-    assert whole.tail_logprob == pytest.approx(dists[0].tail_logprob, abs=1e-5)
+    assert whole.tail_logprob == pytest.approx(dists[0].tail_logprob, abs=TOLERANCE)
 
 
 def test_a_short_text_scores_nothing_and_runs_nothing(

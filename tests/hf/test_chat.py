@@ -14,6 +14,7 @@ from forwardcache.errors import InvalidInputError
 from forwardcache.hf import HFBackend, RenderedPrompt
 from forwardcache.instrumentation import prompt_hash
 from tests.hf import tiny
+from tests.tolerance import TOLERANCE
 
 PLAIN = (
     "{% for m in messages %}[{{ m['role'] }}:{{ m['content'] }}]{% endfor %}"
@@ -51,7 +52,7 @@ def assert_reads(backend: HFBackend, prompt: Any, text: str) -> None:
     dist = backend.next_token_dist(prompt, top_k=tiny.VOCAB)
     expected = plainly(backend, text)
     torch.testing.assert_close(
-        torch.tensor(dist.logprobs), expected[torch.tensor(dist.token_ids)], atol=1e-4, rtol=0
+        torch.tensor(dist.logprobs), expected[torch.tensor(dist.token_ids)], atol=TOLERANCE, rtol=0
     )
 
 
@@ -191,7 +192,7 @@ def test_another_day_is_not_served_what_the_store_keeps(day: Day, tmp_path: Path
         found = backend.logprob_of("hello", " dog")
         assert backend.stats.forward_passes == 1
     fresh = backend_with(MOVING).logprob_of("hello", " dog")
-    assert found == pytest.approx(fresh, abs=1e-5)
+    assert found == pytest.approx(fresh, abs=TOLERANCE)
 
 
 def test_a_rendered_prompt_keeps_its_day(day: Day) -> None:
@@ -217,13 +218,15 @@ def test_messages_are_prompts_with_turns_and_a_beginning_of_the_answer() -> None
     assert_reads(backend, [*turns, {"role": "assistant", "content": " the"}], text + " the")
     raw = HFBackend(backend.model, backend.tokenizer, add_special_tokens=False)
     assert backend.logprob_of(turns, " dog") == pytest.approx(
-        raw.logprob_of(text, " dog"), abs=1e-5
+        raw.logprob_of(text, " dog"), abs=TOLERANCE
     )
     assert backend.generate(turns, max_new_tokens=4) == raw.generate(text, max_new_tokens=4)
     batch = backend.next_token_dist_batch([turns, "hello"])
     assert batch[0].token_ids.tolist() == raw.next_token_dist(text).token_ids.tolist()
     at = backend.logprobs_at(turns, [3, 5])
-    torch.testing.assert_close(torch.tensor(at), plainly(backend, text)[[3, 5]], atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        torch.tensor(at), plainly(backend, text)[[3, 5]], atol=TOLERANCE, rtol=0
+    )
     assert backend.completion_logprob(turns, " dog").num_tokens >= 1
 
 

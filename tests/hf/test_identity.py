@@ -18,6 +18,7 @@ from forwardcache.hf import identity as identity_module
 from forwardcache.hf.forward import ForwardRunner
 from tests.hf import tiny
 from tests.hf.conftest import MakeBackend
+from tests.tolerance import TOLERANCE
 
 PROMPT = "the quick brown fox"
 CONFIG = LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False)
@@ -122,7 +123,7 @@ def test_after_a_change_the_new_model_is_scored(
     new = backend.next_token_dist(PROMPT)
     truth = tiny.logprobs_after(backend.model, tokenizer(PROMPT)["input_ids"])[-1]
     torch.testing.assert_close(
-        torch.tensor(new.logprobs), truth[torch.tensor(new.token_ids)], atol=1e-4, rtol=0
+        torch.tensor(new.logprobs), truth[torch.tensor(new.token_ids)], atol=TOLERANCE, rtol=0
     )
     assert new != old
     assert backend.next_token_dist(PROMPT) is new
@@ -138,7 +139,7 @@ def test_load_adapter_over_the_same_name_is_seen(
     new = backend.next_token_dist(PROMPT)
     truth = tiny.logprobs_after(backend.model, tokenizer(PROMPT)["input_ids"])[-1]
     assert new != old
-    assert new.logprobs[0] == pytest.approx(float(truth.max()), abs=1e-4)
+    assert new.logprobs[0] == pytest.approx(float(truth.max()), abs=TOLERANCE)
 
 
 @pytest.mark.parametrize("way", ["assigned", "changed in place"])

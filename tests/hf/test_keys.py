@@ -9,6 +9,7 @@ from forwardcache.hf.encode import EncodingOptions
 from forwardcache.hf.ops import next_token_dist
 from forwardcache.hf.spec import null, scaled, tagged
 from tests.hf.conftest import MakeBackend
+from tests.tolerance import TOLERANCE
 
 PROMPT = "hello world"
 
@@ -78,7 +79,7 @@ def test_one_batch_may_ask_for_other_ids_of_one_prompt(make_backend: MakeBackend
     found = make_backend().logprobs_at_batch([PROMPT, PROMPT], asked)
     alone = [make_backend().logprobs_at(PROMPT, ids) for ids in asked]
     for batched, single in zip(found, alone, strict=True):
-        assert batched.tolist() == pytest.approx(single.tolist(), abs=1e-5)
+        assert batched.tolist() == pytest.approx(single.tolist(), abs=TOLERANCE)
 
 
 def test_encoding_options_are_in_the_key(make_backend: MakeBackend) -> None:

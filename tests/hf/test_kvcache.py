@@ -23,10 +23,10 @@ from tests.hf import tiny
 from tests.hf.conftest import MakeBackend
 from tests.hf.test_engine import collect, request, running, tokens
 from tests.hf.test_prefix import COMPLETIONS, PAIRS, PROMPT, packable_model, prefixes
+from tests.tolerance import TOLERANCE
 
 __all__ = ["prefixes"]
 
-TOLERANCE = 1e-4
 OF_THE_LIBRARY = (
     "cache"
     if "cache" in inspect.signature(LlamaForCausalLM.forward).parameters

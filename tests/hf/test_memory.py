@@ -13,6 +13,7 @@ from forwardcache.errors import ModelMemoryError
 from forwardcache.hf.budget import is_out_of_memory
 from tests.hf import tiny
 from tests.hf.conftest import MakeBackend
+from tests.tolerance import TOLERANCE
 
 PROMPTS = list(tiny.PROMPTS)
 ERRORS: list[Callable[[], BaseException]] = [
@@ -45,7 +46,7 @@ def test_a_batch_that_does_not_fit_is_split_and_done(error: Any, make_backend: M
     for left, right in zip(
         backend.next_token_dist_batch(PROMPTS), free.next_token_dist_batch(PROMPTS), strict=True
     ):
-        np.testing.assert_allclose(left.logprobs, right.logprobs, atol=1e-4)
+        np.testing.assert_allclose(left.logprobs, right.logprobs, atol=TOLERANCE)
     assert max(memory.done) <= 30
     assert backend.out_of_memory_batches > 0
     assert backend.stats.forward_passes == len(PROMPTS)
@@ -98,7 +99,7 @@ def test_a_prefix_that_does_not_fit_is_not_shared(make_backend: MakeBackend) -> 
     rows = [len(backend.tokenizer(prompt + end)["input_ids"]) for _, end in pairs]
     rests = Memory(backend.model, max(rows), ERRORS[0])
     for pair, value in zip(pairs, backend.logprob_of_batch(pairs), strict=True):
-        assert value == pytest.approx(free.logprob_of(*pair), abs=1e-4)
+        assert value == pytest.approx(free.logprob_of(*pair), abs=TOLERANCE)
     assert rests.done
 
 

@@ -19,11 +19,11 @@ from tests.hf import tiny
 from tests.hf.conftest import MakeBackend
 from tests.hf.test_models import tiny_model
 from tests.hf.test_prefix import hold_views_to_single_form, packable_model
+from tests.tolerance import TOLERANCE
 
 # Of several lengths, and two of one length, which are attended to in one call.
 PROMPTS = [*tiny.PROMPTS, "over the lazy fox"]
 PAIRS = list(zip(PROMPTS, [" dog", "s and again", "x"] * 3, strict=True))
-TOLERANCE = 1e-4
 
 
 @contextmanager

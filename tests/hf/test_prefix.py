@@ -19,11 +19,11 @@ from forwardcache.hf.prefix import _PACKABLE, can_share_prefixes
 from tests.hf import tiny
 from tests.hf.conftest import MakeBackend
 from tests.hf.test_models import tiny_model
+from tests.tolerance import TOLERANCE
 
 PROMPT = "the quick brown fox jumps over the lazy dog and over the hello world"
 COMPLETIONS = (" dog", " fox jumps again", "x", " and", "s", " hello world the", " lazy", "!")
 PAIRS = [(PROMPT, completion) for completion in COMPLETIONS]
-TOLERANCE = 1e-4
 
 
 @pytest.fixture

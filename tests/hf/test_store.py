@@ -21,6 +21,7 @@ from forwardcache.hf import HFBackend
 from forwardcache.store import Record, open_store
 from forwardcache.store.seal import seal, unseal
 from tests.hf.conftest import MakeBackend
+from tests.tolerance import TOLERANCE, hold_to_tolerance
 
 PROMPTS = ["the cat sat", "a dog", "the end of it", "on the mat"]
 
@@ -134,7 +135,14 @@ def test_a_damaged_value_is_computed_again_and_replaced(
     ]
     store.put_many(broken)
     second = make_backend(store=store)
-    assert scored(second) == first
+    found = scored(second)
+    for view, values in first.items():
+        # Those that are computed again run in a smaller batch.
+        hold_to_tolerance(found[view], values)
+    intact = sum(
+        one == other for view in first for one, other in zip(found[view], first[view], strict=True)
+    )
+    assert intact >= len(records) - 3
     assert (second.store.damaged, second.stats.forward_passes) == (3, 3)
     assert store.verify().damaged == 0
     store.close()
@@ -152,12 +160,12 @@ def test_the_self_check_finds_and_replaces_what_differs(
     other = seal(wrong.key, value + 1.0)
     store.put_many([Record(wrong.key, other, wrong.model, wrong.view, wrong.op)])
     checked = make_backend(store=store, verify=1.0)
-    assert checked.logprob_of_batch(pairs) == pytest.approx(first, abs=1e-4)
+    assert checked.logprob_of_batch(pairs) == pytest.approx(first, abs=TOLERANCE)
     assert (checked.store.verified, checked.store.mismatches) == (len(PROMPTS), 1)
-    assert checked.logprob_of_batch(pairs) == pytest.approx(first, abs=1e-4)
+    assert checked.logprob_of_batch(pairs) == pytest.approx(first, abs=TOLERANCE)
     assert checked.store.mismatches == 1
     unchecked = make_backend(store=store)
-    assert unchecked.logprob_of_batch(pairs) == pytest.approx(first, abs=1e-4)
+    assert unchecked.logprob_of_batch(pairs) == pytest.approx(first, abs=TOLERANCE)
     assert unchecked.stats.forward_passes == 0
     store.close()
 

@@ -34,6 +34,7 @@ from forwardcache.scoring import (
 from tests.hf import tiny
 from tests.hf.conftest import MakeBackend
 from tests.instrumentation.together import INHERITS
+from tests.tolerance import TOLERANCE
 
 PROMPT = "the quick brown fox"
 Open = Callable[[HFBackend], AbstractContextManager[HFView]]
@@ -90,7 +91,7 @@ def test_base_is_the_model_without_the_adapter(
         found = full(scored(base))
     with shared_models[name].disable_adapter():
         truth = oracle(shared_models[name], tokenizer)
-    np.testing.assert_allclose(found, truth, atol=1e-5)
+    np.testing.assert_allclose(found, truth, atol=TOLERANCE)
 
 
 @pytest.mark.parametrize("name", ["llama+lora", "gpt2+lora"])
@@ -100,7 +101,7 @@ def test_finetuned_is_the_model_with_the_adapter_and_the_backend_itself(
     backend = make_backend(name)
     with backend.as_finetuned() as ft:
         found = full(scored(ft))
-    np.testing.assert_allclose(found, oracle(shared_models[name], tokenizer), atol=1e-5)
+    np.testing.assert_allclose(found, oracle(shared_models[name], tokenizer), atol=TOLERANCE)
     hits = backend.stats.cache_hits
     assert full(scored(backend)).tolist() == found.tolist()
     assert backend.stats.cache_hits == hits + 1
@@ -117,7 +118,7 @@ def test_lambda_multiplies_the_present_scaling(
     for layer in tiny.lora_layers(other):
         layer.scaling["default"] = 1.25 * lam
     with backend.as_scaled_adapter(lam) as view:
-        np.testing.assert_allclose(full(scored(view)), oracle(other, tokenizer), atol=1e-5)
+        np.testing.assert_allclose(full(scored(view)), oracle(other, tokenizer), atol=TOLERANCE)
 
 
 @pytest.mark.parametrize(
@@ -146,7 +147,7 @@ def test_the_null_adapter_is_the_contracts_noise(
             if name in noise:
                 parameter.copy_(noise[name])
     with backend.as_null_adapter(7, init_scale=init_scale, rank_scale=rank_scale) as null:
-        np.testing.assert_allclose(full(scored(null)), oracle(other, tokenizer), atol=1e-5)
+        np.testing.assert_allclose(full(scored(null)), oracle(other, tokenizer), atol=TOLERANCE)
 
 
 def test_null_noise_takes_the_parameters_dtype(tokenizer: Any) -> None:
