@@ -7,15 +7,17 @@ interrupted goes on with the same batches, and so with the same rows to the last
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from forwardcache.cli.compare import kl_at_base_tokens, kl_nats, narrowed
+from forwardcache.cli.exits import MachineError, is_out_of_memory
 from forwardcache.cli.hits import HitRecorder
 from forwardcache.cli.output import RowSink
-from forwardcache.cli.prompts import Prompt, PromptSet
+from forwardcache.cli.prompts import PromptSet
 from forwardcache.cli.rows import Row, fields_of, finite, row
+from forwardcache.cli.skips import OnError, Skipped
 from forwardcache.cli.views import View
 from forwardcache.scoring import CompletionLogprob
 
@@ -42,6 +44,7 @@ class Job:
         views: In the order of a prompt's rows.
         top_k: Tokens in a row of ``next_token_dist``.
         asked_k: Tokens asked of the model for it; more than ``top_k`` where views are compared.
+        on_error: Whether a prompt on which the model fails is skipped.
     """
 
     source: PromptSet
@@ -50,11 +53,26 @@ class Job:
     views: tuple[View, ...]
     top_k: int
     asked_k: int
+    on_error: OnError = "fail"
 
     def places(self) -> list[tuple[int, str]]:
         """Line and view of every row, in order."""
         names = [view.name for view in self.views]
         return [(prompt.line, name) for prompt in self.source.prompts for name in names]
+
+    def skips(self, position: int, error: Exception) -> Skipped:
+        """The prompt that the model failed on, as one that is skipped.
+
+        Raises:
+            BadInputError: none is to be skipped.
+            MachineError: so, and memory was too small.
+        """
+        prompt = self.source.prompts[position]
+        if self.on_error == "skip":
+            return Skipped(prompt.line, prompt.id, str(error))
+        if is_out_of_memory(error):
+            raise MachineError(f"{self.source.name} line {prompt.line}: {error}") from error
+        self.source.refuse(prompt, str(error))
 
     def chunks(self) -> Iterator[range]:
         """Positions of prompts that are scored together."""
@@ -77,11 +95,13 @@ class Tally:
             log-probability, nats; None where that is no finite number.
         tokens_run: Tokens of the prompts that were not in the cache.
         rows: Rows written, those of an earlier run included.
+        skipped: Prompts that the model failed on, those of an earlier run included.
     """
 
     differences: dict[str, list[float | None]] = field(default_factory=dict)
     tokens_run: int = 0
     rows: int = 0
+    skipped: list[Skipped] = field(default_factory=list)
 
     def note(self, written: Row) -> None:
         """Take one row into account."""
@@ -92,7 +112,13 @@ class Tally:
 
 
 class Scoring:
-    """A job on a backend."""
+    """A job on a backend.
+
+    Attributes:
+        job: What is scored.
+        tally: What was found.
+        on_skip: Told of the prompts of a chunk that are skipped, before its rows are written.
+    """
 
     def __init__(self, backend: Any, recorder: HitRecorder, job: Job) -> None:
         self._backend = backend
@@ -102,6 +128,7 @@ class Scoring:
         self._items = backend.rendered(job.source.items(job.op), op=job.op)
         self._keys = _keys_of(self._items)
         self.tally = Tally()
+        self.on_skip: Callable[[Sequence[Skipped]], None] = lambda _: None
 
     def run(self, sink: RowSink, progress: Progress, *, done: int = 0) -> None:
         """Score what isn't done and write its rows.
@@ -114,54 +141,78 @@ class Scoring:
         for chunk in self.job.chunks():
             if chunk.start < done:
                 continue
-            rows = self.rows_of(chunk, progress)
+            rows, skipped = self.rows_of(chunk, progress)
+            if skipped:
+                self.on_skip(skipped)
+                self.tally.skipped += skipped
             sink.write(rows)
             for written in rows:
                 self.tally.note(written)
 
-    def rows_of(self, chunk: range, progress: Progress | None = None) -> list[Row]:
-        """The rows of a chunk, prompt by prompt; written nowhere."""
-        prompts = self.job.source.prompts[chunk.start : chunk.stop]
+    def rows_of(
+        self, chunk: range, progress: Progress | None = None
+    ) -> tuple[list[Row], list[Skipped]]:
+        """The rows of a chunk, prompt by prompt, and the prompts without any; written nowhere."""
         tokens = sum(self.job.lengths[chunk.start : chunk.stop])
-        columns: dict[View, list[Row]] = {}
-        base_values: list[Any] | None = None
+        columns: dict[View, dict[int, Row]] = {}
+        base_values: dict[int, Any] | None = None
+        skipped: dict[int, Skipped] = {}
         for view in sorted(self.job.views, key=lambda view: view.kind != "base"):
-            values, columns[view] = self._view_rows(view, chunk, prompts, base_values)
+            positions = [position for position in chunk if position not in skipped]
+            values, failed, columns[view] = self._view_rows(view, positions, base_values)
+            skipped.update((at, self.job.skips(at, error)) for at, error in failed.items())
             base_values = values if view.kind == "base" else base_values
             if progress is not None:
                 progress.settle(tokens, view.name)
-        return [columns[view][place] for place in range(len(chunk)) for view in self.job.views]
+        whole = [position for position in chunk if position not in skipped]
+        rows = [columns[view][position] for position in whole for view in self.job.views]
+        return rows, [skipped[position] for position in sorted(skipped)]
 
     def _view_rows(
-        self, view: View, chunk: range, prompts: Sequence[Prompt], base_values: list[Any] | None
-    ) -> tuple[list[Any], list[Row]]:
-        """Values as the rows have them, and the rows, of one view of a chunk."""
-        items = self._items[chunk.start : chunk.stop]
+        self, view: View, positions: Sequence[int], base_values: dict[int, Any] | None
+    ) -> tuple[dict[int, Any], dict[int, Exception], dict[int, Row]]:
+        """Values as the rows have them, errors and rows of one view, by position."""
+        items = [self._items[position] for position in positions]
         self._recorder.forget()
         with view.of(self._backend) as scorer:
-            values = self._ask(scorer, items)
-            hits = self._recorder.hits(self._keys[chunk.start : chunk.stop])
-            shown = self._shown(values)
-            against = self._against(scorer, items, values, base_values)
-        missed = (position for position, hit in zip(chunk, hits, strict=True) if not hit)
-        self.tally.tokens_run += sum(self.job.lengths[position] for position in missed)
-        rows = [
-            row(prompt, view=view.name, op=self.job.op, hit=hit, fields=fields, against_base=other)
-            for prompt, hit, fields, other in zip(
-                prompts, hits, fields_of(self.job.op, shown, self.job.top_k), against, strict=True
+            found = self._ask(scorer, items)
+            hits = self._recorder.hits([self._keys[position] for position in positions])
+            failed = {
+                at: value
+                for at, value in zip(positions, found, strict=True)
+                if isinstance(value, Exception)
+            }
+            values = {
+                at: value for at, value in zip(positions, found, strict=True) if at not in failed
+            }
+            shown = dict(zip(values, self._shown(list(values.values())), strict=True))
+            against = self._against(scorer, values, base_values)
+        pairs = zip(positions, hits, strict=True)
+        is_hit = {position: hit for position, hit in pairs if position in values}
+        self.tally.tokens_run += sum(self.job.lengths[at] for at, hit in is_hit.items() if not hit)
+        fields = fields_of(self.job.op, list(shown.values()), self.job.top_k)
+        rows = {
+            at: row(
+                self.job.source.prompts[at],
+                view=view.name,
+                op=self.job.op,
+                hit=is_hit[at],
+                fields=each,
+                against_base=other,
             )
-        ]
-        return shown, rows
+            for at, each, other in zip(shown, fields, against, strict=True)
+        }
+        return shown, failed, rows
 
     def _ask(self, scorer: Any, items: Sequence[Any]) -> list[Any]:
-        """The values of ``items``, in one call."""
+        """The values of ``items``, in one call; an error stands for one that has none."""
         values: list[Any]
         if self.job.op == "next_token_dist":
-            values = scorer.next_token_dist_batch(items, top_k=self.job.asked_k)
+            values = scorer.next_token_dist_batch(items, top_k=self.job.asked_k, on_error="return")
         elif self.job.op == "rolling_logprob":
-            values = scorer.rolling_logprob_batch(items)
+            values = scorer.rolling_logprob_batch(items, on_error="return")
         else:
-            values = scorer.completion_logprob_batch(items)
+            values = scorer.completion_logprob_batch(items, on_error="return")
         return values
 
     def _shown(self, values: list[Any]) -> list[Any]:
@@ -171,15 +222,17 @@ class Scoring:
         return [narrowed(value, self.job.top_k) for value in values]
 
     def _against(
-        self, scorer: Any, items: Sequence[Any], values: list[Any], base_values: list[Any] | None
+        self, scorer: Any, values: dict[int, Any], base_values: dict[int, Any] | None
     ) -> Sequence[Row | None]:
         """The field that holds each value against base's, where there are any."""
         if base_values is None:
-            return [None] * len(items)
+            return [None] * len(values)
+        bases = [base_values[position] for position in values]
         if self.job.op == "next_token_dist":
-            found = self._divergences(scorer, items, values, base_values)
+            items = [self._items[position] for position in values]
+            found = self._divergences(scorer, items, list(values.values()), bases)
             return [{"kl_base_nats": finite(kl)} for kl in found]
-        pairs = zip(map(_total, values), map(_total, base_values), strict=True)
+        pairs = zip(map(_total, values.values()), map(_total, bases), strict=True)
         return [{"delta_nats": finite(value - base)} for value, base in pairs]
 
     def _divergences(

@@ -18,7 +18,9 @@ from forwardcache.instrumentation import BackendInstrumentation, TraceWriter
 
 if TYPE_CHECKING:
     from forwardcache.hf import HFBackend
+    from forwardcache.hf.identity import Policy
     from forwardcache.store import Store
+
 
 CACHE_BYTES = 512 * 2**20
 
@@ -41,6 +43,9 @@ class ModelOptions:
         allow_download: Whether ``model`` may be a hub name.
         store: Path or address of the store; None without one.
         verify: Share of the hits that are computed again.
+        token_budget: Most positions in a batch; None lets the device choose.
+        cache_bytes: Most bytes of the values that are kept in memory; None for 512 MiB.
+        identity: versions, strict or label:NAME: how changes of the weights are noticed.
     """
 
     model: str
@@ -56,6 +61,9 @@ class ModelOptions:
     chat_template_args: dict[str, Any] | None = None
     tokenizer: str | None = None
     add_bos_token: bool | None = None
+    token_budget: int | None = None
+    cache_bytes: int | None = None
+    identity: str = "versions"
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +154,22 @@ def check_trace(trace: Path | None) -> None:
         raise BadInputError(f"--trace {trace}: {there} can't be written")
 
 
+def parse_identity(text: str) -> tuple[Policy, str | None]:
+    """Policy and label of ``versions``, ``strict`` or ``label:NAME``.
+
+    Raises:
+        BadInputError: it is none of these.
+    """
+    policy, colon, label = text.partition(":")
+    if policy == "label" and label:
+        return "label", label
+    if policy == "versions" and not colon:
+        return "versions", None
+    if policy == "strict" and not colon:
+        return "strict", None
+    raise BadInputError(f"--identity {shown(text)}: give versions, strict or label:NAME")
+
+
 def load(options: ModelOptions) -> Session:
     """Load the model, then open the trace: what can't be loaded leaves none behind.
 
@@ -155,7 +179,9 @@ def load(options: ModelOptions) -> Session:
         OSError: the trace can't be opened.
     """
     quiet_libraries()
-    instrumentation = BackendInstrumentation(cache_maxsize=None, cache_max_bytes=CACHE_BYTES)
+    instrumentation = BackendInstrumentation(
+        cache_maxsize=None, cache_max_bytes=options.cache_bytes or CACHE_BYTES
+    )
     recorder = HitRecorder(instrumentation)
     store = None if options.store is None else open_checked(options.store)
     backend = _load_backend(options, recorder, store)
@@ -183,6 +209,7 @@ def open_checked(where: str) -> Store:
 
 def _load_backend(options: ModelOptions, recorder: HitRecorder, store: Store | None) -> Any:
     backend_type = _backend_type()
+    policy, label = parse_identity(options.identity)
     try:
         return backend_type.load(
             options.model,
@@ -198,6 +225,9 @@ def _load_backend(options: ModelOptions, recorder: HitRecorder, store: Store | N
             instrumentation=cast(BackendInstrumentation, recorder),
             store=store,
             verify=options.verify,
+            token_budget=options.token_budget,
+            identity=policy,
+            identity_label=label,
         )
     except ForwardCacheError:
         raise

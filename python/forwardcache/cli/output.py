@@ -29,6 +29,10 @@ from forwardcache.cli.outfile import check_place, part_of, write_failed
 from forwardcache.cli.parquet import write_parquet
 from forwardcache.cli.prompts import Prompt
 from forwardcache.cli.rows import Row, encoded
+from forwardcache.cli.skips import Skipped
+
+# In the file of the job, beside what decides the rows.
+_SKIPPED = "skipped"
 
 JSONL = ".jsonl"
 PARQUET = ".parquet"
@@ -226,6 +230,38 @@ class PartFile:
     def _note_job(self) -> None:
         job_of(self._out).write_text(json.dumps(self._job, indent=1) + "\n", "utf-8")
 
+    def skipped(self) -> list[Skipped]:
+        """The prompts without rows that were noted so far, also by the run that left the part."""
+        try:
+            noted = json.loads(job_of(self._out).read_text("utf-8")).get(_SKIPPED, [])
+            return [Skipped(**each) for each in noted]
+        except (OSError, ValueError, TypeError, AttributeError):
+            return []
+
+    def set_skipped(self, skipped: Sequence[Skipped]) -> None:
+        """Note which prompts have no rows, instead of those noted before.
+
+        Raises:
+            MachineError: the disk is full or fails.
+        """
+        if skipped == self.skipped():
+            return
+        facts = {**self._job, _SKIPPED: [one.as_json() for one in skipped]}
+        passing = _passing_of(self._out)
+        try:
+            passing.write_text(json.dumps(facts, indent=1) + "\n", "utf-8")
+            passing.replace(job_of(self._out))
+        except OSError as error:
+            raise _write_failed(self._out, error) from error
+
+    def add_skipped(self, skipped: Sequence[Skipped]) -> None:
+        """Note prompts that have no rows, before the rows of their chunk are written.
+
+        Raises:
+            MachineError: the disk is full or fails.
+        """
+        self.set_skipped([*self.skipped(), *skipped])
+
     def whole_rows(self, expected: Iterable[tuple[int, str]]) -> Iterator[tuple[Row, int]]:
         """The rows already there, as far as they are whole and in place.
 
@@ -345,8 +381,9 @@ def check_same_job(out: Path, job: dict[str, Any]) -> None:
     """
     try:
         begun = json.loads(job_of(out).read_text("utf-8"))
+        begun.pop(_SKIPPED, None)
         differing = [name for name in {**begun, **job} if begun.get(name) != job.get(name)]
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise BadInputError(
             f"can't tell which job {part_of(out)} belongs to: {job_of(out).name} is missing or "
             "broken; --force without --resume begins again"

@@ -34,6 +34,8 @@ def write_parquet(part: Path, target: Path, input_columns: InputColumns) -> None
     }  # fmt: skip
     types.update(input_columns.types())
     columns = _columns(part)
+    # All prompts may have been skipped.
+    columns = columns or {"id", "line", "view", "op", "hit", "input"}
     schema = {name: kind for name, kind in types.items() if name in columns}
     try:
         pl.scan_ndjson(part, schema=schema).sink_parquet(target)

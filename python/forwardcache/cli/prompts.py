@@ -7,13 +7,14 @@ import json
 import math
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn, TextIO, cast
 
 from forwardcache.cli.exits import BadInputError, shown
+from forwardcache.cli.skips import OnError, Skipped, skipped_line
 
 STDIN = "-"
 JSON_SUFFIXES = frozenset({".jsonl", ".ndjson", ".json"})
@@ -61,11 +62,13 @@ class PromptSet:
         name: What to call it in a message.
         prompts: In the input's order.
         sha256: Digest of the input's bytes, hex.
+        skipped: Those that can't be scored, where they are to be left out.
     """
 
     name: str
     prompts: tuple[Prompt, ...]
     sha256: str
+    skipped: tuple[Skipped, ...] = ()
 
     def refuse(self, prompt: Prompt, reason: str) -> NoReturn:
         """Refuse the input because of one prompt.
@@ -75,6 +78,36 @@ class PromptSet:
         """
         raise BadInputError(f"{self.name} line {prompt.line}: {reason}")
 
+    def without(self, reasons: Mapping[int, str]) -> PromptSet:
+        """The set without some prompts, by position, which are skipped for these reasons.
+
+        Raises:
+            BadInputError: none is left.
+        """
+        gone = [
+            Skipped(self.prompts[position].line, self.prompts[position].id, reason)
+            for position, reason in reasons.items()
+        ]
+        left = [one for position, one in enumerate(self.prompts) if position not in reasons]
+        skipped = tuple(sorted((*self.skipped, *gone), key=lambda one: one.line))
+        return _checked(replace(self, prompts=tuple(left), skipped=skipped))
+
+    def for_op(self, op: str, on_error: OnError) -> PromptSet:
+        """The prompts that hold what ``op`` needs.
+
+        Raises:
+            BadInputError: one doesn't and none is to be skipped, or none does.
+        """
+        if on_error == "fail":
+            self.items(op)
+            return self
+        lacking = {
+            at: reason
+            for at, prompt in enumerate(self.prompts)
+            if (reason := _unfit(prompt, op)) is not None
+        }
+        return self.without(lacking) if lacking else self
+
     def items(self, op: str) -> Sequence[Any]:
         """What the backend is asked for ``op``: prompts, texts, or pairs of prompt and completion.
 
@@ -82,42 +115,72 @@ class PromptSet:
             BadInputError: ``op`` scores completions and a prompt has none, or texts and a prompt is
                 a list of messages.
         """
+        for prompt in self.prompts:
+            if (reason := _unfit(prompt, op)) is not None:
+                self.refuse(prompt, reason)
         if op == "logprob_of":
-            return [(prompt.asked, self._completion(prompt)) for prompt in self.prompts]
+            return [(prompt.asked, prompt.completion) for prompt in self.prompts]
         if op == "rolling_logprob":
-            return [self._text(prompt) for prompt in self.prompts]
+            return [prompt.text for prompt in self.prompts]
         return [prompt.asked for prompt in self.prompts]
 
-    def _text(self, prompt: Prompt) -> str:
-        if prompt.messages is not None:
-            self.refuse(prompt, "rolling_logprob scores a text, and this is a list of messages")
-        return prompt.text
 
-    def _completion(self, prompt: Prompt) -> str:
-        if prompt.completion is None:
-            self.refuse(prompt, "no completion, which logprob_of scores (JSON lines only)")
-        return prompt.completion
+def _unfit(prompt: Prompt, op: str) -> str | None:
+    """Why ``op`` can't be asked of a prompt; None if it can."""
+    if op == "rolling_logprob" and prompt.messages is not None:
+        return "rolling_logprob scores a text, and this is a list of messages"
+    if op == "logprob_of" and prompt.completion is None:
+        return "no completion, which logprob_of scores (JSON lines only)"
+    return None
 
 
-def read_prompts(source: str) -> PromptSet:
+def read_prompts(source: str, *, limit: int | None = None, on_error: OnError = "fail") -> PromptSet:
     """Read a file, or standard input for ``-``.
 
     A name that ends in .jsonl, .ndjson or .json holds JSON lines, one in .txt plain text; anything
     else, standard input included, is JSON lines if its first line that isn't blank begins with
     ``{``.
 
+    Args:
+        source: The file, or ``-``.
+        limit: How many lines that aren't blank are read, from the first; None for all.
+        on_error: Whether a line that can't be used is skipped.
+
     Raises:
         BadInputError: nothing to read, no prompt in it, or a line that can't be used (which is
-            named).
+            named) and isn't skipped.
     """
     name = "standard input" if source == STDIN else source
     data = _read_bytes(source)
-    lines = list(_decoded_lines(name, data))
+    lines = list(islice(_filled_lines(data), limit))
     parse = _parse_json if _is_json(source, lines) else _parse_text
-    prompts = tuple(parse(name, number, line) for number, line in lines)
-    if not prompts:
-        raise BadInputError(f"{name} holds no prompt")
-    return PromptSet(name, prompts, hashlib.sha256(data).hexdigest())
+    prompts, skipped = [], []
+    for number, raw in lines:
+        try:
+            prompts.append(parse(number, _decoded(raw)))
+        except _LineError as error:
+            if on_error == "fail":
+                raise BadInputError(f"{name} line {number}: {error}") from error
+            skipped.append(Skipped(number, number if error.id is None else error.id, str(error)))
+    digest = hashlib.sha256(data).hexdigest()
+    return _checked(PromptSet(name, tuple(prompts), digest, tuple(skipped)))
+
+
+def _checked(found: PromptSet) -> PromptSet:
+    if not found.prompts:
+        hint = f" that can be scored ({skipped_line(found.skipped, None)})" if found.skipped else ""
+        raise BadInputError(f"{found.name} holds no prompt{hint}")
+    return found
+
+
+class _LineError(Exception):
+    """A line that can't be used; the message is the reason.
+
+    Attributes:
+        id: The line's own id, where it could be read; None otherwise.
+    """
+
+    id: str | float | bool | None = None
 
 
 def _read_bytes(source: str) -> bytes:
@@ -133,36 +196,44 @@ def _read_bytes(source: str) -> bytes:
         raise BadInputError(f"can't read the prompts {source!r}: {reason}") from error
 
 
-def _decoded_lines(name: str, data: bytes) -> Iterator[tuple[int, str]]:
-    """Line numbers from 1 and text of the lines that aren't blank."""
+def _filled_lines(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Line numbers from 1 and bytes of the lines that aren't blank."""
     for number, raw in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
-        try:
-            line = raw.removesuffix(b"\r").decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise BadInputError(f"{name} line {number}: not UTF-8 ({error.reason})") from error
-        if line.strip():
-            yield number, line
+        # A space of Unicode makes no prompt either.
+        if raw.strip() and (raw.isascii() or raw.decode("utf-8", "replace").strip()):
+            yield number, raw.removesuffix(b"\r")
 
 
-def _is_json(source: str, lines: Sequence[tuple[int, str]]) -> bool:
+def _decoded(raw: bytes) -> str:
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise _LineError(f"not UTF-8 ({error.reason})") from error
+
+
+def _is_json(source: str, lines: Sequence[tuple[int, bytes]]) -> bool:
     suffix = Path(source).suffix.lower()
     if suffix in JSON_SUFFIXES | TEXT_SUFFIXES:
         return suffix in JSON_SUFFIXES
-    return bool(lines) and lines[0][1].lstrip().startswith("{")
+    return bool(lines) and lines[0][1].lstrip().startswith(b"{")
 
 
-def _parse_text(name: str, number: int, line: str) -> Prompt:
+def _parse_text(number: int, line: str) -> Prompt:
     return Prompt(number, line)
 
 
-def _parse_json(name: str, number: int, line: str) -> Prompt:
-    where = f"{name} line {number}"
-    fields = _json_object(where, line)
-    messages = _messages(fields)
-    text = _text_field(where, fields, "prompt") if messages is None else json.dumps(messages)
-    if text is None:
-        raise BadInputError(f'{where}: no "prompt" (or "messages")')
-    return Prompt(number, text, _text_field(where, fields, "completion"), fields, messages)
+def _parse_json(number: int, line: str) -> Prompt:
+    fields = _json_object(line)
+    own = Prompt(number, "", None, fields)
+    try:
+        messages = _messages(fields)
+        text = _text_field(fields, "prompt") if messages is None else json.dumps(messages)
+        if text is None:
+            raise _LineError('no "prompt" (or "messages")')
+        return Prompt(number, text, _text_field(fields, "completion"), fields, messages)
+    except _LineError as error:
+        error.id = own.id
+        raise
 
 
 def _messages(fields: dict[str, Any]) -> list[Any] | None:
@@ -174,20 +245,20 @@ def _messages(fields: dict[str, Any]) -> list[Any] | None:
     return fields.pop(name) if isinstance(fields.get(name), list) else None
 
 
-def _json_object(where: str, line: str) -> dict[str, Any]:
+def _json_object(line: str) -> dict[str, Any]:
     try:
         fields = json.loads(
             line,
             parse_constant=_refuse_constant,
-            parse_float=partial(_finite, where),
+            parse_float=_finite,
             object_pairs_hook=_each_name_once,
         )
     except json.JSONDecodeError as error:
-        raise BadInputError(f"{where}: not JSON ({error.msg}, column {error.colno})") from error
+        raise _LineError(f"not JSON ({error.msg}, column {error.colno})") from error
     except (ValueError, RecursionError) as error:
-        raise BadInputError(f"{where}: not JSON ({error})") from error
+        raise _LineError(f"not JSON ({error})") from error
     if not isinstance(fields, dict):
-        raise BadInputError(f"{where}: not a JSON object")
+        raise _LineError("not a JSON object")
     return fields
 
 
@@ -206,21 +277,21 @@ def _refuse_constant(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is no JSON value")
 
 
-def _finite(where: str, number: str) -> float:
+def _finite(number: str) -> float:
     value = float(number)
     if not math.isfinite(value):
-        raise BadInputError(f"{where}: the number {shown(number)} is too large to carry")
+        raise _LineError(f"the number {shown(number)} is too large to carry")
     return value
 
 
-def _text_field(where: str, fields: dict[str, Any], field_name: str) -> str | None:
+def _text_field(fields: dict[str, Any], field_name: str) -> str | None:
     """Take a text out of ``fields``; what is left there is carried."""
     if (value := fields.pop(field_name, None)) is None:
         return None
     if not isinstance(value, str):
-        raise BadInputError(f'{where}: "{field_name}" is not a string')
+        raise _LineError(f'"{field_name}" is not a string')
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise BadInputError(f'{where}: "{field_name}" holds half a surrogate pair') from error
+        raise _LineError(f'"{field_name}" holds half a surrogate pair') from error
     return value

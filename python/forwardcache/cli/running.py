@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import TYPE_CHECKING
 
 from forwardcache.cli.compare import WIDE
@@ -12,24 +12,32 @@ from forwardcache.cli.loading import Session
 from forwardcache.cli.output import PartFile, RowSink
 from forwardcache.cli.progress import token_progress
 from forwardcache.cli.prompts import PromptSet
+from forwardcache.cli.skips import OnError, Skipped
 from forwardcache.cli.summary import RunFigures, figures_between
 from forwardcache.cli.views import View
-from forwardcache.errors import ForwardCacheError
 
 if TYPE_CHECKING:
     from forwardcache.distributed.scoring import TeamScoring
 
 
 def make_job(
-    session: Session, source: PromptSet, op: str, views: tuple[View, ...], *, top_k: int
+    session: Session,
+    source: PromptSet,
+    op: str,
+    views: tuple[View, ...],
+    *,
+    top_k: int,
+    on_error: OnError = "fail",
 ) -> Job:
-    """A job whose prompts can all be scored.
+    """A job whose prompts can all be encoded.
 
     Raises:
-        BadInputError: a prompt can't be scored; its line is named.
+        BadInputError: a prompt can't be and isn't to be skipped; its line is named.
     """
-    lengths = _checked_lengths(session, source, op)
-    return Job(source, lengths, op, views, top_k, asked_k(views, top_k, session.vocab_size))
+    found = session.backend.token_lengths(source.items(op), op=op)
+    source, lengths = with_lengths(source, found, on_error)
+    k = asked_k(views, top_k, session.vocab_size)
+    return Job(source, lengths, op, views, top_k, k, on_error)
 
 
 def asked_k(views: Sequence[View], top_k: int, vocab_size: int) -> int:
@@ -38,14 +46,25 @@ def asked_k(views: Sequence[View], top_k: int, vocab_size: int) -> int:
     return max(top_k, min(WIDE, vocab_size)) if compared else top_k
 
 
-def _checked_lengths(session: Session, source: PromptSet, op: str) -> list[int]:
-    lengths: list[int] = []
-    found = session.backend.token_lengths(source.items(op), op=op)
-    for prompt, length in zip(source.prompts, found, strict=True):
-        if isinstance(length, ForwardCacheError):
-            source.refuse(prompt, str(length))
-        lengths.append(length)
-    return lengths
+def with_lengths(
+    source: PromptSet, found: Sequence[int | str | Exception], on_error: OnError
+) -> tuple[PromptSet, list[int]]:
+    """The prompts that have a length, and their lengths.
+
+    Args:
+        source: The prompts.
+        found: Tokens of each, or why it can't be scored.
+        on_error: Whether those without a length are skipped.
+
+    Raises:
+        BadInputError: one has none and isn't to be skipped; its line is named.
+    """
+    lengths = [length for length in found if isinstance(length, int)]
+    reasons = {at: str(each) for at, each in enumerate(found) if not isinstance(each, int)}
+    if reasons and on_error == "fail":
+        first = min(reasons)
+        source.refuse(source.prompts[first], reasons[first])
+    return (source.without(reasons) if reasons else source), lengths
 
 
 def take_up(part: PartFile, job: Job, tally: Tally) -> int:
@@ -55,9 +74,12 @@ def take_up(part: PartFile, job: Job, tally: Tally) -> int:
         Prompts that are done: those of whole chunks, so that the others run in the batches they
         would have run in. What stands behind them in the part is cut off.
     """
-    ends = _prompts_at_ends(job)
+    known_skips = part.skipped()
+    lines = {one.line for one in known_skips}
+    ends = _prompts_at_ends(job, lines)
+    places = (place for place in job.places() if place[0] not in lines)
     pending, done, end = [], 0, 0
-    for count, (row, offset) in enumerate(part.whole_rows(job.places()), start=1):
+    for count, (row, offset) in enumerate(part.whole_rows(places), start=1):
         pending.append({name: row[name] for name in ("view", *AGAINST_BASE) if name in row})
         if count in ends:
             done, end = ends[count], offset
@@ -65,17 +87,27 @@ def take_up(part: PartFile, job: Job, tally: Tally) -> int:
                 tally.note(known)
             pending.clear()
     part.cut(end)
+    done_lines = {prompt.line for prompt in job.source.prompts[:done]}
+    tally.skipped = [one for one in known_skips if one.line in done_lines]
+    part.set_skipped(tally.skipped)
     return done
 
 
-def prompts_done(job: Job, rows: int) -> int:
+def prompts_done(job: Job, rows: int, skipped: Sequence[Skipped]) -> int:
     """Prompts that ``take_up`` finds done where a part has its first ``rows`` rows whole."""
-    return max((done for end, done in _prompts_at_ends(job).items() if end <= rows), default=0)
+    lines = {one.line for one in skipped}
+    ends = _prompts_at_ends(job, lines)
+    return max((done for end, done in ends.items() if end <= rows), default=0)
 
 
-def _prompts_at_ends(job: Job) -> dict[int, int]:
-    """Rows up to the end of each chunk, and the prompts that they are of."""
-    return {chunk.stop * len(job.views): chunk.stop for chunk in job.chunks()}
+def _prompts_at_ends(job: Job, skipped: Set[int]) -> dict[int, int]:
+    """Rows up to the end of each chunk, and the prompts that they are of or that have none."""
+    rows, ends = 0, {}
+    for chunk in job.chunks():
+        prompts = job.source.prompts[chunk.start : chunk.stop]
+        rows += sum(prompt.line not in skipped for prompt in prompts) * len(job.views)
+        ends[rows] = chunk.stop
+    return ends
 
 
 def timed_team_run(scoring: TeamScoring, sink: RowSink, *, done: int = 0) -> RunFigures:

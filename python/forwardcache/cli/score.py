@@ -5,23 +5,26 @@ Everything that can be refused without the model is refused before torch is impo
 
 from __future__ import annotations
 
-import os
-import stat
 import sys
 import warnings
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from forwardcache.cli.exits import BadInputError, ExitCode, InterruptedRunError, say
+from forwardcache.cli.checks import (
+    check_outputs,
+    check_template,
+    check_workers,
+    checked_views,
+)
+from forwardcache.cli.exits import ExitCode, InterruptedRunError, say
 from forwardcache.cli.extras import PARQUET, SCORING, check_installed
 from forwardcache.cli.fingerprint import folder_fingerprint
-from forwardcache.cli.loading import ModelOptions, Session, check_folders, check_trace, load
-from forwardcache.cli.prompts import STDIN, PromptSet, read_prompts
-from forwardcache.cli.views import View, parse_views
+from forwardcache.cli.loading import ModelOptions, Session, check_folders, load, parse_identity
+from forwardcache.cli.prompts import PromptSet, read_prompts
+from forwardcache.cli.skips import OnError, Skipped, skipped_line
+from forwardcache.cli.views import View
 
 if TYPE_CHECKING:
     from forwardcache.cli.job import Job, Scoring
@@ -51,112 +54,33 @@ class ScoreOptions:
     json: bool
     ray: str | None = None
     workers: int | None = None
+    limit: int | None = None
+    on_error: OnError = "fail"
+    strict: bool = False
 
 
 def score(options: ScoreOptions) -> int:
     """Run the command; the exit code."""
     parquet = options.out is not None and options.out.suffix.lower() == ".parquet"
     check_installed(*SCORING, *(PARQUET if parquet else ()))
-    _check_workers(options)
-    views = _checked_views(options)
-    _check_template(options)
-    source = read_prompts(options.prompts)
-    source.items(options.op)
+    check_workers(options)
+    views = checked_views(options)
+    check_template(options)
+    parse_identity(options.loading.identity)
+    source = read_prompts(options.prompts, limit=options.limit, on_error=options.on_error)
+    source = source.for_op(options.op, options.on_error)
     check_folders(options.loading)
     job_facts = _job_facts(options, source, views)
-    _check_outputs(options, job_facts)
+    check_outputs(options, job_facts)
     if options.ray is not None:
-        _score_on_team(options, source, views, job_facts)
-        return ExitCode.DONE
-    session = load(options.loading)
-    try:
-        _score_with(session, options, source, views, job_facts)
-    finally:
-        session.close()
-    return ExitCode.DONE
-
-
-def _check_workers(options: ScoreOptions) -> None:
-    if options.ray is None:
-        if options.workers is not None:
-            raise BadInputError("--workers needs --ray: without it one process scores")
-        return
-    check_installed("ray", extra="ray")
-    if options.workers is None:
-        raise BadInputError("--ray needs --workers N: how many models are loaded")
-    if options.noise_floor:
-        raise BadInputError("--noise-floor runs the model in this process: leave out --ray")
-
-
-def _checked_views(options: ScoreOptions) -> tuple[View, ...]:
-    has_adapter = options.loading.adapter is not None
-    default = "base,ft" if has_adapter else "base"
-    named = default if options.views is None else options.views
-    return parse_views(named, has_adapter=has_adapter)
-
-
-def _check_template(options: ScoreOptions) -> None:
-    if options.loading.chat_template_args is not None and not options.loading.chat_template:
-        raise BadInputError("--chat-template-args needs --chat-template")
-    if options.loading.chat_template and options.op == "rolling_logprob":
-        raise BadInputError(
-            "--chat-template doesn't go with rolling_logprob, which scores a text as it stands"
-        )
-
-
-def _check_outputs(options: ScoreOptions, job_facts: dict[str, Any]) -> None:
-    from forwardcache.cli.output import check_out, check_same_job, is_unfinished
-
-    check_trace(options.loading.trace)
-    _check_distinct(options)
-    if options.out is None:
-        if options.resume:
-            raise BadInputError("--resume needs --out: it goes on with OUT.part")
-        return
-    check_out(options.out, force=options.force, resume=options.resume)
-    if options.resume and is_unfinished(options.out):
-        check_same_job(options.out, job_facts)
-
-
-def _check_distinct(options: ScoreOptions) -> None:
-    """Refuse a file that would be written and is also something else."""
-    from forwardcache.cli.output import names_of
-    from forwardcache.store import files_of
-
-    prompts = _stdin_file() if options.prompts == STDIN else Path(options.prompts)
-    trace, out, store = options.loading.trace, options.out, options.loading.store
-    kept = () if store is None else tuple(files_of(store))
-    others: list[tuple[str, Path]] = [] if prompts is None else [("prompts", prompts)]
-    if trace is not None:
-        _refuse_same("--trace", trace, (trace,), others)
-        others.append(("trace", trace))
-    _refuse_same("--store", store, kept, others)
-    others += [("store", path) for path in kept]
-    if out is not None:
-        _refuse_same("--out", out, names_of(out), others)
-
-
-def _refuse_same(
-    option: str, given: object, writes: Iterable[Path], others: Iterable[tuple[str, Path]]
-) -> None:
-    for written, (name, other) in product(writes, others):
-        if _is_same_file(other, written):
-            beside = "" if str(written) == str(given) else f" writes {written}, which"
-            raise BadInputError(f"{option} {given}{beside} is also the file of the {name}")
-
-
-def _stdin_file() -> Path | None:
-    """The file that standard input is, if it is one."""
-    with suppress(OSError):
-        if stat.S_ISREG(os.fstat(0).st_mode):
-            return Path("/dev/stdin")
-    return None
-
-
-def _is_same_file(one: Path, other: Path) -> bool:
-    if os.path.realpath(one) == os.path.realpath(other):
-        return True
-    return one.exists() and other.exists() and one.samefile(other)
+        skipped = _score_on_team(options, source, views, job_facts)
+    else:
+        session = load(options.loading)
+        try:
+            skipped = _score_with(session, options, source, views, job_facts)
+        finally:
+            session.close()
+    return ExitCode.NO if skipped and options.strict else ExitCode.DONE
 
 
 def _job_facts(options: ScoreOptions, source: PromptSet, views: Sequence[View]) -> dict[str, Any]:
@@ -167,12 +91,12 @@ def _job_facts(options: ScoreOptions, source: PromptSet, views: Sequence[View]) 
     for name in ("model", "adapter"):
         if facts[name] is not None and Path(facts[name]).is_dir():
             facts[name] = folder_fingerprint(Path(facts[name]))
-    for free in ("trace", "allow_download", "store", "verify"):
+    for free in ("trace", "allow_download", "store", "verify", "cache_bytes", "identity"):
         del facts[free]
     names = [view.name for view in views]
     facts["row format"] = ROW_FORMAT
     return {**facts, "op": options.op, "views": names, "top_k": options.top_k,
-            "prompts": source.sha256}  # fmt: skip
+            "prompts": source.sha256, "limit": options.limit}  # fmt: skip
 
 
 def _score_with(
@@ -181,13 +105,15 @@ def _score_with(
     source: PromptSet,
     views: tuple[View, ...],
     job_facts: dict[str, Any],
-) -> None:
-    """Score, publish, report."""
+) -> list[Skipped]:
+    """Score, publish, report; the prompts that were skipped."""
     from forwardcache.cli import summary
     from forwardcache.cli.job import Scoring
     from forwardcache.cli.running import make_job, timed_run
 
-    job = make_job(session, source, options.op, views, top_k=options.top_k)
+    job = make_job(
+        session, source, options.op, views, top_k=options.top_k, on_error=options.on_error
+    )
     scoring = Scoring(session.backend, session.recorder, job)
     sink, done = _open_sink(options, scoring, job_facts)
     try:
@@ -204,6 +130,7 @@ def _score_with(
     with warnings.catch_warnings(action="ignore", category=RuntimeWarning):
         missing = session.instrumentation.trace.close()
     _warn(session.backend.nonfinite_results, missing)
+    return _all_skipped(scoring)
 
 
 def _score_on_team(
@@ -211,14 +138,16 @@ def _score_on_team(
     source: PromptSet,
     views: tuple[View, ...],
     job_facts: dict[str, Any],
-) -> None:
+) -> list[Skipped]:
     """The same with the workers of a Ray cluster."""
     from forwardcache.cli.running import timed_team_run
     from forwardcache.distributed.scoring import TeamScoring, make_job, team_for, trace_of
 
     workers, address = options.workers or 1, options.ray or ""
     with team_for(options.loading, workers=workers, address=address) as team:
-        job = make_job(team, source, options.op, views, top_k=options.top_k)
+        job = make_job(
+            team, source, options.op, views, top_k=options.top_k, on_error=options.on_error
+        )
         scoring = TeamScoring(team, job)
         sink, done = _open_sink(options, scoring, job_facts)
         try:
@@ -233,6 +162,13 @@ def _score_on_team(
     _warn(scoring.nonfinite, missing)
     if options.loading.trace is not None:
         say(f"each worker has a trace, {trace_of(options.loading.trace, '*')}: see trace merge")
+    return _all_skipped(scoring)
+
+
+def _all_skipped(scoring: Scoring | TeamScoring) -> list[Skipped]:
+    """The prompts without rows, in order."""
+    found = [*scoring.job.source.skipped, *scoring.tally.skipped]
+    return sorted(found, key=lambda one: one.line)
 
 
 def _open_sink(
@@ -251,6 +187,7 @@ def _open_sink(
         resume=options.resume,
         prompts=scoring.job.source.prompts,
     )
+    scoring.on_skip = part.add_skipped
     done = take_up(part, scoring.job, scoring.tally) if options.resume else 0
     if done:
         say(f"going on after {done:,} of {len(scoring.job.source.prompts):,} prompts")
@@ -265,7 +202,9 @@ def _how_to_go_on(options: ScoreOptions, scoring: Scoring | TeamScoring) -> str:
     job, out = scoring.job, options.out
     # The interrupt may have come before the tally had what the part has, or amid a write.
     rows = scoring.tally.rows if out is None else rows_kept(out)
-    count = f"{prompts_done(job, rows):,} of {len(job.source.prompts):,} prompts"
+    count = (
+        f"{prompts_done(job, rows, scoring.tally.skipped):,} of {len(job.source.prompts):,} prompts"
+    )
     if out is None:
         return f"interrupted; the rows of {count} were written"
     if not is_unfinished(out):
@@ -325,12 +264,16 @@ def _report(
 
     stream = sys.stderr if options.out is None else sys.stdout
     found = summary.differences(scoring.job.views, scoring.tally)
+    skipped = _all_skipped(scoring)
     if options.json:
         told = {"op": options.op, "views": summary.as_json(found, options.op)}
         noise = None if floor is None else summary.floor_as_json(floor)
+        told["skipped"] = [one.as_json() for one in skipped]
         summary.show_json(stream, {**told, "noise_floor": noise, "run": figures.as_json()})
     elif found:
         summary.show(stream, summary.table(found, options.op, floor))
     if floor is not None:
         say(summary.floor_line(floor))
+    if skipped:
+        say(skipped_line(skipped, None))
     say(figures.line())

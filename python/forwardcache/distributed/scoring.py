@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from forwardcache.cli.exits import BadInputError
 from forwardcache.cli.job import Job, Progress, Tally
 from forwardcache.cli.loading import ModelOptions
 from forwardcache.cli.output import RowSink
 from forwardcache.cli.prompts import Prompt, PromptSet
 from forwardcache.cli.rows import Row
-from forwardcache.cli.running import asked_k
+from forwardcache.cli.running import asked_k, with_lengths
+from forwardcache.cli.skips import OnError, Skipped
 from forwardcache.cli.views import View, parse_views
 from forwardcache.distributed.team import LOCAL, Team
 from forwardcache.distributed.wire import Part, answer, packed, packed_options
@@ -33,6 +35,7 @@ class TeamScoring:
         tally: What was found.
         stats: What the workers' counters gained.
         nonfinite: Values that were not finite.
+        on_skip: As of ``Scoring``.
     """
 
     def __init__(self, team: Team, job: Job) -> None:
@@ -41,6 +44,7 @@ class TeamScoring:
         self.tally = Tally()
         self.stats: dict[str, int | float] = dict(BackendStats().to_dict())
         self.nonfinite = 0
+        self.on_skip: Callable[[Sequence[Skipped]], None] = lambda _: None
 
     def run(self, sink: RowSink, progress: Progress, *, done: int = 0) -> None:
         """Scores what isn't done and writes its rows, in order.
@@ -64,7 +68,22 @@ class TeamScoring:
         for chunk, result in zip(chunks, results, strict=True):
             found = answer(result)
             self._note(found)
+            self._note_skipped([Skipped(**each) for each in found["skipped"]])
             yield chunk, found["rows"]
+
+    def _note_skipped(self, skipped: list[Skipped]) -> None:
+        """Takes prompts that a worker failed on into account.
+
+        Raises:
+            BadInputError: none is to be skipped.
+        """
+        if not skipped:
+            return
+        if self.job.on_error == "fail":
+            first = skipped[0]
+            raise BadInputError(f"{self.job.source.name} line {first.line}: {first.reason}")
+        self.on_skip(skipped)
+        self.tally.skipped += skipped
 
     def _packed(self, chunk: range) -> bytes:
         job, place = self.job, slice(chunk.start, chunk.stop)
@@ -81,14 +100,23 @@ class TeamScoring:
             self.stats[name] = max(before, gained) if largest else before + gained
 
 
-def make_job(team: Team, source: PromptSet, op: str, views: tuple[View, ...], *, top_k: int) -> Job:
-    """A job whose prompts can all be scored, in the chunks of a run in one process.
+def make_job(
+    team: Team,
+    source: PromptSet,
+    op: str,
+    views: tuple[View, ...],
+    *,
+    top_k: int,
+    on_error: OnError = "fail",
+) -> Job:
+    """A job whose prompts can all be encoded, in the chunks of a run in one process.
 
     Raises:
-        BadInputError: a prompt can't be scored; its line is named.
+        BadInputError: a prompt can't be and isn't to be skipped; its line is named.
     """
+    source, lengths = with_lengths(source, _lengths(team, source, op), on_error)
     k = asked_k(views, top_k, team.facts()["vocab_size"])
-    return Job(source, _lengths(team, source, op), op, views, top_k, k)
+    return Job(source, lengths, op, views, top_k, k, on_error)
 
 
 def team_for(options: ModelOptions, *, workers: int, address: str) -> Team:
@@ -172,7 +200,8 @@ def _prompt(number: int, given: str | tuple[str, str]) -> Prompt:
     return Prompt(number, text, completion)
 
 
-def _lengths(team: Team, source: PromptSet, op: str) -> list[int]:
+def _lengths(team: Team, source: PromptSet, op: str) -> list[int | str]:
+    """Tokens of each prompt, or why it can't be scored."""
     items = source.items(op)
     starts = range(0, len(items), _LENGTHS)
     results = team.run(
@@ -180,8 +209,4 @@ def _lengths(team: Team, source: PromptSet, op: str) -> list[int]:
         len(starts),
         lambda task: packed([op, list(items[starts[task] : starts[task] + _LENGTHS])]),
     )
-    found = [length for result in results for length in answer(result)]
-    for prompt, length in zip(source.prompts, found, strict=True):
-        if isinstance(length, str):
-            source.refuse(prompt, length)
-    return found
+    return [length for result in results for length in answer(result)]

@@ -61,15 +61,17 @@ class Worker:
     def _rows(self, part: Part) -> dict[str, Any]:
         session = self._loaded()
         source = PromptSet("the part", part.prompts, sha256="")
-        job = Job(source, part.lengths, part.op, part.views, part.top_k, part.asked_k)
+        # What becomes of a prompt that fails is for the job to say, not for a part.
+        job = Job(source, part.lengths, part.op, part.views, part.top_k, part.asked_k, "skip")
         scoring = Scoring(session.backend, session.recorder, job)
         before, bad = session.backend.stats.to_dict(), session.backend.nonfinite_results
-        rows = scoring.rows_of(range(len(part.prompts)))
+        rows, skipped = scoring.rows_of(range(len(part.prompts)))
         after = session.backend.stats.to_dict()
         added = {name: after[name] - before[name] for name in after}
         added["max_batch_size"] = after["max_batch_size"]
         return {
             "rows": rows,
+            "skipped": [one.as_json() for one in skipped],
             "tokens_run": scoring.tally.tokens_run,
             "stats": added,
             "nonfinite": session.backend.nonfinite_results - bad,

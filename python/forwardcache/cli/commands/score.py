@@ -23,6 +23,13 @@ class Op(StrEnum):
     LOGPROB_OF = "logprob_of"
 
 
+class OnErrorChoice(StrEnum):
+    """What becomes of a prompt that can't be scored."""
+
+    FAIL = "fail"
+    SKIP = "skip"
+
+
 ModelOption = Annotated[str, typer.Option(help="Folder of the model and its tokenizer.")]
 PromptsOption = Annotated[
     str,
@@ -116,6 +123,44 @@ NoiseFloorOption = Annotated[
         show_default=False,
     ),
 ]
+LimitOption = Annotated[
+    int | None,
+    typer.Option(min=1, help="Only the first N prompts.", metavar="N", show_default=False),
+]
+OnErrorOption = Annotated[
+    OnErrorChoice,
+    typer.Option(
+        help="A prompt that can't be scored (too long, no prompt in the line, ...) ends the run, "
+        "or is left out and told."
+    ),
+]
+StrictOption = Annotated[
+    bool, typer.Option("--strict", help="Exit status 1 where prompts were skipped.")
+]
+TokenBudgetOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Most positions (rows x longest) in a batch. Default: 1024 on a CPU, 16384 on a GPU.",
+        show_default=False,
+    ),
+]
+CacheBytesOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Most bytes of values that are kept in memory. Default: 512 MiB.",
+        show_default=False,
+    ),
+]
+IdentityOption = Annotated[
+    str,
+    typer.Option(
+        metavar="[versions|strict|label:NAME]",
+        help="How changes of the weights are noticed: as torch sees them, by hashing all at every "
+        "call, or not at all, under a name that you give them.",
+    ),
+]
 RayOption = Annotated[
     str | None,
     typer.Option(
@@ -156,6 +201,12 @@ def _score(  # noqa: PLR0917 - typer calls it, by name
     store: StoreOption = None,
     verify: VerifyOption = 0.0,
     noise_floor: NoiseFloorOption = None,
+    limit: LimitOption = None,
+    on_error: OnErrorOption = OnErrorChoice.FAIL,
+    strict: StrictOption = False,
+    token_budget: TokenBudgetOption = None,
+    cache_bytes: CacheBytesOption = None,
+    identity: IdentityOption = "versions",
     ray: RayOption = None,
     workers: WorkersOption = None,
     format_: FormatOption = Format.TABLE,
@@ -178,6 +229,9 @@ def _score(  # noqa: PLR0917 - typer calls it, by name
         allow_download=allow_download,
         store=store,
         verify=verify,
+        token_budget=token_budget,
+        cache_bytes=cache_bytes,
+        identity=identity,
     )
     return score(
         ScoreOptions(
@@ -193,6 +247,9 @@ def _score(  # noqa: PLR0917 - typer calls it, by name
             json=format_ is Format.JSON,
             ray=ray,
             workers=workers,
+            limit=limit,
+            on_error=on_error.value,
+            strict=strict,
         )
     )
 

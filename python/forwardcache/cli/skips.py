@@ -1,0 +1,41 @@
+"""Prompts that can't be scored and are left out, where ``--on-error skip`` asks for that."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, TypeAlias
+
+OnError: TypeAlias = Literal["fail", "skip"]
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A line of the input of which there are no rows.
+
+    Attributes:
+        line: Its number, from 1.
+        id: What its rows would have had as their id.
+        reason: Why it can't be scored.
+    """
+
+    line: int
+    id: str | float | bool
+    reason: str
+
+    def as_json(self) -> dict[str, Any]:
+        """The fields as JSON values."""
+        return asdict(self)
+
+
+def skipped_line(skipped: Sequence[Skipped], listed: str | None) -> str:
+    """How many there are and what the first of them is, for a person.
+
+    Args:
+        skipped: At least one.
+        listed: Where all of them are listed; None where they are not.
+    """
+    first = min(skipped, key=lambda one: one.line)
+    count = "1 prompt was" if len(skipped) == 1 else f"{len(skipped):,} prompts were"
+    told = f"{count} skipped; the first, line {first.line}: {first.reason}"
+    return told if listed is None else f"{told} (all are in {listed})"
