@@ -1,15 +1,19 @@
 """Claims: which tokens are a completion's, and which span the boundary, against explicit ids.
 
 BPE whose merges cross words, byte-level BPE, and SentencePiece's two kinds (BPE and Unigram with a
-metaspace), each with and without BOS and EOS, with and without offsets.
+metaspace), each with and without BOS and EOS, with and without offsets. Then what offsets don't
+tell: markers that strip, trimmed offsets, composed letters, unknown words.
 """
 
+import unicodedata
 from typing import Any
 
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors
+from transformers import ByT5Tokenizer
 
+from forwardcache.errors import EmptyCompletionError
 from forwardcache.hf.encode import Encoded, Encoder, EncodingOptions
 from forwardcache.scoring import CompletionLogprob
 from tests.hf import tiny
@@ -116,3 +120,102 @@ def test_completion_logprob_says_what_logprob_of_summed(make_backend: MakeBacken
     assert found[1].mean_logprob == pytest.approx(found[1].logprob / found[1].num_tokens)
     assert type(found[2]).__name__ == "EmptyCompletionError"
     assert torch.isfinite(torch.tensor(found[0].logprob))
+
+
+def _byte_level(**special: Any) -> Tokenizer:
+    inner = tiny.tokenizer(bos=False).backend_tokenizer
+    inner.add_special_tokens([*special.values()])
+    return inner
+
+
+@pytest.mark.parametrize("completion", [" dog", "\n\nthe", "the"])
+def test_a_marker_that_strips_is_the_prompts(completion: str) -> None:
+    marker = AddedToken("<|a|>", rstrip=True, special=True)
+    tokenizer = tiny.around(_byte_level(marker=marker), eos_token="</s>")
+    encoded = Encoder(tokenizer, EncodingOptions(), None).encode("pair", ("the<|a|>", completion))
+    prompt = tuple(tokenizer("the<|a|>")["input_ids"])
+    assert encoded.token_ids[: encoded.first_scored] == prompt
+    assert tokenizer.decode(encoded.scored).strip() == completion.strip()
+    assert not encoded.spans_boundary
+
+
+def test_whitespace_that_a_marker_swallows_adds_no_token() -> None:
+    marker = AddedToken("<|a|>", rstrip=True, special=True)
+    tokenizer = tiny.around(_byte_level(marker=marker))
+    with pytest.raises(EmptyCompletionError, match="adds no token"):
+        Encoder(tokenizer, EncodingOptions(), None).encode("pair", ("the<|a|>", "\n"))
+
+
+def test_trimmed_offsets_span_where_the_token_does() -> None:
+    inner = _byte_level()
+    inner.post_processor = processors.ByteLevel(trim_offsets=True)
+    trimmed = Encoder(tiny.around(inner), EncodingOptions(), None)
+    whole = Encoder(tiny.tokenizer(bos=False), EncodingOptions(), None)
+    for pair in [("hello ", "world"), ("hello  ", "world"), ("hello", " world"), ("the ", "the")]:
+        assert trimmed.encode("pair", pair) == whole.encode("pair", pair)
+    assert trimmed.encode("pair", ("hello ", "world")).spans_boundary
+
+
+def test_a_lone_space_behind_a_bos_is_scored_with_trimmed_offsets() -> None:
+    inner = _byte_level()
+    template = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    inner.post_processor = processors.Sequence([processors.ByteLevel(), template])
+    encoder = Encoder(tiny.around(inner, bos_token="<s>"), EncodingOptions(), None)
+    space = inner.token_to_id("Ġ")
+    assert encoder.encode("pair", ("", " ")) == Encoded((0, space), 1)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "completion", "scored"),
+    [
+        ("a cafe", "\u0301 the", "é the"),
+        ("a e", "\u0301", "é"),
+        # The first two bytes of these letters are those of the prompt's, so its tokens.
+        ("a가", "\u11a8", "\ufffd"),
+        ("か", "\u3099x", "\ufffdx"),
+        ("a", "\u0323\u0301", "ạ́"),
+    ],
+)
+def test_a_letter_composed_across_the_boundary_is_scored(
+    prompt: str, completion: str, scored: str
+) -> None:
+    inner = tiny.tokenizer().backend_tokenizer
+    inner.normalizer = normalizers.NFC()
+    tokenizer = tiny.around(inner, bos_token="<s>")
+    encoded = Encoder(tokenizer, EncodingOptions(), None).encode("pair", (prompt, completion))
+    assert encoded.spans_boundary
+    assert tokenizer.decode(encoded.scored) == unicodedata.normalize("NFC", scored)
+
+
+def test_a_completion_that_begins_with_the_end_token_is_scored_where_one_is_added() -> None:
+    tokenizer: Any = ByT5Tokenizer()
+    encoder = Encoder(tokenizer, EncodingOptions(), None)
+    end, (x,) = tokenizer.eos_token_id, tokenizer("x", add_special_tokens=False)["input_ids"]
+    assert encoder.encode("pair", ("Hello", "</s>")).scored == (end,)
+    assert encoder.encode("pair", ("Hello", "</s>x")).scored == (end, x)
+    assert not encoder.encode("pair", ("Hello", "</s>x")).spans_boundary
+
+
+def test_an_unknown_word_that_grows_is_the_prompts() -> None:
+    inner = Tokenizer(models.WordLevel({"?": 0, "a": 1}, unk_token="?"))
+    inner.pre_tokenizer = pre_tokenizers.Whitespace()
+    encoder = Encoder(tiny.around(inner, unk_token="?"), EncodingOptions(), None)
+    assert encoder.encode("pair", ("foo", "bar a")) == Encoded((0, 1), 1)
+    with pytest.raises(EmptyCompletionError):
+        encoder.encode("pair", ("foo", "bar"))
+
+
+def test_a_last_piece_that_only_lost_its_ending_stays_in_the_prompt() -> None:
+    vocab = {"c": 0, "a": 1, "t</w>": 2, "t": 3, "s</w>": 4}
+    inner = Tokenizer(models.BPE(vocab=vocab, merges=[], end_of_word_suffix="</w>"))
+    inner.pre_tokenizer = pre_tokenizers.Whitespace()
+    encoder = Encoder(tiny.around(inner), EncodingOptions(), None)
+    assert encoder.encode("pair", ("cat", "s")) == Encoded((0, 1, 3, 4), 3)
+
+
+def test_spaces_that_only_the_whole_text_keeps_belong_to_the_prompt() -> None:
+    inner = _byte_level()
+    inner.normalizer = normalizers.Strip()
+    encoder = Encoder(tiny.around(inner), EncodingOptions(), None)
+    encoded = encoder.encode("pair", ("hello \n", "\nx"))
+    assert inner.decode(encoded.scored).lstrip() == "x"

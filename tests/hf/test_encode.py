@@ -3,6 +3,7 @@
 The tokenizers are BPE here; ``test_boundary`` has SentencePiece.
 """
 
+import random
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from forwardcache.errors import (
     EmptyPromptError,
     InvalidInputError,
 )
+from forwardcache.hf import HFBackend
 from forwardcache.hf.encode import Encoder, EncodingOptions
 from tests.hf import tiny
 
@@ -197,3 +199,83 @@ def test_an_end_that_the_tokenizer_adds_is_no_part_of_a_prompt(form: Any, text: 
     )
     assert ending(text)["input_ids"][-1] == ending.eos_token_id
     assert encoder(ending).encode(form, text) == encoder(tiny.tokenizer()).encode(form, text)
+
+
+@pytest.mark.parametrize(
+    ("template", "before"), [("$A <e>", 0), ("<e> $A <e>", 1), ("<e> $A", 1), ("<e> <e> $A <e>", 2)]
+)
+def test_one_token_as_bos_and_eos_is_kept_before_a_text_and_left_out_behind_it(
+    template: str, before: int
+) -> None:
+    inner = tiny.tokenizer(bos=False).backend_tokenizer
+    inner.add_special_tokens(["<e>"])
+    end = inner.token_to_id("<e>")
+    inner.post_processor = processors.TemplateProcessing(
+        single=template, special_tokens=[("<e>", end)]
+    )
+    one = encoder(tiny.around(inner, bos_token="<e>", eos_token="<e>"))
+    own = tuple(inner.encode("hello", add_special_tokens=False).ids)
+    for form in ("prompt", "text"):
+        assert one.encode(form, "hello").token_ids == (*[end] * before, *own)  # type: ignore[arg-type]
+        assert one.encode(form, "hello<e>").token_ids == (*[end] * before, *own, end)  # type: ignore[arg-type]
+    assert one.encode("text", "").token_ids == (end,) * before
+    assert one.encode("prompt", "").token_ids == (end,) * max(before, 1)
+
+
+DRAWING = {
+    "BPE": lambda: models.BPE(vocab={"a": 0, "b": 1, "ab": 2}, merges=[("a", "b")], dropout=0.1),
+    "Unigram": lambda: models.Unigram([("a", -1.0), ("aa", -1.5)], 0, alpha=0.1, nbest_size=8),
+}
+
+
+@pytest.mark.parametrize("name", DRAWING)
+def test_a_tokenizer_that_draws_is_refused_when_it_is_given(name: str) -> None:
+    drawing = tiny.around(Tokenizer(DRAWING[name]()))
+    # Some of a model's settings are lost where transformers copies it.
+    drawing.backend_tokenizer.model = DRAWING[name]()
+    with pytest.raises(InvalidInputError, match="draws"):
+        HFBackend(tiny.llama(), drawing)
+    with HFBackend(tiny.llama(), tiny.tokenizer()) as backend:
+        backend.tokenizer = drawing
+        with pytest.raises(InvalidInputError, match="draws"):
+            backend.next_token_dist("ab")
+
+
+def test_dropout_that_is_set_later_is_refused_and_taken_back_is_not(tokenizer: Any) -> None:
+    with HFBackend(tiny.llama(), tiny.tokenizer()) as backend:
+        value = backend.logprob_of("the", " dog")
+        backend.tokenizer.backend_tokenizer.model.dropout = 0.5
+        with pytest.raises(InvalidInputError, match=r"dropout 0\.5.* to None"):
+            backend.logprob_of("the", " dog")
+        backend.tokenizer.backend_tokenizer.model.dropout = None
+        assert backend.logprob_of("the", " dog") == value
+
+
+def test_a_tokenizer_in_python_that_draws_is_refused(tokenizer: Any) -> None:
+    class Drawing(SlowTokenizer):
+        def __call__(self, text: str, **options: Any) -> Any:
+            found = super().__call__(text, **{"return_offsets_mapping": False} | options)
+            cut = random.randrange(1, len(found["input_ids"]))
+            return {key: value[:cut] for key, value in found.items()}
+
+    with pytest.raises(InvalidInputError, match="different encodings"):
+        HFBackend(tiny.llama(), Drawing(tokenizer))
+
+
+def test_a_text_that_begins_with_the_bos_that_is_added_is_warned_of_once(
+    tokenizer: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    with HFBackend(tiny.llama(), tokenizer) as backend:
+        backend.next_token_dist("hello <s>")
+        backend.continuation_logprob([0, 0], [1])
+        assert not caplog.records
+        backend.next_token_dist("<s>hello")
+        backend.logprob_of("<s>hello", " world")
+        backend.weights_changed()
+        backend.rolling_logprob("<s>hello")
+    assert [record.name for record in caplog.records] == ["forwardcache"]
+    assert "reads it twice" in caplog.text
+    caplog.clear()
+    with HFBackend(tiny.llama(), tokenizer, add_special_tokens=False) as backend:
+        backend.next_token_dist("<s>hello")
+    assert not caplog.records

@@ -53,8 +53,8 @@ class Raising:
         self._error = error
         self.bos_token_id = inner.bos_token_id
 
-    def __call__(self, text: str, **options: Any) -> Any:
-        if "BAD" in text:
+    def __call__(self, text: str | list[str], **options: Any) -> Any:
+        if "BAD" in "".join(text):
             raise self._error
         return self._inner(text, **options)
 

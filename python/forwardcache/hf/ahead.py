@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from forwardcache.errors import InvalidInputError
@@ -57,12 +58,14 @@ class TextsAhead:
             )
             names = ("input_ids", "special_tokens_mask", *(("offset_mapping",) * offsets))
             each = zip(*(found[name] for name in names), strict=True)
-            keys = [(text, add_special_tokens) for text in short]
             self._read = {
-                key: dict(zip(names, columns, strict=True))
-                for key, columns in zip(keys, each, strict=True)
+                (text, add_special_tokens): {
+                    **dict(zip(names, columns, strict=True)),
+                    "written": partial(found.tokens, place),
+                }
+                for place, (text, columns) in enumerate(zip(short, each, strict=True))
             }
 
     def take(self, text: str, add_special_tokens: bool) -> dict[str, Any] | None:
-        """What the tokenizer gave for ``text``; None if it has to be asked."""
+        """What the tokenizer gave for ``text``, with its letters ``written``; None to ask it."""
         return self._read.pop((text, add_special_tokens), None)

@@ -24,6 +24,7 @@ from forwardcache.errors import (
     InvalidInputError,
 )
 from forwardcache.hf.ahead import TextsAhead, groups
+from forwardcache.hf.boundary import cut
 from forwardcache.hf.chat import (
     ChatTemplate,
     RenderedPrompt,
@@ -34,11 +35,9 @@ from forwardcache.hf.chat import (
 )
 from forwardcache.hf.item import blamed_on_item
 from forwardcache.hf.spec import tagged
+from forwardcache.hf.tokens import TokenReader, shown
 
 Form = Literal["prompt", "text", "pair", "tokens"]
-
-# Characters of a text in a message.
-_MOST_SHOWN = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +131,7 @@ class Encoder:
         vocab_size: Number of logits of a position, as a bound on the ids that can be scored; None
             for no bound.
         embedding_rows: Likewise of the ids that the model can read.
+        warned: What was warned of already; grows. None to begin anew.
     """
 
     # Tokens kept, as a bound on memory: about 40 MB of Python integers in tuples.
@@ -145,6 +145,7 @@ class Encoder:
         vocab_size: int | None = None,
         *,
         embedding_rows: int | None = None,
+        warned: set[str] | None = None,
     ) -> None:
         self._tokenizer = tokenizer
         self._vocab_size = vocab_size
@@ -155,6 +156,7 @@ class Encoder:
         self._known: OrderedDict[tuple[Form, Any], Encoded] = OrderedDict()
         self._known_tokens = 0
         self._ahead = TextsAhead(tokenizer)
+        self._reader = TokenReader(tokenizer, self._ahead, set() if warned is None else warned)
 
     def read_ahead(self, form: Form, items: Iterable[Any]) -> None:
         """Has the tokenizer read items together, which is quicker, for the ``encode`` of each.
@@ -201,7 +203,7 @@ class Encoder:
         key = (form, _checked(form, self.framed(form, item)))
         encoded = self._known.get(key)
         if encoded is None:
-            with blamed_on_item(f"can't turn the {form} {_shown(item)} into tokens"):
+            with blamed_on_item(f"can't turn the {form} {shown(item)} into tokens"):
                 encoded = self._remember(key, self._new(form, key[1]))
         return encoded
 
@@ -283,31 +285,23 @@ class Encoder:
             return ""
 
     def _prompt(self, prompt: str) -> Encoded:
-        ids = self._without_end(prompt, self._special)
+        ids = self._reader.read(prompt, self._special).ids
         ids = ids or self._bos_before("an empty prompt has no token")
         return Encoded(ids, len(ids))
 
     def _text(self, text: str) -> Encoded:
         # Nothing precedes the first token, so it has no log-probability.
-        ids = self._without_end(text, self._options.add_special_tokens)
+        ids = self._reader.read(text, self._options.add_special_tokens).ids
         return Encoded(ids, min(1, len(ids)))
-
-    def _without_end(self, text: str, add_special_tokens: bool) -> tuple[int, ...]:
-        """The tokens of ``text`` without what the tokenizer adds behind it (EOS).
-
-        A model that has read the end goes on as if another text began.
-        """
-        tokens = self._tokens(text, add_special_tokens)
-        ids, added = list(tokens["input_ids"]), tokens["special_tokens_mask"]
-        while ids and added[len(ids) - 1] and ids[-1] != self._tokenizer.bos_token_id:
-            ids.pop()
-        return tuple(ids)
 
     def _pair(self, pair: tuple[str, str]) -> Encoded:
         prompt, completion = pair
         if not completion:
             raise EmptyCompletionError("the completion is empty; there is no token to score")
-        ids, first, spans = self._span(prompt, completion)
+        text = prompt + completion
+        joint = self._reader.read(text, self._special)
+        ids = joint.ids
+        first, spans = cut(self._reader, joint, prompt, text, self._special)
         if first >= len(ids):
             raise EmptyCompletionError(f"the completion {completion!r} adds no token to the prompt")
         if first == 0:
@@ -323,48 +317,10 @@ class Encoder:
             raise EmptyPromptError("no token stands before the continuation")
         return Encoded(context + continuation, len(context))
 
-    def _span(self, prompt: str, completion: str) -> tuple[tuple[int, ...], int, bool]:
-        """The joint tokens, the position of the completion's first, and whether it spans."""
-        joint = self._tokens(prompt + completion, self._special)
-        ids, added = tuple(joint["input_ids"]), joint["special_tokens_mask"]
-        own = [place for place, special in enumerate(added) if not special]
-        offsets = joint.get("offset_mapping")
-        if offsets is None:
-            first, spans = self._after_common(ids, own, prompt)
-        else:
-            first = next((place for place in own if offsets[place][1] > len(prompt)), len(ids))
-            spans = first < len(ids) and offsets[first][0] < len(prompt)
-        # A token that the tokenizer adds at the end (EOS) is not part of the completion.
-        return ids[: own[-1] + 1] if own else ids, first, spans
-
-    def _after_common(
-        self, ids: tuple[int, ...], own: Sequence[int], prompt: str
-    ) -> tuple[int, bool]:
-        """As ``_span``, by what the prompt's own tokens share with the joint ones."""
-        alone = self._tokens(prompt, self._special)
-        shared = _common_prefix(ids, alone["input_ids"])
-        first = next((place for place in own if place >= shared), len(ids))
-        kept = [place for place, special in enumerate(alone["special_tokens_mask"]) if not special]
-        return first, bool(kept) and shared <= kept[-1]
-
     @property
     def _special(self) -> bool:
         # A chat template writes its own special tokens into the text.
         return self._options.add_special_tokens and not self._options.chat_template
-
-    def _tokens(self, text: str, add_special_tokens: bool) -> Any:
-        if (known := self._ahead.take(text, add_special_tokens)) is not None:
-            return known
-        with blamed_on_item(f"the tokenizer can't read {_shown(text)}"):
-            return self._tokenizer(
-                text,
-                add_special_tokens=add_special_tokens,
-                return_special_tokens_mask=True,
-                return_offsets_mapping=bool(getattr(self._tokenizer, "is_fast", False)),
-                truncation=False,
-                padding=False,
-                verbose=False,
-            )
 
     def _bos_before(self, reason: str) -> tuple[int, ...]:
         bos = self._tokenizer.bos_token_id
@@ -412,19 +368,3 @@ def _checked_tokens(item: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
             f"expected a pair of lists of token ids, got {reprlib.repr(item)}"
         ) from None
     return context, continuation
-
-
-def _shown(item: Any) -> str:
-    """``item`` as a message has it: a long text's beginning and end."""
-    shown = reprlib.Repr()
-    shown.maxstring = shown.maxother = _MOST_SHOWN
-    return shown.repr(item)
-
-
-def _common_prefix(left: tuple[int, ...], right: list[int]) -> int:
-    shared = 0
-    for ours, theirs in zip(left, right, strict=False):
-        if ours != theirs:
-            break
-        shared += 1
-    return shared

@@ -134,18 +134,27 @@ class Operations(ABC):
             prompt: Text before the completion, or messages, as in ``next_token_dist``; may be empty
                 if the tokenizer has a BOS token.
             completion: Text to score. It is tokenized together with the prompt; a token that
-                spans the boundary counts as completion.
+                spans the boundary counts as completion, as does a letter that the tokenizer
+                composes across it. The prompt's own last token stays the prompt's where it
+                only swallows whitespace of the completion.
 
         Returns:
             Sum over the completion's tokens, in nats; not normalised by length.
 
         Raises:
+            InvalidInputError: the tokenizer can't read one of them, or gives a token that the model
+                has no row for.
             EmptyCompletionError: the completion adds no token.
             EmptyPromptError: no token stands before the completion and there is no BOS token.
             ContextLengthError: both are longer than the model's context.
 
         Source:
-            Chain rule; same quantity as ``LM.loglikelihood`` of lm-evaluation-harness.
+            Chain rule. The same quantity as ``loglikelihood`` of lm-evaluation-harness's ``hf``
+            where the prompt isn't empty and doesn't end in whitespace, no token spans the boundary
+            (``completion_logprob`` tells), the tokenizer appends no EOS, and the prompt doesn't
+            begin with the BOS token's text. Elsewhere the harness moves the whitespace into the
+            completion, cuts the joint tokens at the prompt's own number, which may be inside the
+            completion, or scores the EOS.
         """
         logprob: float = self._in_force().one(self.spec, LOGPROB_OF, (prompt, completion))
         return logprob

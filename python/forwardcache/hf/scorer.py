@@ -45,6 +45,7 @@ from forwardcache.hf.shelf import Place, Shelf
 from forwardcache.hf.slices import Slices
 from forwardcache.hf.spec import BASE, FINETUNED, ViewSpec
 from forwardcache.hf.switch import switched
+from forwardcache.hf.tokens import refuse_drawing
 from forwardcache.instrumentation import _MISS, BackendInstrumentation, prompt_hash
 
 OnError = Literal["raise", "return"]
@@ -111,6 +112,7 @@ class Scorer:
         self.shelf = shelf
         self.selfcheck = check
         self._encoder: tuple[int, Encoder] | None = None
+        self._warned: set[str] = set()
 
     def check(self, spec: ViewSpec | None) -> None:
         """Refuses a view that this model can't give exactly."""
@@ -241,6 +243,7 @@ class Scorer:
 
     def _encoder_for(self, structure: Structure) -> Encoder:
         if self._encoder is None or self._encoder[0] != structure.number:
+            refuse_drawing(self.tokenizer)
             positions = _max_positions(self.causal_lm.config)
             encoder = Encoder(
                 self.tokenizer,
@@ -248,6 +251,7 @@ class Scorer:
                 positions,
                 self.runner.vocab_size,
                 embedding_rows=self.runner.embedding_rows,
+                warned=self._warned,
             )
             self._encoder = (structure.number, encoder)
         return self._encoder[1]

@@ -57,7 +57,8 @@ class Place:
 
     def keys(self, items: Iterable[Hashable]) -> dict[Any, bytes]:
         """The store's key of each item, which is a str or a tuple of them."""
-        prefix = hashlib.sha256(b"forwardcache.store\x01")
+        # The number grows where the same item has other tokens than before, so another value.
+        prefix = hashlib.sha256(b"forwardcache.store\x02")
         fields = self.model, tagged(self.view.key_fields), self.options, self.op.encode()
         prefix.update(tagged([*fields, str(self.top_k).encode()]))
         return {item: _continued(prefix, item) for item in items}

@@ -44,6 +44,8 @@ _TOKENIZER_MODEL_FIELDS = (
     "byte_fallback",
     "ignore_merges",
     "dropout",
+    "alpha",
+    "nbest_size",
 )
 _Read = Callable[[dict[str, Any]], Any]
 _ADAPTER_NAMES = ("lora_", "modules_to_save", "trainable_tokens", "token_adapter")
