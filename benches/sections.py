@@ -7,7 +7,7 @@ from pathlib import Path
 from benches.machine import refuse_debug_build
 
 
-def publish(section: Callable[..., str], doc: str | None, **defaults: float) -> None:
+def publish(section: Callable[..., str], doc: str | None, **defaults: float | str) -> None:
     """Measures, prints the section, and with ``--write FILE`` puts it there.
 
     Each of ``defaults`` is an argument of ``section`` and an option of the command line.

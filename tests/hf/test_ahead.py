@@ -1,10 +1,13 @@
 """Claims: items read together get the tokens or the error that each gets alone, in fewer calls."""
 
+import tracemalloc
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from forwardcache.errors import ForwardCacheError
+from forwardcache.hf import HFBackend
 from forwardcache.hf.encode import Encoded, Encoder, EncodingOptions, Form
 from tests.hf import tiny
 
@@ -72,3 +75,19 @@ def test_many_short_items_take_few_calls_of_the_tokenizer(form: Form) -> None:
     assert Counting.calls == 3
     assert list(encoder.encode_each(form, items)) == first
     assert Counting.calls == 3
+
+
+def test_the_lengths_of_many_texts_are_found_without_the_tokens_of_all_at_once(
+    make_backend: Callable[..., HFBackend], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Encoder, "_MAX_TOKENS", 1000)
+    backend = make_backend()
+    texts = [f"{n} hello world, the quick brown fox" for n in range(12_000)]
+    backend.token_lengths(texts[:2], op="next_token_dist")
+    tracemalloc.start()
+    lengths = backend.token_lengths(texts, op="next_token_dist")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # An object and its tuple of ids take 250 bytes and more.
+    assert len(lengths) == 12_000
+    assert peak < 12_000 * 100

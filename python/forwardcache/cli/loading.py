@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from forwardcache.hf.identity import Policy
     from forwardcache.store import Store
 
-
-CACHE_BYTES = 512 * 2**20
+# A prompt is asked once a view, so what is found here again is only what stands twice in the input.
+# A larger one would fill, and add to the memory of a long run.
+CACHE_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
