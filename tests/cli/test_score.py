@@ -454,3 +454,38 @@ def test_another_tokenizer_is_taken_by_its_folder(run: Run, tmp_path: Path) -> N
     assert run(*options, "--tokenizer", "base", stdin=b"one two").rows[0]["token_ids"] == plain
     run(*options, "--tokenizer", "adapter", stdin=b"x").refused('tokenizer="adapter"')
     run(*options, "--tokenizer", tmp_path / "no", stdin=b"x").refused("tokenizer")
+
+
+def test_texts_over_the_context_are_scored_in_windows_where_asked(
+    run: Run, score: Run, tmp_path: Path
+) -> None:
+    model = Path(shutil.copytree(ASSETS / "model", tmp_path / "model"))
+    config = json.loads((model / "config.json").read_text("utf-8"))
+    config["max_position_embeddings"] = 16
+    (model / "config.json").write_text(json.dumps(config), "utf-8")
+    text = "The ship sails on and on " * 12
+    options = ("score", "--model", model, "--dtype", "float32", "--prompts", "-")
+    rolling = ("--op", "rolling_logprob")
+    run(*options, *rolling, stdin=text.encode()).refused("line 1", "--windows")
+    run(*options, "--windows", stdin=text.encode()).refused("--windows is for rolling_logprob")
+    [row] = run(*options, *rolling, "--windows", stdin=text.encode()).rows
+    with HFBackend.load(model, dtype="float32", windows=True) as wide:
+        expected = wide.rolling_logprob(text)
+    assert row["op"] == "rolling_logprob"
+    assert row["token_ids"] == expected.token_ids.tolist()
+    assert row["total_logprob"] == pytest.approx(expected.total_logprob, abs=1e-3)
+
+
+@pytest.mark.parametrize("prefix", ["2", "7"])
+def test_a_prefix_token_stands_before_the_first(run: Run, backend: HFBackend, prefix: str) -> None:
+    options = ("score", "--model", ASSETS / "model", "--no-special-tokens", "--prompts", "-")
+    rolling = (*options, "--op", "rolling_logprob", "--dtype", "float32")
+    plain = run(*rolling, stdin=b"one two").rows[0]
+    found = run(*rolling, "--prefix-token", prefix, stdin=b"one two").rows[0]
+    assert found["token_ids"] == [int(prefix), *plain["token_ids"]]
+    assert len(found["logprobs"]) == len(plain["token_ids"])
+    text = backend.tokenizer.convert_ids_to_tokens(2)
+    named = run(*rolling, "--prefix-token", text, stdin=b"one two").rows[0]
+    assert named["token_ids"][0] == 2
+    run(*rolling, "--prefix-token", "two words", stdin=b"one").refused("prefix_token_id")
+    run(*rolling, "--prefix-token", "99999", stdin=b"one").refused("99999")

@@ -50,13 +50,15 @@ def checked_views(options: ScoreOptions) -> tuple[View, ...]:
 
 
 def check_template(options: ScoreOptions) -> None:
-    """Refuse arguments without a template, and one around texts that are scored as they stand.
+    """Refuse options of the text that don't go with each other or with what is scored.
 
     Raises:
         BadInputError: that was asked for.
     """
     if options.loading.chat_template_args is not None and not options.loading.chat_template:
         raise BadInputError("--chat-template-args needs --chat-template")
+    if options.loading.windows and options.op != "rolling_logprob":
+        raise BadInputError(f"--windows is for rolling_logprob, not for {options.op}")
     if options.loading.chat_template and options.op == "rolling_logprob":
         raise BadInputError(
             "--chat-template doesn't go with rolling_logprob, which scores a text as it stands"

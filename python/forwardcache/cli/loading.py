@@ -41,6 +41,8 @@ class ModelOptions:
         chat_template_args: What the template is given beside the messages; None for nothing.
         tokenizer: base, adapter or a folder; None chooses.
         add_bos_token: Whether texts begin with BOS; None as the tokenizer's files say.
+        prefix_token: Id or text of the token before a first one; None for none.
+        windows: Whether texts over the context are scored in windows.
         allow_download: Whether ``model`` may be a hub name.
         store: Path or address of the store; None without one.
         verify: Share of the hits that are computed again.
@@ -65,6 +67,8 @@ class ModelOptions:
     token_budget: int | None = None
     cache_bytes: int | None = None
     identity: str = "versions"
+    prefix_token: str | None = None
+    windows: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +227,8 @@ def _load_backend(options: ModelOptions, recorder: HitRecorder, store: Store | N
             chat_template_args=options.chat_template_args,
             tokenizer=options.tokenizer,
             add_bos_token=options.add_bos_token,
+            prefix_token_id=_id_or_text(options.prefix_token),
+            windows=options.windows,
             instrumentation=cast(BackendInstrumentation, recorder),
             store=store,
             verify=options.verify,
@@ -237,6 +243,11 @@ def _load_backend(options: ModelOptions, recorder: HitRecorder, store: Store | N
             raise
         kind = type(error).__name__
         raise BadInputError(f"can't load {options.model}: {kind}: {first_line(error)}") from error
+
+
+def _id_or_text(token: str | None) -> int | str | None:
+    is_id = token is not None and token.isascii() and token.isdigit()
+    return int(token) if is_id and token is not None else token
 
 
 def _backend_type() -> type[HFBackend]:

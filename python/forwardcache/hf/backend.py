@@ -16,13 +16,13 @@ from forwardcache.hf import load as loading
 from forwardcache.hf.encode import encoding_options
 from forwardcache.hf.forward import ForwardRunner, Limits
 from forwardcache.hf.identity import ModelIdentity, Policy
-from forwardcache.hf.noise import SAMPLE, NoiseFloor, floor_of, sample_of
+from forwardcache.hf.noise import SAMPLE, NoiseFloor, measured_floor
 from forwardcache.hf.operations import Operations
 from forwardcache.hf.ops import form_of
 from forwardcache.hf.plan import check_limits
 from forwardcache.hf.preflight import nonfinite_logits
 from forwardcache.hf.provenance import Provenance, collecting
-from forwardcache.hf.scorer import Scorer, dtype_name
+from forwardcache.hf.scorer import Scorer
 from forwardcache.hf.selfcheck import SelfCheck
 from forwardcache.hf.shelf import Shelf, StoreFigures
 from forwardcache.hf.spec import BASE, FINETUNED, ViewSpec, null, scaled
@@ -74,6 +74,11 @@ class HFBackend(Operations):
             writes is in the key, so one that prints the day is never served another day's value.
         chat_template_args: What the template is given beside the messages, such as
             ``{"enable_thinking": False}``; JSON values.
+        prefix_token_id: Token (its id or text) that a first one stands after where the tokenizer
+            adds no BOS: for an empty prompt, and in ``rolling_logprob``, which then scores the
+            text's first token too.
+        windows: Whether ``rolling_logprob`` scores texts longer than the context in windows, each
+            token once.
         token_budget: Most positions (rows x longest) in a batch; None chooses for the device.
         max_padding: Largest share of padding in a batch, 0 to 1.
         max_logit_bytes: Memory for logits at once; None chooses for the device.
@@ -84,8 +89,8 @@ class HFBackend(Operations):
     Raises:
         UnsupportedModelError: the model or its adapter can't be scored exactly.
         AdapterError: the adapter isn't there or belongs to another model.
-        InvalidInputError: a limit is out of range, or the chat template isn't there, doesn't parse,
-            or loses the prompt.
+        InvalidInputError: a limit is out of range, the chat template isn't there, doesn't parse or
+            loses the prompt, or the prefix is no token of the model.
         NestedViewError: a method that scores is called inside a view's ``with``.
     """
 
@@ -105,6 +110,8 @@ class HFBackend(Operations):
         add_special_tokens: bool = True,
         chat_template: bool | str = False,
         chat_template_args: Mapping[str, Any] | None = None,
+        prefix_token_id: int | str | None = None,
+        windows: bool = False,
         token_budget: int | None = None,
         max_padding: float = 0.10,
         max_logit_bytes: int | None = None,
@@ -138,7 +145,12 @@ class HFBackend(Operations):
             runner=ForwardRunner(model, causal_lm, limits),
             instrumentation=instrumentation,
             options=encoding_options(
-                tokenizer, add_special_tokens, chat_template, chat_template_args
+                tokenizer,
+                add_special_tokens,
+                chat_template,
+                chat_template_args,
+                prefix_token_id=prefix_token_id,
+                windows=windows,
             ),
             identity=ModelIdentity(model, identity, label=identity_label),
             store_nonfinite=store_nonfinite,
@@ -147,7 +159,7 @@ class HFBackend(Operations):
         )
         # Looks at the adapter now, so that one that can't be handled is refused here.
         self._scorer.own_spec()
-        self._scorer.check_template()
+        self._scorer.check_encoding()
 
     @classmethod
     def load(
@@ -364,7 +376,8 @@ class HFBackend(Operations):
         Raises:
             InvalidInputError: there is no such operation.
         """
-        return self._scorer.token_lengths(form_of(op), items)
+        form = form_of(op, windows=self._scorer.options.windows)
+        return self._scorer.token_lengths(form, items)
 
     def rendered(self, items: Sequence[Any], *, op: str) -> list[Any]:
         """Items with their prompts as the chat template writes them now.
@@ -422,14 +435,8 @@ class HFBackend(Operations):
         Raises:
             InvalidInputError: there are no items, or no such operation.
         """
-        chosen = sample_of(items, sample)
-        lengths = self.token_lengths(chosen, op=op)
-        chosen = [
-            one for one, length in zip(chosen, lengths, strict=True) if isinstance(length, int)
-        ]
         spec = None if view is None else view.spec
-        dtype = dtype_name(self._scorer.causal_lm)
-        return floor_of(op, dtype, self._scorer.differences_alone(spec, op, chosen, top_k))
+        return measured_floor(self._scorer, spec, op, items, top_k=top_k, sample=sample)
 
     def preflight_finite_check(self) -> tuple[bool, str]:
         """Runs real forwards, past the cache, and looks for NaN and infinity in every logit.

@@ -37,7 +37,7 @@ from forwardcache.hf.item import blamed_on_item
 from forwardcache.hf.spec import tagged
 from forwardcache.hf.tokens import TokenReader, shown
 
-Form = Literal["prompt", "text", "pair", "tokens"]
+Form = Literal["prompt", "text", "windows", "pair", "tokens"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +80,17 @@ class EncodingOptions:
             (``rolling_logprob``) stay plain.
         chat_template_args: What the template is given beside the turns, as canonical JSON; empty
             for nothing.
+        prefix_token_id: What stands before a first token where there is no BOS token; None for
+            nothing.
+        windows: Whether texts longer than the context are scored in windows; in the operation's
+            name, not in the key.
     """
 
     add_special_tokens: bool = True
     chat_template: bool | str = False
     chat_template_args: str = ""
+    prefix_token_id: int | None = None
+    windows: bool = False
 
     @property
     def key(self) -> bytes:
@@ -96,6 +102,8 @@ class EncodingOptions:
         if template:
             # With a template, items are keyed by the text that it wrote.
             fields.append(b"rendered:" + self.chat_template_args.encode())
+        if self.prefix_token_id is not None:
+            fields.append(b"prefix:%d" % self.prefix_token_id)
         return tagged(fields)
 
 
@@ -104,11 +112,15 @@ def encoding_options(
     add_special_tokens: bool,
     chat_template: bool | str,
     arguments: Mapping[str, Any] | None,
+    *,
+    prefix_token_id: int | str | None = None,
+    windows: bool = False,
 ) -> EncodingOptions:
     """Options as a caller gives them.
 
     Raises:
-        InvalidInputError: the template is of another type, or there are arguments for none.
+        InvalidInputError: the template is of another type, there are arguments for none, or the
+            prefix is not one token.
     """
     if not isinstance(chat_template, bool | str):
         kind = type(chat_template).__name__
@@ -116,7 +128,34 @@ def encoding_options(
     if arguments and not chat_template:
         raise InvalidInputError("chat_template_args need chat_template=True")
     given = template_arguments(arguments, tokenizer) if chat_template else ""
-    return EncodingOptions(add_special_tokens, chat_template, given)
+    prefix = prefix_id(tokenizer, prefix_token_id)
+    return EncodingOptions(add_special_tokens, chat_template, given, prefix, bool(windows))
+
+
+def prefix_id(tokenizer: Any, prefix: int | str | None) -> int | None:
+    """The id of the token that stands before a first one, given as an id or as its text.
+
+    Raises:
+        InvalidInputError: it is neither, or the text is not one token.
+    """
+    if isinstance(prefix, str):
+        ids = tokenizer(prefix, add_special_tokens=False).input_ids
+        if len(ids) != 1:
+            raise InvalidInputError(f"prefix_token_id must be one token; {prefix!r} is {len(ids)}")
+        return int(ids[0])
+    if isinstance(prefix, bool) or (prefix is not None and not isinstance(prefix, int)):
+        raise InvalidInputError(f"prefix_token_id must be an id or a text, got {prefix!r}")
+    return prefix
+
+
+def max_positions(config: Any) -> int | None:
+    """The model's context length in tokens; None if it has no fixed one."""
+    text = config.get_text_config()
+    for name in ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx"):
+        positions = getattr(text, name, None)
+        if isinstance(positions, int) and positions > 0:
+            return positions
+    return None
 
 
 class Encoder:
@@ -166,7 +205,7 @@ class Encoder:
             items: Of any type; ``encode`` tells what is wrong with one.
         """
         # Behind a template, writing the text takes the time, and would be done twice.
-        if form == "tokens" or (form != "text" and self._template is not None):
+        if form == "tokens" or (form not in ("text", "windows") and self._template is not None):
             return
         keys = (_checked(form, item) for item in items if self.takes(form, item))
         new = (key for key in keys if (form, key) not in self._known)
@@ -207,14 +246,17 @@ class Encoder:
                 encoded = self._remember(key, self._new(form, key[1]))
         return encoded
 
-    def check_template(self) -> None:
-        """Refuses a chat template that can't be used.
+    def check(self) -> None:
+        """Refuses options that can't be used with this tokenizer and model.
 
         Raises:
-            InvalidInputError: it isn't there, doesn't parse, or loses what it is given.
+            InvalidInputError: the chat template isn't there, doesn't parse, or loses what it is
+                given; the model has no row for the prefix token.
         """
         if self._template is not None:
             self._template.check()
+        prefix = self._options.prefix_token_id
+        self._check_ids(() if prefix is None else (prefix,), self._embedding_rows, "read")
 
     def framed(self, form: Form, item: Any) -> Any:
         """``item`` with its prompt as the chat template writes it now; without one as it is.
@@ -253,15 +295,17 @@ class Encoder:
         forms: dict[Form, Callable[[Any], Encoded]] = {
             "prompt": self._prompt,
             "text": self._text,
+            "windows": self._text,
             "pair": self._pair,
             "tokens": self._given,
         }
         encoded = forms[form](item)
         positions = len(encoded.fed)
-        if self.max_positions is not None and positions > self.max_positions:
+        limit = None if form == "windows" else self.max_positions
+        if limit is not None and positions > limit:
+            hint = "; windows=True (--windows) scores it in pieces" if form == "text" else ""
             raise ContextLengthError(
-                f"{positions} tokens are more than the model's context length of "
-                f"{self.max_positions}"
+                f"{positions} tokens are more than the model's context length of {limit}{hint}"
             )
         self._check_ids(encoded.fed, self._embedding_rows, "read")
         self._check_ids(encoded.scored, self._vocab_size, "scored")
@@ -290,8 +334,11 @@ class Encoder:
         return Encoded(ids, len(ids))
 
     def _text(self, text: str) -> Encoded:
-        # Nothing precedes the first token, so it has no log-probability.
+        # Nothing precedes the first token, so it has no log-probability; a prefix makes it second.
         ids = self._reader.read(text, self._options.add_special_tokens).ids
+        prefix = self._options.prefix_token_id
+        if prefix is not None and ids and ids[0] != self._tokenizer.bos_token_id:
+            ids = (prefix, *ids)
         return Encoded(ids, min(1, len(ids)))
 
     def _pair(self, pair: tuple[str, str]) -> Encoded:
@@ -323,10 +370,13 @@ class Encoder:
         return self._options.add_special_tokens and not self._options.chat_template
 
     def _bos_before(self, reason: str) -> tuple[int, ...]:
-        bos = self._tokenizer.bos_token_id
-        if bos is None:
-            raise EmptyPromptError(f"{reason}, and the tokenizer has no BOS token to begin with")
-        return (int(bos),)
+        prefix, bos = self._options.prefix_token_id, self._tokenizer.bos_token_id
+        if prefix is None and bos is None:
+            raise EmptyPromptError(
+                f"{reason}, and the tokenizer has no BOS token to begin with; prefix_token_id "
+                "names another"
+            )
+        return (int(bos if prefix is None else prefix),)
 
 
 def _template_of(tokenizer: Any, options: EncodingOptions) -> ChatTemplate | None:

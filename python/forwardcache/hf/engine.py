@@ -25,8 +25,8 @@ from forwardcache.errors import (
 )
 from forwardcache.hf.backend import HFBackend
 from forwardcache.hf.decode import DecodingRows
+from forwardcache.hf.encode import max_positions as context_length
 from forwardcache.hf.sample import Sampler, SamplingOptions
-from forwardcache.hf.scorer import _max_positions as context_length
 from forwardcache.hf.spec import BASE, FINETUNED, ViewSpec, scaled
 
 Chunk = dict[str, Any]

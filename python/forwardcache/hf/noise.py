@@ -8,12 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from forwardcache.errors import ForwardCacheError, InvalidInputError
+from forwardcache.hf.ops import (
+    LOGPROB_OF,
+    TOKEN_DIST_AT,
+    form_of,
+    items_with_ids,
+    next_token_dist,
+    rolling_logprob,
+)
+from forwardcache.hf.spec import ViewSpec
 from forwardcache.scoring import kl_divergence
+
+if TYPE_CHECKING:
+    from forwardcache.hf.scorer import Scorer
 
 SAMPLE = 32
 
@@ -59,6 +71,44 @@ def floor_of(op: str, dtype: str, differences: Sequence[float]) -> NoiseFloor:
     found = np.array(differences, dtype=np.float64)
     mean, most = (float(found.mean()), float(found.max())) if len(found) else (np.nan, np.nan)
     return NoiseFloor(op, dtype, len(found), mean, most)
+
+
+def measured_floor(
+    scorer: Scorer,
+    spec: ViewSpec | None,
+    op: str,
+    items: Sequence[Any],
+    *,
+    top_k: int,
+    sample: int,
+) -> NoiseFloor:
+    """The floor of a view over a sample of ``items``; those that can't be scored are left out.
+
+    Raises:
+        InvalidInputError: there are no items, or no such operation.
+    """
+    chosen = sample_of(items, sample)
+    lengths = scorer.token_lengths(form_of(op, windows=scorer.options.windows), chosen)
+    fit = [one for one, length in zip(chosen, lengths, strict=True) if isinstance(length, int)]
+    dtype = str(scorer.causal_lm.dtype).removeprefix("torch.")
+    return floor_of(op, dtype, differences_alone(scorer, spec, op, fit, top_k))
+
+
+def differences_alone(
+    scorer: Scorer, spec: ViewSpec | None, op: str, items: Sequence[Any], top_k: int
+) -> list[float]:
+    """How far each item's value in company is from the one alone, nats, past the cache."""
+    windows = scorer.options.windows
+    plain = {"rolling_logprob": rolling_logprob(windows=windows), "logprob_of": LOGPROB_OF}
+    if op in plain:
+        together = scorer.fresh(spec, plain[op], items, alone=False)
+        return log_differences(together, scorer.fresh(spec, plain[op], items, alone=True))
+    if op != "next_token_dist":
+        raise InvalidInputError(f"there is no noise floor of {op!r}")
+    together = scorer.fresh(spec, next_token_dist(top_k), items, alone=False)
+    ids = [() if isinstance(one, ForwardCacheError) else one.token_ids for one in together]
+    same_ids = items_with_ids(items, ids, scorer.runner.vocab_size)
+    return kl_between(together, scorer.fresh(spec, TOKEN_DIST_AT, same_ids, alone=True))
 
 
 def kl_between(together: Sequence[Any], alone: Sequence[Any]) -> list[float]:

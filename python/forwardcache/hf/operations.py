@@ -17,11 +17,12 @@ from forwardcache.hf.encode import Encoded, Encoder
 from forwardcache.hf.ops import (
     CONTINUATION_LOGPROB,
     LOGPROB_OF,
-    ROLLING_LOGPROB,
     TOKEN_DIST_AT,
+    Operation,
     checked_ids,
     items_with_ids,
     next_token_dist,
+    rolling_logprob,
 )
 from forwardcache.hf.scorer import OnError, Scorer
 from forwardcache.hf.spec import ViewSpec
@@ -95,28 +96,34 @@ class Operations(ABC):
         op = next_token_dist(top_k)
         return self._in_force().many(self.spec, op, prompts, on_error)
 
-    def rolling_logprob(self, text: str) -> RollingLogprob:
+    def rolling_logprob(self, text: str, *, windows: bool | None = None) -> RollingLogprob:
         """Log-probability of each token of ``text`` given those before it.
 
         Args:
             text: Plain text; a chat template is not put around it.
+            windows: Whether a text longer than the context is scored in windows: each token once,
+                given those before it in its window, as lm-evaluation-harness does. None for the
+                backend's option.
 
         Returns:
             All tokens, and nats for the second onwards; with fewer than two tokens nothing is run.
+            The first is a BOS token that the tokenizer adds, or else the backend's
+            ``prefix_token_id`` if it has one.
 
         Raises:
-            ContextLengthError: the text is longer than the model's context.
+            ContextLengthError: the text is longer than the model's context, without ``windows``.
         """
-        rolling: RollingLogprob = self._in_force().one(self.spec, ROLLING_LOGPROB, text)
+        rolling: RollingLogprob = self._in_force().one(self.spec, self._rolling(windows), text)
         return rolling
 
     def rolling_logprob_batch(
-        self, texts: Sequence[str], *, on_error: OnError = "raise"
+        self, texts: Sequence[str], *, windows: bool | None = None, on_error: OnError = "raise"
     ) -> list[Any]:
         """``rolling_logprob`` of each text, in order.
 
         Args:
             texts: Plain texts.
+            windows: As in the single form.
             on_error: As in ``next_token_dist_batch``.
 
         Returns:
@@ -125,7 +132,7 @@ class Operations(ABC):
         Raises:
             ForwardCacheError: as in the single form.
         """
-        return self._in_force().many(self.spec, ROLLING_LOGPROB, texts, on_error)
+        return self._in_force().many(self.spec, self._rolling(windows), texts, on_error)
 
     def logprob_of(self, prompt: Prompt, completion: str) -> float:
         """Log-probability of ``completion`` after ``prompt``.
@@ -413,6 +420,9 @@ class Operations(ABC):
         scorer = self._in_force()
         result: Result = scorer.run_in(self.spec, lambda _: work(scorer.model))
         return result
+
+    def _rolling(self, windows: bool | None) -> Operation:
+        return rolling_logprob(windows=self._scorer.options.windows if windows is None else windows)
 
     def _ids(self, token_ids: ArrayLike) -> tuple[int, ...]:
         return checked_ids(token_ids, self._scorer.runner.vocab_size)

@@ -145,7 +145,13 @@ def _continuation(runner: Runner, tasks: Sequence[Task]) -> list[Any]:
     ]
 
 
+def _windows(runner: Runner, tasks: Sequence[Task]) -> list[Any]:
+    return [each.numpy() for each in runner.scored_logprobs([task.encoded for task in tasks])]
+
+
 ROLLING_LOGPROB = Operation("rolling_logprob", "text", _rolling)
+# Its tasks are texts until they are run, and their windows then.
+ROLLING_WINDOWS = Operation("rolling_logprob_windows", "windows", _windows)
 LOGPROB_OF = Operation("logprob_of", "pair", _logprob_of, key=key_of, framed=first_framed)
 CONTINUATION_LOGPROB = Operation(
     "continuation_logprob",
@@ -176,8 +182,17 @@ TOKEN_DIST_AT = Operation(
 )
 
 
-def form_of(op: str) -> Form:
+def rolling_logprob(*, windows: bool) -> Operation:
+    """Each token of a text; with ``windows`` of one of any length."""
+    return ROLLING_WINDOWS if windows else ROLLING_LOGPROB
+
+
+def form_of(op: str, *, windows: bool = False) -> Form:
     """What the items of the operation called ``op`` are.
+
+    Args:
+        op: Its name.
+        windows: Whether whole texts may be longer than the context.
 
     Raises:
         InvalidInputError: there is no such operation.
@@ -185,7 +200,7 @@ def form_of(op: str) -> Form:
     forms: dict[str, Form] = {
         "next_token_dist": "prompt",
         "logprobs_at": "prompt",
-        "rolling_logprob": "text",
+        "rolling_logprob": rolling_logprob(windows=windows).form,
         "logprob_of": "pair",
         "continuation_logprob": "tokens",
     }

@@ -24,21 +24,11 @@ from forwardcache.hf import provenance
 from forwardcache.hf.budget import BatchedRuns
 from forwardcache.hf.call import Call
 from forwardcache.hf.chat import framed
-from forwardcache.hf.encode import Encoded, Encoder, EncodingOptions, Form
+from forwardcache.hf.encode import Encoded, Encoder, EncodingOptions, Form, max_positions
 from forwardcache.hf.forward import ForwardRunner
 from forwardcache.hf.identity import ModelIdentity, Policy, Structure
 from forwardcache.hf.lock import ModelLock, lock_of
-from forwardcache.hf.noise import kl_between, log_differences
-from forwardcache.hf.ops import (
-    LOGPROB_OF,
-    ROLLING_LOGPROB,
-    TOKEN_DIST_AT,
-    Operation,
-    Task,
-    items_with_ids,
-    next_token_dist,
-    rolling_value,
-)
+from forwardcache.hf.ops import ROLLING_WINDOWS, Operation, Task, rolling_value
 from forwardcache.hf.plan import distinct
 from forwardcache.hf.selfcheck import SelfCheck
 from forwardcache.hf.shelf import Place, Shelf
@@ -46,6 +36,7 @@ from forwardcache.hf.slices import Slices
 from forwardcache.hf.spec import BASE, FINETUNED, ViewSpec
 from forwardcache.hf.switch import switched
 from forwardcache.hf.tokens import refuse_drawing
+from forwardcache.hf.windows import run_in_windows
 from forwardcache.instrumentation import _MISS, BackendInstrumentation, prompt_hash
 
 OnError = Literal["raise", "return"]
@@ -167,10 +158,10 @@ class Scorer:
             encoder = self._encoder_for(self.identity.structure(self.tokenizer))
             return [framed(item, partial(encoder.framed, form)) for item in items]
 
-    def check_template(self) -> None:
-        """Refuses a chat template that can't be used."""
+    def check_encoding(self) -> None:
+        """Refuses options of the text that can't be used with this tokenizer and model."""
         with self.lock:
-            self._encoder_for(self.identity.structure(self.tokenizer)).check_template()
+            self._encoder_for(self.identity.structure(self.tokenizer)).check()
 
     def run_in(self, spec: ViewSpec | None, work: Callable[[Encoder], Any]) -> Any:
         """Calls ``work`` with the model in a view, past the cache.
@@ -244,7 +235,7 @@ class Scorer:
     def _encoder_for(self, structure: Structure) -> Encoder:
         if self._encoder is None or self._encoder[0] != structure.number:
             refuse_drawing(self.tokenizer)
-            positions = _max_positions(self.causal_lm.config)
+            positions = max_positions(self.causal_lm.config)
             encoder = Encoder(
                 self.tokenizer,
                 self.options,
@@ -405,8 +396,12 @@ class Scorer:
             if not op.last_only and not task.encoded.scored
         }
         rest = [place for place in range(len(tasks)) if place not in values]
-        run = [tasks[place] for place in rest]
-        scored = self.runs.values(op, run, lambda tokens: self._report(call, tokens))
+        run, report = [tasks[place] for place in rest], partial(self._report, call)
+        if op is ROLLING_WINDOWS:
+            positions = max_positions(self.causal_lm.config)
+            scored, run = run_in_windows(self.runs, run, positions, report)
+        else:
+            scored = self.runs.values(op, run, report)
         self._write_down(call, run)
         values.update(zip(rest, scored, strict=True))
         return [values[place] for place in range(len(tasks))]
@@ -434,21 +429,6 @@ class Scorer:
         groups = [[task] for task in call.tasks] if alone else [call.tasks]
         with self.lock:
             return call.results([value for group in groups for value in self._run(call, group)])
-
-    def differences_alone(
-        self, spec: ViewSpec | None, op: str, items: Sequence[Any], top_k: int
-    ) -> list[float]:
-        """How far each item's value in company is from the one alone, nats, past the cache."""
-        plain = {"rolling_logprob": ROLLING_LOGPROB, "logprob_of": LOGPROB_OF}
-        if op in plain:
-            together = self.fresh(spec, plain[op], items, alone=False)
-            return log_differences(together, self.fresh(spec, plain[op], items, alone=True))
-        if op != "next_token_dist":
-            raise InvalidInputError(f"there is no noise floor of {op!r}")
-        together = self.fresh(spec, next_token_dist(top_k), items, alone=False)
-        ids = [() if isinstance(one, ForwardCacheError) else one.token_ids for one in together]
-        same_ids = items_with_ids(items, ids, self.runner.vocab_size)
-        return kl_between(together, self.fresh(spec, TOKEN_DIST_AT, same_ids, alone=True))
 
     def _report_rest(self, call: Call) -> None:
         if self.progress is not None:
@@ -487,16 +467,6 @@ def _may_keep(value: Any) -> bool:
     if isinstance(value, float):
         return math.isfinite(value)
     return bool(value.is_finite)
-
-
-def _max_positions(config: Any) -> int | None:
-    """The model's context length in tokens; None if it has no fixed one."""
-    text = config.get_text_config()
-    for name in ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx"):
-        positions = getattr(text, name, None)
-        if isinstance(positions, int) and positions > 0:
-            return positions
-    return None
 
 
 def _raise_first(results: list[Any], *, batched: bool = True) -> list[Any]:

@@ -97,6 +97,21 @@ AddBosTokenOption = Annotated[
         show_default=False,
     ),
 ]
+PrefixTokenOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ID_OR_TEXT",
+        help="Token that a first one stands after where the tokenizer adds no BOS: for an empty "
+        "prompt, and so that rolling_logprob scores a text's first token too.",
+    ),
+]
+WindowsOption = Annotated[
+    bool,
+    typer.Option(
+        "--windows",
+        help="Score texts longer than the context in windows, each token once (rolling_logprob).",
+    ),
+]
 SpecialTokensOption = Annotated[
     bool, typer.Option(help="Let the tokenizer add its special tokens.")
 ]
@@ -197,6 +212,8 @@ def _score(  # noqa: PLR0917 - typer calls it, by name
     special_tokens: SpecialTokensOption = True,
     add_bos_token: AddBosTokenOption = None,
     tokenizer: TokenizerOption = None,
+    prefix_token: PrefixTokenOption = None,
+    windows: WindowsOption = False,
     allow_download: DownloadOption = False,
     store: StoreOption = None,
     verify: VerifyOption = 0.0,
@@ -226,6 +243,8 @@ def _score(  # noqa: PLR0917 - typer calls it, by name
         special_tokens=special_tokens,
         add_bos_token=add_bos_token,
         tokenizer=tokenizer,
+        prefix_token=prefix_token,
+        windows=windows,
         allow_download=allow_download,
         store=store,
         verify=verify,

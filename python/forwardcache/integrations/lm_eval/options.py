@@ -25,7 +25,7 @@ _INSTEAD = {
     "revision": "pretrained=FOLDER of that revision",
 }
 
-_OWN = ("add_special_tokens", "chat_template", "chat_template_args")
+_OWN = ("add_special_tokens", "chat_template", "chat_template_args", "prefix_token_id", "windows")
 """Options of the backend that the harness decides itself, since it makes the tokens."""
 
 
