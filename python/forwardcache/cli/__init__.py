@@ -6,6 +6,6 @@ Reading order: ``app`` and ``commands`` (names, options, help) with ``repeats``,
 (KL), ``rows`` and ``digits``, ``output``, ``outfile``, ``whole_file``, ``durable``, ``columns`` and
 ``parquet`` (what comes out), ``fingerprint`` (whether a run can go on), ``summary`` (tables). Then
 ``store``, ``report``, and ``trace`` with ``trace_merge``, ``trace_export`` and ``trace_watch``; for
-all of them ``extras``, ``interrupts`` and ``exits`` (errors to exit codes). Nothing here is
-imported by the library; torch and numpy are imported only once a command runs.
+all of them ``kinds`` (of files), ``extras``, ``interrupts`` and ``exits`` (errors to exit codes).
+Nothing here is imported by the library; torch and numpy are imported only once a command runs.
 """

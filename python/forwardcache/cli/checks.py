@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from forwardcache.cli.exits import BadInputError
 from forwardcache.cli.extras import check_installed
-from forwardcache.cli.loading import check_trace
+from forwardcache.cli.kinds import FileKind, check_kind
+from forwardcache.cli.loading import check_store_files, check_trace
 from forwardcache.cli.prompts import STDIN
 from forwardcache.cli.views import View, parse_views
 
@@ -79,6 +80,11 @@ def check_outputs(options: ScoreOptions, job_facts: dict[str, Any]) -> None:
 
     check_trace(options.loading.trace)
     _check_distinct(options)
+    if (trace := options.loading.trace) is not None:
+        # It would be appended to.
+        check_kind(trace, FileKind.TRACE, named=f"--trace {trace}")
+    if options.loading.store is not None:
+        check_store_files(options.loading.store, "--store ")
     if options.out is None:
         if options.resume:
             raise BadInputError("--resume needs --out: it goes on with OUT.part")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from forwardcache.cli.exits import BadInputError, first_line, is_out_of_memory, say, shown
 from forwardcache.cli.extras import quiet_libraries
 from forwardcache.cli.hits import HitRecorder
+from forwardcache.cli.kinds import FileKind, check_kind, kind_of
 from forwardcache.cli.outfile import check_place
 from forwardcache.errors import ForwardCacheError
 from forwardcache.instrumentation import BackendInstrumentation, TraceWriter
@@ -111,6 +112,7 @@ def check_folders(options: ModelOptions) -> None:
         holds_adapter = (model / "adapter_config.json").is_file()
         hint = "; it holds an adapter, which --adapter takes" if holds_adapter else ""
         raise BadInputError(f"--model {model}: there is no config.json in that folder{hint}")
+    check_kind(model, FileKind.MODEL, FileKind.ADAPTER, named=f"--model {model}")
     if not model.is_dir() and not options.allow_download:
         raise BadInputError(
             f"--model {model}: there is no such folder (a hub name needs --allow-download)"
@@ -120,10 +122,15 @@ def check_folders(options: ModelOptions) -> None:
 
 
 def _check_adapter(folder: Path) -> None:
+    check_kind(folder, FileKind.ADAPTER, FileKind.MODEL, named=f"--adapter {folder}")
     if not folder.is_dir():
         raise BadInputError(f"--adapter {folder}: there is no such folder")
     if not (folder / "adapter_config.json").is_file():
-        raise BadInputError(f"--adapter {folder}: there is no adapter_config.json in that folder")
+        is_model = kind_of(folder) is FileKind.MODEL
+        hint = "; it holds a model, which --model takes" if is_model else ""
+        raise BadInputError(
+            f"--adapter {folder}: there is no adapter_config.json in that folder{hint}"
+        )
 
 
 def template_arguments(text: str | None) -> dict[str, Any] | None:
@@ -193,6 +200,24 @@ def load(options: ModelOptions) -> Session:
     if options.trace is not None:
         instrumentation.trace = TraceWriter(options.trace)
     return Session(backend, recorder, instrumentation, store)
+
+
+def check_store_files(where: str, named: str = "") -> None:
+    """Refuse a store whose file is one of another kind; opening it would set that aside.
+
+    Args:
+        where: Path or address of the store.
+        named: The option that it is of, before its file's name in the message.
+
+    Raises:
+        BadInputError: naming the file, and what takes it.
+    """
+    from forwardcache.store import files_of
+
+    for path in files_of(where):
+        # Beside the file itself these are SQLite's own.
+        if path.is_file():
+            check_kind(path, FileKind.STORE, named=f"{named}{path}")
 
 
 def open_checked(where: str) -> Store:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TextIO, cast
 
 from forwardcache.cli.exits import BadInputError, shown
+from forwardcache.cli.kinds import FileKind, check_kind
 from forwardcache.cli.skips import OnError, Skipped, skipped_line
 
 STDIN = "-"
@@ -151,6 +152,8 @@ def read_prompts(source: str, *, limit: int | None = None, on_error: OnError = "
             named) and isn't skipped.
     """
     name = "standard input" if source == STDIN else source
+    if source != STDIN:
+        _check_kind(source)
     data = _read_bytes(source)
     lines = list(islice(_filled_lines(data), limit))
     parse = _parse_json if _is_json(source, lines) else _parse_text
@@ -164,6 +167,13 @@ def read_prompts(source: str, *, limit: int | None = None, on_error: OnError = "
             skipped.append(Skipped(number, number if error.id is None else error.id, str(error)))
     digest = hashlib.sha256(data).hexdigest()
     return _checked(PromptSet(name, tuple(prompts), digest, tuple(skipped)))
+
+
+def _check_kind(source: str) -> None:
+    """Refuse a file of another kind; any line is a prompt in a file that is named as text."""
+    path = Path(source)
+    texts = (FileKind.ROWS, FileKind.TRACE) if path.suffix.lower() in TEXT_SUFFIXES else ()
+    check_kind(path, FileKind.PROMPTS, *texts, named=f"--prompts {source}")
 
 
 def _checked(found: PromptSet) -> PromptSet:

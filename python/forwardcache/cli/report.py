@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeAlias
 
 from forwardcache.cli.exits import BadInputError, ExitCode, say
 from forwardcache.cli.extras import PARQUET, check_installed
+from forwardcache.cli.kinds import FileKind, check_kind
 from forwardcache.cli.prompts import PromptSet, read_prompts
 from forwardcache.cli.trace import STDIN, clock, say_what_is_pending, source_of
 from forwardcache.cli.whole_file import check_out, whole_file
@@ -42,6 +43,8 @@ def report(
     if [*paths, *named].count(STDIN) > 1:
         raise BadInputError("standard input is read once: give - for one file only")
     _check(output_format, out, [*paths, *named], force=force)
+    if scores is not None:
+        check_kind(scores, FileKind.ROWS, FileKind.TABLE, named=f"--scores {scores}")
     known = read_prompts(prompts) if prompts is not None else None
     figures = _trace_figures(paths, known) if paths else None
     moved = _score_figures(scores, known) if scores is not None else None

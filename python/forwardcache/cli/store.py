@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from forwardcache.cli.exits import BadInputError, ExitCode, MachineError, first_line
 from forwardcache.cli.extras import PARQUET, STORE, check_installed
-from forwardcache.cli.loading import open_checked
+from forwardcache.cli.kinds import FileKind, check_kind
+from forwardcache.cli.loading import check_store_files, open_checked
 from forwardcache.cli.trace import counted
 from forwardcache.cli.whole_file import check_out, whole_file
 from forwardcache.store.base import files_of
@@ -151,6 +152,8 @@ def import_(where: str, table: Path) -> int:
     from forwardcache.store import Record
     from forwardcache.store.seal import unseal
 
+    check_kind(table, FileKind.TABLE)
+    check_store_files(where)
     try:
         # Opened first: what keeps a file from being read is said as for any other.
         table.open("rb").close()
@@ -187,4 +190,5 @@ def _there(where: str) -> Store:
     begins_with_address = "://" in where.partition(",")[0]
     if not begins_with_address and not (near := files_of(where)[0]).is_file():
         raise BadInputError(f"there is no store {near}")
+    check_store_files(where)
     return open_checked(where)

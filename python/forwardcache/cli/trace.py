@@ -15,6 +15,7 @@ from rich.text import Text
 
 from forwardcache import _core
 from forwardcache.cli.exits import BadInputError, ExitCode, say
+from forwardcache.cli.kinds import FileKind, check_kind
 from forwardcache.observe import TraceReader, read_trace
 from forwardcache.observe.summary import Figures, Group, figures_of, total_of
 
@@ -37,9 +38,10 @@ def source_of(path: str) -> str | BinaryIO:
     """The path, or standard input for ``-``.
 
     Raises:
-        BadInputError: standard input is closed.
+        BadInputError: standard input is closed, or the file is of another kind.
     """
     if path != STDIN:
+        check_kind(Path(path), FileKind.TRACE)
         return path
     # None where the caller closed it (``<&-``).
     if (stream := cast(TextIO | None, sys.stdin)) is None:
@@ -193,7 +195,9 @@ def recover(path: Path, *, as_json: bool) -> int:
 
     Raises:
         OSError: the trace or a journal can't be read or written.
+        BadInputError: the file is of another kind.
     """
+    check_kind(path, FileKind.TRACE)
     found = _core.recover_trace(path)
     if as_json:
         _print_json(found)

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from forwardcache.cli.exits import BadInputError, ExitCode
+from forwardcache.cli.kinds import FileKind, check_kind
 from forwardcache.cli.trace import counted, printable, reasons
 from forwardcache.observe.chrome import outcome_of
 from forwardcache.observe.follow import Follower
@@ -33,9 +34,11 @@ def watch(path: Path, *, once: bool, interval_s: float, slowest: int) -> int:
         slowest: How many of the slowest passes are shown.
 
     Raises:
-        BadInputError: standard output is no terminal, and not ``once``.
+        BadInputError: standard output is no terminal, and not ``once``; or the file is of another
+            kind.
         OSError: the trace can't be read.
     """
+    check_kind(path, FileKind.TRACE)
     watched = _Watched(path, slowest)
     with closing(watched.follower):
         if once:
