@@ -67,9 +67,26 @@ def score(run: Run) -> Run:
 
     def call(*arguments: object, **keywords: Any) -> Ended:
         model = ["--model", ASSETS / "model", "--adapter", ASSETS / "adapter"]
-        return run("score", *model, "--dtype", "float32", *arguments, **keywords)
+        words = last_of_each([*model, "--dtype", "float32", *arguments])
+        return run("score", *words, **keywords)
 
     return call
+
+
+def last_of_each(words: list[Any]) -> list[Any]:
+    """A command line whose later options stand for earlier ones: the command refuses both."""
+    found: dict[Any, list[Any]] = {}
+    option: Any = None
+    for word in words:
+        if isinstance(word, str) and word.startswith("--"):
+            found[option := word] = []
+        else:
+            found.setdefault(option, []).append(word)
+    return [
+        word
+        for name, values in found.items()
+        for word in ([*values] if name is None else [name, *values])
+    ]
 
 
 @pytest.fixture

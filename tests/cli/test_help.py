@@ -45,6 +45,28 @@ def test_every_parameter_is_explained(name: str, command: Any) -> None:
     assert unexplained in ([], ["help"])
 
 
+def test_a_shell_is_told_what_a_word_may_become(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = run("--show-completion", "bash")
+    assert script.code == 0, script.err
+    assert "_FORWARDCACHE_COMPLETE=complete_bash" in script.out
+    monkeypatch.setenv("_FORWARDCACHE_COMPLETE", "complete_bash")
+    for words, place, found in (
+        ("forwardcache sco", 1, "score"),
+        ("forwardcache score --on-", 2, "--on-error"),
+    ):
+        monkeypatch.setenv("COMP_WORDS", words)
+        monkeypatch.setenv("COMP_CWORD", str(place))
+        ended = run()
+        assert (ended.code, ended.out.split()) == (0, [found])
+
+
+def test_whatever_writes_to_out_takes_o_too() -> None:
+    spellings = {name: each.opts for name, command in COMMANDS for each in command.params
+                 if "--out" in each.opts}  # fmt: skip
+    assert {"score", "demo", "report", "trace merge"} <= spellings.keys()
+    assert all("-o" in opts for opts in spellings.values())
+
+
 @pytest.mark.parametrize(
     ("argv", "where"),
     [

@@ -21,7 +21,7 @@ app = typer.Typer(
     name="forwardcache",
     help="Every forward pass once: an exact, traced cache under the views of one model.",
     epilog=EXIT_STATUS,
-    add_completion=False,
+    add_completion=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
@@ -70,9 +70,10 @@ def _invoke(argv: list[str]) -> int:
         return ExitCode.BAD_INPUT
     except typer.Abort:
         raise KeyboardInterrupt from None
-    except SystemExit:
-        # Typer ends the process itself where the reader of standard output has gone.
-        return ExitCode.READER_GONE
+    except SystemExit as ended:
+        # Typer ends the process itself where the reader of standard output has gone, and with 0
+        # where a shell has asked what a word may be completed to.
+        return ExitCode.READER_GONE if ended.code else ExitCode.DONE
     if code == ExitCode.INTERRUPTED:
         # Typer makes this of Ctrl-C, without a word.
         raise KeyboardInterrupt

@@ -55,7 +55,8 @@ TopKOption = Annotated[
     ),
 ]
 OutOption = Annotated[
-    Path | None, typer.Option(help="FILE.jsonl or FILE.parquet; default standard output.")
+    Path | None,
+    typer.Option("--out", "-o", help="FILE.jsonl or FILE.parquet; default standard output."),
 ]
 ResumeOption = Annotated[
     bool,
@@ -278,7 +279,10 @@ def _score(  # noqa: PLR0917 - typer calls it, by name
 )
 def _demo(
     out: Annotated[
-        Path, typer.Option(help="Folder for the rows and the trace; made if it isn't there.")
+        Path,
+        typer.Option(
+            "--out", "-o", help="Folder for the rows and the trace; made if it isn't there."
+        ),
     ] = Path("forwardcache-demo"),
     format_: FormatOption = Format.TABLE,
 ) -> int:
