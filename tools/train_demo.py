@@ -433,7 +433,7 @@ def save_adapter(adapted: peft.PeftModel, folder: Path) -> None:
     (folder / "README.md").unlink(missing_ok=True)
     path = folder / "adapter_config.json"
     config = json.loads(path.read_text("utf-8"))
-    config["base_model_name_or_path"] = "forwardcache-demo"
+    config["base_model_name_or_path"] = "model"
     config["target_modules"] = sorted(config["target_modules"])
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")
 

@@ -7,6 +7,7 @@ weights are taken from safetensors files only.
 from __future__ import annotations
 
 import json
+import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +30,8 @@ from forwardcache.errors import (
     UnsupportedModelError,
 )
 from forwardcache.hf.tokenizer_choice import choose_tokenizer
+
+_log = logging.getLogger("forwardcache")
 
 _ADAPTER_NAME = "default"
 _ADAPTER_CONFIG = "adapter_config.json"
@@ -123,7 +126,37 @@ def put_adapter(model: Any, path: str) -> PeftModel:
     with _clear(unclear, AdapterError), _without_bars(), _without_notes_to_peft():
         adapted = PeftModel.from_pretrained(model, path, adapter_name=_ADAPTER_NAME)
         _check_fits(path, adapted)
+        _tell_of_another_base(folder, model)
         return adapted.eval()
+
+
+def _tell_of_another_base(folder: Path, model: Any) -> None:
+    """Says, by logging, that an adapter was trained on a model of another name."""
+    trained_on = json.loads((folder / _ADAPTER_CONFIG).read_bytes()).get("base_model_name_or_path")
+    here = str(getattr(getattr(model, "config", None), "_name_or_path", "") or "")
+    if not isinstance(trained_on, str) or not trained_on or not here:
+        return
+    if _last_name(trained_on) not in {_last_name(name) for name in (here, *_noted_name(here))}:
+        _log.warning(
+            "the adapter %s was trained on %s, and is put on %s: is that the same model?",
+            *(folder, trained_on, here),
+        )
+
+
+def _noted_name(path: str) -> list[str]:
+    """The name that a folder's configuration has for its model, if any."""
+    try:
+        name = json.loads((Path(path) / "config.json").read_bytes()).get("_name_or_path")
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return []
+    return [name] if isinstance(name, str) and name else []
+
+
+def _last_name(name: str) -> str:
+    """What names the model: of a path or a hub name the end, of the hub's own cache the folder."""
+    parts = [part for part in name.replace("\\", "/").split("/") if part]
+    cached = [part for part in parts if part.startswith("models--")]
+    return (cached[-1].split("--")[-1] if cached else parts[-1] if parts else "").casefold()
 
 
 def causal_lm_of(model: Any) -> PreTrainedModel:
