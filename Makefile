@@ -35,7 +35,7 @@ export SCHEDULES ?= 10000
 # What is built to be explored and not shipped needs no optimization across crates.
 QUICK_BUILD = CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16
 
-.PHONY: help setup redis-server chromium build demo test test-rust loom shuttle tsan asan valgrind free-threaded cross mutants test-python lint format check bench bench-rust callgrind prove prove-trace fuzz-trace docs picture wheel sdist try-wheel reproducible audit advisories workflows notices clean
+.PHONY: help test-lowest setup redis-server chromium build demo test test-rust loom shuttle tsan asan valgrind free-threaded cross mutants test-python lint format check bench bench-rust callgrind prove prove-trace fuzz-trace docs picture wheel sdist try-wheel reproducible audit advisories workflows notices clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -125,6 +125,20 @@ test-python: build redis-server chromium
 	@echo "==> Python tests"
 	$(PY) -m pytest -m "not alone" --numprocesses $(TEST_PROCESSES) --dist loadgroup
 	$(PY) -m pytest -m alone
+
+LOWEST := target/lowest
+
+test-lowest: $(LOWEST)/.installed  ## tests/hf and tests/cli on exactly the lowest versions that are declared
+	$(LOWEST)/bin/python -m pytest -m "not alone" tests/hf tests/cli
+
+$(LOWEST)/.installed: pyproject.toml tools/lowest.py $(VENV)/.built
+	@echo "==> environment in $(LOWEST): the lowest versions (7 GB)"
+	@test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
+	@$(PY) -m tools.lowest >$(LOWEST)/lowest.txt
+	$(LOWEST)/bin/python -m pip install --quiet --upgrade pip
+	$(LOWEST)/bin/python -m pip install --constraint $(LOWEST)/lowest.txt --group dev \
+		--editable '.[hf,report,lm-eval,redis,ray]'
+	@touch $@
 
 lint: build  ## formatting, lints, types
 	cargo fmt --check

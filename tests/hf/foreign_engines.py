@@ -1,6 +1,7 @@
 """Engines as others write them over transformers, each with the methods of the engine kit."""
 
 import asyncio
+import inspect
 import threading
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -135,7 +136,9 @@ class ContinuousBatchingEngine:
     async def start(self, worker_id: int) -> Any:
         config = GenerationConfig(do_sample=False, eos_token_id=-1, pad_token_id=0)
         # Small, or the cache would be sized for all of the machine's memory.
-        blocks = ContinuousBatchingConfig(num_blocks=64, page_size=256, max_batch_tokens=64)
+        named = inspect.signature(ContinuousBatchingConfig).parameters
+        size: dict[str, Any] = {"page_size" if "page_size" in named else "block_size": 256}
+        blocks = ContinuousBatchingConfig(num_blocks=64, max_batch_tokens=64, **size)
         self.manager = tiny.llama().init_continuous_batching(config, blocks)
         self.manager.start()
         return {"model": "tiny"}

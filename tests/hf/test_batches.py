@@ -133,7 +133,7 @@ def test_next_token_dist_asks_the_head_for_one_position_a_row(
 
 
 @pytest.mark.parametrize("packs", [True, False])
-@pytest.mark.parametrize("modes", [["rows"], ["shared"], ["full"]])
+@pytest.mark.parametrize("modes", [["rows", "shared"], ["shared"], ["full"]])
 def test_every_way_to_ask_for_positions_gives_the_same(
     modes: Any, packs: bool, make_backend: MakeBackend
 ) -> None:

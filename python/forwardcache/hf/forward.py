@@ -349,7 +349,11 @@ class ForwardRunner:
             self._modes.pop(0)
 
     def _keep_rows(self, rows: Sequence[Row], positions: Tensor) -> Tensor | None:
-        logits: Tensor = self._call(rows, logits_to_keep=positions).logits
+        # Every version of transformers takes the positions of all rows, only later ones each row's
+        # own; those before compute a multiple of what was asked and are known by its shape.
+        are_same = bool((positions == positions[0]).all())
+        asked = positions[0] if are_same else positions
+        logits: Tensor = self._call(rows, logits_to_keep=asked).logits
         return logits if logits.shape[:-1] == positions.shape else None
 
     def _keep_shared(self, rows: Sequence[Row], positions: Tensor) -> Tensor | None:
