@@ -169,3 +169,15 @@ def test_an_encoder_decoder_is_refused(copied: Any) -> None:
     (folder / "config.json").write_text(json.dumps({"model_type": "t5"}))
     with pytest.raises(UnsupportedModelError, match="encoder-decoder"):
         HFBackend.load(folder)
+
+
+def test_an_error_that_begins_with_a_heading_has_what_follows_it(
+    folders: Any, tmp_path: Path
+) -> None:
+    shutil.copytree(folders["model"], tmp_path / "model")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / "model" / name).unlink()
+    with pytest.raises(ModelLoadError) as raised:
+        HFBackend.load(tmp_path / "model")
+    assert not str(raised.value).endswith(":")
+    assert "\n" not in str(raised.value)

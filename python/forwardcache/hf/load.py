@@ -300,6 +300,9 @@ def _first_line(error: BaseException) -> str:
     # Torch heads a list of weights that don't fit; the first of them says more than the heading.
     if len(lines) > 1 and lines[0].startswith("Error(s) in loading state_dict"):
         lines = lines[1:]
+    if lines and lines[0].rstrip().endswith(":"):
+        # What is wrong comes after it: "Couldn't instantiate the backend tokenizer from one of:".
+        return " ".join(line.strip() for line in lines)
     return lines[0].strip() if lines else type(error).__name__
 
 

@@ -13,6 +13,7 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -34,6 +35,7 @@ def switched(model: nn.Module, spec: ViewSpec) -> Iterator[None]:
     """
     with ExitStack() as stack:
         stack.enter_context(_evaluating(model))
+        stack.enter_context(_naming_outputs(model))
         stack.enter_context(_adapters_disabled(model, spec.kind == "base"))
         if spec.kind == "scaled":
             stack.enter_context(_scaled(model, spec.lam))
@@ -53,6 +55,25 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+
+
+@contextmanager
+def _naming_outputs(model: nn.Module) -> Iterator[None]:
+    """Outputs have names, also where the configuration asks for tuples (``return_dict=False``).
+
+    Asking for names in the call isn't enough: transformers reads those of a model's body too, and
+    there the configuration decides.
+    """
+    own = getattr(model, "config", None)
+    configs: list[Any] = [own, *getattr(own, "__dict__", {}).values()]
+    unnamed = [each for each in configs if getattr(each, "return_dict", None) is False]
+    try:
+        for config in unnamed:
+            config.return_dict = True
+        yield
+    finally:
+        for config in unnamed:
+            config.return_dict = False
 
 
 @contextmanager
