@@ -53,7 +53,10 @@ def test_the_second_run_runs_nothing_and_the_adapter_stands_out(
     assert (
         views["ft"]["low"] > views["scaled_0.50"]["high"] > views["scaled_0.50"]["low"] > max(nulls)
     )
-    assert "it changed the model" in told["verdict"]
+    assert views["ft"]["update_norm"] > 2 * views["null_7"]["update_norm"]
+    assert "changed the model" not in told["verdict"]
+    assert "norm" in told["verdict"]
+    assert "doesn't say" in told["verdict"]
 
     assert len(read_lines(Path(told["rows"]))) == 1500
     events = read_lines(Path(told["trace"]))
@@ -67,7 +70,7 @@ def test_the_table_is_for_a_person(
     monkeypatch.chdir(tmp_path)
     assert main(["demo"]) == 0
     shown = capsys.readouterr()
-    for word in ("null_7 (noise)", "95 % interval", "passes", "second", "changed the model"):
+    for word in ("null_7 (random)", "0.02", "95 % interval", "passes", "second", "from base"):
         assert word in shown.out
     assert "forwardcache-demo/trace.jsonl" in shown.out
     assert len(read_lines(tmp_path / "forwardcache-demo" / "trace.jsonl")) == 3000

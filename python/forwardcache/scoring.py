@@ -353,7 +353,7 @@ class ScalableDifferentialBackend(Protocol):
 
 @runtime_checkable
 class NullCalibratedBackend(Protocol):
-    """Whoever can put noise in the adapter's place, as a yardstick."""
+    """Whoever can put noise in the adapter's place."""
 
     def as_null_adapter(
         self, seed: int, *, init_scale: float = 0.02, rank_scale: float = 1.0
@@ -387,7 +387,9 @@ def kl_divergence(
             float32 given to it, which keeps the result a lower bound.
 
     Returns:
-        Nats, not negative, computed in float64; inf if ``other`` gives no mass where base has some.
+        Nats, computed in float64; inf if ``other`` gives no mass where base has some. It isn't cut
+        off at 0: a small negative sum is rounding. Both distributions are brought to a sum of 1 in
+        float64 first, since float32's normaliser is wrong by more than what a small change makes.
 
     Raises:
         InvalidInputError: ``other_logprobs`` has another shape than ``base.logprobs``.
@@ -401,11 +403,22 @@ def kl_divergence(
             f"need one log-probability for each of the {len(base.token_ids)} ids of base, "
             f"got shape {other.shape}"
         )
-    divergence = float(np.sum(_terms(base.logprobs.astype(np.float64), other)))
-    if base.tail_logprob is not None:
-        tail = _remaining_logprob(other) if other_tail_logprob is None else other_tail_logprob
-        divergence += float(np.sum(_terms(np.array([base.tail_logprob]), np.array([tail]))))
-    return divergence if math.isnan(divergence) else max(divergence, 0.0)
+    ours = base.logprobs.astype(np.float64)
+    if base.tail_logprob is None:
+        return float(np.sum(_terms(_normalised(ours), _normalised(other))))
+    ours = _normalised(np.append(ours, base.tail_logprob))
+    if other_tail_logprob is None:
+        other = np.append(other, _remaining_logprob(other))
+    else:
+        other = _normalised(np.append(other, other_tail_logprob))
+    return float(np.sum(_terms(ours, other)))
+
+
+def _normalised(logprobs: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The same distribution with a sum of 1; as it is where it has none."""
+    with np.errstate(invalid="ignore"):
+        total = np.logaddexp.reduce(logprobs) if len(logprobs) else 0.0
+    return logprobs - total if np.isfinite(total) else logprobs
 
 
 def _terms(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -63,7 +63,7 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.fixture
 def score(run: Run) -> Run:
-    """``score`` with the demo's model and adapter, in float32."""
+    """``score`` with the demo's model and adapter, in float32 unless another is asked for."""
 
     def call(*arguments: object, **keywords: Any) -> Ended:
         model = ["--model", ASSETS / "model", "--adapter", ASSETS / "adapter"]

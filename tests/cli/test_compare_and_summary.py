@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 
 import numpy as np
 import pytest
 
-from forwardcache.cli.compare import kl_nats, narrowed, with_tail
+from forwardcache.cli.compare import divergence, narrowed, with_tail
+from forwardcache.cli.differences import Comparison, differences
 from forwardcache.cli.digits import float32_lists
 from forwardcache.cli.hits import HitRecorder
+from forwardcache.cli.intervals import interval_of_mean
 from forwardcache.cli.job import Tally
 from forwardcache.cli.rows import encoded, float32_list
-from forwardcache.cli.summary import (
-    as_json,
-    bootstrap_interval,
-    differences,
-    figures_between,
-    yardstick_nats,
-)
+from forwardcache.cli.summary import as_json, figures_between, notes, show_comparison
 from forwardcache.cli.views import parse_views
+from forwardcache.hf.noise import NoiseFloor
 from forwardcache.instrumentation import BackendInstrumentation
 from forwardcache.scoring import TokenDist
 
@@ -51,12 +49,56 @@ def test_kl_is_that_of_base_s_tokens_and_one_tail(top_k: int) -> None:
     expected = float(np.sum(p[ids] * np.log(p[ids] / q[ids])))
     if len(rest):
         expected += p[rest].sum() * math.log(p[rest].sum() / q[rest].sum())
-    assert kl_nats(narrowed(base, top_k), view) == pytest.approx(expected, abs=1e-6)
+    found = divergence(narrowed(base, top_k), view, needed=top_k)
+    assert found is not None
+    assert found.nats == pytest.approx(expected, abs=1e-6)
+    assert (found.tokens, found.is_exact) == (top_k, top_k == VOCABULARY)
+    assert found.mass_outside == pytest.approx(p[rest].sum(), abs=1e-6)
 
 
-def test_kl_needs_every_token_of_base() -> None:
+def test_kl_needs_the_first_tokens_of_base() -> None:
     base, view = narrowed(full_dist(1), 40), narrowed(full_dist(2), 40)
-    assert kl_nats(base, view) is None
+    shared = np.isin(base.token_ids, view.token_ids)
+    first = int(np.argmin(shared))
+    assert divergence(base, view, needed=first) is not None
+    assert divergence(base, view, needed=first + 1) is None
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_every_token_in_hand_is_compared_and_raises_the_bound(seed: int) -> None:
+    whole, other = full_dist(seed), full_dist(seed + 100)
+    truth = divergence(whole, other, needed=64)
+    base, view = narrowed(whole, 40), narrowed(other, 40)
+    found, few = (divergence(base, each, needed=0) for each in (view, narrowed(other, 8)))
+    assert truth is not None
+    assert found is not None
+    assert few is not None
+    assert found.tokens == len(np.intersect1d(base.token_ids, view.token_ids))
+    assert few.tokens < found.tokens
+    assert few.nats <= found.nats <= truth.nats
+    assert truth.is_exact
+    assert not found.is_exact
+
+
+def test_the_divergence_of_a_small_change_is_seen_through_float32() -> None:
+    """Log-probabilities of float32 are off by 3e-7 in common; the change makes 5e-9 nats."""
+    chance = np.random.default_rng(0)
+    found, truths = [], []
+    for _ in range(40):
+        logits = chance.normal(0, 3, VOCABULARY)
+        ours, theirs = (
+            each - np.logaddexp.reduce(each)
+            for each in (logits, logits + chance.normal(0, 1e-4, VOCABULARY))
+        )
+        order = np.argsort(-ours)
+        shift = np.float32(3e-7)
+        base = TokenDist(order, ours[order].astype(np.float32) - shift, VOCABULARY, None)
+        view = TokenDist(order, theirs[order].astype(np.float32), VOCABULARY, None)
+        one = divergence(base, view, needed=8)
+        assert one is not None
+        found.append(one.nats)
+        truths.append(float(np.sum(np.exp(ours) * (ours - theirs))))
+    assert np.mean(found) == pytest.approx(np.mean(truths), rel=0.02)
 
 
 def test_a_narrowed_distribution_joins_what_it_drops_to_its_tail() -> None:
@@ -99,7 +141,7 @@ def test_a_row_s_numbers_are_the_shortest_and_look_as_python_s_json_has_them(kin
 def test_a_view_lacks_a_token_of_base_that_is_above_all_its_own() -> None:
     base = TokenDist(np.array([63]), np.array([-0.1], np.float32), VOCABULARY, -2.4)
     view = TokenDist(np.array([3, 1]), np.array([-0.2, -2.0], np.float32), VOCABULARY, -3.0)
-    assert kl_nats(base, view) is None
+    assert divergence(base, view, needed=1) is None
 
 
 def test_of_a_tail_without_mass_there_is_nothing_and_of_a_broken_one_no_number() -> None:
@@ -118,31 +160,223 @@ def test_rows_are_strict_json() -> None:
     assert json.loads(encoded([{"input": {"x": "\u20ac"}}])) == {"input": {"x": "\u20ac"}}
 
 
-def test_the_interval_covers_the_mean_about_as_often_as_it_says() -> None:
+@pytest.mark.parametrize("size", [30, 60])
+def test_the_interval_covers_the_mean_about_as_often_as_it_says(size: int) -> None:
     chance = np.random.default_rng(5)
-    samples = chance.exponential(2.0, (200, 60))
-    ends = [bootstrap_interval(sample) for sample in samples]
-    assert 0.87 <= np.mean([low <= 2.0 <= high for low, high in ends]) <= 0.99
-    assert bootstrap_interval(samples[0]) == ends[0]
-    assert all(math.isnan(end) for end in bootstrap_interval(samples[0][:1]))
+    for samples, mean in (
+        (chance.exponential(2.0, (300, size)), 2.0),
+        (chance.lognormal(0.0, 1.0, (300, size)), math.exp(0.5)),
+    ):
+        ends = [interval_of_mean(sample) for sample in samples]
+        assert 0.88 <= np.mean([one.low <= mean <= one.high for one in ends]) <= 0.99
+        assert interval_of_mean(samples[0]) == ends[0]
 
 
-def test_nulls_are_the_yardstick() -> None:
-    views = parse_views("base,ft,null:1,null:2", has_adapter=True)
-    tally = Tally({"ft": [2.0, 4.0, None], "null_1": [0.1, 0.3, 0.2], "null_2": [0.5, 0.5, 0.5]})
-    found = differences(views, tally)
-    assert yardstick_nats(found) == pytest.approx(0.5)
-    tuned = as_json(found, "next_token_dist")[0]
+def test_copies_of_a_prompt_don_t_make_an_interval_shorter() -> None:
+    chance = np.random.default_rng(1)
+    values, texts = chance.exponential(1.0, 50), [f"text {n}" for n in range(50)]
+    once = interval_of_mean(values, texts)
+    twentyfold = interval_of_mean(np.repeat(values, 20), np.repeat(texts, 20).tolist())
+    assert (twentyfold.low, twentyfold.high) == pytest.approx((once.low, once.high))
+    assert twentyfold.texts == once.texts == 50
+    assert interval_of_mean(np.repeat(values, 20)).high < once.high
+
+
+def test_texts_that_stand_more_often_weigh_more() -> None:
+    values = np.arange(40.0)
+    texts = [f"{max(n, 10)}" for n in range(40)]
+    found = interval_of_mean(values, texts)
+    assert found.texts == 30
+    assert found.low < values.mean() < found.high
+
+
+@pytest.mark.parametrize(
+    ("texts", "kind"), [(1, "none"), (2, "none"), (19, "none"), (20, "rough"), (99, "rough"),
+                        (100, "95 %")]
+)  # fmt: skip
+def test_few_texts_have_no_interval_or_a_rough_one(texts: int, kind: str) -> None:
+    values = [float(n % texts) for n in range(3 * texts)]
+    comparison = compared("base,ft", {"ft": values}, texts=[str(n % texts) for n in range(300)])
+    (tuned,) = as_json(comparison)
+    assert (tuned["interval"], tuned["distinct_prompts"]) == (kind, texts)
+    assert (tuned["low"] is None) == (tuned["high"] is None) == (kind == "none")
+    (said, *_) = notes(comparison)
+    assert ("no interval" in said, "rough" in said) == (kind == "none", kind == "rough")
+
+
+def test_equal_values_have_an_interval_of_one_point() -> None:
+    found = interval_of_mean(np.full(30, 0.25))
+    assert (found.low, found.high) == (0.25, 0.25)
+
+
+# Against null views
+
+
+def compared(
+    views: str,
+    values: dict[str, list[float | None]] | dict[str, list[float]],
+    *,
+    op: str = "next_token_dist",
+    texts: list[str] | None = None,
+    floor: NoiseFloor | None = None,
+    norms: dict[str, float | None] | None = None,
+) -> Comparison:
+    """The comparison of rows with these values, prompt by prompt."""
+    tally = Tally()
+    name = "kl_base_nats" if op == "next_token_dist" else "delta_nats"
+    for view, found in values.items():
+        for line, value in enumerate(found):
+            tally.note({"line": line, "view": view, name: value})
+    known = None if texts is None else dict(enumerate(texts))
+    asked = parse_views(views, has_adapter=True)
+    found = differences(asked, tally, op=op, texts=known)
+    return Comparison(op, found, floor, norms or {})
+
+
+def shown(comparison: Comparison) -> str:
+    stream = io.StringIO()
+    show_comparison(stream, comparison)
+    return stream.getvalue()
+
+
+def test_sizes_are_held_to_the_mean_of_the_nulls() -> None:
+    values = {"ft": [2.0, 4.0, None], "null_1": [0.1, 0.3, 0.2], "null_2": [0.5, 0.5, 0.5]}
+    comparison = compared("base,ft,null:1,null:2", values)
+    assert comparison.yardstick_nats == pytest.approx(0.35)
+    tuned = as_json(comparison)[0]
     assert tuned["mean_kl_base_nats"] == pytest.approx(3.0)
-    assert tuned["times_null"] == pytest.approx(6.0)
+    assert tuned["times_null"] == pytest.approx(3.0 / 0.35)
     assert (tuned["prompts"], tuned["not_finite"], tuned["is_null"]) == (2, 1, False)
 
 
-def test_without_nulls_there_is_no_yardstick() -> None:
-    found = differences(parse_views("base,ft", has_adapter=True), Tally({"ft": [1.0]}))
-    (tuned,) = as_json(found, "rolling_logprob")
+def test_more_nulls_don_t_make_a_view_look_smaller() -> None:
+    few: dict[str, list[float]] = {"ft": [3.0], "null_1": [0.1], "null_2": [0.3]}
+    many = {**few, "null_3": [0.15], "null_4": [0.25]}
+    ratios = [
+        as_json(compared(views, values))[0]["times_null"]
+        for views, values in (
+            ("base,ft,null:1,null:2", few),
+            ("base,ft,null:1,null:2,null:3,null:4", many),
+        )
+    ]
+    assert ratios[0] == pytest.approx(ratios[1])
+
+
+def test_without_nulls_there_is_no_ratio_and_it_is_said_how_to_have_one() -> None:
+    comparison = compared("base,ft", {"ft": [1.0]}, op="rolling_logprob")
+    (tuned,) = as_json(comparison)
     assert tuned["times_null"] is None
     assert (tuned["mean_delta_nats"], tuned["low"], tuned["high"]) == (1.0, None, None)
+    assert "null:1" in notes(comparison)[-1]
+    assert "x nulls" not in shown(comparison)
+
+
+def test_a_table_with_nulls_says_their_deviation_and_both_norms() -> None:
+    norms = {"ft": 35.5, "null_1": 1.25, "null_2_init0.2": 125.0}
+    values = {"ft": [3.0], "null_1": [0.1], "null_2_init0.2": [9.0]}
+    comparison = compared("base,ft,null:1,null:2:0.2", values, norms=norms)
+    text = shown(comparison)
+    for word in ("35.50", "1.250", "125.0", "0.02", "0.2", "not of the adapter's norm"):
+        assert word in text
+    assert [one["deviation"] for one in as_json(comparison)] == [None, 0.02, 0.2]
+    assert [one["update_norm"] for one in as_json(comparison)] == [35.5, 1.25, 125.0]
+
+
+def test_a_null_that_can_t_be_told_from_0_is_no_yardstick() -> None:
+    chance = np.random.default_rng(2)
+    tuned, null = chance.exponential(1.0, 50), chance.normal(0, 1e-9, 50)
+    comparison = compared(
+        "base,ft,null:1", {"ft": tuned.tolist(), "null_1": null.tolist()}, texts=list("a" * 50)
+    )
+    everyone = [str(n) for n in range(50)]
+    told = compared(
+        "base,ft,null:1", {"ft": tuned.tolist(), "null_1": null.tolist()}, texts=everyone
+    )
+    assert as_json(told)[0]["times_null"] is None
+    assert "can't be told from 0" in notes(told)[-1]
+    assert as_json(comparison)[0]["interval"] == "none"
+
+
+def test_nulls_within_other_batches_are_no_yardstick() -> None:
+    floor = NoiseFloor("next_token_dist", "bfloat16", 32, mean_nats=1e-3, max_nats=2e-3)
+    values: dict[str, list[float]] = {"ft": [0.5], "null_1": [1e-4]}
+    comparison = compared("base,ft,null:1", values, floor=floor)
+    assert as_json(comparison)[0]["times_null"] is None
+    assert "no further than other batches" in notes(comparison)[-1]
+
+
+# Differences with a sign
+
+
+@pytest.mark.parametrize("op", ["logprob_of", "rolling_logprob"])
+def test_a_view_that_helps_half_and_hurts_half_is_seen(op: str) -> None:
+    chance = np.random.default_rng(3)
+    moved = np.where(np.arange(200) % 2 == 0, 2.0, -2.0) + chance.normal(0, 0.1, 200)
+    null = chance.normal(0, 0.01, 200)
+    values = {"ft": moved.tolist(), "null_1": null.tolist()}
+    comparison = compared("base,ft,null:1", values, op=op, texts=[str(n) for n in range(200)])
+    tuned, noise = as_json(comparison)
+    assert tuned["low"] < 0 < tuned["high"]
+    assert tuned["mean_abs_delta_nats"] == pytest.approx(2.0, rel=0.05)
+    assert (tuned["better"], tuned["worse"]) == (0.5, 0.5)
+    expected = np.abs(moved).mean() / np.abs(null).mean()
+    assert tuned["times_null"] == pytest.approx(expected)
+    assert noise["times_null"] == pytest.approx(1.0)
+    text = shown(comparison)
+    assert f"{expected:,.1f}" in text
+    assert "better" in text
+    assert "50%" in text
+
+
+def test_a_mean_near_0_of_a_null_is_divided_by_nowhere() -> None:
+    """The mean of this null is 1e-5 and its mean size 0.1: a ratio of means would be 10,000."""
+    null = [0.1, -0.1, 0.1, -0.09996] * 25
+    values: dict[str, list[float]] = {"ft": [0.1] * 100, "null_1": null}
+    tuned, _ = as_json(compared("base,ft,null:1", values, op="logprob_of"))
+    assert tuned["times_null"] == pytest.approx(1.0, rel=1e-3)
+
+
+def test_the_tables_fit_a_terminal_of_80_columns() -> None:
+    values = {"scaled_0.50": [-12.3456, 1.0] * 60, "null_12345": [0.123456, -0.1] * 60}
+    for op in ("next_token_dist", "logprob_of"):
+        comparison = compared(
+            "base,scaled:0.5,null:12345", values, op=op, norms={"scaled_0.50": 123.456}
+        )
+        tables = [line for line in shown(comparison).splitlines() if line[:1] in "┏┃┡│└"]
+        assert max(map(len, tables)) <= 80
+        assert "null_12345 (random)" in "".join(tables)
+
+
+# Bounds
+
+
+def test_a_bound_is_called_one_and_says_over_how_much() -> None:
+    tally = Tally()
+    for line, (tokens, outside) in enumerate([(300, 0.25), (256, 0.5)]):
+        tally.note({"line": line, "view": "ft", "kl_lower_bound": 1.0, "mass_outside": outside,
+                    "compared_tokens": tokens})  # fmt: skip
+    views = parse_views("base,ft", has_adapter=True)
+    found = differences(views, tally, op="next_token_dist")
+    comparison = Comparison(
+        "next_token_dist",
+        found,
+        is_bound=True,
+        fewest_tokens=tally.fewest_tokens,
+        most_outside=tally.most_outside,
+    )
+    assert as_json(comparison)[0]["mean_kl_lower_bound"] == 1.0
+    assert "mean_kl_base_nats" not in as_json(comparison)[0]
+    text = shown(comparison)
+    assert "lower bound" in text
+    assert "256 tokens or more" in text
+    assert "0.5 of base's probability" in text
+
+
+def test_a_divergence_below_0_is_said_to_be_rounding() -> None:
+    values: dict[str, list[float]] = {"ft": [1e-3, -2e-8]}
+    comparison = compared("base,ft", values)
+    assert as_json(comparison)[0]["mean_kl_base_nats"] == pytest.approx((1e-3 - 2e-8) / 2)
+    assert any("below 0" in note and "rounding" in note for note in notes(comparison))
 
 
 def test_figures_are_those_of_one_run() -> None:

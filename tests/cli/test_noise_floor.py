@@ -1,5 +1,5 @@
 """Claims: ``score`` says how far base is from itself in other batches, where that matters or was
-asked for, and calls a difference that is no larger noise.
+asked for, what that doesn't measure, and which difference is no larger.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 
 from forwardcache.cli import summary
+from forwardcache.cli.differences import Comparison, differences
 from forwardcache.cli.job import Tally
 from forwardcache.cli.views import parse_views
 from forwardcache.hf.noise import NoiseFloor
 from tests.cli.conftest import Run
 
-LINE = "noise floor: base in other batches is"
+LINE = "other batches move base by"
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
@@ -60,12 +61,29 @@ def test_the_other_operations_have_theirs(op: str, score: Run, tmp_path: Path) -
     assert "(bfloat16, 3 prompts)" in ended.err
 
 
-def test_a_difference_within_the_floor_is_called_noise() -> None:
-    views = parse_views("base,ft,scaled:0.5", has_adapter=True)
+def test_the_line_says_what_is_not_measured(score: Run, prompts: Path) -> None:
+    ended = score("--prompts", prompts, "--views", "base,ft", "--noise-floor")
+    assert "rounding that is the same in every batch is not in it" in ended.err
+    assert "noise floor" not in ended.err
+
+
+def labels(op: str, values: dict[str, list[float]]) -> list[str]:
     tally = Tally()
-    tally.differences.update({"ft": [0.5, 0.7], "scaled_0.50": [1e-6, 2e-6]})
-    found = summary.differences(views, tally)
-    floor = NoiseFloor("next_token_dist", "bfloat16", 2, mean_nats=1e-5, max_nats=2e-5)
-    labels = list(summary.table(found, "next_token_dist", floor).columns[0].cells)
-    assert labels == ["ft", "scaled_0.50, within noise"]
-    assert list(summary.table(found, "next_token_dist").columns[0].cells) == ["ft", "scaled_0.50"]
+    tally.differences.update(values)  # type: ignore[arg-type]
+    views = parse_views("base,ft,scaled:0.5", has_adapter=True)
+    found = differences(views, tally, op=op)
+    floor = NoiseFloor(op, "bfloat16", 2, mean_nats=1e-5, max_nats=2e-5)
+    without, *_ = summary.tables(Comparison(op, found))
+    assert list(without.columns[0].cells) == ["ft", "scaled_0.50"]
+    return list(map(str, summary.tables(Comparison(op, found, floor))[0].columns[0].cells))
+
+
+def test_a_difference_no_larger_than_that_of_other_batches_says_so() -> None:
+    values = {"ft": [0.5, 0.7], "scaled_0.50": [1e-6, 2e-6]}
+    assert labels("next_token_dist", values) == ["ft", "scaled_0.50, as other batches"]
+
+
+def test_differences_that_cancel_are_not_taken_for_other_batches() -> None:
+    """The floor is a mean of absolute differences, so it is held to one of these."""
+    values = {"ft": [0.5, -0.5], "scaled_0.50": [1e-6, -2e-6]}
+    assert labels("logprob_of", values) == ["ft", "scaled_0.50, as other batches"]

@@ -47,14 +47,38 @@ def test_the_change_of_each_figure(run: Run, two: tuple[Path, Path]) -> None:
     assert said["by_op"][0]["view_id"] == "base"
     op = "next_token_dist"
     assert said["asked"] == [
-        {"view_id": "base", "op": op, "in_both": 1, "new": 0, "gone": 1},
-        {"view_id": "ft", "op": op, "in_both": 0, "new": 1, "gone": 0},
+        {"view_id": "base", "op": op, "in_both": 1, "new": 0, "gone": 1, "asked_by": "both"},
+        {
+            "view_id": "ft",
+            "op": op,
+            "in_both": 0,
+            "new": 1,
+            "gone": 0,
+            "asked_by": "the second only",
+        },
     ]
     assert said["gaps"][1] == {"figure": "lines skipped", "before": 0, "after": 1, "change": 1}
     assert said["verdict"] == (
         "The second run's calls took 0.5 s, 1.5 s less than the first's 2.0 s; hits went from "
-        "0.0% to 50.0%. 1 prompt is new and 1 prompt is gone, by view and op."
+        "0.0% to 50.0%. 0 prompts are new and 1 prompt is gone, by view and op that both asked "
+        "for. Not asked for before: ft next_token_dist."
     )
+
+
+def test_views_that_were_left_out_are_no_prompts_that_are_gone(run: Run, tmp_path: Path) -> None:
+    asked = [line(1.0, prompt_hash=f"{n:012x}", run="r", key=f"{n}") for n in range(9)]
+    others = [
+        line(2.0, view_id=view, prompt_hash=f"{n:012x}", run="r", key=f"{view}{n}")
+        for n in range(9)
+        for view in ("ft", "null_7")
+    ]
+    first, second = (
+        trace(tmp_path / "a.jsonl", *asked, *others),
+        trace(tmp_path / "b.jsonl", *asked),
+    )
+    said = json.loads(run("report", "compare", first, second, "--format", "json").out)
+    assert "0 prompts are new and 0 prompts are gone" in said["verdict"]
+    assert "Not asked for any more: ft next_token_dist, null_7 next_token_dist." in said["verdict"]
 
 
 def test_a_table_and_a_page_say_the_same(run: Run, two: tuple[Path, Path], tmp_path: Path) -> None:

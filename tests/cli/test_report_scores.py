@@ -71,9 +71,46 @@ def test_distances_by_view_and_factor(run: Run, rows: Path) -> None:
     ]
     assert said["sorted_nats"]["ft"] == [0.5, 1.5]
     assert said["verdict"] == (
-        "ft is 1 nats from base in the mean of 2 prompts, 33.3 times what the strongest null view "
-        "moves (0.03 nats)."
+        "ft is 1 nats from base in the mean of 2 prompts, 40.0 times what null views move (0.025 "
+        "nats in their mean). Those are random adapters of another norm: whether a random change "
+        "of the adapter's own norm would move it as far, this doesn't say."
     )
+
+
+def test_bounds_are_read_and_called_so_also_in_rows_of_earlier_versions(
+    run: Run, rows: Path, tmp_path: Path
+) -> None:
+    # Two of nine tokens, and no line: an earlier version had one name for both.
+    assert scores(run, rows)["measure"] == "KL(base‖view), lower bound, nats"
+    now = [{"line": one["id"] + 1, **one} for one in ROWS]
+    exact = scores(run, written(tmp_path / "exact.jsonl", now))
+    assert exact["measure"] == "KL(base‖view), nats"
+    bounds = [
+        {
+            ("kl_lower_bound" if name == "kl_base_nats" else name): value
+            for name, value in one.items()
+        }
+        for one in now
+    ]
+    found = scores(run, written(tmp_path / "bounds.jsonl", bounds))
+    assert found["measure"] == "KL(base‖view), lower bound, nats"
+    assert found["views"] == exact["views"]
+
+
+def test_differences_that_cancel_are_seen(run: Run, tmp_path: Path) -> None:
+    head = {"op": "logprob_of", "hit": False, "logprob": -1.0, "input": {}}
+    lines = []
+    for n in range(4):
+        lines.append({"id": n, "line": n + 1, "view": "base", **head})
+        for view, size in (("ft", 2.0), ("null_1", 0.5)):
+            delta = size if n % 2 else -size
+            lines.append({"id": n, "line": n + 1, "view": view, "delta_nats": delta, **head})
+    said = scores(run, written(tmp_path / "r.jsonl", lines))
+    tuned = said["views"][0]
+    assert (tuned["mean_nats"], tuned["mean_abs_nats"]) == (0.0, 2.0)
+    assert (tuned["better_rate"], tuned["worse_rate"]) == (0.5, 0.5)
+    assert "ft is 2 nats from base in the mean of absolute differences" in said["verdict"]
+    assert "4.0 times" in said["verdict"]
 
 
 def test_the_prompts_and_tokens_that_moved_most(run: Run, rows: Path) -> None:
@@ -143,7 +180,7 @@ def test_the_page_has_the_plots_and_a_trace_beside_them(
     path = trace(tmp_path / "t.jsonl", line(1.0, hit=False))
     both = run("report", path, "--scores", rows, "--format", "html").out
     assert both.count('<svg role="img"') == 4
-    assert "33.3 times" in run("report", path, "--scores", rows).out
+    assert "40.0 times" in run("report", path, "--scores", rows).out
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,16 @@
 """KL(base ‖ view) from as few passes as can be.
 
 The row of a view holds its own k most likely tokens, the divergence needs its log-probabilities at
-base's k. Both come from one pass if the distribution asked for is wide enough to hold base's tokens
-too, so a wider one is asked for and cut down; a prompt where it still lacks one of them costs a
-second pass (``token_dist_at``).
+base's. Both come from one pass if the distribution asked for is wide enough to hold base's tokens
+too, so a wider one is asked for, compared as it is, and cut down for the row; a prompt where it
+lacks one of base's first k costs a second pass (``token_dist_at``). Where the wider one is the
+whole vocabulary the divergence is exact, else it is a lower bound.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,24 +21,52 @@ WIDE = 4096
 """Tokens asked for where views are compared; 49 KB a value, the whole of a small vocabulary."""
 
 
-def kl_nats(base: TokenDist, view: TokenDist) -> float | None:
-    """KL(base ‖ view) over base's tokens and one bucket for the rest.
+@dataclass(frozen=True, slots=True)
+class Divergence:
+    """KL(base ‖ view) of one prompt.
+
+    Attributes:
+        nats: The divergence, of ``tokens`` tokens and one bucket for the rest.
+        tokens: Tokens that were compared one by one.
+        mass_outside: Base's probability of all others; 0.0 where there is none.
+        is_exact: Whether the tokens are the whole vocabulary; else ``nats`` is a lower bound.
+    """
+
+    nats: float
+    tokens: int
+    mass_outside: float
+    is_exact: bool
+
+
+def divergence(base: TokenDist, view: TokenDist, *, needed: int) -> Divergence | None:
+    """KL(base ‖ view) over all tokens that both have, and one bucket for the rest.
+
+    Each further token can only raise the bound, so none that is in hand is left out.
 
     Args:
-        base: The k most likely tokens of base.
+        base: The most likely tokens of base.
         view: A distribution of the view over any tokens.
+        needed: How many of the first tokens of ``base`` the view has to have.
 
     Returns:
-        Nats; None if ``view`` lacks one of base's tokens.
+        The divergence; None if ``view`` lacks one of the tokens that are needed.
     """
     by_id, is_there = _by_id(view, at_least=int(base.token_ids.max()) + 1)
-    if not is_there[base.token_ids].all():
+    is_shared = is_there[base.token_ids]
+    if not is_shared[:needed].all():
         return None
-    own = by_id[base.token_ids]
-    # Of what is left, the tokens of base have no part in the tail.
-    by_id[base.token_ids] = -np.inf
+    shared = _of_tokens(base, is_shared)
+    own = by_id[shared.token_ids]
+    # Of what is left, the tokens that are compared have no part in the tail.
+    by_id[shared.token_ids] = -np.inf
     tail = with_tail(by_id[view.token_ids], view.tail_logprob)
-    return kl_divergence(base, own, other_tail_logprob=tail)
+    outside = shared.tail_logprob
+    return Divergence(
+        kl_divergence(shared, own, other_tail_logprob=tail),
+        len(shared.token_ids),
+        0.0 if outside is None else math.exp(outside),
+        is_exact=outside is None,
+    )
 
 
 def _by_id(dist: TokenDist, *, at_least: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
@@ -48,9 +78,12 @@ def _by_id(dist: TokenDist, *, at_least: int) -> tuple[NDArray[np.float32], NDAr
     return logprobs, is_there
 
 
-def kl_at_base_tokens(base: TokenDist, view: TokenDist) -> float:
-    """KL(base ‖ view), nats, where ``view`` is over exactly base's tokens, in their order."""
-    return kl_divergence(base, view.logprobs, other_tail_logprob=view.tail_logprob)
+def _of_tokens(dist: TokenDist, kept: NDArray[np.bool_]) -> TokenDist:
+    """``dist`` with some of its tokens, the others joined to its tail."""
+    if kept.all():
+        return dist
+    tail = with_tail(dist.logprobs[~kept], dist.tail_logprob)
+    return TokenDist(dist.token_ids[kept], dist.logprobs[kept], dist.vocab_size, tail)
 
 
 def narrowed(dist: TokenDist, top_k: int) -> TokenDist:

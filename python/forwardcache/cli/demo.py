@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import forwardcache
@@ -23,9 +24,10 @@ from forwardcache.cli.views import parse_views
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from forwardcache.cli.differences import Comparison
     from forwardcache.cli.output import RowSink
     from forwardcache.cli.rows import Row
-    from forwardcache.cli.summary import Difference, RunFigures
+    from forwardcache.cli.summary import RunFigures
 
 ASSETS = Path(forwardcache.__file__).parent / "demo"
 VIEWS = parse_views("base,ft,scaled:0.5,null:7,null:8", has_adapter=True)
@@ -43,7 +45,7 @@ class Outcome:
         equal: Whether both gave the same rows to the last digit.
     """
 
-    found: list[Difference]
+    found: Comparison
     first: RunFigures
     second: RunFigures
     equal: bool
@@ -103,10 +105,10 @@ def demo(out: Path, *, json: bool) -> int:
 
 def _run_twice(session: Session, rows: Path) -> Outcome:
     """Score the shipped prompts twice on one backend."""
-    from forwardcache.cli import summary
+    from forwardcache.cli.differences import comparison_of
     from forwardcache.cli.job import Scoring
     from forwardcache.cli.output import PartFile
-    from forwardcache.cli.running import make_job, timed_run
+    from forwardcache.cli.running import make_job, timed_run, update_norms
 
     source = read_prompts(str(ASSETS / "prompts.jsonl"))
     job = make_job(session, source, "next_token_dist", VIEWS, top_k=TOP_K)
@@ -121,34 +123,35 @@ def _run_twice(session: Session, rows: Path) -> Outcome:
             sink.publish()
         finally:
             sink.close()
-    found = summary.differences(VIEWS, scoring.tally)
+    norms = update_norms(session.backend, VIEWS)
+    found = comparison_of(job, scoring.tally, norms=norms)
     equal = sinks[0].digest.digest() == sinks[1].digest.digest()
     return Outcome(found, runs[0], runs[1], equal)
 
 
-def verdict(found: Sequence[Difference]) -> str:
-    """One sentence: does the adapter move the model more than noise does?"""
-    from forwardcache.cli.summary import yardstick_nats
-
-    (tuned,) = (one for one in found if one.view.kind == "ft")
-    noise = yardstick_nats(found) or 0.0
-    highest = max(one.high_nats for one in found if one.view.is_null)
-    if tuned.low_nats <= highest:
-        return (
-            f"The adapter moves the next-token distribution by {tuned.mean_nats:.2g} nats, no "
-            f"further than random adapters of its shape do ({noise:.2g} nats)."
-        )
+def verdict(found: Comparison) -> str:
+    """How far the adapter is from base, what stands beside it, and what that doesn't answer."""
+    (tuned,) = (one for one in found.found if one.view.kind == "ft")
+    nulls, norm = found.nulls, found.norms.get("ft")
+    said = (
+        f"The adapter moves the next-token distribution by {tuned.mean_nats:.2g} nats "
+        f"({tuned.interval.low:.2g} to {tuned.interval.high:.2g}) from base."
+    )
+    if (times := found.ratio(tuned)) is None or norm is None:
+        return said
+    random = fmean(found.norms.get(one.view.name) or 0.0 for one in nulls)
     return (
-        f"The adapter moves the next-token distribution by {tuned.mean_nats:.2g} nats, "
-        f"{tuned.mean_nats / noise:,.0f} times as far as the stronger of two random adapters of "
-        f"its shape ({noise:.2g} nats): it changed the model."
+        f"{said} Random adapters of deviation {nulls[0].view.deviation:g} move it {times:,.0f} "
+        f"times less, but add {norm / random:,.1f} times less to the weights (norm {random:.2g} "
+        f"against {norm:.2g}): whether a random change of its own norm would move it as far, "
+        "this doesn't say."
     )
 
 
 def _print_tables(outcome: Outcome, rows: Path, trace: Path) -> None:
     from forwardcache.cli import summary
 
-    summary.show(sys.stdout, summary.table(outcome.found, "next_token_dist"), _runs_table(outcome))
+    summary.show_comparison(sys.stdout, outcome.found, _runs_table(outcome))
     same = "the same values to the last digit" if outcome.equal else "OTHER VALUES"
     print(verdict(outcome.found))
     print(
@@ -183,7 +186,8 @@ def _print_json(outcome: Outcome, rows: Path, trace: Path) -> None:
 
     told: dict[str, Any] = {
         "op": "next_token_dist",
-        "views": summary.as_json(outcome.found, "next_token_dist"),
+        "views": summary.as_json(outcome.found),
+        "notes": summary.notes(outcome.found),
         "runs": [outcome.first.as_json(), outcome.second.as_json()],
         "equal": outcome.equal,
         "seconds_saved": outcome.seconds_saved,

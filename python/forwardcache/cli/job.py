@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from forwardcache.cli.compare import kl_at_base_tokens, kl_nats, narrowed
+from forwardcache.cli.compare import Divergence, divergence, narrowed
 from forwardcache.cli.exits import MachineError, is_out_of_memory
 from forwardcache.cli.hits import HitRecorder
 from forwardcache.cli.output import RowSink
@@ -23,7 +23,10 @@ from forwardcache.scoring import CompletionLogprob
 
 CHUNK_TOKENS = 8192
 CHUNK_PROMPTS = 256
-AGAINST_BASE = ("kl_base_nats", "delta_nats")
+AGAINST_BASE = ("kl_base_nats", "kl_lower_bound", "delta_nats")
+"""A row beside base has one of them: exact KL(base ‖ view), a bound of it, or view - base."""
+TALLIED = ("line", "view", *AGAINST_BASE, "mass_outside", "compared_tokens")
+"""The fields of a row that a tally reads."""
 
 
 class Progress(Protocol):
@@ -74,6 +77,15 @@ class Job:
             raise MachineError(f"{self.source.name} line {prompt.line}: {error}") from error
         self.source.refuse(prompt, str(error))
 
+    def texts(self) -> dict[int, str]:
+        """What each prompt counts as in an interval, by its line; equal ones are no new evidence.
+
+        A prompt that stands with several completions is one text. Without a prompt it is what the
+        completion says.
+        """
+        prompts = self.source.prompts
+        return {prompt.line: prompt.text or prompt.completion or "" for prompt in prompts}
+
     def chunks(self) -> Iterator[range]:
         """Positions of prompts that are scored together."""
         start = tokens = 0
@@ -93,12 +105,20 @@ class Tally:
     Attributes:
         differences: Per view beside base: KL(base ‖ view) of each prompt, or its difference in
             log-probability, nats; None where that is no finite number.
+        lines: Per view: the prompt of each of these.
+        fields: Which of ``AGAINST_BASE`` the rows have.
+        fewest_tokens: The fewest tokens that a divergence was computed over; None where all were.
+        most_outside: The largest probability of base outside of them.
         tokens_run: Tokens of the prompts that were not in the cache.
         rows: Rows written, those of an earlier run included.
         skipped: Prompts that the model failed on, those of an earlier run included.
     """
 
     differences: dict[str, list[float | None]] = field(default_factory=dict)
+    lines: dict[str, list[int]] = field(default_factory=dict)
+    fields: set[str] = field(default_factory=set)
+    fewest_tokens: int | None = None
+    most_outside: float = 0.0
     tokens_run: int = 0
     rows: int = 0
     skipped: list[Skipped] = field(default_factory=list)
@@ -108,7 +128,12 @@ class Tally:
         self.rows += 1
         for name in AGAINST_BASE:
             if name in written:
+                self.fields.add(name)
                 self.differences.setdefault(written["view"], []).append(written[name])
+                self.lines.setdefault(written["view"], []).append(written["line"])
+        if (tokens := written.get("compared_tokens")) is not None:
+            self.fewest_tokens = min(tokens, self.fewest_tokens or tokens)
+            self.most_outside = max(self.most_outside, written.get("mass_outside") or 0.0)
 
 
 class Scoring:
@@ -171,7 +196,7 @@ class Scoring:
     def _view_rows(
         self, view: View, positions: Sequence[int], base_values: dict[int, Any] | None
     ) -> tuple[dict[int, Any], dict[int, Exception], dict[int, Row]]:
-        """Values as the rows have them, errors and rows of one view, by position."""
+        """Values, errors and rows of one view, by position."""
         items = [self._items[position] for position in positions]
         self._recorder.forget()
         with view.of(self._backend) as scorer:
@@ -202,7 +227,7 @@ class Scoring:
             )
             for at, each, other in zip(shown, fields, against, strict=True)
         }
-        return shown, failed, rows
+        return values, failed, rows
 
     def _ask(self, scorer: Any, items: Sequence[Any]) -> list[Any]:
         """The values of ``items``, in one call; an error stands for one that has none."""
@@ -231,23 +256,35 @@ class Scoring:
         if self.job.op == "next_token_dist":
             items = [self._items[position] for position in values]
             found = self._divergences(scorer, items, list(values.values()), bases)
-            return [{"kl_base_nats": finite(kl)} for kl in found]
+            return [_divergence_fields(one) for one in found]
         pairs = zip(map(_total, values.values()), map(_total, bases), strict=True)
         return [{"delta_nats": finite(value - base)} for value, base in pairs]
 
     def _divergences(
-        self, scorer: Any, items: Sequence[Any], values: list[Any], base_values: list[Any]
-    ) -> list[float | None]:
-        """KL(base ‖ view) of each prompt, nats; a second pass where the first lacks a token."""
-        pairs = zip(base_values, values, strict=True)
-        found = [kl_nats(base, value) for base, value in pairs]
-        lacking = [place for place, kl in enumerate(found) if kl is None]
+        self, scorer: Any, items: Sequence[Any], values: list[Any], bases: list[Any]
+    ) -> list[Divergence]:
+        """KL(base ‖ view) of each prompt; a second pass where the first lacks a token."""
+        needed = self.job.top_k
+        pairs = zip(bases, values, strict=True)
+        found = [divergence(base, value, needed=needed) for base, value in pairs]
+        lacking = [place for place, one in enumerate(found) if one is None]
         if lacking:
-            wanted = [base_values[place].token_ids for place in lacking]
+            wanted = [bases[place].token_ids for place in lacking]
             at_base = scorer.token_dist_at_batch([items[place] for place in lacking], wanted)
             for place, dist in zip(lacking, at_base, strict=True):
-                found[place] = kl_at_base_tokens(base_values[place], dist)
-        return found
+                found[place] = divergence(bases[place], dist, needed=needed)
+        return [one for one in found if one is not None]
+
+
+def _divergence_fields(found: Divergence) -> Row:
+    """The exact name only where the whole vocabulary was compared."""
+    if found.is_exact:
+        return {"kl_base_nats": finite(found.nats)}
+    return {
+        "kl_lower_bound": finite(found.nats),
+        "mass_outside": finite(found.mass_outside),
+        "compared_tokens": found.tokens,
+    }
 
 
 def _keys_of(items: Sequence[Any]) -> list[Any]:

@@ -30,6 +30,7 @@ def write_parquet(part: Path, target: Path, input_columns: InputColumns) -> None
         "token_ids": pl.List(pl.Int64), "logprobs": pl.List(pl.Float32), "tail_logprob": pl.Float64,
         "vocab_size": pl.Int64, "num_tokens": pl.Int64, "total_logprob": pl.Float64,
         "logprob": pl.Float64, "spans_boundary": pl.Boolean, "kl_base_nats": pl.Float64,
+        "kl_lower_bound": pl.Float64, "mass_outside": pl.Float64, "compared_tokens": pl.Int64,
         "delta_nats": pl.Float64, "input": None,
     }  # fmt: skip
     types.update(input_columns.types())

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence, Set
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from forwardcache.cli.compare import WIDE
-from forwardcache.cli.job import AGAINST_BASE, Job, Scoring, Tally
+from forwardcache.cli.job import TALLIED, Job, Scoring, Tally
 from forwardcache.cli.loading import Session
 from forwardcache.cli.output import PartFile, RowSink
 from forwardcache.cli.progress import token_progress
@@ -80,7 +80,7 @@ def take_up(part: PartFile, job: Job, tally: Tally) -> int:
     places = (place for place in job.places() if place[0] not in lines)
     pending, done, end = [], 0, 0
     for count, (row, offset) in enumerate(part.whole_rows(places), start=1):
-        pending.append({name: row[name] for name in ("view", *AGAINST_BASE) if name in row})
+        pending.append({name: row[name] for name in TALLIED if name in row})
         if count in ends:
             done, end = ends[count], offset
             for known in pending:
@@ -108,6 +108,17 @@ def _prompts_at_ends(job: Job, skipped: Set[int]) -> dict[int, int]:
         rows += sum(prompt.line not in skipped for prompt in prompts) * len(job.views)
         ends[rows] = chunk.stop
     return ends
+
+
+def update_norms(backend: Any, views: Sequence[View]) -> dict[str, float | None]:
+    """By view: the norm of what it adds to the weights, where null views are to be held to it."""
+    if not any(view.is_null for view in views):
+        return {}
+    norms: dict[str, float | None] = {}
+    for view in views:
+        with view.of(backend) as entered:
+            norms[view.name] = entered.update_norm()
+    return norms
 
 
 def timed_team_run(scoring: TeamScoring, sink: RowSink, *, done: int = 0) -> RunFigures:

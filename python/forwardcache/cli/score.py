@@ -27,6 +27,7 @@ from forwardcache.cli.skips import OnError, Skipped, skipped_line
 from forwardcache.cli.views import View
 
 if TYPE_CHECKING:
+    from forwardcache.cli.differences import Comparison
     from forwardcache.cli.job import Job, Scoring
     from forwardcache.cli.output import RowSink
     from forwardcache.cli.summary import RunFigures
@@ -34,8 +35,8 @@ if TYPE_CHECKING:
     from forwardcache.hf.noise import NoiseFloor
 
 FLOAT32_BYTES = 4
-ROW_FORMAT = 3
-"""Rises when rows have other fields: one file holds rows of one format."""
+ROW_FORMAT = 4
+"""Rises when rows have other fields or meanings: one file holds rows of one format."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +108,9 @@ def _score_with(
     job_facts: dict[str, Any],
 ) -> list[Skipped]:
     """Score, publish, report; the prompts that were skipped."""
-    from forwardcache.cli import summary
+    from forwardcache.cli.differences import comparison_of
     from forwardcache.cli.job import Scoring
-    from forwardcache.cli.running import make_job, timed_run
+    from forwardcache.cli.running import make_job, timed_run, update_norms
 
     job = make_job(
         session, source, options.op, views, top_k=options.top_k, on_error=options.on_error
@@ -123,8 +124,10 @@ def _score_with(
         raise InterruptedRunError(_how_to_go_on(options, scoring)) from None
     finally:
         sink.close()
-    are_compared = bool(summary.differences(job.views, scoring.tally))
-    _report(options, scoring, figures, _noise_floor(session, options, job, are_compared))
+    are_compared = bool(scoring.tally.differences)
+    floor = _noise_floor(session, options, job, are_compared)
+    norms = update_norms(session.backend, job.views) if are_compared else {}
+    _report(options, scoring, comparison_of(job, scoring.tally, floor=floor, norms=norms), figures)
     if session.store is not None:
         _tell_of_store(session)
     with warnings.catch_warnings(action="ignore", category=RuntimeWarning):
@@ -140,6 +143,7 @@ def _score_on_team(
     job_facts: dict[str, Any],
 ) -> list[Skipped]:
     """The same with the workers of a Ray cluster."""
+    from forwardcache.cli.differences import comparison_of
     from forwardcache.cli.running import timed_team_run
     from forwardcache.distributed.scoring import TeamScoring, make_job, team_for, trace_of
 
@@ -157,8 +161,9 @@ def _score_on_team(
             raise InterruptedRunError(_how_to_go_on(options, scoring)) from None
         finally:
             sink.close()
+        norms = scoring.norms() if scoring.tally.differences else {}
         missing = team.close()
-    _report(options, scoring, figures, None)
+    _report(options, scoring, comparison_of(job, scoring.tally, norms=norms), figures)
     _warn(scoring.nonfinite, missing)
     if options.loading.trace is not None:
         say(f"each worker has a trace, {trace_of(options.loading.trace, '*')}: see trace merge")
@@ -256,24 +261,27 @@ def _noise_floor(
 def _report(
     options: ScoreOptions,
     scoring: Scoring | TeamScoring,
+    found: Comparison,
     figures: RunFigures,
-    floor: NoiseFloor | None,
 ) -> None:
     """The comparison where rows don't go, and one line of figures on standard error."""
     from forwardcache.cli import summary
 
     stream = sys.stderr if options.out is None else sys.stdout
-    found = summary.differences(scoring.job.views, scoring.tally)
+    has_base = any(view.kind == "base" for view in scoring.job.views)
     skipped = _all_skipped(scoring)
     if options.json:
-        told = {"op": options.op, "views": summary.as_json(found, options.op)}
-        noise = None if floor is None else summary.floor_as_json(floor)
+        floor = None if found.floor is None else summary.floor_as_json(found.floor)
+        said = summary.notes(found) if has_base else [summary.NO_BASE]
+        told = {"op": options.op, "views": summary.as_json(found), "notes": said}
         told["skipped"] = [one.as_json() for one in skipped]
-        summary.show_json(stream, {**told, "noise_floor": noise, "run": figures.as_json()})
-    elif found:
-        summary.show(stream, summary.table(found, options.op, floor))
-    if floor is not None:
-        say(summary.floor_line(floor))
+        summary.show_json(stream, {**told, "noise_floor": floor, "run": figures.as_json()})
+    else:
+        summary.show_comparison(stream, found)
+        if not has_base:
+            say(summary.NO_BASE)
+    if found.floor is not None:
+        say(summary.floor_line(found.floor))
     if skipped:
         say(skipped_line(skipped, None))
     say(figures.line())

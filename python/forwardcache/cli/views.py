@@ -49,8 +49,13 @@ class View:
 
     @property
     def is_null(self) -> bool:
-        """Whether the view is noise: the yardstick for the others."""
+        """Whether the view is a random adapter."""
         return self.kind == "null"
+
+    @property
+    def deviation(self) -> float:
+        """Standard deviation of a null view's noise."""
+        return self.init_scale * math.sqrt(self.rank_scale)
 
     def of(self, backend: Any) -> AbstractContextManager[Any]:
         """The context manager that gives this view of ``backend``."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +84,13 @@ class TeamScoring:
             raise BadInputError(f"{self.job.source.name} line {first.line}: {first.reason}")
         self.on_skip(skipped)
         self.tally.skipped += skipped
+
+    def norms(self) -> dict[str, float | None]:
+        """By view: the norm of what it adds to the weights, where there are null views."""
+        asked = packed([asdict(view) for view in self.job.views])
+        [result] = self._team.run("norms", 1, lambda _: asked)
+        norms: dict[str, float | None] = answer(result)
+        return norms
 
     def _packed(self, chunk: range) -> bytes:
         job, place = self.job, slice(chunk.start, chunk.stop)

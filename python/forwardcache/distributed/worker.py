@@ -12,6 +12,8 @@ from typing import Any
 from forwardcache.cli.job import Job, Scoring
 from forwardcache.cli.loading import Session, load
 from forwardcache.cli.prompts import PromptSet
+from forwardcache.cli.running import update_norms
+from forwardcache.cli.views import View
 from forwardcache.distributed.wire import Part, options_of, reply
 from forwardcache.errors import ForwardCacheError
 
@@ -42,6 +44,15 @@ class Worker:
     def rows(self, part: bytes) -> bytes:
         """The rows of a part, the tokens run for it, and what it added to the counters."""
         return reply(lambda: self._rows(Part.of(part)))
+
+    def norms(self, views: bytes) -> bytes:
+        """By view: the norm of what it adds to the weights, as of ``update_norms``.
+
+        Args:
+            views: A list of views, each as its fields.
+        """
+        asked = [View(**view) for view in json.loads(views)]
+        return reply(lambda: update_norms(self._loaded().backend, asked))
 
     def close(self) -> bytes:
         """Closes the trace; tells how many events it lacks."""

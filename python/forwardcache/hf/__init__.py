@@ -1,13 +1,13 @@
 """Hugging Face models as views, every forward once.
 
 Reading order: ``backend`` (what users make), ``load`` and ``tokenizer_file``, ``view`` and
-``operations`` (what they score with), ``scorer`` and ``call`` (one call), ``lock``, ``spec`` and
-``switch`` (which view, and putting the model into it), ``identity``, ``watch``, ``checksum`` and
-``adapter`` (what the model is), ``chat`` and ``encode``, ``plan``, ``family``, ``budget``,
-``forward``, ``pack``, ``prefix``, ``kvcache``, ``kernels``, ``ops``, ``windows`` and ``slices``
-(from text to values), ``shelf`` and ``selfcheck`` (values that were kept), ``noise``,
-``preflight`` and ``provenance``. Texts and streams: ``generate``; ``engine``, ``decode``,
-``sample``.
+``operations`` (what they score with), ``scorer`` and ``call`` (one call), ``lock``, ``spec``,
+``switch`` and ``norms`` (which view, putting the model into it, how much it adds), ``identity``,
+``watch``, ``checksum`` and ``adapter`` (what the model is), ``chat`` and ``encode``, ``plan``,
+``family``, ``budget``, ``forward``, ``pack``, ``prefix``, ``kvcache``, ``kernels``, ``ops``,
+``windows`` and ``slices`` (from text to values), ``shelf`` and ``selfcheck`` (values that were
+kept), ``noise``, ``preflight`` and ``provenance``. Texts and streams: ``generate``; ``engine``,
+``decode``, ``sample``.
 Under ``encode``: ``item``, ``ahead``, ``tokens`` and ``boundary``. Under ``load``:
 ``tokenizer_choice``.
 Importing this imports torch, transformers and peft.

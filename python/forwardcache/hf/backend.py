@@ -316,7 +316,10 @@ class HFBackend(Operations):
     def as_null_adapter(
         self, seed: int, *, init_scale: float = 0.02, rank_scale: float = 1.0
     ) -> HFView:
-        """The model with noise in its adapter's place, the yardstick for what the adapter did.
+        """The model with noise in its adapter's place.
+
+        What it adds to the weights has a norm of its own (``update_norm`` of the view), not the
+        adapter's.
 
         Args:
             seed: Seed of one CPU generator; every LoRA A and B, in the order of
@@ -419,8 +422,9 @@ class HFBackend(Operations):
 
         A sample of the items, evenly spaced, is run twice past the cache: together, in the batches
         that scoring would make, and each alone. A KL between two views that is no larger than this
-        is noise of the arithmetic. In float32 on a CPU it is below 1e-6 nats; in half precision it
-        depends on the device's kernels, from nothing to 1e-2.
+        is no more than other batches make. Rounding that is the same in every batch is not in it,
+        so a larger one may be rounding still. In float32 on a CPU it is below 1e-6 nats; in half
+        precision it depends on the device's kernels, from nothing to 1e-2.
 
         Args:
             items: Prompts, texts, or for ``logprob_of`` pairs of prompt and completion.

@@ -1,7 +1,8 @@
 """The noise floor: how far one view is from itself in another batch.
 
 In half precision the same row gives slightly different log-probabilities alone and in company. A
-divergence between two views that is no larger than that says nothing about the views.
+divergence between two views that is no larger than that says nothing about the views. One that is
+larger may still be rounding: what every batch rounds alike isn't seen here.
 """
 
 from __future__ import annotations

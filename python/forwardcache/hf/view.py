@@ -7,6 +7,7 @@ from contextvars import ContextVar
 from types import TracebackType
 
 from forwardcache.errors import InvalidInputError, NestedViewError, StaleViewError
+from forwardcache.hf.norms import update_norm
 from forwardcache.hf.operations import Operations
 from forwardcache.hf.scorer import Scorer
 from forwardcache.hf.spec import ViewSpec
@@ -67,6 +68,19 @@ class HFView(Operations):
         self._stage = "left"
         # By identity, not by the variable's token: a generator may leave in another context.
         _entered.set(tuple(view for view in _entered.get() if view is not self))
+
+    def update_norm(self) -> float | None:
+        """The Frobenius norm of what the view adds to base's weights, all modules together.
+
+        Two changes of the model are compared at equal strength only if this is equal too.
+
+        Returns:
+            The norm; 0.0 for base. None where the view changes more than LoRA's A and B (DoRA,
+            ``modules_to_save``, trained tokens or biases, experts in one parameter).
+        """
+        scorer = self._in_force()
+        with scorer.lock:
+            return update_norm(scorer.model, self._spec)
 
     def _in_force(self) -> Scorer:
         if self._stage != "in force":

@@ -44,7 +44,8 @@ ViewsOption = Annotated[
     str | None,
     typer.Option(
         help="base, ft, scaled:LAMBDA, null:SEED[:INIT_SCALE[:RANK_SCALE]], comma-separated. "
-        "Default: base,ft with an adapter, else base."
+        "Default: base,ft with an adapter, else base; a null view (null:1) shows what random "
+        "adapters do, for a ratio."
     ),
 ]
 OpOption = Annotated[Op, typer.Option(help="What to score.")]
@@ -134,7 +135,7 @@ NoiseFloorOption = Annotated[
     bool | None,
     typer.Option(
         "--noise-floor/--no-noise-floor",
-        help="Run up to 32 prompts again in other batches, to tell a difference from noise. "
+        help="Run up to 32 prompts again in other batches, to tell how much those change. "
         "Default: where views are compared in half precision.",
         show_default=False,
     ),

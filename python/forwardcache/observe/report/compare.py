@@ -89,8 +89,21 @@ def _asked(before: pl.DataFrame, after: pl.DataFrame) -> list[Figures]:
     ]
     prompts = sides[0].join(sides[1], on=_ASKED, how="full", coalesce=True)
     was, is_now = pl.col("is_before").is_not_null(), pl.col("is_after").is_not_null()
+    seen = [side.select(_NAMED).unique() for side in sides]
+    for name, there in zip(("left_out", "added"), (seen[1], seen[0]), strict=True):
+        # A view or op that one run hasn't asked at all says nothing about prompts.
+        asked = there.with_columns(pl.lit(False).alias(name))
+        prompts = prompts.join(asked, on=_NAMED, how="left")
+    prompts = prompts.with_columns(pl.col("left_out", "added").fill_null(True))
     counted = prompts.group_by(_NAMED, maintain_order=True).agg(
-        in_both=(was & is_now).sum(), new=(is_now & ~was).sum(), gone=(was & ~is_now).sum()
+        in_both=(was & is_now).sum(),
+        new=(is_now & ~was).sum(),
+        gone=(was & ~is_now).sum(),
+        asked_by=pl.when(pl.col("left_out").first())
+        .then(pl.lit("the first only"))
+        .when(pl.col("added").first())
+        .then(pl.lit("the second only"))
+        .otherwise(pl.lit("both")),
     )
     return rows_of(counted, "view_id", descending=False)
 
@@ -106,11 +119,21 @@ def _verdict(before: Figures, after: Figures, asked: list[Figures]) -> str:
     spent = [sum(each[name] for name in ("miss_s", "hit_s", "wait_s")) for each in (before, after)]
     difference = spent[1] - spent[0]
     size = f"{abs(difference):,.1f} s {'more' if difference > 0 else 'less'}"
-    new, gone = (sum(row[name] for row in asked) for name in ("new", "gone"))
+    both = [row for row in asked if row["asked_by"] == "both"]
+    new, gone = (sum(row[name] for row in both) for name in ("new", "gone"))
+    left, added = (
+        sorted({f"{row['view_id']} {row['op']}" for row in asked if row["asked_by"] == side})
+        for side in ("the first only", "the second only")
+    )
+    views = "".join(
+        f" Not asked for {words}: {', '.join(names)}."
+        for words, names in (("any more", left), ("before", added))
+        if names
+    )
     return (
         f"The second run's calls took {spent[1]:,.1f} s, {size} than the first's "
         f"{spent[0]:,.1f} s; hits went from {before['hit_rate']:.1%} to {after['hit_rate']:.1%}. "
-        f"{_prompts(new)} new and {_prompts(gone)} gone, by view and op."
+        f"{_prompts(new)} new and {_prompts(gone)} gone, by view and op that both asked for.{views}"
     )
 
 

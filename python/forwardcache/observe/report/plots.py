@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
 from io import StringIO
+from itertools import pairwise
 from typing import Any
 
 import matplotlib as mpl
@@ -39,13 +41,32 @@ _STYLE: Any = {
 
 def hit_rate_over_time(bins: list[dict[str, Any]]) -> Markup:
     """Hit rate, in per cent, by seconds since the first event."""
+    starts = [each["from_s"] for each in bins]
 
     def draw(axes: Axes) -> None:
-        times = [each["from_s"] for each in bins]
-        axes.plot(times, [100 * each["hit_rate"] for each in bins], color=_LINE, linewidth=2)
+        # No line across a time without events: nothing is known of it.
+        width = min((after - before for before, after in pairwise(starts)), default=0.0)
+        known = [(each["from_s"], 100 * each["hit_rate"]) for each in bins]
+        for run in _without_gaps(known, 1.5 * width):
+            times, rates = zip(*run, strict=True)
+            axes.plot(times, rates, color=_LINE, linewidth=2, marker="o" if len(run) == 1 else "")
         axes.set(xlabel="seconds since the first event", ylabel="hit rate, %", ylim=(0, 103))
 
     return _svg("time", "Hit rate over time", draw)
+
+
+def _without_gaps(
+    points: list[tuple[float, float]], most: float
+) -> Iterator[list[tuple[float, float]]]:
+    """The points in runs, a new one where more than ``most`` seconds have none."""
+    run: list[tuple[float, float]] = []
+    for point in points:
+        if run and point[0] - run[-1][0] > most:
+            yield run
+            run = []
+        run.append(point)
+    if run:
+        yield run
 
 
 def miss_ratio(points: list[dict[str, Any]], measured: float | None) -> Markup:
@@ -116,11 +137,15 @@ def sweep(points: list[dict[str, Any]], band: dict[str, float] | None, measure: 
             factors, [point["mean_nats"] for point in known], color=_LINE, linewidth=2, marker="o"
         )
         if band is not None:
+            # An edge, since the means of the nulls may be equal, or next to each other.
             axes.axhspan(
-                min(0.0, band["least_nats"]), max(0.0, band["most_nats"]), color=_INK, alpha=0.15,
-                linewidth=0, label="null views",
+                band["least_nats"], band["most_nats"], facecolor=_INK, edgecolor=_INK, alpha=0.3,
+                linewidth=1.5, label="null views",
             )  # fmt: skip
             axes.legend(frameon=False, fontsize=9, loc="best")
+        # A divergence of null views is orders below that of an adapter.
+        if all(point["mean_nats"] > 0.0 for point in known if point["view"] != "base"):
+            axes.set_yscale("log", nonpositive="mask")
         axes.set(xlabel="factor on the adapter (base 0, ft 1)", ylabel=measure)
 
     return _svg("sweep", "Distance from base by strength of the adapter", draw)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import polars as pl
@@ -15,7 +16,8 @@ from forwardcache.observe.report.figures import Figures, rows_of
 _SCHEMA: dict[str, Any] = {
     "id": pl.String, "line": pl.Int64, "view": pl.String, "op": pl.String,
     "token_ids": pl.List(pl.Int64), "logprobs": pl.List(pl.Float64),
-    "kl_base_nats": pl.Float64, "delta_nats": pl.Float64,
+    "kl_base_nats": pl.Float64, "kl_lower_bound": pl.Float64, "delta_nats": pl.Float64,
+    "vocab_size": pl.Int64,
 }  # fmt: skip
 _SCALED = re.compile(r"scaled_(-?\d+(?:\.\d+)?(?:e[+-]?\d+)?)\Z")
 _MOST_PROMPTS = 200
@@ -24,12 +26,18 @@ _MOVED_TOKENS = 5
 _PLOTTED = 2000
 
 
-def score_figures(path: Path, texts: Sequence[tuple[int, str]] | None = None) -> Figures:
+def score_figures(
+    path: Path,
+    texts: Sequence[tuple[int, str]] | None = None,
+    *,
+    token_texts: Callable[[int], str | None] | None = None,
+) -> Figures:
     """What the rows of ``score`` in ``path`` (JSON lines or parquet) come to.
 
     Args:
         path: The file; only the columns that are needed are read.
         texts: Line, from 1, and text of prompts, which the prompts are shown with.
+        token_texts: Gives the text of a token's id, which the tokens are shown with.
 
     Returns:
         JSON values only; all distances in nats. ``views``: mean, median, 90 % quantile and largest
@@ -46,10 +54,21 @@ def score_figures(path: Path, texts: Sequence[tuple[int, str]] | None = None) ->
     try:
         rows = _scanned(path)
         distances = _distances(rows, path)
-        return _figures(rows, distances, dict(texts) if texts is not None else None)
+        figures = _figures(rows, distances, dict(texts) if texts is not None else None)
     except pl.exceptions.PolarsError as error:
         reason = str(error).partition("\n")[0]
         raise InvalidInputError(f"{path} holds no rows of score: {reason}") from error
+    if token_texts is not None:
+        figures["moved"] = [_with_text(row, token_texts) for row in figures["moved"]]
+    return figures
+
+
+def _with_text(row: Figures, token_texts: Callable[[int], str | None]) -> Figures:
+    """The row of a token with its text behind its id; what can't be seen is escaped."""
+    text = token_texts(row["token_id"])
+    shown = None if text is None else repr(text)
+    named = {"id": row["id"], "line": row["line"], "token_id": row["token_id"], "token": shown}
+    return {**named, **row}
 
 
 def _scanned(path: Path) -> pl.LazyFrame:
@@ -68,14 +87,17 @@ def _scanned(path: Path) -> pl.LazyFrame:
         )
     # Rows of earlier versions have the line alone, from 0, under another name.
     line_of_old = pl.col("id").cast(pl.Int64, strict=False) + 1
-    return rows.with_columns(line=pl.coalesce("line", line_of_old))
+    # Those called a bound by the name of the divergence itself.
+    is_part = pl.col("token_ids").list.len() < pl.col("vocab_size")
+    is_bound = pl.col("kl_lower_bound").is_not_null() | (pl.col("line").is_null() & is_part)
+    return rows.with_columns(line=pl.coalesce("line", line_of_old), is_bound=is_bound)
 
 
 def _distances(rows: pl.LazyFrame, path: Path) -> pl.DataFrame:
     """Line, id, view, op and distance from base of each row; base's own is null."""
-    nats = pl.coalesce("kl_base_nats", "delta_nats").fill_nan(None)
+    nats = pl.coalesce("kl_base_nats", "kl_lower_bound", "delta_nats").fill_nan(None)
     names = ("line", "id", "view", "op")
-    found = rows.select(*names, nats=nats).collect()
+    found = rows.select(*names, "is_bound", nats=nats).collect()
     if found.is_empty() or found.select(names).null_count().sum_horizontal().item():
         raise InvalidInputError(f"{path} holds no rows of score, or others beside them")
     if (ops := found["op"].unique().sort().to_list())[1:]:
@@ -89,9 +111,9 @@ def _figures(rows: pl.LazyFrame, distances: pl.DataFrame, texts: dict[int, str] 
     op = distances["op"][0]
     figures: Figures = {
         "op": op,
-        "measure": "KL(base‖view), nats" if op == "next_token_dist" else "view - base, nats",
+        "measure": _measure(op, is_bound=bool(compared["is_bound"].any())),
         "prompt_count": distances["line"].n_unique(),
-        "views": _views(compared, order),
+        "views": _views(compared, order, signed=op != "next_token_dist"),
     }
     figures["null_band"] = _null_band(figures["views"])
     figures["sweep"] = _sweep(figures["views"])
@@ -107,8 +129,20 @@ def _figures(rows: pl.LazyFrame, distances: pl.DataFrame, texts: dict[int, str] 
     return {"verdict": _verdict(figures), **figures}
 
 
-def _views(compared: pl.DataFrame, order: list[str]) -> list[Figures]:
+def _measure(op: str, *, is_bound: bool) -> str:
+    if op != "next_token_dist":
+        return "view - base, nats"
+    return "KL(base‖view), lower bound, nats" if is_bound else "KL(base‖view), nats"
+
+
+def _views(compared: pl.DataFrame, order: list[str], *, signed: bool) -> list[Figures]:
     nats = pl.col("nats")
+    # Differences with a sign may cancel in the mean.
+    signs = {
+        "mean_abs_nats": nats.abs().mean(),
+        "better_rate": (nats > 0.0).mean(),
+        "worse_rate": (nats < 0.0).mean(),
+    }
     found = compared.group_by("view", maintain_order=True).agg(
         prompts=nats.count(),
         not_finite=nats.null_count(),
@@ -116,6 +150,7 @@ def _views(compared: pl.DataFrame, order: list[str]) -> list[Figures]:
         p50_nats=nats.quantile(0.5, "nearest"),
         p90_nats=nats.quantile(0.9, "nearest"),
         max_nats=nats.max(),
+        **(signs if signed else {}),
     )
     rows = rows_of(found, "view", descending=False)
     return sorted(rows, key=lambda row: order.index(row["view"]))
@@ -223,15 +258,19 @@ def _moved(rows: pl.LazyFrame, ids: dict[int, str | int]) -> list[Figures]:
 
 
 def _verdict(figures: Figures) -> str:
-    means = {row["view"]: row["mean_nats"] for row in figures["views"]}
-    tuned, band = means.get("ft"), figures["null_band"]
+    sizes = {row["view"]: row.get("mean_abs_nats", row["mean_nats"]) for row in figures["views"]}
+    tuned, count = sizes.get("ft"), figures["prompt_count"]
     if tuned is None:
-        return f"{figures['prompt_count']:,} prompts; no distance between base and ft is in them."
-    said = f"ft is {tuned:.3g} nats from base in the mean of {figures['prompt_count']:,} prompts"
-    if band is None:
-        return f"{said}; no null view says how much of that is noise."
-    noise = max(abs(band["least_nats"]), abs(band["most_nats"]))
-    if abs(tuned) <= noise:
-        return f"{said}, no further than null views are ({noise:.3g} nats)."
-    times = f", {abs(tuned) / noise:,.1f} times" if noise else "; more than"
-    return f"{said}{times} what the strongest null view moves ({noise:.3g} nats)."
+        return f"{count:,} prompts; no distance between base and ft is in them."
+    prompts = "1 prompt" if count == 1 else f"{count:,} prompts"
+    signed = figures["op"] != "next_token_dist"
+    what = "in the mean of absolute differences" if signed else "in the mean"
+    said = f"ft is {tuned:.3g} nats from base {what} of {prompts}"
+    nulls = [size for view, size in sizes.items() if view.startswith("null_") and size is not None]
+    if not nulls or fmean(nulls) <= 0.0:
+        return f"{said}; no null view says what random adapters do."
+    return (
+        f"{said}, {tuned / fmean(nulls):,.1f} times what null views move ({fmean(nulls):.3g} nats "
+        "in their mean). Those are random adapters of another norm: whether a random change of the "
+        "adapter's own norm would move it as far, this doesn't say."
+    )

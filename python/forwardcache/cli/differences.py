@@ -1,0 +1,197 @@
+"""How far each view is from base: what the rows come to, before anybody shows it.
+
+A divergence has one size; a difference in log-probability has a sign, so that its mean may be near
+0 where the view moved every prompt. Sizes are therefore means of absolute differences there, and it
+is sizes that are held beside those of null views.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from forwardcache.cli.intervals import FEWEST_TEXTS, Interval, interval_of_mean
+from forwardcache.cli.job import Job, Tally
+from forwardcache.cli.views import View
+
+if TYPE_CHECKING:
+    from forwardcache.hf.noise import NoiseFloor
+
+_ROUNDING_NATS = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """How far one view is from base over all prompts.
+
+    Attributes:
+        view: The view.
+        prompts: Prompts with a finite value; the figures are over them.
+        not_finite: Prompts without one.
+        mean_nats: Mean KL(base ‖ view), or mean difference in log-probability.
+        interval: Where that mean lies.
+        size_nats: Mean KL, or mean absolute difference.
+        size_interval: Where that lies.
+        better: Share of prompts whose log-probability rose; of a divergence as good as all.
+        worse: Share of those whose log-probability fell.
+        least_nats: The smallest value.
+    """
+
+    view: View
+    prompts: int
+    not_finite: int
+    mean_nats: float
+    interval: Interval
+    size_nats: float
+    size_interval: Interval
+    better: float
+    worse: float
+    least_nats: float
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The views of a run against base.
+
+    Attributes:
+        op: The scoring operation.
+        found: One for each view beside base, in the order asked for.
+        floor: How far base is from itself in other batches, where that was measured.
+        norms: By the view's name: the norm of what it adds to the weights; None where unknown.
+        is_bound: Whether divergences are lower bounds: over some tokens and one bucket.
+        fewest_tokens: The fewest tokens that one of them was computed over.
+        most_outside: The largest probability of base outside of them.
+    """
+
+    op: str
+    found: list[Difference]
+    floor: NoiseFloor | None = None
+    norms: Mapping[str, float | None] = field(default_factory=dict)
+    is_bound: bool = False
+    fewest_tokens: int | None = None
+    most_outside: float = 0.0
+
+    @property
+    def is_signed(self) -> bool:
+        """Whether values are differences with a sign, not divergences."""
+        return self.op != "next_token_dist"
+
+    @property
+    def nulls(self) -> list[Difference]:
+        """The random adapters."""
+        return [one for one in self.found if one.view.is_null]
+
+    @property
+    def yardstick_nats(self) -> float | None:
+        """The mean size of the null views; None where a ratio to it would say nothing."""
+        return None if not self.nulls or self.why_no_ratio else _mean_size(self.nulls)
+
+    @property
+    def why_no_ratio(self) -> str | None:
+        """Why sizes aren't divided by those of the null views, where there are any."""
+        nulls = self.nulls
+        if any(not one.size_nats > 0.0 or one.size_interval.holds_zero for one in nulls):
+            return "what null views move can't be told from 0"
+        if nulls and self.floor is not None and _mean_size(nulls) <= self.floor.mean_nats:
+            return "null views move the model no further than other batches do"
+        return None
+
+    def ratio(self, one: Difference) -> float | None:
+        """The size of ``one`` in mean sizes of the null views."""
+        yardstick = self.yardstick_nats
+        if yardstick is None or one.size_interval.holds_zero or not np.isfinite(one.size_nats):
+            return None
+        return one.size_nats / yardstick
+
+    def is_within_floor(self, one: Difference) -> bool:
+        """Whether other batches move base as far."""
+        return self.floor is not None and one.size_nats <= self.floor.mean_nats
+
+    def has_rounded_below_zero(self) -> bool:
+        """Whether a divergence is negative by more than float64 explains."""
+        return not self.is_signed and any(one.least_nats < -_ROUNDING_NATS for one in self.found)
+
+
+def comparison_of(
+    job: Job,
+    tally: Tally,
+    *,
+    floor: NoiseFloor | None = None,
+    norms: Mapping[str, float | None] | None = None,
+) -> Comparison:
+    """What the rows of ``job`` come to."""
+    found = differences(job.views, tally, op=job.op, texts=job.texts())
+    return Comparison(
+        job.op,
+        found,
+        floor,
+        norms or {},
+        is_bound="kl_lower_bound" in tally.fields,
+        fewest_tokens=tally.fewest_tokens,
+        most_outside=tally.most_outside,
+    )
+
+
+def differences(
+    views: Sequence[View], tally: Tally, *, op: str, texts: Mapping[int, str] | None = None
+) -> list[Difference]:
+    """One for every view beside base, in the order of ``views``.
+
+    Args:
+        views: Those that were scored.
+        tally: What was found.
+        op: The scoring operation.
+        texts: By line: what a prompt counts as in an interval. None: every prompt for itself.
+    """
+    found = [(view, tally.differences.get(view.name)) for view in views]
+    return [
+        _difference(view, values, _texts_of(tally.lines.get(view.name), texts), op)
+        for view, values in found
+        if values
+    ]
+
+
+def _texts_of(lines: Sequence[int] | None, texts: Mapping[int, str] | None) -> Sequence[str] | None:
+    return None if lines is None or texts is None else [texts[line] for line in lines]
+
+
+def _difference(
+    view: View, values: Sequence[float | None], texts: Sequence[str] | None, op: str
+) -> Difference:
+    places = [place for place, value in enumerate(values) if value is not None]
+    known = np.array([values[place] for place in places], dtype=np.float64)
+    names = None if texts is None else [texts[place] for place in places]
+    mean, interval = _mean(known), interval_of_mean(known, names)
+    size, size_interval = mean, interval
+    if op != "next_token_dist":
+        size, size_interval = _mean(np.abs(known)), interval_of_mean(np.abs(known), names)
+    return Difference(
+        view,
+        len(known),
+        len(values) - len(known),
+        mean,
+        interval,
+        size,
+        size_interval,
+        better=_mean(known > 0.0),
+        worse=_mean(known < 0.0),
+        least_nats=float(known.min()) if len(known) else np.nan,
+    )
+
+
+def _mean(values: Any) -> float:
+    return float(values.mean()) if len(values) else float("nan")
+
+
+def _mean_size(found: Sequence[Difference]) -> float:
+    return fmean(one.size_nats for one in found)
+
+
+def why_no_interval(texts: int) -> str:
+    """The reason in words, for ``texts`` distinct prompts."""
+    prompts = "1 distinct prompt" if texts == 1 else f"{texts:,} distinct prompts"
+    return f"no interval of {prompts}: it takes {FEWEST_TEXTS}"
