@@ -142,6 +142,16 @@ def test_ctrl_c_keeps_rows_and_trace_and_the_run_goes_on(score: Run, tmp_path: P
     assert len({(row["line"], row["view"]) for row in rows}) == len(rows) == len(lines) * 5
 
 
+def test_a_warning_is_one_line_without_source() -> None:
+    """Of a full disk Python's own warning came first, with a line of this package's source."""
+    code = "import warnings; from forwardcache.cli.exits import say_warnings; say_warnings(); "
+    warn = "warnings.warn('the disk\\nis full', RuntimeWarning)"
+    ended = subprocess.run(
+        [sys.executable, "-c", code + warn], capture_output=True, text=True, timeout=120, check=True
+    )
+    assert ended.stderr == "forwardcache: the disk is full\n"
+
+
 def test_closed_standard_output_is_one_line(tmp_path: Path) -> None:
     command = f"{sys.executable} -m forwardcache trace summary trace.jsonl >&-"
     (tmp_path / "trace.jsonl").touch()

@@ -13,6 +13,7 @@ import os
 import reprlib
 import sys
 import traceback
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from enum import IntEnum
@@ -63,8 +64,14 @@ class _Said(logging.Handler):
         say(record.getMessage())
 
 
+def _as_line(message: Warning | str, *_: object, **__: object) -> str:
+    """A warning as ``say`` has it; Python's own form has a line of source code in it."""
+    return f"forwardcache: {' '.join(str(message).split())}\n"
+
+
 def say_warnings() -> None:
-    """What the package warns of by ``logging`` is said like everything else."""
+    """What is warned of, by ``logging`` or ``warnings``, is said like everything else."""
+    warnings.formatwarning = _as_line
     log = logging.getLogger("forwardcache")
     if not any(isinstance(handler, _Said) for handler in log.handlers):
         log.addHandler(_Said(logging.WARNING))
