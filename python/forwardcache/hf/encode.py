@@ -173,8 +173,9 @@ class Encoder:
         warned: What was warned of already; grows. None to begin anew.
     """
 
-    # Tokens kept, as a bound on memory: about 40 MB of Python integers in tuples.
-    _MAX_TOKENS = 2**20
+    # Tokens kept, as a bound on memory: about 10 MB of Python integers in tuples, and many times
+    # what is scored together. To read a text again costs a thirtieth of scoring it.
+    _MAX_TOKENS = 2**18
 
     def __init__(
         self,
