@@ -2,6 +2,7 @@
 
 use super::invalidate::{Invalidations, Pattern};
 use super::key::{Query, SharedKey, Verdicts};
+use super::text::Text;
 use super::weigh::Weigher;
 use crate::cache::ghosts::Ghosts;
 use crate::cache::{
@@ -13,7 +14,7 @@ use crate::sync::{OnceLock, Turns};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::types::{PyDict, PyString, PyTuple};
 use pyo3::{Borrowed, PyTraverseError, PyVisit, intern};
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -112,9 +113,15 @@ impl Stored {
 /// What left the cache.
 pub(super) type Left = Removed<SharedKey, Kept>;
 
-/// An op or a view as text; what is no `str` by its `str`.
-fn text_of(name: &Bound<'_, PyAny>) -> PyResult<String> {
-    Ok(name.str()?.to_string_lossy().into_owned())
+/// An op and a view with how many entries and bytes are held for them.
+type Held = (Py<PyString>, Py<PyString>, u64, u64);
+
+/// An op or a view as text, and its bytes: two that lack the same in UTF-8 are not the same. What is
+/// no `str` by its `str`.
+fn text_of(name: &Bound<'_, PyAny>) -> PyResult<(Py<PyString>, Box<[u8]>)> {
+    let text = name.str()?;
+    let bytes = Text::of(&text)?.as_bytes().into();
+    Ok((text.unbind(), bytes))
 }
 
 impl Made {
@@ -297,21 +304,22 @@ impl ForwardCache {
     ///
     /// # Errors
     /// Those of `__str__`, where an op or a view is no `str`.
-    pub(super) fn held(&self, py: Python<'_>) -> PyResult<Vec<(String, String, u64, u64)>> {
+    pub(super) fn held(&self, py: Python<'_>) -> PyResult<Vec<Held>> {
         let mut entries = Vec::new();
         let each: Result<(), Infallible> = self.made().cache.try_for_each(|key, _, bytes| {
             entries.push((SharedKey::clone(key), bytes));
             Ok(())
         });
         each.unwrap_or_else(|never| match never {});
-        let mut held = HashMap::<(String, String), (u64, u64)>::new();
+        let mut held = HashMap::<(Box<[u8]>, Box<[u8]>), Held>::new();
         for (key, bytes) in &entries {
             let Some((op, view_id)) = key.op_and_view() else { continue };
-            let texts = (text_of(op.bind(py))?, text_of(view_id.bind(py))?);
-            let (count, sum) = held.entry(texts).or_default();
-            (*count, *sum) = (*count + 1, *sum + bytes);
+            let (op, op_bytes) = text_of(op.bind(py))?;
+            let (view, view_bytes) = text_of(view_id.bind(py))?;
+            let line = held.entry((op_bytes, view_bytes)).or_insert((op, view, 0, 0));
+            (line.2, line.3) = (line.2 + 1, line.3 + bytes);
         }
-        Ok(held.into_iter().map(|((op, view), (count, sum))| (op, view, count, sum)).collect())
+        Ok(held.into_values().collect())
     }
 
     fn read_unmoved<R>(

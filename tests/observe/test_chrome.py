@@ -172,6 +172,21 @@ def test_events_without_a_place_in_time_are_counted() -> None:
     assert (kept["dur"], kept["args"]["wall_ms"]) == (0.0, None)
 
 
+def test_names_stand_in_the_file_as_they_are() -> None:
+    names = ["über", "\U0001f914", '\u4e2d\u6587 "q" \\u00fc', "a\tb"]
+    events = [line(10.0 + at, view_id=name, op="op") for at, name in enumerate(names)]
+    text = "".join(chrome_trace(events, Counter()))
+    slices = [each for each in json.loads(text.encode("utf-8"))["traceEvents"] if each["ph"] == "X"]
+    assert [each["args"]["view_id"] for each in slices] == names
+    assert all(f'"view_id": "{name}"' in text for name in names[:2])
+
+
+def test_half_a_surrogate_pair_is_shown_replaced() -> None:
+    text = "".join(chrome_trace([line(10.0, view_id="a\ud83eb\udc80")], Counter()))
+    [one] = [each for each in json.loads(text.encode("utf-8"))["traceEvents"] if each["ph"] == "X"]
+    assert one["args"]["view_id"] == "a\ufffdb\ufffd"
+
+
 def test_no_events_are_a_document_too() -> None:
     assert exported([]) == ([], Counter())
 

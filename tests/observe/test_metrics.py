@@ -161,3 +161,20 @@ def test_it_needs_nothing_but_the_base_install() -> None:
         "assert not names & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+
+
+def test_names_that_utf_8_does_not_have_stand_once_with_all_their_figures() -> None:
+    inst = BackendInstrumentation()
+    for view_id in ("\ud83e", "a\udc80b", "\ud83e" + "\udd14", "\U0001f914"):
+        inst.cached("op", view_id, "a", 8, lambda: 1)
+    inst.cached("\udc80", "base", "a", 8, lambda: 1)
+    text = inst.metrics()
+    for name in ("lookups_total", "misses_total", "entries"):
+        found = re.findall(rf'^forwardcache_{name}{{op="(.*)",view="(.*)"}} (.*)$', text, re.M)
+        assert sorted(found) == [
+            (r"\\udc80", "base", "1"),
+            ("op", r"\\ud83e", "1"),
+            ("op", r"\\ud83e\\udd14", "1"),
+            ("op", r"a\\udc80b", "1"),
+            ("op", "\U0001f914", "1"),
+        ]

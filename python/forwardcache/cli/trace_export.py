@@ -71,7 +71,7 @@ def _missing(reader: TraceReader, left_out: Counter[str]) -> str:
 def _write_chrome(reader: TraceReader, part: Part) -> Counter[str]:
     left_out: Counter[str] = Counter()
     for text in chrome_trace(reader, left_out):
-        part.write(text.encode("ascii"))
+        part.write(text.encode("utf-8"))
     return left_out
 
 

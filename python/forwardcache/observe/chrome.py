@@ -10,6 +10,7 @@ Lines that name no run or no thread, of some other writer, share a track, one be
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import groupby
@@ -31,6 +32,8 @@ _LAST_SECOND = 2**63 / 1e9
 # Perfetto reads a number with more of them as another one, a dozen times as large.
 _MOST_DECIMALS = 19
 
+_HALF_PAIR = re.compile("[\ud800-\udfff]")
+
 _ARGS = ("probe", "view_id", "op", "top_k", "hit", "wall_ms", "prompt_hash", "key", "bytes")
 _FURTHER_ARGS = ("error", "waited", "batch", "seq")
 _args_of, _further_args_of = attrgetter(*_ARGS), attrgetter(*_FURTHER_ARGS)
@@ -44,12 +47,13 @@ def chrome_trace(events: Iterable[TraceLine], left_out: Counter[str]) -> Iterato
         left_out: Counts events that have no place in time, by reason.
 
     Yields:
-        Pieces of ASCII; together one JSON object. Memory grows with the largest batch and the
-        number of threads only.
+        Pieces of text; together one JSON object, in UTF-8 as a file. Names stand in it as they are,
+        since Perfetto shows an escape as its letters; half a surrogate pair, which UTF-8 doesn't
+        have, is U+FFFD. Memory grows with the largest batch and the number of threads only.
     """
     separator = '{"displayTimeUnit": "ms", "traceEvents": [\n'
     for entry in _Export(left_out).entries(events):
-        yield separator + json.dumps(entry)
+        yield separator + _HALF_PAIR.sub("\ufffd", json.dumps(entry, ensure_ascii=False))
         separator = ",\n"
     yield "\n]}\n" if separator == ",\n" else separator + "]}\n"
 
