@@ -378,6 +378,28 @@ def test_a_network_file_system_is_refused_with_the_reason(tmp_path: Path) -> Non
         check_local(tmp_path / "a b" / "values.db", mounts)
 
 
+@pytest.mark.parametrize(
+    "kind", ["vboxsf", "drvfs", "prl_fs", "wekafs", "panfs", "vmhgfs", "9p", "virtiofs", "nfs4",
+             "fuse.vmhgfs-fuse"]
+)  # fmt: skip
+def test_what_is_shared_with_another_machine_is_refused(tmp_path: Path, kind: str) -> None:
+    mounts = tmp_path / "mountinfo"
+    mounts.write_text(f"22 21 0:40 / {tmp_path}/far rw shared:1 - {kind} host rw\n")
+    with pytest.raises(InvalidInputError, match=rf"is on {re.escape(kind)} \(mounted at .*/far\)"):
+        check_local(tmp_path / "far" / "values.db", mounts)
+
+
+def test_a_file_system_that_is_not_known_is_warned_of_and_taken(tmp_path: Path) -> None:
+    mounts = tmp_path / "mountinfo"
+    mounts.write_text(f"22 21 0:40 / {tmp_path}/far rw shared:1 - newclusterfs host rw\n")
+    with pytest.warns(UserWarning, match="is on newclusterfs .*not known to be local"):
+        check_local(tmp_path / "far" / "values.db", mounts)
+    for kind in ("ext4", "xfs", "btrfs", "zfs", "tmpfs", "overlay", "squashfs", "fuseblk"):
+        mounts.write_text(f"22 21 0:40 / {tmp_path}/far rw shared:1 - {kind} /dev/sda rw\n")
+        with warnings.catch_warnings(action="error"):
+            check_local(tmp_path / "far" / "values.db", mounts)
+
+
 def test_a_network_file_system_of_macos_is_refused_with_the_reason(tmp_path: Path) -> None:
     program = tmp_path / "mount"
     program.write_text(

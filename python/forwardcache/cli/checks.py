@@ -30,6 +30,8 @@ def check_workers(options: ScoreOptions) -> None:
     if options.ray is None:
         if options.workers is not None:
             raise BadInputError("--workers needs --ray: without it one process scores")
+        if options.worker_cpus is not None:
+            raise BadInputError("--worker-cpus needs --ray: without it one process scores")
         return
     check_installed("ray", extra="ray")
     if options.workers is None:

@@ -58,6 +58,7 @@ class ScoreOptions:
     limit: int | None = None
     on_error: OnError = "fail"
     strict: bool = False
+    worker_cpus: int | None = None
 
 
 def score(options: ScoreOptions) -> int:
@@ -148,7 +149,9 @@ def _score_on_team(
     from forwardcache.distributed.scoring import TeamScoring, make_job, team_for, trace_of
 
     workers, address = options.workers or 1, options.ray or ""
-    with team_for(options.loading, workers=workers, address=address) as team:
+    with team_for(
+        options.loading, workers=workers, address=address, worker_cpus=options.worker_cpus
+    ) as team:
         job = make_job(
             team, source, options.op, views, top_k=options.top_k, on_error=options.on_error
         )

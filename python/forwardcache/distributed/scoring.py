@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from forwardcache.distributed.team import LOCAL, Team
 from forwardcache.distributed.wire import Part, answer, packed, packed_options
 from forwardcache.errors import InvalidInputError
 from forwardcache.instrumentation import BackendStats
+from forwardcache.store import absolute_place
 
 OPS = ("next_token_dist", "rolling_logprob", "logprob_of")
 
@@ -126,18 +128,46 @@ def make_job(
     return Job(source, lengths, op, views, top_k, k, on_error)
 
 
-def team_for(options: ModelOptions, *, workers: int, address: str) -> Team:
+def team_for(
+    options: ModelOptions, *, workers: int, address: str, worker_cpus: int | None = None
+) -> Team:
     """Workers that load the same model; each has a trace of its own (``trace_of``).
+
+    Relative paths are those of this process: a cluster's workers have a folder of their own.
 
     Raises:
         InvalidInputError: as of ``Team``.
     """
+    there = _absolute(options)
 
     def of_worker(number: int) -> bytes:
-        trace = None if options.trace is None else trace_of(options.trace, number)
-        return packed_options(replace(options, trace=trace))
+        trace = None if there.trace is None else trace_of(there.trace, number)
+        return packed_options(replace(there, trace=trace))
 
-    return Team(workers, of_worker, address=address, on_gpu=options.device != "cpu")
+    return Team(
+        workers,
+        of_worker,
+        address=address,
+        on_gpu=options.device != "cpu",
+        worker_cpus=worker_cpus,
+    )
+
+
+def _absolute(options: ModelOptions) -> ModelOptions:
+    """The same with absolute paths."""
+    folders: dict[str, Any] = {
+        name: _absolute_folder(given, may_be_hub=options.allow_download)
+        for name in ("model", "adapter", "tokenizer")
+        if (given := getattr(options, name)) is not None
+    }
+    store = None if options.store is None else absolute_place(options.store)
+    trace = None if options.trace is None else Path(options.trace).absolute()
+    return replace(options, **folders, store=store, trace=trace)
+
+
+def _absolute_folder(given: str, *, may_be_hub: bool) -> str:
+    is_name = may_be_hub and not Path(given).exists()
+    return str(given) if is_name else os.path.abspath(given)
 
 
 def trace_of(trace: Path, number: int | str) -> Path:
@@ -155,6 +185,7 @@ def score(
     op: str = "next_token_dist",
     top_k: int = 256,
     address: str = LOCAL,
+    worker_cpus: int | None = None,
     **options: Any,
 ) -> list[Row]:
     """Scores prompts through views of one model, on many machines.
@@ -169,6 +200,7 @@ def score(
         top_k: Tokens of a distribution.
         address: A Ray cluster: "local" makes one here, "auto" finds the one of this machine,
             "HOST:PORT" or "ray://HOST:PORT".
+        worker_cpus: Cores that a worker asks the cluster for, and computes with; see ``Team``.
         **options: Others of ``forwardcache.cli.loading.ModelOptions``: ``device``, ``dtype``,
             ``trace`` (each worker adds its number to the name), ...
 
@@ -190,7 +222,7 @@ def score(
         "prompts", tuple(map(_prompt, range(1, len(prompts) + 1), prompts)), sha256=""
     )
     source.items(op)
-    with team_for(loading, workers=workers, address=address) as team:
+    with team_for(loading, workers=workers, address=address, worker_cpus=worker_cpus) as team:
         job = make_job(team, source, op, asked, top_k=top_k)
         return [row for _, rows in TeamScoring(team, job).rows() for row in rows]
 

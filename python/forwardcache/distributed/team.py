@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from forwardcache.extras import extra_named
 
 with extra_named("forwardcache.distributed"):
     import ray
-    from ray.exceptions import RayActorError
+    from ray.exceptions import RayActorError, RayError
 
 _log = logging.getLogger(__name__)
 
@@ -37,6 +38,10 @@ _AHEAD = 8
 _OBJECT_STORE_BYTES = 128 * 2**20
 _CLOSE_S = 60.0
 _REACH_S = 10.0
+# How often to look whether workers wait for the cluster, and to say so: soon, then now and then.
+_LOOK_S = 1.0
+_FIRST_WORD_S = 5.0
+_WORD_EVERY_S = 60.0
 
 
 @dataclass(eq=False)
@@ -46,11 +51,13 @@ class Member:
     Attributes:
         number: Its number, from 0; one that takes a dead one's place has a new one.
         actor: Its handle in Ray.
+        begun: What is done when its process runs; until then it waits for the cluster.
         facts: What it told when it had loaded the model; empty before.
     """
 
     number: int
     actor: Any
+    begun: Any
     facts: dict[str, Any] = field(default_factory=dict)
 
 
@@ -64,13 +71,17 @@ class Team:
             ray://HOST:PORT for one that runs. A connection that the process has is used as it is.
         on_gpu: Whether each takes a GPU where the cluster has any (several share one if there are
             fewer GPUs than workers).
+        worker_cpus: Cores that a worker asks the cluster for, and computes with. None: its share of
+            the cores of a cluster that is made here, and one of a cluster that runs, where others'
+            work may need the rest. A number of threads that is set (``OMP_NUM_THREADS``) is kept.
         kind: What a worker is: made of its options, with ``load`` and ``close`` as of ``Worker``.
 
     Attributes:
         members: Those that are there; loading or loaded.
 
     Raises:
-        InvalidInputError: ``workers`` is out of range, or there is no such cluster.
+        InvalidInputError: ``workers`` or ``worker_cpus`` is out of range, or there is no such
+            cluster, or it wants a token.
         ForwardCacheError: the model can't be loaded.
         WorkerError: workers die while they load it.
     """
@@ -82,18 +93,24 @@ class Team:
         *,
         address: str,
         on_gpu: bool,
+        worker_cpus: int | None = None,
         kind: type[Any] = Worker,
     ) -> None:
-        if workers < 1:
-            raise InvalidInputError(f"workers must be at least 1, got {workers}")
+        for name, number in (("workers", workers), ("worker_cpus", worker_cpus)):
+            if number is not None and number < 1:
+                raise InvalidInputError(f"{name} must be at least 1, got {number}")
         self._options = options
         self._size = workers
-        self._owns_cluster = _connect(address, workers)
+        self._owns_cluster = _connect(address, workers * (worker_cpus or 1))
         gpus = float(_resources().get("GPU", 0.0)) if on_gpu else 0.0
         # Ray counts GPUs in ten-thousandths.
         share = int(min(1.0, gpus / workers) * 10_000) / 10_000
-        self._kind = ray.remote(num_cpus=1, num_gpus=share)(kind)
+        cores = int(_resources().get("CPU", 1.0)) if self._owns_cluster else 1
+        self._asks = {"CPU": worker_cpus or max(1, cores // workers), "GPU": share}
+        # Ray gives a worker's process as many threads as it asks for cores.
+        self._kind = ray.remote(num_cpus=self._asks["CPU"], num_gpus=share)(kind)
         self._hired = 0
+        self._next_word_s = 0.0
         self.members: list[Member] = []
         self._running: dict[Any, tuple[Member, int | None]] = {}
         for _ in range(workers):
@@ -164,7 +181,7 @@ class Team:
 
     def _wait(self, schedule: Schedule | None) -> None:
         """Takes what comes next from any worker."""
-        [first], _ = ray.wait(list(self._running), num_returns=1)
+        first = self._first_done()
         if first not in self._running:
             return
         member, task = self._running.pop(first)
@@ -180,10 +197,42 @@ class Team:
         elif schedule is not None:
             schedule.finish(task, result)
 
+    def _first_done(self) -> Any:
+        """The call that is done first; says meanwhile who waits for the cluster."""
+        while True:
+            done, _ = ray.wait(list(self._running), num_returns=1, timeout=_LOOK_S)
+            if done:
+                return done[0]
+            self._tell_who_waits()
+
+    def _tell_who_waits(self) -> None:
+        if time.monotonic() < self._next_word_s:
+            return
+        _, waiting = ray.wait(
+            [member.begun for member in self.members], num_returns=len(self.members), timeout=0
+        )
+        if not waiting:
+            return
+        self._next_word_s = time.monotonic() + _WORD_EVERY_S
+        there, free = _resources(), _free()
+        _log.warning(
+            "%d of %d workers wait for the cluster: each asks for %s; free are %s",
+            len(waiting),
+            len(self.members),
+            " and ".join(f"{number:g} {name}" for name, number in self._asks.items() if number),
+            " and ".join(
+                f"{free.get(name, 0.0):g} of {there.get(name, 0.0):g} {name}"
+                for name, number in self._asks.items()
+                if number
+            ),
+        )
+
     def _hire(self) -> None:
         number, self._hired = self._hired, self._hired + 1
-        member = Member(number, self._kind.remote(self._options(number)))
+        actor = self._kind.remote(self._options(number))
+        member = Member(number, actor, actor.__ray_ready__.remote())
         self.members.append(member)
+        self._next_word_s = time.monotonic() + _FIRST_WORD_S
         self._running[member.actor.load.remote()] = member, None
 
     def _replace(self, member: Member) -> None:
@@ -194,8 +243,21 @@ class Team:
         self._hire()
 
 
+def _cores() -> int:
+    """Cores that this process may use: fewer than the machine's in a container or under taskset."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:
+        return os.cpu_count() or 1
+
+
 def _resources() -> dict[str, float]:
     found: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return found
+
+
+def _free() -> dict[str, float]:
+    found: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
     return found
 
 
@@ -211,7 +273,7 @@ def _check_reachable(address: str) -> None:
         socket.create_connection((parts.hostname, parts.port), _REACH_S).close()
 
 
-def _connect(address: str, workers: int) -> bool:
+def _connect(address: str, least_cpus: int) -> bool:
     """Whether a cluster was made here."""
     if ray.is_initialized():
         return False
@@ -221,7 +283,7 @@ def _connect(address: str, workers: int) -> bool:
         if address == LOCAL:
             ray.init(
                 address=LOCAL,
-                num_cpus=max(workers, os.cpu_count() or 1),
+                num_cpus=max(least_cpus, _cores()),
                 include_dashboard=False,
                 object_store_memory=_OBJECT_STORE_BYTES,
                 **quiet,
@@ -229,7 +291,7 @@ def _connect(address: str, workers: int) -> bool:
         else:
             _check_reachable(address)
             ray.init(address=address, **quiet)
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, RayError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InvalidInputError(f"no Ray cluster at {address!r}: {reason}") from None
     return True

@@ -6,6 +6,22 @@ taken for another one), ``sqlite`` with ``schema``, ``statements``, ``file``, ``
 ``lane`` and ``breaker`` (the shared store), ``tiers`` (several as one).
 """
 
-from forwardcache.store.base import Record, Store, StoreCheck, StoreInfo, files_of, open_store
+from forwardcache.store.base import (
+    Record,
+    Store,
+    StoreCheck,
+    StoreInfo,
+    absolute_place,
+    files_of,
+    open_store,
+)
 
-__all__ = ["Record", "Store", "StoreCheck", "StoreInfo", "files_of", "open_store"]
+__all__ = [
+    "Record",
+    "Store",
+    "StoreCheck",
+    "StoreInfo",
+    "absolute_place",
+    "files_of",
+    "open_store",
+]

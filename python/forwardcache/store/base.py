@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -165,6 +166,16 @@ def _check_path(where: str) -> None:
         )
     if _OPTIONS.search(where) and not Path(where).exists():
         raise InvalidInputError(f"a store in a file takes no options, got {where!r}")
+
+
+def absolute_place(where: str | Path) -> str:
+    """``where`` for processes that work in other folders: its file by an absolute path.
+
+    Args:
+        where: As in ``open_store``.
+    """
+    places = _NEXT_TIER.split(str(where))
+    return ",".join(each if each.startswith(_SHARED) else os.path.abspath(each) for each in places)
 
 
 def files_of(where: str | Path) -> list[Path]:

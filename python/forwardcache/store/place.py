@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +14,19 @@ from forwardcache.errors import InvalidInputError
 
 _MOUNTS = Path("/proc/self/mountinfo")
 _MACOS_MOUNT = Path("/sbin/mount")
+# Of a kernel's own disk or memory. Whatever isn't one of these may be shared with another machine
+# or with the host of a virtual one, whose locks and memory SQLite doesn't see.
+_LOCAL = frozenset(
+    {"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "bcachefs", "f2fs", "jfs", "jffs2", "ubifs",
+     "reiserfs", "reiser4", "nilfs2", "hfs", "hfsplus", "apfs", "ntfs", "ntfs3", "vfat", "msdos",
+     "exfat", "minix", "udf", "ufs", "iso9660", "squashfs", "erofs", "cramfs", "romfs", "tmpfs",
+     "ramfs", "rootfs", "overlay", "aufs", "fuseblk", "shiftfs", "ecryptfs", "devtmpfs"}
+)  # fmt: skip
 _NETWORK = frozenset(
-    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "ceph", "afs", "coda", "gpfs", "lustre", "gfs2",
-     "ocfs2", "glusterfs", "beegfs", "orangefs", "pvfs2", "virtiofs"}
+    {"nfs", "nfs3", "nfs4", "cifs", "smb2", "smb3", "smbfs", "9p", "ceph", "afs", "coda", "gpfs",
+     "lustre", "lustre_lite", "gfs", "gfs2", "ocfs2", "glusterfs", "beegfs", "orangefs", "pvfs2",
+     "virtiofs", "vboxsf", "drvfs", "prl_fs", "vmhgfs", "hgfs", "wekafs", "panfs", "ncpfs", "mmfs",
+     "quobyte", "moosefs", "acfs", "vxfs_cluster", "davfs", "sshfs", "efs"}
 )  # fmt: skip
 _MACOS_LINE = re.compile(r".*? on (?P<point>/.*) \((?P<kind>[^,()]+)(?P<options>[^()]*)\)")
 
@@ -25,11 +36,13 @@ class _Mount:
     point: str
     kind: str
     is_shared: bool
-    """It belongs to a network, or to a user's program (FUSE)."""
+    """It belongs to a network, to the host of a virtual machine, or to a user's program (FUSE)."""
+    is_known: bool = True
+    """It is known to be shared, or not to be."""
 
 
 def check_local(path: Path, mounts: Path = _MOUNTS, macos_mount: Path = _MACOS_MOUNT) -> None:
-    """Refuses a path on a network file system.
+    """Refuses a path on a network file system, and warns of one that isn't known to be local.
 
     Args:
         path: The file; it need not be there.
@@ -38,7 +51,8 @@ def check_local(path: Path, mounts: Path = _MOUNTS, macos_mount: Path = _MACOS_M
             nothing is refused.
 
     Raises:
-        InvalidInputError: the file system is one of a network, or of a user's program (FUSE).
+        InvalidInputError: the file system is one of a network, of a virtual machine's host, or of
+            a user's program (FUSE).
     """
     mount = _mount_of(os.path.realpath(path), _mounts(mounts, macos_mount))
     if mount is not None and mount.is_shared:
@@ -46,6 +60,13 @@ def check_local(path: Path, mounts: Path = _MOUNTS, macos_mount: Path = _MACOS_M
             f"{path} is on {mount.kind} (mounted at {mount.point}), where SQLite's locks and "
             "shared memory can't be relied on: keep the store on a local disk, or share one with "
             "redis://"
+        )
+    if mount is not None and not mount.is_known:
+        warnings.warn(
+            f"{path} is on {mount.kind} (mounted at {mount.point}), which is not known to be "
+            "local: if other machines share it, keep the store elsewhere, since SQLite's locks may "
+            "not hold there",
+            stacklevel=3,
         )
 
 
@@ -77,7 +98,8 @@ def _of_linux(table: str) -> Iterator[_Mount]:
         before, _, after = line.partition(" - ")
         kind = after.split(" ")[0]
         shared = kind in _NETWORK or kind == "fuse" or kind.startswith("fuse.")
-        yield _Mount(_unescaped(before.split(" ")[4]), kind, shared)
+        known = shared or kind in _LOCAL
+        yield _Mount(_unescaped(before.split(" ")[4]), kind, shared, known)
 
 
 def _of_macos(listed: str) -> Iterator[_Mount]:

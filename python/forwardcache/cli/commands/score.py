@@ -194,6 +194,15 @@ WorkersOption = Annotated[
     ),
 ]
 
+WorkerCpusOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Cores that a worker of --ray asks for and computes with. Default: its share.",
+        show_default=False,
+    ),
+]
+
 
 @commands.command("score", short_help="Score prompts with views of one model.", epilog=EXIT_STATUS)
 def _score(  # noqa: PLR0917 - typer calls it, by name
@@ -228,6 +237,7 @@ def _score(  # noqa: PLR0917 - typer calls it, by name
     identity: IdentityOption = "versions",
     ray: RayOption = None,
     workers: WorkersOption = None,
+    worker_cpus: WorkerCpusOption = None,
     format_: FormatOption = Format.TABLE,
 ) -> int:
     """Score prompts with the views of one model; one row a prompt and view."""
@@ -271,6 +281,7 @@ def _score(  # noqa: PLR0917 - typer calls it, by name
             limit=limit,
             on_error=on_error.value,
             strict=strict,
+            worker_cpus=worker_cpus,
         )
     )
 
