@@ -123,7 +123,7 @@ def test_completion_logprob_says_what_logprob_of_summed(make_backend: MakeBacken
 
 
 def _byte_level(**special: Any) -> Tokenizer:
-    inner = tiny.tokenizer(bos=False).backend_tokenizer
+    inner: Tokenizer = tiny.tokenizer(bos=False).backend_tokenizer
     inner.add_special_tokens([*special.values()])
     return inner
 
@@ -162,6 +162,7 @@ def test_a_lone_space_behind_a_bos_is_scored_with_trimmed_offsets() -> None:
     inner.post_processor = processors.Sequence([processors.ByteLevel(), template])
     encoder = Encoder(tiny.around(inner, bos_token="<s>"), EncodingOptions(), None)
     space = inner.token_to_id("Ġ")
+    assert space is not None
     assert encoder.encode("pair", ("", " ")) == Encoded((0, space), 1)
 
 

@@ -132,8 +132,8 @@ def byte_level(
 
     def surface(token: int) -> bytes:
         if token in added:
-            return added[token].encode()
-        return bytes(_LETTER[letter] for letter in inner.id_to_token(token))
+            return str(added[token]).encode()
+        return bytes(_LETTER[letter] for letter in inner.id_to_token(token) or "")
 
     def whole(text: str) -> str:
         text = normalised(text)
@@ -161,7 +161,7 @@ def metaspace(*, template: str = "", legacy: bool = False) -> Kind:
     tokenizer = tiny.around(inner, bos_token="<s>", eos_token="</s>")
 
     def surface(token: int) -> bytes:
-        word = words[token]
+        word = str(words[token])
         if word.startswith("<0x"):
             return bytes([int(word[3:5], 16)])
         return word.replace("▁", " ").encode()
@@ -178,7 +178,7 @@ def byt5() -> Kind:
     tokenizer: Any = ByT5Tokenizer(extra_ids=0)
 
     def surface(token: int) -> bytes:
-        word = tokenizer.convert_ids_to_tokens(token)
+        word = str(tokenizer.convert_ids_to_tokens(token))
         return word.encode() if token < 3 else bytes([token - 3])
 
     return Kind(tokenizer, (), str, surface, list(tokenizer.added_tokens_decoder.values()))

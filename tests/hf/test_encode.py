@@ -216,8 +216,8 @@ def test_one_token_as_bos_and_eos_is_kept_before_a_text_and_left_out_behind_it(
     one = encoder(tiny.around(inner, bos_token="<e>", eos_token="<e>"))
     own = tuple(inner.encode("hello", add_special_tokens=False).ids)
     for form in ("prompt", "text"):
-        assert one.encode(form, "hello").token_ids == (*[end] * before, *own)  # type: ignore[arg-type]
-        assert one.encode(form, "hello<e>").token_ids == (*[end] * before, *own, end)  # type: ignore[arg-type]
+        assert one.encode(form, "hello").token_ids == (*[end] * before, *own)
+        assert one.encode(form, "hello<e>").token_ids == (*[end] * before, *own, end)
     assert one.encode("text", "").token_ids == (end,) * before
     assert one.encode("prompt", "").token_ids == (end,) * max(before, 1)
 

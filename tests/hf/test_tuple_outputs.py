@@ -54,7 +54,7 @@ def test_a_model_that_returns_tuples_is_scored_as_one_that_does_not(
     plain, model = shared_models[name], copy.deepcopy(shared_models[name])
     model.config.return_dict = False
     # Logits in chunks take the body's output, too.
-    options = {"max_logit_bytes": 4 * 320 * 4}
+    options: dict[str, Any] = {"max_logit_bytes": 4 * 320 * 4}
     with (
         HFBackend(model, tokenizer, **options) as backend,
         HFBackend(plain, tokenizer, **options) as other,
