@@ -47,11 +47,11 @@ $(VENV)/.installed: pyproject.toml
 	@command -v cargo >/dev/null || { echo "forwardcache is built with Rust: cargo was not found"; exit 2; }
 ifdef UV
 	@test -x $(PY) || uv venv --quiet --seed --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" $(VENV)
-	uv pip install --quiet --python $(PY) --group dev --editable '.[hf,report]'
+	@$(PYTHON) tools/install.py uv pip install --python $(PY) --group dev --editable '.[hf,report]'
 else
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet --upgrade pip
-	$(PY) -m pip install --quiet --group dev --editable '.[hf,report]'
+	@$(PY) -m pip install --quiet --upgrade pip
+	@$(PYTHON) tools/install.py $(PY) -m pip install --group dev --editable '.[hf,report]'
 endif
 	@touch $@ $(VENV)/.built
 
