@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 
 EVERY_S = 10.0
 _FETCHED = re.compile(
-    r"^\s*(?:Downloading|Using cached) (\S+?)(?:\.metadata)? \(([\d.]+) ([kMG]?B)\)"
+    r"^\s*(?:Downloading|Using cached) (\S+)(?<!\.metadata) \(([\d.]+) ([kMG]?B)\)"
 )
 _BYTES = {"B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9}
 
