@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -26,18 +26,12 @@ _MOVED_TOKENS = 5
 _PLOTTED = 2000
 
 
-def score_figures(
-    path: Path,
-    texts: Sequence[tuple[int, str]] | None = None,
-    *,
-    token_texts: Callable[[int], str | None] | None = None,
-) -> Figures:
+def score_figures(path: Path, texts: Sequence[tuple[int, str]] | None = None) -> Figures:
     """What the rows of ``score`` in ``path`` (JSON lines or parquet) come to.
 
     Args:
         path: The file; only the columns that are needed are read.
         texts: Line, from 1, and text of prompts, which the prompts are shown with.
-        token_texts: Gives the text of a token's id, which the tokens are shown with.
 
     Returns:
         JSON values only; all distances in nats. ``views``: mean, median, 90 % quantile and largest
@@ -54,21 +48,10 @@ def score_figures(
     try:
         rows = _scanned(path)
         distances = _distances(rows, path)
-        figures = _figures(rows, distances, dict(texts) if texts is not None else None)
+        return _figures(rows, distances, dict(texts) if texts is not None else None)
     except pl.exceptions.PolarsError as error:
         reason = str(error).partition("\n")[0]
         raise InvalidInputError(f"{path} holds no rows of score: {reason}") from error
-    if token_texts is not None:
-        figures["moved"] = [_with_text(row, token_texts) for row in figures["moved"]]
-    return figures
-
-
-def _with_text(row: Figures, token_texts: Callable[[int], str | None]) -> Figures:
-    """The row of a token with its text behind its id; what can't be seen is escaped."""
-    text = token_texts(row["token_id"])
-    shown = None if text is None else repr(text)
-    named = {"id": row["id"], "line": row["line"], "token_id": row["token_id"], "token": shown}
-    return {**named, **row}
 
 
 def _scanned(path: Path) -> pl.LazyFrame:
