@@ -161,16 +161,11 @@ $(VENV)/.bench: $(VENV)/.installed
 	$(if $(UV),uv pip install --quiet --python $(PY),$(PY) -m pip install --quiet) --group bench
 	@touch $@
 
-bench: build $(VENV)/.bench  ## measures beside the peers and writes benches/RESULTS.md
-	$(PY) -m benches.run --write benches/RESULTS.md
-	$(PY) -m benches.large --write benches/RESULTS.md
-	$(PY) -m benches.trace --write benches/RESULTS.md
-	$(PY) -m benches.engine --write benches/RESULTS.md
-	$(PY) -m benches.scoring --write benches/RESULTS.md
-	$(PY) -m benches.identity --write benches/RESULTS.md
-	$(PY) -m benches.observe --write benches/RESULTS.md
-	$(PY) -m benches.scale --write benches/RESULTS.md
-	$(PY) -m benches.store --write benches/RESULTS.md
+BENCHES := run large trace engine scoring identity observe scale store
+
+bench: build $(VENV)/.bench  ## measures beside the peers; PARTS="run trace" only those, WRITE=1 rewrites benches/RESULTS.md
+	@for part in $(or $(PARTS),$(BENCHES)); do echo "benches.$$part"; \
+		$(PY) -m benches.$$part $(if $(filter 1,$(WRITE)),--write benches/RESULTS.md) || exit 1; done
 
 callgrind: build $(VENV)/.bench  ## instructions a hit (needs valgrind)
 	PYTHON=$(PY) benches/callgrind.sh

@@ -1,6 +1,8 @@
 """The sections of RESULTS.md: how they are asked for, and how they get there."""
 
 import argparse
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,7 +10,7 @@ from benches.machine import refuse_debug_build
 
 
 def publish(section: Callable[..., str], doc: str | None, **defaults: float | str) -> None:
-    """Measures, prints the section, and with ``--write FILE`` puts it there.
+    """Measures, prints the section, with ``--write FILE`` puts it there, tells the time it took.
 
     Each of ``defaults`` is an argument of ``section`` and an option of the command line.
     """
@@ -20,8 +22,10 @@ def publish(section: Callable[..., str], doc: str | None, **defaults: float | st
     options = vars(parser.parse_args())
     path = options.pop("write")
     refuse_debug_build()
+    began = time.monotonic()
     text = section(**options)
     print(text)
+    print(f"took {time.monotonic() - began:,.0f} s", file=sys.stderr)
     if path:
         write_section(path, text)
 
