@@ -217,7 +217,11 @@ def test_a_file_holds_what_standard_output_would(score: Run, prompts: Path, tmp_
     streamed = score("--prompts", prompts, "--views", "base,ft,null:7")
     filed = score("--prompts", prompts, "--views", "base,ft,null:7", "--out", out)
     assert read_rows(out) == streamed.rows
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["prompts.jsonl", "rows.jsonl"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "prompts.jsonl",
+        "rows.jsonl",
+        "rows.jsonl.meta.json",
+    ]
     for text in (streamed.err, filed.out):
         assert re.search(r"null_7 \(random\).*0\.02.* 1\.0 ", text)
     assert "passes run" in filed.err
@@ -238,7 +242,11 @@ def test_parquet_holds_the_same_rows(score: Run, prompts: Path, tmp_path: Path) 
         # A field that another prompt has is null.
         read["input"] = {name: value for name, value in read["input"].items() if value is not None}
         assert read == row
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["prompts.jsonl", "rows.parquet"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "prompts.jsonl",
+        "rows.parquet",
+        "rows.parquet.meta.json",
+    ]
 
 
 def test_carried_fields_of_any_kind_survive_parquet(score: Run, tmp_path: Path) -> None:

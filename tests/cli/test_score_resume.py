@@ -103,7 +103,12 @@ def test_a_resumed_run_ends_with_the_same_bytes(
     assert ended.code == 0, ended.err
     assert "going on after 8 of 12 prompts" in ended.err
     assert out.read_bytes() == whole.read_bytes()
-    assert names(out) == ["rows.jsonl", "whole.jsonl"]
+    assert names(out) == [
+        "rows.jsonl",
+        "rows.jsonl.meta.json",
+        "whole.jsonl",
+        "whole.jsonl.meta.json",
+    ]
     told = json.loads(ended.out)
     assert told["run"]["forward_passes"] == 12
     assert [view["prompts"] for view in told["views"]] == [12, 12]
@@ -134,7 +139,7 @@ def test_parquet_is_resumed_too(score: Run, prompts: Path, out: Path) -> None:
     interrupted(score, prompts, table)
     assert names(table) == ["rows.parquet.part", "rows.parquet.part.job"]
     assert score("--prompts", prompts, *VIEWS, "--out", table, "--resume").code == 0
-    assert names(table) == ["rows.parquet"]
+    assert names(table) == ["rows.parquet", "rows.parquet.meta.json"]
     assert pl.read_parquet(table).height == 36
 
 
@@ -152,7 +157,7 @@ def test_an_interrupt_before_any_row_leaves_nothing(
 def test_a_part_without_a_row_stands_in_nobody_s_way(score: Run, prompts: Path, out: Path) -> None:
     out.with_name("rows.jsonl.part").touch()
     assert score("--prompts", prompts, "--out", out).code == 0
-    assert names(out) == ["rows.jsonl"]
+    assert names(out) == ["rows.jsonl", "rows.jsonl.meta.json"]
 
 
 def test_resuming_nothing_begins(score: Run, prompts: Path, out: Path) -> None:
@@ -195,7 +200,7 @@ def test_an_unfinished_run_is_not_begun_again_unasked(score: Run, prompts: Path,
     interrupted(score, prompts, out)
     score("--prompts", prompts, *VIEWS, "--out", out).refused("--resume", "--force")
     assert score("--prompts", prompts, "--views", "base", "--out", out, "--force").code == 0
-    assert names(out) == ["rows.jsonl"]
+    assert names(out) == ["rows.jsonl", "rows.jsonl.meta.json"]
     assert len(read_rows(out)) == 12
 
 
@@ -247,4 +252,4 @@ def test_a_disk_too_full_for_parquet_keeps_the_rows(score: Run, prompts: Path, o
     assert (ended.code, "--resume" in ended_words) == (3, True), ended.err
     assert names(table) == ["rows.parquet.part", "rows.parquet.part.job"]
     assert score("--prompts", prompts, *VIEWS, "--out", table, "--resume").code == 0
-    assert names(table) == ["rows.parquet"]
+    assert names(table) == ["rows.parquet", "rows.parquet.meta.json"]

@@ -15,6 +15,7 @@ from forwardcache.cli.commands import check, report, score, store, trace
 from forwardcache.cli.commands.options import EXIT_STATUS
 from forwardcache.cli.commands.report import REPORT_COMPARE
 from forwardcache.cli.exits import ExitCode, guarded, say, say_warnings
+from forwardcache.cli.meta import WORDS
 from forwardcache.cli.repeats import refusing_repeats
 
 app = typer.Typer(
@@ -41,6 +42,7 @@ _UsageProblem: Any = next(
 def run(argv: Sequence[str]) -> int:
     """Run one command; the exit code."""
     say_warnings()
+    WORDS.set(tuple(argv))
     return guarded(lambda: _invoke(_with_joined_name(_with_address(argv))))
 
 

@@ -68,17 +68,13 @@ def check_template(options: ScoreOptions) -> None:
         )
 
 
-def check_outputs(options: ScoreOptions, job_facts: dict[str, Any]) -> None:
+def check_outputs(options: ScoreOptions) -> None:
     """Refuse files that can't be written or are also something else.
-
-    Args:
-        options: What was asked for.
-        job_facts: What decides the rows; a part goes on only with the same.
 
     Raises:
         BadInputError: naming the option and the file.
     """
-    from forwardcache.cli.output import check_out, check_same_job, is_unfinished
+    from forwardcache.cli.output import check_out
 
     check_trace(options.loading.trace)
     _check_distinct(options)
@@ -92,7 +88,21 @@ def check_outputs(options: ScoreOptions, job_facts: dict[str, Any]) -> None:
             raise BadInputError("--resume needs --out: it goes on with OUT.part")
         return
     check_out(options.out, force=options.force, resume=options.resume)
-    if options.resume and is_unfinished(options.out):
+
+
+def check_part(options: ScoreOptions, job_facts: dict[str, Any]) -> None:
+    """Refuse to go on with a part of another job.
+
+    Args:
+        options: What was asked for.
+        job_facts: What decides the rows; a part goes on only with the same.
+
+    Raises:
+        BadInputError: naming what differs.
+    """
+    from forwardcache.cli.output import check_same_job, is_unfinished
+
+    if options.out is not None and options.resume and is_unfinished(options.out):
         check_same_job(options.out, job_facts)
 
 

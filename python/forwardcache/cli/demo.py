@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from forwardcache.cli.differences import Comparison
+    from forwardcache.cli.meta import Facts
     from forwardcache.cli.output import RowSink
     from forwardcache.cli.rows import Row
     from forwardcache.cli.summary import RunFigures
@@ -71,10 +72,10 @@ class DigestedRows:
         if self._sink is not None:
             self._sink.write(rows)
 
-    def publish(self) -> None:
+    def publish(self, meta: Facts | None = None) -> None:
         """All rows were written."""
         if self._sink is not None:
-            self._sink.publish()
+            self._sink.publish(meta)
 
     def close(self) -> None:
         """Keep what was written, as it is."""

@@ -25,15 +25,15 @@ CHUNK_TOKENS = 8192
 CHUNK_PROMPTS = 256
 AGAINST_BASE = ("kl_base_nats", "kl_lower_bound", "delta_nats")
 """A row beside base has one of them: exact KL(base ‖ view), a bound of it, or view - base."""
-TALLIED = ("line", "view", *AGAINST_BASE, "mass_outside", "compared_tokens")
+TALLIED = ("line", "view", "hit", *AGAINST_BASE, "mass_outside", "compared_tokens")
 """The fields of a row that a tally reads."""
 
 
 class Progress(Protocol):
     """Whom to tell how far the job is."""
 
-    def settle(self, tokens: int, what: str) -> None:
-        """``tokens`` more are done in all, those of the view ``what``."""
+    def settle(self, tokens: int, prompts: int) -> None:
+        """``tokens`` more are done in all, those of ``prompts`` in one view."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +111,7 @@ class Tally:
         most_outside: The largest probability of base outside of them.
         tokens_run: Tokens of the prompts that were not in the cache.
         rows: Rows written, those of an earlier run included.
+        hits: Those of them whose values were there already.
         skipped: Prompts that the model failed on, those of an earlier run included.
     """
 
@@ -121,11 +122,13 @@ class Tally:
     most_outside: float = 0.0
     tokens_run: int = 0
     rows: int = 0
+    hits: int = 0
     skipped: list[Skipped] = field(default_factory=list)
 
     def note(self, written: Row) -> None:
         """Take one row into account."""
         self.rows += 1
+        self.hits += bool(written.get("hit"))
         for name in AGAINST_BASE:
             if name in written:
                 self.fields.add(name)
@@ -188,7 +191,7 @@ class Scoring:
             skipped.update((at, self.job.skips(at, error)) for at, error in failed.items())
             base_values = values if view.kind == "base" else base_values
             if progress is not None:
-                progress.settle(tokens, view.name)
+                progress.settle(tokens, len(chunk))
         whole = [position for position in chunk if position not in skipped]
         rows = [columns[view][position] for position in whole for view in self.job.views]
         return rows, [skipped[position] for position in sorted(skipped)]

@@ -93,6 +93,12 @@ class Session:
         """Tokens in a full distribution."""
         return int(self.backend.model.config.get_text_config().vocab_size)
 
+    def arithmetic(self) -> dict[str, Any]:
+        """What values depend on beside the weights: dtype, device, kernels, threads."""
+        from forwardcache.hf.arithmetic import arithmetic_of
+
+        return arithmetic_of(self.backend)
+
     def close(self) -> None:
         """Close the backend, the store and the trace."""
         self.backend.close()

@@ -4,9 +4,12 @@ Rows go to ``OUT.part`` as they are done. ``OUT.part.job`` beside it says which 
 so that ``--resume`` can't join two. At the end the part is flushed to disk and renamed, or turned
 into parquet first. Torn lines at the part's end, of a kill or a full disk, are cut off on resuming.
 
-Who holds the lock of the file that is named ``OUT.part`` may touch the four names (``OUT``, the
-part, its job, ``OUT.tmp``). Giving the part's name away is therefore the last thing a run does:
-from then on the job beside it may be another run's. Without ``--force``, ``OUT`` is looked at
+``OUT.meta.json``, which says which run it was, gets its name before ``OUT`` gets its own: rows are
+never there without it.
+
+Who holds the lock of the file that is named ``OUT.part`` may touch the five names (``OUT``, its
+meta, the part, its job, ``OUT.tmp``). Giving the part's name away is therefore the last thing a run
+does: from then on the job beside it may be another run's. Without ``--force``, ``OUT`` is looked at
 again under the lock, and is taken only if nobody has it (``move``).
 """
 
@@ -18,13 +21,14 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from forwardcache.cli.columns import InputColumns
 from forwardcache.cli.durable import to_disk
 from forwardcache.cli.exits import BadInputError
+from forwardcache.cli.meta import PARQUET_KEY, Facts, is_ours, meta_of, written
 from forwardcache.cli.outfile import check_place, part_of, write_failed
 from forwardcache.cli.parquet import write_parquet
 from forwardcache.cli.prompts import Prompt
@@ -47,8 +51,8 @@ class RowSink(Protocol):
     def write(self, rows: Sequence[Row]) -> None:
         """Take rows; they are out of this process when it returns."""
 
-    def publish(self) -> None:
-        """All rows were written."""
+    def publish(self, meta: Facts | None = None) -> None:
+        """All rows were written; ``meta`` says which run it was."""
 
     def close(self) -> None:
         """Keep what was written, as it is."""
@@ -62,7 +66,7 @@ class StdoutRows:
         sys.stdout.write(encoded(rows).decode("ascii"))
         sys.stdout.flush()
 
-    def publish(self) -> None:
+    def publish(self, meta: Facts | None = None) -> None:
         """Nothing is left to do."""
 
     def close(self) -> None:
@@ -98,6 +102,11 @@ def _check_free(out: Path, *, force: bool, resume: bool) -> None:
             f"{part_of(out)} is there from an unfinished run: --resume goes on with it, "
             "--force begins again"
         )
+    meta = meta_of(out)
+    if os.path.lexists(meta) and not (force or os.path.lexists(out) or is_ours(meta)):
+        raise BadInputError(
+            f"--out {out} writes {meta}, which is there already: --force replaces it"
+        )
 
 
 def _is_parquet(out: Path) -> bool:
@@ -126,7 +135,7 @@ def job_of(out: Path) -> Path:
 
 def names_of(out: Path) -> tuple[Path, ...]:
     """Every file that a run with ``--out`` writes or removes."""
-    return out, part_of(out), job_of(out), _passing_of(out)
+    return out, meta_of(out), part_of(out), job_of(out), _passing_of(out)
 
 
 def _passing_of(out: Path) -> Path:
@@ -298,8 +307,11 @@ class PartFile:
         except OSError as error:
             raise _write_failed(self._out, error) from error
 
-    def publish(self) -> None:
+    def publish(self, meta: Facts | None = None) -> None:
         """Bring the rows to disk and give them their final name.
+
+        Args:
+            meta: Which run it was, to be kept beside them; None to keep nothing.
 
         Raises:
             BadInputError: a file of that name has come meanwhile and isn't to be replaced, or the
@@ -310,10 +322,11 @@ class PartFile:
             raise BadInputError(f"{part_of(self._out)} was removed while this run was writing it")
         try:
             to_disk(self._part.fileno())
-            if self._columns is not None:
-                self._publish_table(self._columns)
-            else:
-                self._publish_rows()
+            with self._beside(meta):
+                if self._columns is not None:
+                    self._publish_table(self._columns, meta)
+                else:
+                    self._publish_rows()
             _sync_folder(self._out.parent)
         except FileExistsError as error:
             raise BadInputError(
@@ -322,6 +335,36 @@ class PartFile:
             ) from error
         except OSError as error:
             raise _write_failed(self._out, error) from error
+
+    @contextmanager
+    def _beside(self, meta: Facts | None) -> Iterator[None]:
+        """Put the meta in place; what was there comes back where the rows get no name."""
+        if meta is None:
+            yield
+            return
+        if not self._force and os.path.lexists(self._out):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(self._out))
+        place = meta_of(self._out)
+        before = place.read_bytes() if place.is_file() else None
+        self._put(place, written(meta).encode("ascii"))
+        _sync_folder(self._out.parent)
+        try:
+            yield
+        except BaseException:
+            place.unlink() if before is None else self._put(place, before)
+            raise
+
+    def _put(self, place: Path, content: bytes) -> None:
+        """Write a small file beside the part, whole or not at all."""
+        passing = _passing_of(self._out)
+        try:
+            with passing.open("wb") as file:
+                file.write(content)
+                file.flush()
+                to_disk(file.fileno())
+            passing.replace(place)
+        finally:
+            passing.unlink(missing_ok=True)
 
     def _publish_rows(self) -> None:
         job_of(self._out).unlink(missing_ok=True)
@@ -332,10 +375,11 @@ class PartFile:
                 self._note_job()
             raise
 
-    def _publish_table(self, columns: InputColumns) -> None:
+    def _publish_table(self, columns: InputColumns, meta: Facts | None) -> None:
         passing = _passing_of(self._out)
+        metadata = {} if meta is None else {PARQUET_KEY: json.dumps(meta)}
         try:
-            write_parquet(part_of(self._out), passing, columns)
+            write_parquet(part_of(self._out), passing, columns, metadata)
             with passing.open("rb") as file:
                 to_disk(file.fileno())
             move(passing, self._out, force=self._force)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,16 @@ from forwardcache.cli.columns import InputColumns
 from forwardcache.cli.exits import first_line
 
 
-def write_parquet(part: Path, target: Path, input_columns: InputColumns) -> None:
+def write_parquet(
+    part: Path, target: Path, input_columns: InputColumns, metadata: Mapping[str, str]
+) -> None:
     """Stream JSON lines into parquet.
 
     Args:
         part: The rows, as ``input_columns`` hold them.
         target: The table.
         input_columns: The types of what comes from the input.
+        metadata: Keys and values of the file.
 
     Raises:
         OSError: it could not be written.
@@ -39,7 +43,7 @@ def write_parquet(part: Path, target: Path, input_columns: InputColumns) -> None
     columns = columns or {"id", "line", "view", "op", "hit", "input"}
     schema = {name: kind for name, kind in types.items() if name in columns}
     try:
-        pl.scan_ndjson(part, schema=schema).sink_parquet(target)
+        pl.scan_ndjson(part, schema=schema).sink_parquet(target, metadata=dict(metadata))
     except pl.exceptions.PolarsError as error:
         raise OSError(errno.EIO, first_line(error)) from error
 

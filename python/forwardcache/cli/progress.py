@@ -1,53 +1,114 @@
-"""A progress bar in tokens, on standard error, on a terminal only."""
+"""How far a run is, on standard error: a bar on a terminal, elsewhere a line a minute."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn
 
+from forwardcache.cli.exits import say
 from forwardcache.cli.interrupts import Interrupts, heard_interrupts
+from forwardcache.cli.job import Job
+
+LINE_EVERY_S = 60.0
 
 
-class TokenProgress:
-    """How many tokens are behind us.
+class RunProgress:
+    """What of a job is behind us: prompts, their rate, hits, the time left.
 
-    The backend reports what it has run; what came from the cache is only known when a view is done,
-    so ``settle`` then sets the bar right. Both raise a ``KeyboardInterrupt`` that was dropped.
+    The backend reports the tokens that it has run; what came from the cache is only known when a
+    view of a chunk is done, so ``settle`` then sets the count right. Both raise a
+    ``KeyboardInterrupt`` that was dropped.
+
+    Args:
+        job: What is run.
+        done: Its prompts that were done before.
+        hits: Tells the hits so far.
+        interrupts: Whether Ctrl-C came.
     """
 
-    def __init__(self, bar: Progress, total: int, interrupts: Interrupts) -> None:
-        self._bar = bar
-        self._interrupts = interrupts
-        self._task = bar.add_task("scoring", total=total)
-        self._settled = 0
+    def __init__(
+        self, job: Job, done: int, hits: Callable[[], int], interrupts: Interrupts
+    ) -> None:
+        self._prompts, self._views = len(job.lengths), len(job.views)
+        self._before, self._hits, self._interrupts = done, hits, interrupts
+        self.total_tokens = sum(job.lengths[done:]) * self._views
+        self.tokens = self._settled_tokens = self._settled_passes = 0
+        self._began = time.monotonic()
+        self.changed: Callable[[], object] = lambda: None
 
     def advance(self, tokens: int) -> None:
         """``tokens`` more were run."""
         self._interrupts.check()
-        self._bar.advance(self._task, tokens)
+        self.tokens = min(self.tokens + tokens, self.total_tokens)
+        self.changed()
 
-    def settle(self, tokens: int, what: str) -> None:
-        """``tokens`` more are done in all, run or not; ``what`` was the last."""
+    def settle(self, tokens: int, prompts: int) -> None:
+        """``tokens`` more are done in all, run or not: those of ``prompts`` in one view."""
         self._interrupts.check()
-        self._settled += tokens
-        self._bar.update(self._task, completed=self._settled, description=what)
+        self._settled_passes += prompts
+        self.tokens = self._settled_tokens = self._settled_tokens + tokens
+        self.changed()
+
+    def told(self) -> str:
+        """The figures in one line."""
+        done = self._before + self._settled_passes // self._views
+        said = f"{done:,} of {self._prompts:,} prompts"
+        share = self.tokens / self.total_tokens if self.total_tokens else 1.0
+        # A share of a chunk is no whole prompt, but it is work that was done.
+        seconds = time.monotonic() - self._began
+        rate = share * (self._prompts - self._before) / seconds if seconds > 0 else 0.0
+        said += f", {rate:,.1f} prompts/s, {self._hits():,} hits"
+        if not share:
+            return said
+        left = timedelta(seconds=round(seconds * (1 - share) / share))
+        return f"{said}, {left} left"
 
 
 @contextmanager
-def token_progress(total: int) -> Iterator[TokenProgress]:
-    """A bar of ``total`` tokens; invisible where standard error is no terminal."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed:,.0f}/{task.total:,.0f} tokens"),
-        TimeRemainingColumn(),
-    )
-    console = Console(stderr=True)
-    visible = sys.stderr.isatty()
-    shown = Progress(*columns, console=console, transient=True, disable=not visible)
-    with heard_interrupts() as interrupts, shown as bar:
-        yield TokenProgress(bar, total, interrupts)
+def run_progress(job: Job, *, hits: Callable[[], int], done: int = 0) -> Iterator[RunProgress]:
+    """Tell how far a run is while the block goes on.
+
+    Args:
+        job: What is run.
+        hits: Tells the hits so far.
+        done: Its prompts that were done before.
+    """
+    shown = _bar if sys.stderr.isatty() else _lines
+    with heard_interrupts() as interrupts:
+        progress = RunProgress(job, done, hits, interrupts)
+        with shown(progress):
+            yield progress
+
+
+@contextmanager
+def _bar(progress: RunProgress) -> Iterator[None]:
+    columns = TextColumn("scoring"), BarColumn(bar_width=20), TextColumn("{task.fields[told]}")
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=progress.total_tokens, told=progress.told())
+        progress.changed = lambda: bar.update(task, completed=progress.tokens, told=progress.told())
+        yield
+
+
+@contextmanager
+def _lines(progress: RunProgress) -> Iterator[None]:
+    """A thread says them: a minute may pass within one batch, or while workers are waited for."""
+    ended = threading.Event()
+
+    def say_often() -> None:
+        while not ended.wait(LINE_EVERY_S):
+            say(progress.told())
+
+    thread = threading.Thread(target=say_often, name="progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()

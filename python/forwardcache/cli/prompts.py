@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import stat
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -152,8 +153,7 @@ def read_prompts(source: str, *, limit: int | None = None, on_error: OnError = "
             named) and isn't skipped.
     """
     name = "standard input" if source == STDIN else source
-    if source != STDIN:
-        _check_kind(source)
+    check_source(source)
     data = _read_bytes(source)
     lines = list(islice(_filled_lines(data), limit))
     parse = _parse_json if _is_json(source, lines) else _parse_text
@@ -167,6 +167,24 @@ def read_prompts(source: str, *, limit: int | None = None, on_error: OnError = "
             skipped.append(Skipped(number, number if error.id is None else error.id, str(error)))
     digest = hashlib.sha256(data).hexdigest()
     return _checked(PromptSet(name, tuple(prompts), digest, tuple(skipped)))
+
+
+def check_source(source: str) -> None:
+    """Refuse prompts that can't be read or are something else, without reading them.
+
+    Raises:
+        BadInputError: saying so.
+    """
+    if source == STDIN:
+        _open_stdin()
+        return
+    _check_kind(source)
+    try:
+        # Nothing is taken from a pipe, and nothing is waited for that nobody writes yet.
+        if not stat.S_ISFIFO(Path(source).stat().st_mode):
+            Path(source).open("rb").close()
+    except (OSError, ValueError) as error:
+        raise _unreadable(source, error) from error
 
 
 def _check_kind(source: str) -> None:
@@ -195,15 +213,23 @@ class _LineError(Exception):
 
 def _read_bytes(source: str) -> bytes:
     if source == STDIN:
-        # None where the caller closed it (``<&-``).
-        if (stream := cast(TextIO | None, sys.stdin)) is None:
-            raise BadInputError("can't read the prompts: standard input is closed")
-        return stream.buffer.read()
+        return _open_stdin().buffer.read()
     try:
         return Path(source).read_bytes()
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise BadInputError(f"can't read the prompts {source!r}: {reason}") from error
+        raise _unreadable(source, error) from error
+
+
+def _open_stdin() -> TextIO:
+    # None where the caller closed it (``<&-``).
+    if (stream := cast(TextIO | None, sys.stdin)) is None:
+        raise BadInputError("can't read the prompts: standard input is closed")
+    return stream
+
+
+def _unreadable(source: str, error: Exception) -> BadInputError:
+    reason = getattr(error, "strerror", None) or str(error)
+    return BadInputError(f"can't read the prompts {source!r}: {reason}")
 
 
 def _filled_lines(data: bytes) -> Iterator[tuple[int, bytes]]:

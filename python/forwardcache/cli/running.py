@@ -10,7 +10,7 @@ from forwardcache.cli.compare import WIDE
 from forwardcache.cli.job import TALLIED, Job, Scoring, Tally
 from forwardcache.cli.loading import Session
 from forwardcache.cli.output import PartFile, RowSink
-from forwardcache.cli.progress import token_progress
+from forwardcache.cli.progress import run_progress
 from forwardcache.cli.prompts import PromptSet
 from forwardcache.cli.skips import OnError, Skipped
 from forwardcache.cli.summary import RunFigures, figures_between
@@ -123,8 +123,12 @@ def update_norms(backend: Any, views: Sequence[View]) -> dict[str, float | None]
 
 def timed_team_run(scoring: TeamScoring, sink: RowSink, *, done: int = 0) -> RunFigures:
     """Score the prompts from ``done`` on with a team; what it cost."""
-    job, began = scoring.job, time.perf_counter()
-    with token_progress(sum(job.lengths[done:]) * len(job.views)) as progress:
+    began = time.perf_counter()
+
+    def hits() -> int:
+        return int(scoring.stats["cache_hits"])
+
+    with run_progress(scoring.job, hits=hits, done=done) as progress:
         scoring.run(sink, progress, done=done)
     stats = figures_between(dict.fromkeys(scoring.stats, 0), scoring.stats)
     return RunFigures(stats, scoring.tally.tokens_run, time.perf_counter() - began)
@@ -133,8 +137,11 @@ def timed_team_run(scoring: TeamScoring, sink: RowSink, *, done: int = 0) -> Run
 def timed_run(session: Session, scoring: Scoring, sink: RowSink, *, done: int = 0) -> RunFigures:
     """Score the prompts from ``done`` on into ``sink``; what it cost."""
     before, began = session.backend.stats.to_dict(), time.perf_counter()
-    job = scoring.job
-    with token_progress(sum(job.lengths[done:]) * len(job.views)) as progress:
+
+    def hits() -> int:
+        return int(session.backend.stats.cache_hits - before["cache_hits"])
+
+    with run_progress(scoring.job, hits=hits, done=done) as progress:
         session.backend.progress = progress.advance
         try:
             scoring.run(sink, progress, done=done)

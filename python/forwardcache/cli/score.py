@@ -1,6 +1,8 @@
 """``forwardcache score``: prompts through the views of one model, one row each.
 
-Everything that can be refused without the model is refused before torch is imported.
+Everything that can be refused without the model is refused before torch is imported. The first line
+says what is going to be done: it comes before anything that takes long (a large file of prompts,
+the digests of a large model), and behind the checks of paths and options.
 """
 
 from __future__ import annotations
@@ -14,15 +16,17 @@ from typing import TYPE_CHECKING, Any
 
 from forwardcache.cli.checks import (
     check_outputs,
+    check_part,
     check_template,
     check_workers,
     checked_views,
 )
 from forwardcache.cli.exits import ExitCode, InterruptedRunError, say
-from forwardcache.cli.extras import PARQUET, SCORING, check_installed
+from forwardcache.cli.extras import SCORING, check_installed
 from forwardcache.cli.fingerprint import folder_fingerprint
 from forwardcache.cli.loading import ModelOptions, Session, check_folders, load, parse_identity
-from forwardcache.cli.prompts import PromptSet, read_prompts
+from forwardcache.cli.meta import facts_of
+from forwardcache.cli.prompts import STDIN, PromptSet, check_source, read_prompts
 from forwardcache.cli.skips import OnError, Skipped, skipped_line
 from forwardcache.cli.views import View
 
@@ -63,26 +67,41 @@ class ScoreOptions:
 
 def score(options: ScoreOptions) -> int:
     """Run the command; the exit code."""
-    parquet = options.out is not None and options.out.suffix.lower() == ".parquet"
-    check_installed(*SCORING, *(PARQUET if parquet else ()))
+    check_installed(*SCORING)
     check_workers(options)
     views = checked_views(options)
     check_template(options)
     parse_identity(options.loading.identity)
+    check_folders(options.loading)
+    check_outputs(options)
+    check_source(options.prompts)
+    say(_what_is_done(options, views))
     source = read_prompts(options.prompts, limit=options.limit, on_error=options.on_error)
     source = source.for_op(options.op, options.on_error)
-    check_folders(options.loading)
-    job_facts = _job_facts(options, source, views)
-    check_outputs(options, job_facts)
-    if options.ray is not None:
-        skipped = _score_on_team(options, source, views, job_facts)
-    else:
-        session = load(options.loading)
-        try:
-            skipped = _score_with(session, options, source, views, job_facts)
-        finally:
-            session.close()
+    skipped = _scored(options, source, views)
     return ExitCode.NO if skipped and options.strict else ExitCode.DONE
+
+
+def _scored(options: ScoreOptions, source: PromptSet, views: tuple[View, ...]) -> list[Skipped]:
+    """Score and report; the prompts that were skipped."""
+    job_facts = _job_facts(options, source, views)
+    check_part(options, job_facts)
+    if options.ray is not None:
+        return _score_on_team(options, source, views, job_facts)
+    session = load(options.loading)
+    try:
+        return _score_with(session, options, source, views, job_facts)
+    finally:
+        session.close()
+
+
+def _what_is_done(options: ScoreOptions, views: Sequence[View]) -> str:
+    """The first line."""
+    loading = options.loading
+    named = "standard input" if options.prompts == STDIN else options.prompts
+    adapter = "" if loading.adapter is None else f" and {loading.adapter}"
+    through = ", ".join(view.name for view in views)
+    return f"scoring {named} ({options.op}) with {loading.model}{adapter}, views {through}"
 
 
 def _job_facts(options: ScoreOptions, source: PromptSet, views: Sequence[View]) -> dict[str, Any]:
@@ -120,13 +139,13 @@ def _score_with(
     sink, done = _open_sink(options, scoring, job_facts)
     try:
         figures = timed_run(session, scoring, sink, done=done)
-        sink.publish()
+        are_compared = bool(scoring.tally.differences)
+        floor = _noise_floor(session, options, job, are_compared)
+        sink.publish(_facts(options, scoring, job_facts, session.arithmetic(), floor))
     except KeyboardInterrupt:
         raise InterruptedRunError(_how_to_go_on(options, scoring)) from None
     finally:
         sink.close()
-    are_compared = bool(scoring.tally.differences)
-    floor = _noise_floor(session, options, job, are_compared)
     norms = update_norms(session.backend, job.views) if are_compared else {}
     _report(options, scoring, comparison_of(job, scoring.tally, floor=floor, norms=norms), figures)
     if session.store is not None:
@@ -159,7 +178,7 @@ def _score_on_team(
         sink, done = _open_sink(options, scoring, job_facts)
         try:
             figures = timed_team_run(scoring, sink, done=done)
-            sink.publish()
+            sink.publish(_facts(options, scoring, job_facts, scoring.arithmetic(), None))
         except KeyboardInterrupt:
             raise InterruptedRunError(_how_to_go_on(options, scoring)) from None
         finally:
@@ -171,6 +190,29 @@ def _score_on_team(
     if options.loading.trace is not None:
         say(f"each worker has a trace, {trace_of(options.loading.trace, '*')}: see trace merge")
     return _all_skipped(scoring)
+
+
+def _facts(
+    options: ScoreOptions,
+    scoring: Scoring | TeamScoring,
+    job_facts: dict[str, Any],
+    arithmetic: dict[str, Any],
+    floor: NoiseFloor | None,
+) -> dict[str, Any] | None:
+    """What is kept beside the rows; None where they are not in a file."""
+    from forwardcache.cli.summary import floor_as_json
+
+    if options.out is None:
+        return None
+    return facts_of(
+        options,
+        scoring.job,
+        scoring.tally,
+        job_facts=job_facts,
+        skipped=_all_skipped(scoring),
+        arithmetic=arithmetic,
+        noise_floor=None if floor is None else floor_as_json(floor),
+    )
 
 
 def _all_skipped(scoring: Scoring | TeamScoring) -> list[Skipped]:

@@ -60,8 +60,8 @@ class TeamScoring:
             sink.write(rows)
             for written in rows:
                 self.tally.note(written)
-            tokens = sum(self.job.lengths[chunk.start : chunk.stop])
-            progress.settle(tokens * len(self.job.views), f"{len(self._team.members)} workers")
+            tokens, views = sum(self.job.lengths[chunk.start : chunk.stop]), len(self.job.views)
+            progress.settle(tokens * views, len(chunk) * views)
 
     def rows(self, *, done: int = 0) -> Iterator[tuple[range, list[Row]]]:
         """The rows of each chunk that isn't done, in order."""
@@ -86,6 +86,11 @@ class TeamScoring:
             raise BadInputError(f"{self.job.source.name} line {first.line}: {first.reason}")
         self.on_skip(skipped)
         self.tally.skipped += skipped
+
+    def arithmetic(self) -> dict[str, Any]:
+        """That of the first worker that loaded the model."""
+        found: dict[str, Any] = self._team.facts()["arithmetic"]
+        return found
 
     def norms(self) -> dict[str, float | None]:
         """By view: the norm of what it adds to the weights, where there are null views."""

@@ -60,8 +60,13 @@ class Worker:
 
     def _load(self) -> dict[str, Any]:
         self._session = load(self._options)
-        dtype = str(self._session.backend.model.dtype).removeprefix("torch.")
-        return {"pid": os.getpid(), "vocab_size": self._session.vocab_size, "dtype": dtype}
+        arithmetic = self._session.arithmetic()
+        return {
+            "pid": os.getpid(),
+            "vocab_size": self._session.vocab_size,
+            "dtype": arithmetic["dtype"],
+            "arithmetic": arithmetic,
+        }
 
     def _lengths(self, op: str, items: list[Any]) -> list[int | str]:
         # A pair is a list in JSON; so is a prompt of messages, and stays one.
