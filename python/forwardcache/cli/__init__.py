@@ -1,7 +1,7 @@
 """The command line, a room per file.
 
 Reading order: ``app`` and ``commands`` (names, options, help) with ``repeats``, ``score`` and
-``demo`` (what they do) with ``checks``, ``loading`` and ``running``, ``prompts``,
+``demo`` (what they do) with ``checks``, ``dry_run``, ``loading`` and ``running``, ``prompts``,
 ``skips`` and ``views`` (what goes in), ``job`` (the scoring loop) with ``hits`` and ``progress``,
 ``compare`` (KL), ``rows`` and ``digits``, ``output``, ``outfile``, ``whole_file``, ``durable``,
 ``columns`` and ``parquet`` (what comes out), ``meta`` (which run it was), ``fingerprint`` (whether

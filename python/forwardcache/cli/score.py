@@ -21,6 +21,7 @@ from forwardcache.cli.checks import (
     check_workers,
     checked_views,
 )
+from forwardcache.cli.dry_run import check_dry_run, dry_run
 from forwardcache.cli.exits import ExitCode, InterruptedRunError, say
 from forwardcache.cli.extras import SCORING, check_installed
 from forwardcache.cli.fingerprint import folder_fingerprint
@@ -63,6 +64,7 @@ class ScoreOptions:
     on_error: OnError = "fail"
     strict: bool = False
     worker_cpus: int | None = None
+    dry_run: bool = False
 
 
 def score(options: ScoreOptions) -> int:
@@ -72,13 +74,16 @@ def score(options: ScoreOptions) -> int:
     views = checked_views(options)
     check_template(options)
     parse_identity(options.loading.identity)
+    check_dry_run(options)
     check_folders(options.loading)
     check_outputs(options)
     check_source(options.prompts)
     say(_what_is_done(options, views))
     source = read_prompts(options.prompts, limit=options.limit, on_error=options.on_error)
     source = source.for_op(options.op, options.on_error)
-    skipped = _scored(options, source, views)
+    skipped = (
+        _scored(options, source, views) if not options.dry_run else dry_run(options, source, views)
+    )
     return ExitCode.NO if skipped and options.strict else ExitCode.DONE
 
 

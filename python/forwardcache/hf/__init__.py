@@ -6,7 +6,7 @@ Reading order: ``backend`` (what users make), ``load`` and ``tokenizer_file``, `
 ``watch``, ``checksum`` and ``adapter`` (what the model is), ``chat`` and ``encode``, ``plan``,
 ``family``, ``budget``, ``forward``, ``pack``, ``prefix``, ``kvcache``, ``kernels``, ``ops``,
 ``windows`` and ``slices`` (from text to values), ``shelf`` and ``selfcheck`` (values that were
-kept), ``noise``, ``preflight``, ``provenance`` and ``arithmetic``. Texts and
+kept), ``noise``, ``preflight``, ``provenance``, ``arithmetic`` and ``rehearsal``. Texts and
 streams: ``generate``; ``engine``, ``decode``, ``sample``.
 Under ``encode``: ``item``, ``ahead``, ``tokens`` and ``boundary``. Under ``load``:
 ``tokenizer_choice``.

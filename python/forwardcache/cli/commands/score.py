@@ -178,6 +178,14 @@ IdentityOption = Annotated[
         "call, or not at all, under a name that you give them.",
     ),
 ]
+DryRunOption = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run",
+        help="Say what would be run, what the store has of it, and about how long it takes; score "
+        "and write nothing.",
+    ),
+]
 RayOption = Annotated[
     str | None,
     typer.Option(
@@ -235,6 +243,7 @@ def _score(  # noqa: PLR0917 - typer calls it, by name
     token_budget: TokenBudgetOption = None,
     cache_bytes: CacheBytesOption = None,
     identity: IdentityOption = "versions",
+    dry_run: DryRunOption = False,
     ray: RayOption = None,
     workers: WorkersOption = None,
     worker_cpus: WorkerCpusOption = None,
@@ -282,6 +291,7 @@ def _score(  # noqa: PLR0917 - typer calls it, by name
             on_error=on_error.value,
             strict=strict,
             worker_cpus=worker_cpus,
+            dry_run=dry_run,
         )
     )
 

@@ -1,0 +1,76 @@
+"""What a run would find and take, without running it: values that are kept, seconds a token."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from forwardcache.hf.noise import sample_of
+from forwardcache.hf.ops import LOGPROB_OF, Operation, next_token_dist, rolling_logprob
+
+if TYPE_CHECKING:
+    from forwardcache.hf.operations import Operations
+    from forwardcache.hf.scorer import Scorer
+
+
+def distinct_missing(view: Operations, op: str, items: Sequence[Any], *, top_k: int) -> list[int]:
+    """Positions of the items that a view would be run for: neither kept nor equal to one before.
+
+    Args:
+        view: A view that has been entered.
+        op: ``next_token_dist``, ``rolling_logprob`` or ``logprob_of``.
+        items: Its arguments, as ``HFBackend.rendered`` gives them.
+        top_k: Tokens of a distribution.
+    """
+    scorer = view._in_force()
+    call = scorer._begin(view.spec, _operation(scorer, op, top_k), list(items))
+    kept = scorer._found(call)
+    missing = {key: place for place, key in reversed(call.keys()) if place not in kept}
+    return sorted(missing.values())
+
+
+def seconds_a_token(
+    view: Operations, op: str, items: Sequence[Any], *, top_k: int, most_tokens: int
+) -> tuple[float, int] | None:
+    """What a token took in a forward of some items, past cache, store and trace.
+
+    Args:
+        view: A view that has been entered.
+        op: As in ``distinct_missing``.
+        items: At least one; a sample of them is run, twice, and the second time counts.
+        top_k: Tokens of a distribution.
+        most_tokens: About how many tokens are run.
+
+    Returns:
+        Seconds a token, and the tokens that were run; None where none could be.
+    """
+    scorer = view._in_force()
+    operation = _operation(scorer, op, top_k)
+    chosen: list[Any] = []
+    tokens = 0
+    for item, length in zip(items, scorer.token_lengths(operation.form, items), strict=True):
+        if isinstance(length, int) and length and (not chosen or tokens + length <= most_tokens):
+            chosen.append(item)
+            tokens += length
+    if not chosen:
+        return None
+    took = 0.0
+    for _ in range(2):
+        began = time.perf_counter()
+        values = scorer.fresh(view.spec, operation, chosen, alone=False)
+        took = time.perf_counter() - began
+    return None if any(isinstance(one, Exception) for one in values) else (took / tokens, tokens)
+
+
+def typical(items: Sequence[Any], most: int) -> list[Any]:
+    """At most ``most`` items, evenly spaced."""
+    return sample_of(items, most)
+
+
+def _operation(scorer: Scorer, op: str, top_k: int) -> Operation:
+    if op == "next_token_dist":
+        return next_token_dist(top_k)
+    if op == "logprob_of":
+        return LOGPROB_OF
+    return rolling_logprob(windows=scorer.options.windows)
