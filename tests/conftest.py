@@ -1,5 +1,9 @@
 """Settings of every test, how they are spread over processes and threads, and what they say."""
 
+import sys
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 from hypothesis import settings
 
@@ -35,6 +39,29 @@ def pytest_configure(config: pytest.Config) -> None:
         from tests import other_bits
 
         other_bits.begin()
+
+
+@pytest.fixture(autouse=True)
+def puts_back_what_it_changes() -> Iterator[None]:
+    """Settings of the process are in the keys of values, so a test leaves them as they were."""
+    before = torch_settings()
+    yield
+    after = torch_settings()
+    assert before is None or after == before
+
+
+def torch_settings() -> Any:
+    """What torch was told to compute with; None where nothing has imported it yet."""
+    torch = sys.modules.get("torch")
+    precision_of = getattr(getattr(torch, "_C", None), "_get_fp32_precision_getter", None)
+    if torch is None or precision_of is None:
+        return None
+    return {
+        "default dtype": torch.get_default_dtype(),
+        "autocast": [torch.is_autocast_enabled(device) for device in ("cpu", "cuda")],
+        "precisions": [precision_of(device, "matmul") for device in ("cuda", "mkldnn")],
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+    }
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -157,7 +157,10 @@ def precision() -> Iterator[None]:
     """Leaves the process's settings as they were."""
     yield
     torch.set_autocast_enabled("cpu", False)
-    torch.set_float32_matmul_precision("highest")
+    torch.set_default_dtype(torch.float32)
+    # "highest" would be another setting than never to have set any.
+    torch.backends.cuda.matmul.fp32_precision = "none"
+    torch.backends.mkldnn.matmul.fp32_precision = "none"
 
 
 @pytest.mark.parametrize(
@@ -165,6 +168,7 @@ def precision() -> Iterator[None]:
     [
         pytest.param(lambda: torch.set_autocast_enabled("cpu", True), id="autocast"),
         pytest.param(lambda: torch.set_float32_matmul_precision("medium"), id="TF32 and bf16"),
+        pytest.param(lambda: torch.set_default_dtype(torch.float64), id="default dtype"),
     ],
 )
 @pytest.mark.usefixtures("precision")
@@ -260,3 +264,11 @@ def test_a_forward_under_way_is_not_served_after_an_announcement(backend: HFBack
     new = backend.next_token_dist(PROMPT)
     assert new == old
     assert new is not old
+
+
+@pytest.mark.usefixtures("precision")
+def test_a_precision_that_is_set_to_what_it_was_is_the_same_state(backend: HFBackend) -> None:
+    backend.next_token_dist(PROMPT)
+    torch.set_float32_matmul_precision("highest")
+    backend.next_token_dist(PROMPT)
+    assert backend.stats.cache_hits == 1

@@ -265,7 +265,9 @@ class ModelIdentity:
 
     def _description_fields(self, tokenizer: Any) -> list[bytes]:
         words = described_tokenizer(tokenizer)
+        code = () if self._watch is None else self._watch.code
         fields = [*described(self._model), repr(self._numerics).encode(), *(words or ())]
+        fields.append(repr(code).encode("utf-8", "surrogatepass"))
         self._is_described = not (
             words is None or self._watch is None or self._watch.has_unknown_code
         )

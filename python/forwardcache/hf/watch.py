@@ -5,6 +5,8 @@ lists and never over the modules. It sees that a module or tensor was added, rem
 that a hook or another ``forward`` was put on a module, an adapter activated, scaled or merged, a
 configuration or the tokenizer changed. What tensors hold is not its business.
 
+What code the modules' classes run is seen too (``code``).
+
 Not seen: another number or function in a module's own attribute (an attention's ``scaling``),
 another class put on a module, and the inside of a Rust tokenizer's vocabulary, merges or added
 tokens where their number stays.
@@ -26,6 +28,7 @@ from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
 from forwardcache.hf.adapter import switched_modules
+from forwardcache.hf.code import CodeWatch
 
 _TENSORS = ("_parameters", "_buffers")
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
@@ -47,6 +50,7 @@ _TOKENIZER_MODEL_FIELDS = (
     "alpha",
     "nbest_size",
 )
+_AS_SET = {"none": "ieee"}
 _Read = Callable[[dict[str, Any]], Any]
 _ADAPTER_NAMES = ("lora_", "modules_to_save", "trainable_tokens", "token_adapter")
 
@@ -81,6 +85,8 @@ class ModelWatch:
             settings=[vars(config) for config in _configs(model)],
         )
         self.names = _tensor_names(names, modules)
+        classes = list(dict.fromkeys(map(type, modules)))
+        self._code = CodeWatch(classes, _attentions(model))
         self._died = False
         self._refs = self._watching([*modules, *self.tensors(), *self._replaceable()])
         self._seen = _settled(self._look())
@@ -88,8 +94,13 @@ class ModelWatch:
 
     @property
     def has_unknown_code(self) -> bool:
-        """Whether hooks or replaced ``forward``s run, about which nothing is known."""
-        return bool(self._flat.hooks or self._flat.forwards)
+        """Whether hooks, replaced ``forward``s or functions run, about which nothing is known."""
+        return bool(self._flat.hooks or self._flat.forwards) or self.code is None
+
+    @property
+    def code(self) -> tuple[str, ...] | None:
+        """What code runs, in words that mean the same in every process; None if unknown."""
+        return self._code.description
 
     def holds(self) -> bool:
         """Whether nothing has changed, as far as a quick look tells."""
@@ -99,6 +110,7 @@ class ModelWatch:
             and list(map(len, flat.fields)) == flat.sizes
             and self._look() == self._seen
             and flat.settings == self._seen_settings
+            and self._code.holds()
         )
 
     def is_same_as(self, earlier: ModelWatch) -> bool:
@@ -107,6 +119,7 @@ class ModelWatch:
             not earlier._died
             and self._seen == earlier._seen
             and self._seen_settings == earlier._seen_settings
+            and self._code.is_same_as(earlier._code)
         )
 
     def tensors(self) -> list[Tensor]:
@@ -233,6 +246,12 @@ def _configs(model: Any) -> list[Any]:
     return [config for config in found.values() if hasattr(config, "__dict__")]
 
 
+def _attentions(model: Any) -> set[str]:
+    """Names of the attention that the configurations ask for."""
+    found = (getattr(config, "_attn_implementation", None) for config in _configs(model))
+    return {name for name in found if isinstance(name, str)}
+
+
 def _kept(settings: dict[str, Any]) -> dict[str, Any]:
     """A copy to compare with later; what can't be copied and compared is kept itself."""
     return {key: _kept_value(value) for key, value in settings.items()}
@@ -294,7 +313,7 @@ def numerics() -> tuple[Any, ...]:
         for device in ("cpu", "cuda")
         if torch.is_autocast_enabled(device)
     ]
-    return (*autocast, *_matmul_precisions())
+    return (*autocast, torch.get_default_dtype(), *_matmul_precisions())
 
 
 def _matmul_precisions() -> Iterator[str]:
@@ -303,8 +322,9 @@ def _matmul_precisions() -> Iterator[str]:
     if getter is None:
         yield torch.get_float32_matmul_precision()
     else:
-        yield getter("cuda", "matmul")
-        yield getter("mkldnn", "matmul")
+        # One that was never set is computed as "ieee" is.
+        yield _AS_SET.get(found := getter("cuda", "matmul"), found)
+        yield _AS_SET.get(found := getter("mkldnn", "matmul"), found)
 
 
 def described(model: nn.Module) -> Iterator[bytes]:
