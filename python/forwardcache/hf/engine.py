@@ -26,7 +26,8 @@ from forwardcache.errors import (
 from forwardcache.hf.backend import HFBackend
 from forwardcache.hf.decode import DecodingRows
 from forwardcache.hf.encode import max_positions as context_length
-from forwardcache.hf.sample import Sampler, SamplingOptions
+from forwardcache.hf.request import Asked
+from forwardcache.hf.sample import Sampler
 from forwardcache.hf.spec import BASE, FINETUNED, ViewSpec, scaled
 
 Chunk = dict[str, Any]
@@ -58,6 +59,7 @@ class _Stream:
     sampler: Sampler
     most: int | None
     stop_ids: frozenset[int]
+    hidden_ids: frozenset[int]
     context: Any
     loop: asyncio.AbstractEventLoop
     chunks: asyncio.Queue[Chunk | BaseException] = field(default_factory=asyncio.Queue)
@@ -109,6 +111,9 @@ class _Stream:
     def take(self, logits: Tensor) -> bool:
         """Draws the next token and hands it over; whether the stream goes on."""
         self.last = self.sampler.draw(logits)
+        if self.last in self.hidden_ids:
+            self.end("stop")
+            return False
         self.produced += 1
         if self.last in self.stop_ids:
             reason = "stop"
@@ -169,9 +174,11 @@ class HFEngine:
 
     Requests and chunks are those of ``forwardcache.conformance``. A request may name a view of its
     own: ``"view": "base"``, ``"ft"`` or ``"scaled:0.5"``. ``sampling_options`` takes
-    ``temperature``, ``top_p`` and ``seed``; ``stop_conditions`` takes ``max_tokens``,
-    ``stop_token_ids`` and ``ignore_eos``. Without ``max_tokens`` a stream ends at an end-of-text
-    token or with the model's context.
+    ``temperature``, ``top_p``, ``top_k``, ``min_p``, ``seed`` and the three penalties;
+    ``stop_conditions`` takes ``max_tokens``, ``min_tokens``, ``stop_token_ids``,
+    ``stop_token_ids_hidden`` (which aren't sent) and ``ignore_eos``. Any other option is refused by
+    its name, unless its value changes nothing. Without ``max_tokens`` a stream ends at an
+    end-of-text token or with the model's context.
 
     Cancelling is seen within one decoding step. Whoever stops reading a stream should close it
     (``aclose``, or leave ``async for`` by its end); its row and its memory are then freed.
@@ -305,15 +312,18 @@ class HFEngine:
         return stream
 
     def _stream(self, request: Mapping[str, Any], context: Any) -> _Stream:
-        prompt = tuple(int(token) for token in request["token_ids"])
-        stop = request.get("stop_conditions") or {}
+        asked = Asked.of(request)
         view = request.get("view")
+        most = self._most(asked.token_ids, asked.max_tokens)
+        stop_ids = asked.stop_ids if asked.ignores_eos else asked.stop_ids | self._eos_ids()
+        ending = sorted(stop_ids | asked.hidden_ids)
         return _Stream(
-            prompt=prompt,
+            prompt=asked.token_ids,
             view=self._view if view is None else _view_named(view),
-            sampler=Sampler(SamplingOptions.of(request.get("sampling_options") or {})),
-            most=self._most(prompt, stop.get("max_tokens")),
-            stop_ids=self._stop_ids(stop),
+            sampler=Sampler(asked.sampling, asked.token_ids, late=ending, least=asked.min_tokens),
+            most=most,
+            stop_ids=stop_ids,
+            hidden_ids=asked.hidden_ids,
             context=context,
             loop=asyncio.get_running_loop(),
         )
@@ -327,8 +337,6 @@ class HFEngine:
         strange = [token for token in prompt if not 0 <= token < rows]
         if strange:
             raise InvalidInputError(f"token id {strange[0]} is not in 0..{rows - 1}")
-        if asked is not None and asked < 1:
-            raise InvalidInputError(f"max_tokens must be at least 1, got {asked}")
         context = self._config.context_length
         if context is None:
             return asked
@@ -339,12 +347,9 @@ class HFEngine:
         room = context - len(prompt)
         return room if asked is None else min(asked, room)
 
-    def _stop_ids(self, stop: Mapping[str, Any]) -> frozenset[int]:
-        ids = set(stop.get("stop_token_ids") or ())
-        if not stop.get("ignore_eos"):
-            eos = self._scorer.causal_lm.generation_config.eos_token_id
-            ids.update(eos if isinstance(eos, list) else [] if eos is None else [eos])
-        return frozenset(ids)
+    def _eos_ids(self) -> frozenset[int]:
+        eos = self._scorer.causal_lm.generation_config.eos_token_id
+        return frozenset(eos if isinstance(eos, list) else [] if eos is None else [eos])
 
     # --- on the worker thread ---------------------------------------------------------------
 
@@ -407,6 +412,8 @@ def _view_named(name: str) -> ViewSpec:
     Raises:
         InvalidInputError: there is no such view.
     """
+    if not isinstance(name, str):
+        raise InvalidInputError(f"view must be a text, got {name!r}")
     if name in ("base", "ft"):
         return BASE if name == "base" else FINETUNED
     kind, _, lam = name.partition(":")
