@@ -3,11 +3,11 @@
 Reading order: ``backend`` (what users make), ``load`` and ``tokenizer_file``, ``view`` and
 ``operations`` (what they score with), ``scorer`` and ``call`` (one call), ``lock``, ``spec``,
 ``switch`` and ``norms`` (which view, putting the model into it, how much it adds), ``identity``,
-``watch``, ``checksum`` and ``adapter`` (what the model is), ``chat`` and ``encode``, ``plan``,
-``family``, ``budget``, ``forward``, ``pack``, ``prefix``, ``kvcache``, ``kernels``, ``ops``,
-``windows`` and ``slices`` (from text to values), ``shelf`` and ``selfcheck`` (values that were
-kept), ``noise``, ``preflight``, ``provenance``, ``arithmetic`` and ``rehearsal``. Texts and
-streams: ``generate``; ``engine``, ``decode``, ``sample``.
+``watch``, ``code``, ``checksum`` and ``adapter`` (what the model is), ``chat`` and ``encode``,
+``plan``, ``family``, ``budget``, ``forward``, ``pack``, ``prefix``, ``kvcache``, ``kernels``,
+``ops``, ``windows`` and ``slices`` (from text to values), ``shelf`` and ``selfcheck`` (values
+that were kept), ``noise``, ``preflight``, ``provenance``, ``arithmetic`` and ``rehearsal``.
+Texts and streams: ``generate``; ``engine``, ``decode``, ``sample``, ``request``.
 Under ``encode``: ``item``, ``ahead``, ``tokens`` and ``boundary``. Under ``load``:
 ``tokenizer_choice``.
 Importing this imports torch, transformers and peft.
