@@ -205,7 +205,8 @@ def test_what_is_found_is_not_tokenized(make_backend: MakeBackend, path: Path) -
     scorer = backend._scorer
     scorer._encoder_for(scorer.identity.structure(scorer.tokenizer))
     encoder = scorer._encoder[1]  # type: ignore[index]
-    encoder._tokenizer = counted = Counted(encoder._tokenizer)
+    counted = Counted(scorer.tokenizer)
+    encoder._reader.tokenizer = encoder._ahead._tokenizer = counted
     assert scored(backend) == first
     assert scored(backend) == first
     assert (counted.calls, backend.stats.forward_passes) == (0, 0)
