@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pytest
@@ -214,23 +215,23 @@ def test_equal_values_have_an_interval_of_one_point() -> None:
 
 def compared(
     views: str,
-    values: dict[str, list[float | None]] | dict[str, list[float]],
+    values: Mapping[str, Sequence[float | None]],
     *,
     op: str = "next_token_dist",
     texts: list[str] | None = None,
     floor: NoiseFloor | None = None,
-    norms: dict[str, float | None] | None = None,
+    norms: Mapping[str, float | None] | None = None,
 ) -> Comparison:
     """The comparison of rows with these values, prompt by prompt."""
     tally = Tally()
     name = "kl_base_nats" if op == "next_token_dist" else "delta_nats"
-    for view, found in values.items():
-        for line, value in enumerate(found):
+    for view, of_view in values.items():
+        for line, value in enumerate(of_view):
             tally.note({"line": line, "view": view, name: value})
     known = None if texts is None else dict(enumerate(texts))
     asked = parse_views(views, has_adapter=True)
     found = differences(asked, tally, op=op, texts=known)
-    return Comparison(op, found, floor, norms or {})
+    return Comparison(op, found, floor, dict(norms or {}))
 
 
 def shown(comparison: Comparison) -> str:
@@ -240,6 +241,7 @@ def shown(comparison: Comparison) -> str:
 
 
 def test_sizes_are_held_to_the_mean_of_the_nulls() -> None:
+    values: dict[str, list[float | None]]
     values = {"ft": [2.0, 4.0, None], "null_1": [0.1, 0.3, 0.2], "null_2": [0.5, 0.5, 0.5]}
     comparison = compared("base,ft,null:1,null:2", values)
     assert comparison.yardstick_nats == pytest.approx(0.35)

@@ -483,7 +483,7 @@ def test_texts_begin_with_bos_or_not_as_asked(run: Run, tmp_path: Path, add: boo
     from transformers import AutoTokenizer
 
     model = Path(shutil.copytree(ASSETS / "model", tmp_path / "model"))
-    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer: Any = AutoTokenizer.from_pretrained(model)
     tokenizer.add_bos_token = not add
     tokenizer.save_pretrained(model)
     options = ("score", "--model", model, "--op", "rolling_logprob", "--prompts", "-")

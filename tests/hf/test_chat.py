@@ -94,6 +94,7 @@ def test_a_prompt_that_the_template_refuses_fails_alone_with_the_templates_words
     with pytest.raises(InvalidInputError, match="no foxes here") as raised:
         backend.logprob_of_batch([(prompt, " dog") for prompt in prompts])
     assert raised.value.index == 1
+    assert raised.value.results is not None
     assert isinstance(raised.value.results[2], float)
     for ask in (
         lambda: backend.next_token_dist("a fox"),
@@ -290,7 +291,7 @@ def test_messages_without_a_template_say_what_they_need() -> None:
 def test_messages_share_values_with_equal_ones_only() -> None:
     # The template joins contents, so that all of these are the same text to the model.
     backend = backend_with("{% for m in messages %}{{ m['content'] }}{% endfor %}")
-    prompts = [
+    prompts: list[Any] = [
         "ab",
         USER_AB,
         [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}],

@@ -1,6 +1,7 @@
 """Claims: a tensor counts for the storage that it keeps, a sparse one for what it is made of."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -32,7 +33,9 @@ def sparse() -> Tensor:
 
 def compressed(layout: torch.layout) -> Tensor:
     # Twice as wide as its indices show: they are a view of rows and columns.
-    return torch.ones(1, MEGABYTES // 20).to_sparse(layout=layout, **in_blocks(layout))
+    dense: Any = torch.ones(1, MEGABYTES // 20)
+    sparse: Tensor = dense.to_sparse(layout=layout, **in_blocks(layout))
+    return sparse
 
 
 def in_blocks(layout: torch.layout) -> dict[str, tuple[int, int]]:

@@ -160,7 +160,8 @@ def precision() -> Iterator[None]:
     torch.set_default_dtype(torch.float32)
     # "highest" would be another setting than never to have set any.
     torch.backends.cuda.matmul.fp32_precision = "none"
-    torch.backends.mkldnn.matmul.fp32_precision = "none"
+    mkldnn: Any = torch.backends.mkldnn
+    mkldnn.matmul.fp32_precision = "none"
 
 
 @pytest.mark.parametrize(

@@ -212,7 +212,8 @@ def test_options_of_the_harness_that_ask_for_nothing_else_are_taken(folders: Fol
 
 def test_options_of_loading_are_refused_with_a_backend(folders: Folders) -> None:
     backend = HFBackend.load(folders["model"])
-    for option in ({"peft": folders["adapter"]}, {"dtype": "float16"}):
+    options: tuple[dict[str, Any], ...] = ({"peft": folders["adapter"]}, {"dtype": "float16"})
+    for option in options:
         with pytest.raises(InvalidInputError, match=next(iter(option))):
             ForwardCacheLM(backend, **option)
 
