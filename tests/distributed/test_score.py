@@ -136,7 +136,7 @@ def test_a_worker_killed_in_the_middle_changes_no_row(
 
 def test_prompts_that_are_done_are_not_scored_again(team: Team, source: PromptSet) -> None:
     rows = rows_of(team, source, "logprob_of", done=12)
-    assert [row["id"] for row in rows[::3]] == list(range(12, len(LINES)))
+    assert [row["id"] for row in rows[::3]] == list(range(13, len(LINES) + 1))
 
 
 def test_a_prompt_that_can_not_be_scored_is_named(team: Team, tmp_path: Path) -> None:
@@ -183,7 +183,7 @@ def test_from_python_rows_come_back(cluster: None, session: Session) -> None:
     )
     with session.backend.as_base() as base:
         expected = base.logprob_of_batch(pairs)
-    assert [(row["id"], row["view"]) for row in rows] == [(0, "base"), (1, "base"), (2, "base")]
+    assert [(row["id"], row["view"]) for row in rows] == [(1, "base"), (2, "base"), (3, "base")]
     assert [row["logprob"] for row in rows] == pytest.approx(expected, abs=TOLERANCE)
 
 

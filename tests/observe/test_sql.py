@@ -23,7 +23,7 @@ BEFORE, MMLU = 20_480, 501
 NO_TOP_K: Any = None
 
 [QUERY_OF_TRACE_PAGE] = re.findall(
-    r"```sql\n(.*?);\n```", (DOCS / "trace.md").read_text("utf-8"), re.DOTALL
+    r"```text\n(.*?);\n```", (DOCS / "trace.md").read_text("utf-8"), re.DOTALL
 )
 
 
