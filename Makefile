@@ -57,7 +57,7 @@ endif
 
 $(VENV)/.built: $(VENV)/.installed $(RUST_SOURCES)
 	@echo "==> Rust core"
-	@VIRTUAL_ENV='$(CURDIR)/$(VENV)' $(VENV)/bin/maturin develop --quiet --release $(if $(UV),--uv)
+	@VIRTUAL_ENV='$(CURDIR)/$(VENV)' $(PYTHON) tools/install.py $(VENV)/bin/maturin develop --quiet --release $(if $(UV),--uv)
 	@touch $@
 
 setup: $(VENV)/.installed redis-server chromium  ## the environment
