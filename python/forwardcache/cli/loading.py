@@ -48,7 +48,7 @@ class ModelOptions:
         store: Path or address of the store; None without one.
         verify: Share of the hits that are computed again.
         token_budget: Most positions in a batch; None lets the device choose.
-        cache_bytes: Most bytes of the values that are kept in memory; None for 512 MiB.
+        cache_bytes: Most bytes of the values that are kept in memory; None for 64 MiB.
         identity: versions, strict or label:NAME: how changes of the weights are noticed.
     """
 

@@ -166,7 +166,7 @@ CacheBytesOption = Annotated[
     int | None,
     typer.Option(
         min=1,
-        help="Most bytes of values that are kept in memory. Default: 512 MiB.",
+        help="Most bytes of values that are kept in memory. Default: 64 MiB.",
         show_default=False,
     ),
 ]
