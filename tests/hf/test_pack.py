@@ -61,6 +61,25 @@ def test_every_packable_model_equals_its_single_form(model_type: str, tokenizer:
     assert seen[0] == (1, sum(lengths))
 
 
+@pytest.mark.parametrize("model_type", ["gpt2", "llama"])
+def test_in_half_precision_the_tokens_read_at_once_are_few_round_numbers(
+    model_type: str, tokenizer: Any
+) -> None:
+    model = packable_model(model_type, "sdpa").half()
+    texts = [" ".join(["fox"] * (1 + n % 7)) + f" {n}" for n in range(60)]
+    with shapes_read(model) as seen:
+        together = HFBackend(model, tokenizer).next_token_dist_batch(texts, top_k=7)
+        for count in range(2, 40):
+            HFBackend(model, tokenizer).rolling_logprob_batch(texts[:count])
+    numbers = [tokens for rows, tokens in seen if rows == 1]
+    assert all(tokens % 64 == 0 for tokens in numbers)
+    assert len(set(numbers)) < len(set(range(2, 40))) / 2
+    alone = HFBackend(model, tokenizer)
+    for text, dist in zip(texts[:8], together, strict=False):
+        at = alone.logprobs_at(text, dist.token_ids)
+        np.testing.assert_allclose(dist.logprobs, at, atol=2e-2)
+
+
 @pytest.mark.parametrize("name", ["llama+lora", "gpt2+lora"])
 @pytest.mark.parametrize("token_budget", [7, 23, 1000])
 def test_every_view_and_budget_equals_its_single_form(

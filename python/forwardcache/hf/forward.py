@@ -24,7 +24,7 @@ from forwardcache.errors import UnsupportedModelError
 from forwardcache.hf.encode import Encoded
 from forwardcache.hf.family import Family, plan_families
 from forwardcache.hf.kernels import TokenKernel, token_logprobs
-from forwardcache.hf.pack import can_pack, packed, rows_apart
+from forwardcache.hf.pack import can_pack, filled, packed, rows_apart
 from forwardcache.hf.plan import Batch, plan_batches
 from forwardcache.hf.prefix import SharedPrefix, can_share_prefixes, prefixes_change_nothing
 
@@ -310,8 +310,9 @@ class ForwardRunner:
 
     def _shape(self, rows: Sequence[Row]) -> tuple[int, int]:
         """Shape of what the model reads for these rows."""
-        lengths = list(map(len, rows))
-        return (1, sum(lengths)) if self._are_packed(rows) else (len(rows), max(lengths))
+        if self._are_packed(rows):
+            return (1, sum(map(len, filled(rows, self._lm.dtype))))
+        return (len(rows), max(map(len, rows)))
 
     def _begins(self, rows: Sequence[Row]) -> list[int]:
         """Where each row begins in what the model reads, one sequence after the other."""
@@ -379,6 +380,8 @@ class ForwardRunner:
         return self._model(input_ids=padded, use_cache=False, **kept)
 
     def _call_packed(self, rows: Sequence[Row], **kept: Any) -> Any:
+        # What fills them up stands behind them, where nobody reads it.
+        rows = filled(rows, self._lm.dtype)
         with rows_apart(self._lm, list(map(len, rows))) as apart:
             output = self._model(**packed(rows), use_cache=False, **kept)
         if apart.attended != self._lm.config.get_text_config().num_hidden_layers:
