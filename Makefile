@@ -35,7 +35,7 @@ export SCHEDULES ?= 10000
 # What is built to be explored and not shipped needs no optimization across crates.
 QUICK_BUILD = CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16
 
-.PHONY: help test-lowest setup redis-server chromium build demo test test-rust loom shuttle tsan asan valgrind free-threaded cross mutants test-python lint format check bench bench-rust callgrind prove prove-trace fuzz-trace docs picture wheel sdist try-wheel reproducible audit advisories workflows notices clean
+.PHONY: help test-shuffled test-processors check-versions test-lowest test-3.12 test-3.13 setup redis-server chromium build demo test test-rust loom shuttle tsan asan valgrind free-threaded cross mutants test-python lint format check bench bench-rust callgrind prove prove-trace fuzz-trace docs picture wheel sdist try-wheel reproducible audit advisories workflows notices clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -126,17 +126,36 @@ test-python: build redis-server chromium
 	$(PY) -m pytest -m "not alone" --numprocesses $(TEST_PROCESSES) --dist loadgroup
 	$(PY) -m pytest -m alone
 
-LOWEST := target/lowest
+SHUFFLED_TESTS ?= tests
 
-test-lowest: $(LOWEST)/.installed  ## tests/hf and tests/cli on exactly the lowest versions that are declared
-	$(LOWEST)/bin/python -m pytest -m "not alone" tests/hf tests/cli
+test-shuffled: build redis-server chromium  ## the Python tests in one process, in the order of SEED
+	$(PY) -m pytest -m "not alone" --random-order-seed=$(SEED) $(SHUFFLED_TESTS)
 
-$(LOWEST)/.installed: pyproject.toml tools/lowest.py $(VENV)/.built
-	@echo "==> environment in $(LOWEST): the lowest versions (7 GB)"
-	@test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
-	@$(PY) -m tools.lowest >$(LOWEST)/lowest.txt
-	$(LOWEST)/bin/python -m pip install --quiet --upgrade pip
-	$(LOWEST)/bin/python -m pip install --constraint $(LOWEST)/lowest.txt --group dev \
+test-processors: build  ## tests/hf and tests/cli with the kernels that four other processors have
+	$(PY) -m tools.processors --numprocesses $(TEST_PROCESSES) --dist loadgroup tests/hf tests/cli
+
+# An environment of 7 GB each: the lowest versions that are declared, and the newest of other Pythons.
+VERSIONS := target/versions
+ON_VERSIONS = bin/python -m pytest -m "not alone" --numprocesses $(TEST_PROCESSES) --dist loadgroup tests/hf tests/cli
+
+check-versions: test-lowest test-3.12 test-3.13  ## tests/hf and tests/cli on the lowest versions, and on the newest of two Pythons
+
+test-lowest: $(VERSIONS)/lowest/.installed  ## tests/hf and tests/cli on exactly the lowest versions
+	$(VERSIONS)/lowest/$(ON_VERSIONS)
+
+test-3.12 test-3.13: test-%: $(VERSIONS)/newest-%/.installed
+	$(VERSIONS)/newest-$*/$(ON_VERSIONS)
+
+IN_VERSION = $(if $(filter lowest,$*),$(PYTHON),python$(*:newest-%=%))
+LIMITED_TO = $(if $(filter lowest,$*),--constraint $(@D)/lowest.txt)
+
+$(VERSIONS)/lowest/.installed $(VERSIONS)/newest-3.12/.installed $(VERSIONS)/newest-3.13/.installed: \
+		$(VERSIONS)/%/.installed: pyproject.toml tools/lowest.py $(VENV)/.built
+	@echo "==> environment in $(@D) (7 GB)"
+	@test -x $(@D)/bin/python || $(IN_VERSION) -m venv $(@D)
+	@$(PY) -m tools.lowest >$(@D)/lowest.txt
+	@$(@D)/bin/python -m pip install --quiet --upgrade pip
+	@$(PY) tools/install.py $(@D)/bin/python -m pip install --upgrade $(LIMITED_TO) --group dev \
 		--editable '.[hf,report,lm-eval,redis,ray]'
 	@touch $@
 

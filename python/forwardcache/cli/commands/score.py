@@ -158,7 +158,7 @@ TokenBudgetOption = Annotated[
     int | None,
     typer.Option(
         min=1,
-        help="Most positions (rows x longest) in a batch. Default: 1024 on a CPU, 16384 on a GPU.",
+        help="Most positions (rows x longest) in a batch. Default: 2048 on a CPU, 16384 on a GPU.",
         show_default=False,
     ),
 ]
