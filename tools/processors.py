@@ -33,6 +33,7 @@ class Processor:
     threads: int
 
     def environment(self) -> dict[str, str]:
+        """The variables that tell the libraries so."""
         return {
             "ATEN_CPU_CAPABILITY": self.aten,
             "ONEDNN_MAX_CPU_ISA": self.onednn,
@@ -59,6 +60,7 @@ def run(processor: Processor, arguments: list[str], *, seed: int) -> bool:
 
 
 def main() -> None:
+    """Runs the tests on each, one after the other; exits with 1 if they fail on any."""
     arguments = sys.argv[1:] or TESTS
     passed = [run(each, arguments, seed=seed) for seed, each in enumerate(PROCESSORS)]
     sys.exit(not all(passed))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Sequence
 from contextlib import suppress
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from forwardcache.errors import ForwardCacheError
@@ -38,6 +38,7 @@ class Call:
         items: Sequence[Any],
         encoder: Encoder,
         *,
+        options: EncodingOptions,
         place: Place | None,
     ) -> None:
         self.state = state
@@ -50,6 +51,7 @@ class Call:
         self.place = place
         self._items = items
         self._encoder = encoder
+        self._options = options
         self._outcomes: list[Task | ForwardCacheError] = []
 
     def keys(self) -> list[tuple[int, Any]]:
@@ -69,11 +71,12 @@ class Call:
         """
         self._outcomes = []
         for places in groups(len(self._items)):
-            self._read_ahead(place for place in places if place not in found)
+            if len(missing := [place for place in places if place not in found]) > 1:
+                self._read_ahead(missing)
             self._outcomes += [self._task(self._items[place], place in found) for place in places]
         self.tasks = [each for each in self._outcomes if isinstance(each, Task)]
 
-    def _read_ahead(self, places: Iterable[int]) -> None:
+    def _read_ahead(self, places: Sequence[int]) -> None:
         """Has the tokenizer read the items at ``places`` together; each is encoded after that."""
         texts = []
         for item in (self._items[place] for place in places):
@@ -109,10 +112,11 @@ class Call:
         """The task's item as the cache's key."""
         return self.op.key(task.item)
 
-    def scope(self, options: EncodingOptions) -> bytes:
+    @cached_property
+    def scope(self) -> bytes:
         """Whatever else decides the call's values."""
-        fields = b"forwardcache.hf", self.state.key, tagged(self.spec.key_fields), options.key
-        return tagged(fields)
+        spec, options = tagged(self.spec.key_fields), self._options.key
+        return tagged((b"forwardcache.hf", self.state.key, spec, options))
 
     def raise_error(self) -> None:
         """Raises the error of the first item that can't be scored."""

@@ -223,7 +223,7 @@ class Scorer:
             place = self._place(runs, op)
             put = partial(encoder.framed, "prompt")
             items = [framed(item, lambda item: op.framed(item, put)) for item in items]
-        return Call(state, runs, op, items, encoder, place=place)
+        return Call(state, runs, op, items, encoder, options=self.options, place=place)
 
     def _place(self, spec: ViewSpec, op: Operation) -> Place | None:
         if self.shelf is None:
@@ -280,12 +280,12 @@ class Scorer:
         if peek is None:
             return {}
         keys = {call.key(task) for task in call.tasks}.difference(call.computed)
-        place, scope = (call.op.name, call.spec.view_id), call.scope(self.options)
+        place, scope = (call.op.name, call.spec.view_id), call.scope
         found = {key: peek((*place, key, call.op.top_k, scope)) for key in keys}
         return {key: value for key, value in found.items() if value is not _MISS}
 
     def _look_up(self, call: Call, tasks: Sequence[Task], batched: bool) -> list[Any]:
-        op, scope = call.op, call.scope(self.options)
+        op, scope = call.op, call.scope
         place, keys = (op.name, call.spec.view_id), [call.key(task) for task in tasks]
         self._fill_slices(call, keys)
 
@@ -308,7 +308,7 @@ class Scorer:
         keys = call.keys()
         asked = dict.fromkeys(key for _, key in keys)
         self._fill_slices(call, list(asked))
-        cache, scope = self.instrumentation.cache, call.scope(self.options)
+        cache, scope = self.instrumentation.cache, call.scope
         look = getattr(cache, "peek", cache.get)
         name, view_id, top_k = call.op.name, call.spec.view_id, call.op.top_k
         missing = [key for key in asked if look((name, view_id, key, top_k, scope)) is _MISS]
@@ -321,7 +321,7 @@ class Scorer:
 
     def _fill_slices(self, call: Call, keys: Sequence[Any]) -> None:
         if call.op.top_k:
-            cache, scope = self.instrumentation.cache, call.scope(self.options)
+            cache, scope = self.instrumentation.cache, call.scope
             names = call.op.name, call.spec.view_id
             self._slices.fill(cache, keys, call.op.top_k, lambda *key: (*names, *key, scope))
 
@@ -342,7 +342,7 @@ class Scorer:
         for n, value in zip(chosen, fresh, strict=True):
             if _may_keep(value) and self.selfcheck.differs(values[n], value, self.causal_lm.dtype):
                 values[n] = wrong[call.key(tasks[n])] = value
-        scope = call.scope(self.options)
+        scope = call.scope
         for key, value in wrong.items():
             place = call.op.name, call.spec.view_id, key, call.op.top_k, scope
             self.instrumentation.cache.put(place, value)
