@@ -1,5 +1,6 @@
 """Settings of every test, how they are spread over processes and threads, and what they say."""
 
+import signal
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -34,6 +35,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # What a shell puts into the background ignores Ctrl-C, and so would all that tests start.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if config.getoption("other_bits"):
         # It imports torch, which the tests of the core do without.
         from tests import other_bits
@@ -53,13 +57,16 @@ def puts_back_what_it_changes() -> Iterator[None]:
 def torch_settings() -> Any:
     """What torch was told to compute with; None where nothing has imported it yet."""
     torch = sys.modules.get("torch")
-    precision_of = getattr(getattr(torch, "_C", None), "_get_fp32_precision_getter", None)
-    if torch is None or precision_of is None:
+    if torch is None or not hasattr(torch, "_C"):
         return None
+    if (precision_of := getattr(torch._C, "_get_fp32_precision_getter", None)) is None:
+        precisions = [torch.get_float32_matmul_precision()]
+    else:
+        precisions = [precision_of(device, "matmul") for device in ("cuda", "mkldnn")]
     return {
         "default dtype": torch.get_default_dtype(),
         "autocast": [torch.is_autocast_enabled(device) for device in ("cpu", "cuda")],
-        "precisions": [precision_of(device, "matmul") for device in ("cuda", "mkldnn")],
+        "precisions": precisions,
         "deterministic": torch.are_deterministic_algorithms_enabled(),
     }
 

@@ -425,14 +425,18 @@ def make(out: Path, work: Path) -> dict[str, Any]:
 
 
 def save_adapter(adapted: peft.PeftModel, folder: Path) -> None:
-    """Write the adapter in fp16, without the path of the machine that trained it."""
+    """Write the adapter in fp16, without the path of the machine that trained it.
+
+    Options that are not set are left out: older versions of PEFT warn of those that they lack.
+    """
     for name, parameter in adapted.named_parameters():
         if "lora_" in name:
             parameter.data = parameter.data.half()
     adapted.save_pretrained(str(folder))
     (folder / "README.md").unlink(missing_ok=True)
     path = folder / "adapter_config.json"
-    config = json.loads(path.read_text("utf-8"))
+    loaded = json.loads(path.read_text("utf-8"))
+    config = {name: value for name, value in loaded.items() if value is not None}
     config["base_model_name_or_path"] = "model"
     config["target_modules"] = sorted(config["target_modules"])
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")

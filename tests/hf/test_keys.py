@@ -84,9 +84,11 @@ def test_one_batch_may_ask_for_other_ids_of_one_prompt(make_backend: MakeBackend
 
 def test_encoding_options_are_in_the_key(make_backend: MakeBackend) -> None:
     scorer = make_backend()._scorer
-    call = scorer._begin(None, next_token_dist(4), [PROMPT])
-    options = [EncodingOptions(), EncodingOptions(False), EncodingOptions(chat_template=True)]
-    assert len({call.scope(each) for each in options}) == len(options)
+    options = [EncodingOptions(), EncodingOptions(False), EncodingOptions(prefix_token_id=1)]
+    scopes = set()
+    for scorer.options in options:
+        scopes.add(scorer._begin(None, next_token_dist(4), [PROMPT]).scope)
+    assert len(scopes) == len(options)
 
 
 def test_ops_and_top_k_are_in_the_key(make_backend: MakeBackend) -> None:

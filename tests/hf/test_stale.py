@@ -158,6 +158,10 @@ def precision() -> Iterator[None]:
     yield
     torch.set_autocast_enabled("cpu", False)
     torch.set_default_dtype(torch.float32)
+    if not hasattr(torch._C, "_get_fp32_precision_getter"):
+        # One setting for all devices, before PyTorch 2.9.
+        torch.set_float32_matmul_precision("highest")
+        return
     # "highest" would be another setting than never to have set any.
     torch.backends.cuda.matmul.fp32_precision = "none"
     mkldnn: Any = torch.backends.mkldnn

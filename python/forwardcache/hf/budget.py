@@ -24,8 +24,9 @@ from forwardcache.hf.provenance import RanBatch
 _log = logging.getLogger(__name__)
 
 # What a pass costs beside its tokens, and how much is packed behind a prefix, in parts of the token
-# budget: both grow with what the device does at once.
-_PASS_COST, _PACK = 16, 4
+# budget: both grow with what the device does at once. A CPU has less to do before it begins.
+_PASS_COST = {"cpu": 32, "cuda": 16}
+_PACK = {"cpu": 8, "cuda": 4}
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class BatchedRuns:
         self.ran, self.refused = [], []
         families = self._runner.families(
             [task.encoded for task in tasks],
-            pass_cost=self.budget(op) // _PASS_COST,
+            pass_cost=self.budget(op) // _PASS_COST[self._runner.device],
             last_only=op.last_only,
         )
         for family in families:
@@ -99,7 +100,7 @@ class BatchedRuns:
             family,
             [len(task.encoded.fed) - family.shared for task in tasks],
             [max(1, len(task.encoded.scored)) for task in tasks],
-            most_tokens=self.budget(op) // _PACK,
+            most_tokens=self.budget(op) // _PACK[self._runner.device],
             most_needed=self._runner.most_logit_rows,
         )
         shared = self._tried(self._runner.behind, prefix, first=family.items[0])

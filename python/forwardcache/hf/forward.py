@@ -114,6 +114,11 @@ class ForwardRunner:
         self._packs = is_free and can_pack(causal_lm)
 
     @property
+    def device(self) -> Literal["cpu", "cuda"]:
+        """Where the model is; whatever is no CPU is like CUDA."""
+        return "cpu" if self._device.type == "cpu" else "cuda"
+
+    @property
     def vocab_size(self) -> int:
         """Number of logits of a position."""
         head = self._lm.get_output_embeddings()

@@ -14,7 +14,7 @@ from typing import Any
 
 import transformers
 
-from forwardcache.errors import InvalidInputError
+from forwardcache.errors import InvalidInputError, ModelLoadError
 from forwardcache.hf.tokenizer_file import warn_of_other_tokens
 
 _log = logging.getLogger("forwardcache")
@@ -38,12 +38,14 @@ def load_tokenizer(
 
     Raises:
         InvalidInputError: the tokenizer can't do what ``add_bos_token`` asks.
+        ModelLoadError: it has no tokens but special ones.
     """
     _check_setting(add_bos_token)
     options: dict[str, Any] = {} if add_bos_token is None else {"add_bos_token": add_bos_token}
     tokenizer: Any = transformers.AutoTokenizer.from_pretrained(
         path, local_files_only=not allow_download, trust_remote_code=False, **options
     )
+    _check_vocabulary(path, tokenizer)
     warn_of_other_tokens(path, tokenizer)
     if add_bos_token is not None:
         _check_bos(path, tokenizer, add_bos_token)
@@ -133,6 +135,16 @@ def _own_or(base: Any, adapter: str, options: dict[str, Any]) -> Any:
 def _check_setting(add_bos_token: bool | None) -> None:
     if add_bos_token is not None and not isinstance(add_bos_token, bool):
         raise InvalidInputError(f"add_bos_token must be True, False or None, got {add_bos_token!r}")
+
+
+def _check_vocabulary(path: str, tokenizer: Any) -> None:
+    """Refuses what some versions of transformers make where a folder holds no tokenizer."""
+    special = set(tokenizer.all_special_ids)
+    if len(tokenizer) <= len(special):
+        kind = type(tokenizer).__name__
+        raise ModelLoadError(
+            f"no tokenizer in {path}: {kind} has its {len(special)} special tokens and no others"
+        )
 
 
 def _is_in(folder: str, tokenizer: Any) -> bool:

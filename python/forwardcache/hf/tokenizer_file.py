@@ -18,7 +18,7 @@ _FILE = "tokenizer.json"
 
 # Digits, letter case, accents in both forms, compatibility forms, runs of white space,
 # contractions, punctuation and scripts: what normalizers and pre-tokenizers treat differently.
-_PROBES = (
+PROBES = (
     "in 1234 days",
     "Hello WORLD",
     "caf\u00e9 cafe\u0301",
@@ -45,7 +45,7 @@ def warn_of_other_tokens(folder: str, tokenizer: Any) -> None:
     by_file = Tokenizer.from_file(str(path))
     by_file.no_truncation()
     by_file.no_padding()
-    for text in _PROBES:
+    for text in PROBES:
         there = by_file.encode(text, add_special_tokens=False)
         here = tokenizer(
             text, add_special_tokens=False, truncation=False, padding=False, verbose=False
