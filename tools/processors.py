@@ -44,7 +44,7 @@ class Processor:
 
 PROCESSORS = (
     Processor("default", "SSE41", "SSE4_2", 1),
-    Processor("default", "AVX", "AVX", 2),
+    Processor("default", "AVX", "SSE4_2", 2),
     Processor("avx2", "AVX2", "AVX2", 1),
     Processor("avx2", "AVX512_CORE", "AVX512", 2),
 )
