@@ -26,7 +26,7 @@ ELSEWHERE = re.compile(
 )
 _CODE = re.compile(r"`([^`\n]+)`")
 _PATH = re.compile(r"(?<![\w./-])((?:[\w.-]+/)+[\w.-]*\w|[\w-]+\.(?:py|rs|md|toml|yml))(?![\w/])")
-_TARGET = re.compile(r"\bmake ([a-z-]+)")
+_TARGET = re.compile(r"\bmake ([a-z][a-z0-9.-]*)")
 _TEST = re.compile(r"(test_\w+?)(?:_?…)?")
 # Three words or more are no field and no option, but a test of the core's, or a function. Metrics
 # are put together where they are written.
@@ -106,7 +106,8 @@ def missing(text: str) -> set[str]:
     code = _CODE.findall(text)
     paths = {name for each in code for name in _PATH.findall(each)}
     found = {name for name in paths if not (ELSEWHERE.fullmatch(name) or is_path(name))}
-    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+    heads = re.findall(r"^([\w. -]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
+    targets = {name for head in heads for name in head.split()}
     found |= {f"make {name}" for each in code for name in _TARGET.findall(each)} - {
         f"make {name}" for name in targets
     }
