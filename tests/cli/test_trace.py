@@ -292,9 +292,8 @@ def test_an_interrupted_merge_leaves_nothing(tmp_path: Path) -> None:
     os.mkfifo(pipe)
     arguments = [sys.executable, "-m", "forwardcache", "trace", "merge", pipe, "-o", out]
     process = subprocess.Popen(list(map(str, arguments)), stderr=subprocess.PIPE, text=True)
-    with process, pipe.open("wb") as writer:
+    with process, pipe.open("wb", buffering=0) as writer:
         writer.write(line() * 10)
-        writer.flush()
         deadline = time.monotonic() + 30
         while not (tmp_path / "out.part").exists() and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -303,7 +302,6 @@ def test_an_interrupted_merge_leaves_nothing(tmp_path: Path) -> None:
         time.sleep(0.1)
         with suppress(BrokenPipeError):
             writer.write(line())
-            writer.flush()
         _, err = process.communicate(timeout=30)
     assert (process.returncode, err) == (130, "forwardcache: interrupted\n")
     assert [path.name for path in tmp_path.iterdir()] == ["pipe"]
