@@ -158,3 +158,71 @@ def test_prompts_are_shown_by_their_text(run: Run, tmp_path: Path) -> None:
     page = run("report", path, "--prompts", prompts, "--format", "html").out
     assert "&lt;b&gt;Why&lt;/b&gt; is the sky blue?" in page
     assert "prompt" not in figures(run, path)["slowest"][0]
+
+
+def test_values_from_a_store_are_a_kind_of_their_own(run: Run, tmp_path: Path) -> None:
+    calls = [line(at, run="r", key=f"k{at}", prompt_hash=f"{at}") for at in (1.0, 2.0, 3.0)]
+    again = line(4.0, probe="b", run="r", key="k1.0", prompt_hash="1.0")
+    path = trace(tmp_path / "t.jsonl", *calls, again)
+    said = figures(run, path)
+    assert (said["total"]["hits"], said["total"]["from_store"]) == (4, 3)
+    assert sorted((row["values"], row["hits_after"]) for row in said["from_store"]) == [
+        (0, 1),
+        (3, 0),
+    ]
+    assert "3 of values from the store" in said["verdict"]
+    assert "1 of the cache" in said["verdict"]
+    assert said["warmed"] == []
+    page = run("report", path, "--format", "html").out
+    assert "Values from the store, by who asked" in page
+
+
+def test_where_all_came_from_the_store_no_size_of_cache_is_named(run: Run, tmp_path: Path) -> None:
+    calls = [line(at, run="r", key=f"k{at}", prompt_hash=f"{at}") for at in (1.0, 2.0)]
+    path = trace(tmp_path / "t.jsonl", *calls)
+    assert figures(run, path)["curve"]["entries_enough"] == 0
+    page = run("report", path, "--format", "html").out
+    assert "What was not computed came from the store" in page
+    assert "Miss ratio by size of the cache" not in page
+
+
+def test_what_was_computed_or_follows_from_a_larger_value_is_not_from_a_store(
+    run: Run, tmp_path: Path
+) -> None:
+    same = {"run": "r", "prompt_hash": "p", "op": "next_token_dist"}
+    path = trace(
+        tmp_path / "t.jsonl",
+        # Another thread's hit may be written before the computation's event.
+        line(1.0, **same, key="large", top_k=64),
+        line(2.0, **same, key="large", top_k=64, hit=False),
+        line(3.0, **same, key="small", top_k=8),
+        line(4.0, **same, key="larger", top_k=128),
+    )
+    assert figures(run, path)["total"]["from_store"] == 1
+
+
+def test_batches_are_ranked_as_batches(run: Run, tmp_path: Path) -> None:
+    def batch(number: int, prompts: int, each_ms: float) -> list[bytes]:
+        event: dict[str, Any] = {"run": "r", "hit": False, "wall_ms": each_ms}
+        where: dict[str, Any] = {"batch": number, "batch_size": prompts}
+        return [
+            line(float(number), key=f"{number} {at}", **event, **where) for at in range(prompts)
+        ]
+
+    alone = line(9.0, run="r", key="alone", hit=False, wall_ms=1.0)
+    path = trace(tmp_path / "t.jsonl", *batch(1, 2, 3000.0), *batch(2, 4, 2000.0), alone)
+    said = figures(run, path)
+    ranked = [
+        (row["batch"], row["prompts"], row["batch_s"], row["ms_per_prompt"])
+        for row in said["slowest_batches"]
+    ]
+    assert ranked == [(2, 4, 8.0, 2000.0), (1, 2, 6.0, 3000.0)]
+    assert [row["wall_ms"] for row in said["slowest"]] == [1.0]
+
+
+def test_an_interrupt_is_no_failure(run: Run, tmp_path: Path) -> None:
+    errors = ("KeyboardInterrupt", "KeyboardInterrupt", "ValueError")
+    lines = [line(1.0, run="r", key=f"{at}", hit=False, error=e) for at, e in enumerate(errors)]
+    said = figures(run, trace(tmp_path / "t.jsonl", *lines))
+    assert (said["total"]["failed"], said["total"]["interrupted"]) == (1, 2)
+    assert said["errors"] == [{"error": "ValueError", "events": 1}]

@@ -177,7 +177,7 @@ def test_the_page_has_the_plots_and_a_trace_beside_them(
 ) -> None:
     alone = run("report", "--scores", rows, "--format", "html").out
     assert alone.count('<svg role="img"') == 2
-    path = trace(tmp_path / "t.jsonl", line(1.0, hit=False))
+    path = trace(tmp_path / "t.jsonl", *(line(at, run="r", key="k") for at in (1.0, 2.0)))
     both = run("report", path, "--scores", rows, "--format", "html").out
     assert both.count('<svg role="img"') == 4
     assert "40.0 times" in run("report", path, "--scores", rows).out
@@ -202,3 +202,45 @@ def test_what_else_is_refused(run: Run, rows: Path, tmp_path: Path) -> None:
     broken = tmp_path / "r.parquet"
     broken.write_bytes(b"PAR1")
     run("report", "--scores", broken).refused("r.parquet")
+
+
+def _tokenizer(folder: Path) -> Path:
+    from tokenizers import Tokenizer, decoders, models
+
+    vocabulary = {"<s>": 0, "Ġthe": 1, "Ċ": 2, "Ã": 3, "<b>": 5}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<s>"))
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(["<s>"])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+def test_tokens_that_moved_are_shown_by_their_text(run: Run, rows: Path, tmp_path: Path) -> None:
+    said = scores(run, rows, "--tokenizer", _tokenizer(tmp_path))
+    texts = {row["token_id"]: row["token"] for row in said["moved"]}
+    assert texts == {1: '" the"', 2: '"\\n"', 5: '"<b>"'}
+    page = run("report", "--scores", rows, "--tokenizer", tmp_path, "--format", "html").out
+    assert "&lt;b&gt;" in page
+    # Without it a browser would show tokens of two and of four spaces alike.
+    assert ".token { white-space: pre-wrap;" in page
+    assert 'class="token" data-value' in page
+    assert "<b>" not in page
+
+
+def test_special_tokens_and_parts_of_characters_are_seen(tmp_path: Path) -> None:
+    from forwardcache.observe.report.tokens import token_text
+
+    text = token_text(_tokenizer(tmp_path))
+    assert [text(at) for at in (0, 3, 77)] == ['"<s>"', '"Ã"', None]
+
+
+def test_a_folder_without_a_tokenizer_is_refused(run: Run, rows: Path, tmp_path: Path) -> None:
+    ended = run("report", "--scores", rows, "--tokenizer", tmp_path)
+    assert ended.code == 2
+    assert "tokenizer.json" in ended.err
+
+
+def test_a_prompts_text_stands_before_the_views(run: Run, rows: Path, tmp_path: Path) -> None:
+    prompts = written(tmp_path / "p.jsonl", [{"prompt": f"text {at}"} for at in range(4)])
+    first = scores(run, rows, "--prompts", prompts)["prompts"][0]
+    assert list(first)[:3] == ["id", "line", "prompt"]

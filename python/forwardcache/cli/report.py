@@ -30,6 +30,7 @@ def report(
     output_format: Format,
     scores: Path | None = None,
     prompts: str | None = None,
+    tokenizer: Path | None = None,
     force: bool = False,
 ) -> int:
     """Write the report of the traces ``paths`` and the rows ``scores`` to ``out``, else print it.
@@ -45,9 +46,11 @@ def report(
     _check(output_format, out, [*paths, *named], force=force)
     if scores is not None:
         check_kind(scores, FileKind.ROWS, FileKind.TABLE, named=f"--scores {scores}")
+    if tokenizer is not None and scores is None:
+        raise BadInputError("--tokenizer shows tokens of --scores FILE, which is not given")
     known = read_prompts(prompts) if prompts is not None else None
     figures = _trace_figures(paths, known) if paths else None
-    moved = _score_figures(scores, known) if scores is not None else None
+    moved = _score_figures(scores, known, tokenizer) if scores is not None else None
     if output_format == "html":
         from forwardcache.observe.report.page import report_page
 
@@ -104,10 +107,15 @@ def _trace_figures(paths: Sequence[str], known: PromptSet | None) -> dict[str, A
     return figures
 
 
-def _score_figures(scores: Path, known: PromptSet | None) -> dict[str, Any]:
+def _score_figures(scores: Path, known: PromptSet | None, tokenizer: Path | None) -> dict[str, Any]:
     from forwardcache.observe.report.scores import score_figures
 
-    return score_figures(scores, [(one.line, one.text) for one in known.prompts] if known else None)
+    texts = [(one.line, one.text) for one in known.prompts] if known else None
+    if tokenizer is None:
+        return score_figures(scores, texts)
+    from forwardcache.observe.report.tokens import token_text
+
+    return score_figures(scores, texts, token_text(tokenizer))
 
 
 def _write(text: str, out: Path | None, *, force: bool) -> None:

@@ -45,6 +45,12 @@ def _report(  # noqa: PLR0917 - typer calls it, by name
     prompts: Annotated[
         str | None, typer.Option(help="File that was scored: prompts are shown by their text.")
     ] = None,
+    tokenizer: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder with the model's tokenizer.json: tokens are shown by their text."
+        ),
+    ] = None,
     out: ReportOutOption = None,
     format_: ReportFormatOption = None,
     force: ForceOption = False,
@@ -58,6 +64,7 @@ def _report(  # noqa: PLR0917 - typer calls it, by name
         output_format=_report_format(out, format_).value,
         scores=scores,
         prompts=prompts,
+        tokenizer=tokenizer,
         force=force,
     )
 

@@ -19,7 +19,7 @@ Figures = dict[str, Any]
 
 _COLUMNS = (
     "ts", "probe", "view_id", "op", "prompt_hash", "wall_ms", "hit", "run", "key", "batch",
-    "batch_size", "error", "waited", "thread",
+    "batch_size", "error", "waited", "thread", "top_k",
 )  # fmt: skip
 _BLOCK_EVENTS = 1 << 12
 _TIME_BINS = 60
@@ -28,9 +28,12 @@ _SLOWEST = 20
 _MOST_THREADS = 16
 _MOST_ROWS = 200
 _MOST_CHARACTERS = 200
+_ROUNDING = 1e-9
 
 _COMPUTED = ~pl.col("hit") & pl.col("error").is_null()
 _FAILED = ~pl.col("hit") & pl.col("error").is_not_null()
+_INTERRUPTED = _FAILED & (pl.col("error").cast(pl.String) == "KeyboardInterrupt")
+_SPENT_S = pl.col("wall_ms") / 1000
 
 
 def report_figures(reader: TraceReader, texts: Mapping[str, str] | None = None) -> Figures:
@@ -54,9 +57,11 @@ def report_figures(reader: TraceReader, texts: Mapping[str, str] | None = None) 
         "threads": _threads(events),
         "latency": _latency(events),
         "batches": _batches(events),
+        "slowest_batches": _slowest_batches(events),
         "slowest": _slowest(events, texts),
         "warmed": _warmed(events),
-        "errors": rows_of(events.filter(_FAILED).group_by("error").len("events"), "events"),
+        "from_store": _from_store(events),
+        "errors": _errors(events),
         "curve": _curve(curve, events),
     }
     return {"verdict": _verdict(figures), **figures}
@@ -96,16 +101,58 @@ def _joined_with_causes(events: pl.DataFrame) -> pl.DataFrame:
     computed = _COMPUTED & pl.col("same").is_not_null()
     # A name is a number in a column of categories, also that of nobody.
     probe = pl.col("probe").cast(pl.String).fill_null("").cast(pl.Categorical)
-    sorted_ = events.select("same", "wall_ms", probe, computed=computed, row=place)
+    found_there = pl.col("hit") & ~pl.col("waited") & pl.col("same").is_not_null()
+    sorted_ = events.select(
+        "same", "wall_ms", probe, computed=computed, found=found_there, row=place
+    )
     sorted_ = sorted_.sort("same", maintain_order=True)
     last = pl.when("computed").then(place).forward_fill()
-    found = sorted_.with_columns(last=last, before=last.shift(1)).select(
+    # Another thread's hit may be written before the event of the computation.
+    sorted_ = sorted_.with_columns(last=last, before=last.shift(1), later=last.backward_fill())
+    found = sorted_.select(
         "row",
         known_ms=_of_the_same_key("wall_ms", "last"),
         computed_by=_of_the_same_key("probe", "last"),
         recomputed=pl.col("computed") & _of_the_same_key("computed", "before").is_not_null(),
+        from_outside=pl.col("found") & _never_computed(),
+        is_first=pl.col("same").is_first_distinct(),
     )
-    return events.hstack(found.sort("row").drop("row"))
+    return _with_origins(events.hstack(found.sort("row").drop("row")))
+
+
+def _never_computed() -> pl.Expr:
+    """Whether no event of the row's key is a computation: its value came from elsewhere."""
+    return pl.all_horizontal(
+        _of_the_same_key("computed", place).is_null() for place in ("last", "later")
+    )
+
+
+def _with_origins(events: pl.DataFrame) -> pl.DataFrame:
+    """Adds what was found in a store, and what was found in the cache after that.
+
+    A value of fewer tokens that follows from a larger one has a key of its own and no computation
+    either: it is told by what was asked before.
+    """
+    asked = ("run", "view_id", "op", "prompt_hash")
+    outside = events.lazy().filter("from_outside").select(asked).unique()
+    answered = (
+        events.lazy().select(*asked, "top_k", "hit", "error", "from_outside").with_row_index()
+    )
+    largest = pl.col("top_k").cum_max().shift(1).over(asked)
+    derived = (
+        answered.filter(~_FAILED)
+        .join(outside, on=asked, how="semi", nulls_equal=True)
+        .sort("index")
+        .filter("from_outside", largest > pl.col("top_k"))
+        .select("index")
+        .collect()
+    )
+    is_derived = pl.int_range(pl.len(), dtype=pl.UInt32).is_in(derived["index"].implode())
+    outside_only = pl.col("from_outside") & ~is_derived
+    return events.with_columns(
+        from_store=outside_only & pl.col("is_first"),
+        after_store=outside_only & ~pl.col("is_first"),
+    ).drop("from_outside", "is_first", "top_k")
 
 
 def _of_the_same_key(values: str, place: str) -> pl.Expr:
@@ -116,15 +163,17 @@ def _of_the_same_key(values: str, place: str) -> pl.Expr:
 
 def total_of(events: pl.DataFrame) -> Figures:
     """The totals of what :func:`read_events` gave."""
-    spent = pl.col("wall_ms") / 1000
+    spent = _SPENT_S
     waited = pl.col("hit") & pl.col("waited")
     saved = ((pl.col("known_ms") - pl.col("wall_ms")) / 1000).filter("hit", ~pl.col("waited"))
     row = events.select(
         events=pl.len(),
         hits=pl.col("hit").sum(),
         misses=_COMPUTED.sum(),
-        failed=_FAILED.sum(),
+        failed=(_FAILED & ~_INTERRUPTED).sum(),
+        interrupted=_INTERRUPTED.sum(),
         waited=waited.sum(),
+        from_store=pl.col("from_store").sum(),
         runs=pl.col("run").drop_nulls().n_unique(),
         miss_s=spent.filter(_COMPUTED).sum(),
         hit_s=spent.filter("hit", ~pl.col("waited")).sum(),
@@ -216,8 +265,21 @@ def _batches(events: pl.DataFrame) -> list[Figures]:
     return rows_of(sizes, "size", descending=False)
 
 
+def _slowest_batches(events: pl.DataFrame) -> list[Figures]:
+    """The batches that took longest: its prompts have equal shares of a batch's time."""
+    computed = events.lazy().filter(_COMPUTED, pl.col("batch").is_not_null())
+    each = computed.group_by("run", "batch", maintain_order=True).agg(
+        pl.col("probe", "view_id", "op").first(), prompts=pl.len(), batch_s=_SPENT_S.sum()
+    )
+    per_prompt = (1000 * pl.col("batch_s") / pl.col("prompts")).alias("ms_per_prompt")
+    slowest = each.top_k(_SLOWEST, by="batch_s").with_columns(per_prompt)
+    return rows_of(slowest.drop("run").collect(), "batch_s")
+
+
 def _slowest(events: pl.DataFrame, texts: Mapping[str, str] | None) -> list[Figures]:
-    computed = events.lazy().filter(_COMPUTED, pl.col("wall_ms").is_not_null())
+    # In a batch each has its share, whatever it took: batches are ranked as such.
+    alone = pl.col("batch").is_null() | (pl.col("batch_size") == 1)
+    computed = events.lazy().filter(_COMPUTED, alone, pl.col("wall_ms").is_not_null())
     columns = ("prompt_hash", "probe", "view_id", "op", "wall_ms")
     slowest = computed.select(columns).top_k(_SLOWEST, by="wall_ms").collect()
     found = rows_of(slowest, "wall_ms")
@@ -240,6 +302,20 @@ def _warmed(events: pl.DataFrame) -> list[Figures]:
     return rows_of(pairs.agg(hits=pl.len(), saved_s=saved), "hits")
 
 
+def _errors(events: pl.DataFrame) -> list[Figures]:
+    """Computations that failed, by what they raised; Ctrl-C is no failure of theirs."""
+    failed = events.filter(_FAILED, ~_INTERRUPTED)
+    return rows_of(failed.group_by("error").len("events"), "events")
+
+
+def _from_store(events: pl.DataFrame) -> list[Figures]:
+    """Values that a store had, by who asked for them first, and the cache's hits on them."""
+    known = events.filter(pl.col("from_store") | pl.col("after_store"))
+    groups = known.group_by("probe", "view_id", "op", maintain_order=True)
+    counts = groups.agg(values=pl.col("from_store").sum(), hits_after=pl.col("after_store").sum())
+    return rows_of(counts, "values")
+
+
 def _curve(curve: _Curve, events: pl.DataFrame) -> Figures:
     gains = curve.gains()
     largest = gains[-1][0] if gains else 1
@@ -258,9 +334,11 @@ def _curve(curve: _Curve, events: pl.DataFrame) -> Figures:
         }
         for size, ratio in ratios.items()
     ]
+    saves_s = points[-1]["less_than_trace_s"]
     return {
-        "entries_enough": largest,
-        "enough_saves_s": max(0.0, points[-1]["less_than_trace_s"]),
+        "entries_enough": largest if gains else 0,
+        # Less than a billionth of the sums is their rounding.
+        "enough_saves_s": saves_s if saves_s > _ROUNDING * took_s else 0.0,
         "without_key": curve.without_key(),
         "points": points,
     }
@@ -271,6 +349,12 @@ def _verdict(figures: Figures) -> str:
     if total["hit_rate"] is None:
         return "No call was answered."
     said = f"{total['hit_rate']:.1%} of {total['hits'] + total['misses']:,} calls were hits"
+    if total["from_store"]:
+        cached = total["hits"] - total["from_store"]
+        said += (
+            f", {total['from_store']:,} of values from the store (or from before the trace) "
+            f"and {cached:,} of the cache"
+        )
     if total["saved_s"] > 0:
         said += f", which saved {total['saved_s']:,.1f} s of computing"
     if total["recomputed"]:

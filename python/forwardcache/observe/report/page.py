@@ -13,6 +13,8 @@ with extra_named("a report's page"):
     from forwardcache.observe.report import plots
 
 _UNKNOWN = "-"
+# Numbers that count nothing.
+_NAMES = frozenset({"id", "line", "token_id", "batch", "thread"})
 
 
 def report_page(trace: dict[str, Any] | None, scores: dict[str, Any] | None = None) -> str:
@@ -36,15 +38,25 @@ def compare_page(figures: dict[str, Any]) -> str:
 
 
 def _trace_parts(trace: dict[str, Any]) -> dict[str, Any]:
-    rate, bins, threads = (trace["total"]["hit_rate"], trace["over_time"], trace["threads"])
+    bins, threads = trace["over_time"], trace["threads"]
     points = trace["curve"]["points"]
     seconds = trace["total"]["last_ts"] - trace["total"]["first_ts"] if threads else 0.0
     return {
         "skipped": [{"reason": name, "lines": count} for name, count in trace["skipped"].items()],
         "time_plot": plots.hit_rate_over_time(bins) if bins else "",
         "threads_plot": plots.busy_threads(threads, seconds) if threads else "",
-        "curve_plot": plots.miss_ratio(points, None if rate is None else 1 - rate),
+        "curve_plot": (
+            plots.miss_ratio(points, _missed(trace["total"]))
+            if trace["curve"]["entries_enough"]
+            else ""
+        ),
     }
+
+
+def _missed(total: dict[str, Any]) -> float | None:
+    """The cache's own miss ratio: it didn't have what came from the store, either."""
+    answered = total["hits"] + total["misses"]
+    return (total["misses"] + total["from_store"]) / answered if answered else None
 
 
 def _score_parts(scores: dict[str, Any]) -> dict[str, Any]:
@@ -93,5 +105,5 @@ def _shown(value: Any, name: str = "") -> str:
     if name.endswith(("_rate", "_ratio")):
         return f"{value:.1%}"
     if isinstance(value, int):
-        return f"{value:,}"
+        return str(value) if name in _NAMES else f"{value:,}"
     return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -26,12 +26,17 @@ _MOVED_TOKENS = 5
 _PLOTTED = 2000
 
 
-def score_figures(path: Path, texts: Sequence[tuple[int, str]] | None = None) -> Figures:
+def score_figures(
+    path: Path,
+    texts: Sequence[tuple[int, str]] | None = None,
+    token_text: Callable[[int], str | None] | None = None,
+) -> Figures:
     """What the rows of ``score`` in ``path`` (JSON lines or parquet) come to.
 
     Args:
         path: The file; only the columns that are needed are read.
         texts: Line, from 1, and text of prompts, which the prompts are shown with.
+        token_text: Tells a token's text, which the tokens are shown with.
 
     Returns:
         JSON values only; all distances in nats. ``views``: mean, median, 90 % quantile and largest
@@ -48,10 +53,18 @@ def score_figures(path: Path, texts: Sequence[tuple[int, str]] | None = None) ->
     try:
         rows = _scanned(path)
         distances = _distances(rows, path)
-        return _figures(rows, distances, dict(texts) if texts is not None else None)
+        figures = _figures(rows, distances, dict(texts) if texts is not None else None)
     except pl.exceptions.PolarsError as error:
         reason = str(error).partition("\n")[0]
         raise InvalidInputError(f"{path} holds no rows of score: {reason}") from error
+    if token_text is not None:
+        figures["moved"] = [_with_token(row, token_text) for row in figures["moved"]]
+    return figures
+
+
+def _with_token(row: Figures, token_text: Callable[[int], str | None]) -> Figures:
+    head = {name: row[name] for name in ("id", "line", "token_id")}
+    return {**head, "token": token_text(row["token_id"]), **row}
 
 
 def _scanned(path: Path) -> pl.LazyFrame:
@@ -178,17 +191,16 @@ def _prompts(compared: pl.DataFrame, texts: dict[int, str] | None) -> list[Figur
     wide = compared.pivot("view", index=index, values="nats", aggregate_function="first")
     size = pl.col(first).abs()
     most = wide.sort(size, "line", descending=[True, False], nulls_last=True).head(_MOST_PROMPTS)
-    found = [
+    # The text stands before the views, which may be many: behind them it would be out of sight.
+    return [
         {
             "id": _given(row["id"]),
             "line": row["line"],
+            **({} if texts is None else {"prompt": texts.get(row["line"])}),
             **{f"{view}_nats": row[view] for view in views},
         }
         for row in most.iter_rows(named=True)
     ]
-    if texts is None:
-        return found
-    return [{**row, "prompt": texts.get(row["line"])} for row in found]
 
 
 def _given(id_: str) -> str | int:
