@@ -50,7 +50,7 @@ def hit_rate_over_time(bins: list[dict[str, Any]]) -> Markup:
         for run in _without_gaps(known, 1.5 * width):
             times, rates = zip(*run, strict=True)
             axes.plot(times, rates, color=_LINE, linewidth=2, marker="o" if len(run) == 1 else "")
-        axes.set(xlabel="seconds since the first event", ylabel="hit rate, %", ylim=(0, 103))
+        axes.set(xlabel="seconds since the first event", ylabel="hit rate, %", ylim=(-3, 103))
 
     return _svg("time", "Hit rate over time", draw)
 
