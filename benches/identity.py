@@ -19,8 +19,9 @@ from torch import nn
 
 from benches.machine import description
 from benches.sections import publish, verdict
-from forwardcache.hf import HFBackend, watch
-from forwardcache.hf.identity import Policy
+from forwardcache.hf import HFBackend
+from forwardcache.hf.model import watch
+from forwardcache.hf.model.identity import Policy
 
 TITLE = "## Identity: what noticing changes costs"
 PACKAGES = ["torch", "transformers", "peft"]

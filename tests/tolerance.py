@@ -9,7 +9,7 @@ are equal bit for bit.
 from collections.abc import Sequence
 from typing import Any
 
-from forwardcache.hf.selfcheck import same_within
+from forwardcache.hf.scoring.selfcheck import same_within
 
 TOLERANCE = 1e-4
 """Nats a token, in float32."""

@@ -19,7 +19,7 @@ from forwardcache.cli.job import Tally
 from forwardcache.cli.rows import encoded, float32_list
 from forwardcache.cli.summary import as_json, figures_between, notes, show_comparison
 from forwardcache.cli.views import parse_views
-from forwardcache.hf.noise import NoiseFloor
+from forwardcache.hf.scoring.noise import NoiseFloor
 from forwardcache.instrumentation import BackendInstrumentation
 from forwardcache.scoring import TokenDist
 

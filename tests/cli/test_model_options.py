@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from forwardcache.cli.loading import Session, load
-from forwardcache.hf.provenance import collecting
+from forwardcache.hf.scoring.provenance import collecting
 from tests.cli.conftest import Run
 
 

@@ -13,7 +13,7 @@ from forwardcache.cli import summary
 from forwardcache.cli.differences import Comparison, differences
 from forwardcache.cli.job import Tally
 from forwardcache.cli.views import parse_views
-from forwardcache.hf.noise import NoiseFloor
+from forwardcache.hf.scoring.noise import NoiseFloor
 from tests.cli.conftest import Run
 
 LINE = "other batches move base by"

@@ -14,7 +14,7 @@ import pytest
 
 from forwardcache.cli.output import PartFile
 from forwardcache.errors import InvalidInputError, ModelMemoryError
-from forwardcache.hf.scorer import Scorer
+from forwardcache.hf.scoring.scorer import Scorer
 from tests.cli.conftest import Ended, Run, read_rows
 
 GOOD = [json.dumps({"prompt": f"prompt number {n}", "id": f"own-{n}"}) for n in range(10)]

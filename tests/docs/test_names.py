@@ -143,7 +143,7 @@ def test_a_name_of_nothing_is_found(name: str) -> None:
     "name",
     [
         "rust/key.rs",
-        "hf/scorer.py",
+        "hf/scoring/scorer.py",
         "make test",
         "test_what_a_page_names_is_there",
         "test_what_a_page_…",

@@ -8,7 +8,8 @@ import pytest
 
 from forwardcache.errors import ForwardCacheError
 from forwardcache.hf import HFBackend
-from forwardcache.hf.encode import Encoded, Encoder, EncodingOptions, Form
+from forwardcache.hf.batch.row import Encoded
+from forwardcache.hf.text.encode import Encoder, EncodingOptions, Form
 from tests.hf import tiny
 
 _TEXTS = ["hello world", "a", "", "the quick brown fox", "hello world", "é\u200d☃", "x" * 3000]

@@ -20,7 +20,7 @@ from forwardcache.errors import (
     ViewParameterError,
 )
 from forwardcache.hf import HFBackend
-from forwardcache.hf.forward import ForwardRunner
+from forwardcache.hf.batch.forward import ForwardRunner
 from tests.hf import tiny
 from tests.hf.conftest import MakeBackend
 

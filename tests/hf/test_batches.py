@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from forwardcache.hf.forward import ForwardRunner
+from forwardcache.hf.batch.forward import ForwardRunner
 from forwardcache.scoring import RollingLogprob, TokenDist
 from tests.hf import tiny
 from tests.hf.conftest import MakeBackend

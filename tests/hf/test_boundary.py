@@ -14,7 +14,8 @@ from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizer
 from transformers import ByT5Tokenizer
 
 from forwardcache.errors import EmptyCompletionError
-from forwardcache.hf.encode import Encoded, Encoder, EncodingOptions
+from forwardcache.hf.batch.row import Encoded
+from forwardcache.hf.text.encode import Encoder, EncodingOptions
 from forwardcache.scoring import CompletionLogprob
 from tests.hf import tiny
 from tests.hf.conftest import MakeBackend

@@ -21,7 +21,8 @@ from transformers import ByT5Tokenizer
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from forwardcache.errors import EmptyCompletionError, EmptyPromptError
-from forwardcache.hf.encode import Encoded, Encoder, EncodingOptions
+from forwardcache.hf.batch.row import Encoded
+from forwardcache.hf.text.encode import Encoder, EncodingOptions
 from tests.hf import tiny
 from tests.hf.test_encode import SlowTokenizer
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from forwardcache.hf import checksum
-from forwardcache.hf.checksum import ContentSums, checksums
+from forwardcache.hf.model import checksum
+from forwardcache.hf.model.checksum import ContentSums, checksums
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64, torch.int8, torch.bool]
 

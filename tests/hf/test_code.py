@@ -18,8 +18,8 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.llama import modeling_llama
 
 from forwardcache.hf import HFBackend
-from forwardcache.hf.identity import Policy
-from forwardcache.hf.watch import ModelWatch
+from forwardcache.hf.model.identity import Policy
+from forwardcache.hf.model.watch import ModelWatch
 from tests.hf import tiny
 
 Patch = Callable[[pytest.MonkeyPatch], None]
@@ -136,7 +136,7 @@ def test_a_patch_that_holds_what_has_no_words_has_no_description(
 WORDS = """
 import hashlib
 from tests.hf import tiny
-from forwardcache.hf.watch import ModelWatch
+from forwardcache.hf.model.watch import ModelWatch
 for model in (tiny.llama(), tiny.gpt2(), tiny.with_lora(tiny.llama())):
     code = ModelWatch(model).code
     print(hashlib.sha256(repr(code).encode()).hexdigest(), code is None)

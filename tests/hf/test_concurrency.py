@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from forwardcache.hf import HFBackend
-from forwardcache.hf.forward import ForwardRunner
-from forwardcache.hf.scorer import Scorer
+from forwardcache.hf.batch.forward import ForwardRunner
+from forwardcache.hf.scoring.scorer import Scorer
 from tests.hf import tiny
 from tests.hf.conftest import MakeBackend
 

@@ -16,7 +16,7 @@ from forwardcache.errors import (
     InvalidInputError,
 )
 from forwardcache.hf import HFBackend
-from forwardcache.hf.encode import Encoder, EncodingOptions
+from forwardcache.hf.text.encode import Encoder, EncodingOptions
 from tests.hf import tiny
 
 _TEMPLATE = "{{ bos_token }}[{{ messages[0]['content'] }}]"

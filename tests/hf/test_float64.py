@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from forwardcache.hf import HFBackend
-from forwardcache.hf.kernels import dists_at, top_dists
+from forwardcache.hf.batch.kernels import dists_at, top_dists
 from tests.hf import tiny
 from tests.hf.conftest import MakeBackend
 

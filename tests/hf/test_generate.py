@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from forwardcache.hf import generate as generation
-from forwardcache.hf.generate import continuation
+from forwardcache.hf.stream import generate as generation
+from forwardcache.hf.stream.generate import continuation
 from tests.hf import tiny
 from tests.hf.conftest import MakeBackend
 

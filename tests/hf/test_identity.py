@@ -14,8 +14,8 @@ from peft import LoraConfig
 from torch import nn
 
 from forwardcache.hf import HFBackend
-from forwardcache.hf import identity as identity_module
-from forwardcache.hf.forward import ForwardRunner
+from forwardcache.hf.batch.forward import ForwardRunner
+from forwardcache.hf.model import identity as identity_module
 from tests.hf import tiny
 from tests.hf.conftest import MakeBackend
 from tests.tolerance import TOLERANCE

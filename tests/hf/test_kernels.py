@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forwardcache.hf.kernels import dists_at, token_logprobs, top_dists
+from forwardcache.hf.batch.kernels import dists_at, token_logprobs, top_dists
 
 
 def by_definition(logprobs: torch.Tensor, k: int) -> list[int]:

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from forwardcache.hf import HFBackend
-from forwardcache.hf.encode import EncodingOptions
-from forwardcache.hf.ops import next_token_dist
+from forwardcache.hf.scoring.ops import next_token_dist
 from forwardcache.hf.spec import null, scaled, tagged
+from forwardcache.hf.text.encode import EncodingOptions
 from tests.hf.conftest import MakeBackend
 from tests.tolerance import TOLERANCE
 

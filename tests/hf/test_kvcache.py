@@ -17,8 +17,8 @@ from transformers import LlamaForCausalLM
 
 from forwardcache.errors import UnsupportedModelError
 from forwardcache.hf import HFBackend, HFEngine
-from forwardcache.hf.kvcache import cache_argument
-from forwardcache.hf.prefix import _PACKABLE, prefixes_change_nothing
+from forwardcache.hf.batch.kvcache import cache_argument
+from forwardcache.hf.batch.prefix import _PACKABLE, prefixes_change_nothing
 from tests.hf import tiny
 from tests.hf.conftest import MakeBackend
 from tests.hf.test_engine import collect, request, running, tokens

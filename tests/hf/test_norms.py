@@ -11,8 +11,8 @@ import torch
 from peft.tuners.lora import LoraLayer
 
 from forwardcache.hf import HFBackend
+from forwardcache.hf.model.switch import switched
 from forwardcache.hf.spec import null
-from forwardcache.hf.switch import switched
 from tests.hf import tiny
 
 ADAPTERS: list[dict[str, Any]] = [

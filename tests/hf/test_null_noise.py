@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from forwardcache.hf import HFBackend
-from forwardcache.hf import switch as switch_module
+from forwardcache.hf.model import switch as switch_module
+from forwardcache.hf.model.switch import NoiseStore, switched
 from forwardcache.hf.spec import null
-from forwardcache.hf.switch import NoiseStore, switched
 from tests.hf import tiny
 from tests.hf.conftest import MakeBackend
 

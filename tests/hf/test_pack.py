@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from forwardcache.hf import HFBackend, pack
-from forwardcache.hf.pack import can_pack, packed, rows_apart
-from forwardcache.hf.prefix import _PACKABLE
+from forwardcache.hf import HFBackend
+from forwardcache.hf.batch import pack
+from forwardcache.hf.batch.pack import can_pack, packed, rows_apart
+from forwardcache.hf.batch.prefix import _PACKABLE
 from tests.hf import tiny
 from tests.hf.conftest import MakeBackend
 from tests.hf.test_models import tiny_model

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forwardcache.errors import InvalidInputError
-from forwardcache.hf.plan import distinct, plan_batches
+from forwardcache.hf.batch.plan import distinct, plan_batches
 
 lengths_of_rows = st.lists(st.integers(1, 200), max_size=60)
 budgets = st.integers(1, 600)

@@ -13,8 +13,8 @@ from torch import nn
 
 from forwardcache.errors import InvalidInputError
 from forwardcache.hf import HFBackend
-from forwardcache.hf import identity as identity_module
-from forwardcache.hf import watch as watch_module
+from forwardcache.hf.model import identity as identity_module
+from forwardcache.hf.model import watch as watch_module
 from tests.hf import tiny
 from tests.hf.conftest import MakeBackend
 

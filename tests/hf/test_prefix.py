@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from forwardcache.hf import HFBackend
-from forwardcache.hf.family import Family, plan_families, plan_packs
-from forwardcache.hf.forward import ForwardRunner
-from forwardcache.hf.prefix import _PACKABLE, can_share_prefixes
+from forwardcache.hf.batch.family import Family, plan_families, plan_packs
+from forwardcache.hf.batch.forward import ForwardRunner
+from forwardcache.hf.batch.prefix import _PACKABLE, can_share_prefixes
 from tests.hf import tiny
 from tests.hf.conftest import MakeBackend
 from tests.hf.test_models import tiny_model

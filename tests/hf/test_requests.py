@@ -14,8 +14,8 @@ from torch import Tensor
 from transformers.generation import logits_process as theirs
 
 from forwardcache.errors import InvalidInputError
-from forwardcache.hf.request import Asked
-from forwardcache.hf.sample import Sampler, SamplingOptions
+from forwardcache.hf.stream.request import Asked
+from forwardcache.hf.stream.sample import Sampler, SamplingOptions
 from tests.hf.conftest import MakeBackend
 from tests.hf.test_engine import collect, request, run, running, tokens
 

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from forwardcache.errors import InvalidInputError, StaleViewError
-from forwardcache.hf import scorer
-from forwardcache.hf.switch import switched
+from forwardcache.hf.model.switch import switched
+from forwardcache.hf.scoring import scorer
 from tests.hf import tiny
 from tests.hf.conftest import MakeBackend
 

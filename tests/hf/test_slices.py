@@ -11,8 +11,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forwardcache.hf.kernels import top_dists
-from forwardcache.hf.slices import first_of
+from forwardcache.hf.batch.kernels import top_dists
+from forwardcache.hf.scoring.slices import first_of
 from forwardcache.instrumentation import _MISS, BackendInstrumentation
 from tests.hf import tiny
 from tests.hf.conftest import MakeBackend

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import AutoTokenizer
 
 from forwardcache.hf import HFBackend
-from forwardcache.hf.tokenizer_file import PROBES, warn_of_other_tokens
+from forwardcache.hf.text.tokenizer_file import PROBES, warn_of_other_tokens
 
 
 def byte_level(*before: Any, normalizer: Any = None) -> Tokenizer:

@@ -22,9 +22,9 @@ from forwardcache.errors import (
     ViewParameterError,
 )
 from forwardcache.hf import HFBackend, HFView
-from forwardcache.hf import scorer as scorer_module
-from forwardcache.hf import switch as switch_module
-from forwardcache.hf.forward import ForwardRunner
+from forwardcache.hf.batch.forward import ForwardRunner
+from forwardcache.hf.model import switch as switch_module
+from forwardcache.hf.scoring import scorer as scorer_module
 from forwardcache.scoring import (
     DifferentialBackend,
     NullCalibratedBackend,

@@ -14,8 +14,8 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from forwardcache.errors import ContextLengthError, EmptyPromptError, InvalidInputError
 from forwardcache.hf import HFBackend
-from forwardcache.hf.encode import Encoded
-from forwardcache.hf.windows import windows_of
+from forwardcache.hf.batch.row import Encoded
+from forwardcache.hf.scoring.windows import windows_of
 from tests.hf import tiny
 from tests.hf.conftest import MakeBackend
 

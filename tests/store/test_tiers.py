@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from forwardcache.errors import InvalidInputError
-from forwardcache.store.base import Record, StoreCheck, StoreInfo, open_store
+from forwardcache.store import Record, StoreCheck, StoreInfo, open_store
 from forwardcache.store.redis import RedisStore
 from forwardcache.store.sqlite import SQLiteStore
 from forwardcache.store.tiers import Tiers

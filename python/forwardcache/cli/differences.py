@@ -19,7 +19,7 @@ from forwardcache.cli.job import Job, Tally
 from forwardcache.cli.views import View
 
 if TYPE_CHECKING:
-    from forwardcache.hf.noise import NoiseFloor
+    from forwardcache.hf.scoring.noise import NoiseFloor
 
 _ROUNDING_NATS = 1e-9
 

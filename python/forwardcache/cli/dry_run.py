@@ -97,7 +97,7 @@ def _looking(loading: ModelOptions) -> ModelOptions:
 
 
 def _share(session: Session, job: Job, view: View) -> Share:
-    from forwardcache.hf.rehearsal import distinct_missing
+    from forwardcache.hf.scoring.rehearsal import distinct_missing
 
     items = session.backend.rendered(job.source.items(job.op), op=job.op)
     with view.of(session.backend) as entered:
@@ -108,7 +108,7 @@ def _share(session: Session, job: Job, view: View) -> Share:
 
 def _estimate(session: Session, job: Job, tokens: int) -> Estimate:
     """From a forward of the base model over some prompts, the longest first."""
-    from forwardcache.hf.rehearsal import seconds_a_token, typical
+    from forwardcache.hf.scoring.rehearsal import seconds_a_token, typical
 
     if not tokens:
         return Estimate(0.0, 0)

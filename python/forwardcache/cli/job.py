@@ -292,7 +292,7 @@ def _divergence_fields(found: Divergence) -> Row:
 
 def _keys_of(items: Sequence[Any]) -> list[Any]:
     """Each item as the cache has it."""
-    from forwardcache.hf.chat import key_of
+    from forwardcache.hf.text.chat import key_of
 
     return list(map(key_of, items))
 

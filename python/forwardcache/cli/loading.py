@@ -19,7 +19,7 @@ from forwardcache.instrumentation import BackendInstrumentation, TraceWriter
 
 if TYPE_CHECKING:
     from forwardcache.hf import HFBackend
-    from forwardcache.hf.identity import Policy
+    from forwardcache.hf.model.identity import Policy
     from forwardcache.store import Store
 
 # A prompt is asked once a view, so what is found here again is only what stands twice in the input.

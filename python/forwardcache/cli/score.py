@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from forwardcache.cli.output import RowSink
     from forwardcache.cli.summary import RunFigures
     from forwardcache.distributed.scoring import TeamScoring
-    from forwardcache.hf.noise import NoiseFloor
+    from forwardcache.hf.scoring.noise import NoiseFloor
 
 FLOAT32_BYTES = 4
 ROW_FORMAT = 4

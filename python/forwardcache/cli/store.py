@@ -16,7 +16,7 @@ from forwardcache.cli.kinds import FileKind, check_kind
 from forwardcache.cli.loading import check_store_files, open_checked
 from forwardcache.cli.trace import counted
 from forwardcache.cli.whole_file import check_out, whole_file
-from forwardcache.store.base import files_of
+from forwardcache.store import files_of
 
 if TYPE_CHECKING:
     from forwardcache.store import Record, Store, StoreInfo

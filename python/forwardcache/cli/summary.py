@@ -14,7 +14,7 @@ from forwardcache.cli.intervals import ROUGH_TEXTS, Interval
 from forwardcache.cli.rows import finite
 
 if TYPE_CHECKING:
-    from forwardcache.hf.noise import NoiseFloor
+    from forwardcache.hf.scoring.noise import NoiseFloor
 
 NO_BASE = "no table: differences are from base, which isn't among --views"
 NO_NULLS = (

@@ -3,7 +3,7 @@
 Reading order: ``checks`` (the order), ``seed`` and ``strict`` (one small function a check),
 ``failures`` (what they find), ``judge`` (what a stream must be) with ``chunk``, ``subject``,
 ``context``, ``stream``, ``guard`` and ``loop_thread`` (how an engine is run without trusting it),
-``run`` (the verdict), ``report`` and ``render``, then the fronts: ``parametrize``,
+``run`` (the verdict), ``report``, ``tables`` and ``render``, then the fronts: ``parametrize``,
 ``pytest_plugin``, ``suite``, ``command`` with ``locate``. ``backend`` does the same for scoring
 backends. Imports neither torch, transformers nor numpy.
 

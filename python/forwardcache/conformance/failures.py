@@ -28,6 +28,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from forwardcache.conformance.chunk import Chunk
+from forwardcache.conformance.tables import chunk_table
 
 if TYPE_CHECKING:
     from forwardcache.conformance.report import Report
@@ -125,9 +126,13 @@ class ConformanceFailure(AssertionError):
         }
 
     def __str__(self) -> str:
-        from forwardcache.conformance.render import explained
-
-        return explained(self)
+        """The sentence, its check, and the last chunks as a table."""
+        lines = [self.message_line]
+        if self.check:
+            lines.append(f"check: {self.check}")
+        if self.chunks:
+            lines += ["", *chunk_table(self.chunks)]
+        return "\n".join(lines)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), tuple(self.values().values()), vars(self)

@@ -12,20 +12,20 @@ from typing import Any
 import torch
 
 from forwardcache.errors import ForwardCacheError
-from forwardcache.hf import load as loading
-from forwardcache.hf.encode import encoding_options
-from forwardcache.hf.forward import ForwardRunner, Limits
-from forwardcache.hf.identity import ModelIdentity, Policy
-from forwardcache.hf.noise import SAMPLE, NoiseFloor, measured_floor
+from forwardcache.hf.batch.forward import ForwardRunner, Limits
+from forwardcache.hf.batch.plan import check_limits
+from forwardcache.hf.model import load as loading
+from forwardcache.hf.model.identity import ModelIdentity, Policy
 from forwardcache.hf.operations import Operations
-from forwardcache.hf.ops import form_of
-from forwardcache.hf.plan import check_limits
-from forwardcache.hf.preflight import nonfinite_logits
-from forwardcache.hf.provenance import Provenance, collecting
-from forwardcache.hf.scorer import Scorer
-from forwardcache.hf.selfcheck import SelfCheck
-from forwardcache.hf.shelf import Shelf, StoreFigures
+from forwardcache.hf.scoring.noise import SAMPLE, NoiseFloor, measured_floor
+from forwardcache.hf.scoring.ops import form_of
+from forwardcache.hf.scoring.preflight import nonfinite_logits
+from forwardcache.hf.scoring.provenance import Provenance, collecting
+from forwardcache.hf.scoring.scorer import Scorer
+from forwardcache.hf.scoring.selfcheck import SelfCheck
+from forwardcache.hf.scoring.shelf import Shelf, StoreFigures
 from forwardcache.hf.spec import BASE, FINETUNED, ViewSpec, null, scaled
+from forwardcache.hf.text.encode import encoding_options
 from forwardcache.hf.view import HFView, check_views, refuse_inside_view
 from forwardcache.instrumentation import BackendInstrumentation, BackendStats
 from forwardcache.store import Store, open_store

@@ -11,10 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from forwardcache.errors import ForwardCacheError
-from forwardcache.hf import generate as generation
-from forwardcache.hf.chat import RenderedPrompt
-from forwardcache.hf.encode import Encoded, Encoder
-from forwardcache.hf.ops import (
+from forwardcache.hf.batch.row import Encoded
+from forwardcache.hf.scoring.ops import (
     CONTINUATION_LOGPROB,
     LOGPROB_OF,
     TOKEN_DIST_AT,
@@ -24,8 +22,11 @@ from forwardcache.hf.ops import (
     next_token_dist,
     rolling_logprob,
 )
-from forwardcache.hf.scorer import OnError, Scorer
+from forwardcache.hf.scoring.scorer import OnError, Scorer
 from forwardcache.hf.spec import ViewSpec
+from forwardcache.hf.stream import generate as generation
+from forwardcache.hf.text.chat import RenderedPrompt
+from forwardcache.hf.text.encode import Encoder
 from forwardcache.scoring import (
     CompletionLogprob,
     ContinuationLogprob,

@@ -7,9 +7,9 @@ from contextvars import ContextVar
 from types import TracebackType
 
 from forwardcache.errors import InvalidInputError, NestedViewError, StaleViewError
-from forwardcache.hf.norms import update_norm
+from forwardcache.hf.model.norms import update_norm
 from forwardcache.hf.operations import Operations
-from forwardcache.hf.scorer import Scorer
+from forwardcache.hf.scoring.scorer import Scorer
 from forwardcache.hf.spec import ViewSpec
 
 # The views whose ``with`` is open in this thread or context.

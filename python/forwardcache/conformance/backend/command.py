@@ -9,7 +9,7 @@ from typing import TextIO
 
 from forwardcache.conformance.backend.run import BackendReport, check_backend
 from forwardcache.conformance.locate import locate
-from forwardcache.conformance.render import aligned
+from forwardcache.conformance.tables import aligned
 
 
 def check_backend_spec(

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from forwardcache.cli.views import View, parse_view
 from forwardcache.hf import HFBackend
-from forwardcache.hf.tokenizer_choice import with_bos
+from forwardcache.hf.text.tokenizer_choice import with_bos
 from forwardcache.integrations.lm_eval.options import loading_options, refuse_with_backend
 from forwardcache.scoring import ContinuationLogprob
 

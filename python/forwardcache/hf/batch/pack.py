@@ -24,7 +24,7 @@ from torch import Tensor
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from forwardcache.hf.prefix import can_share_prefixes
+from forwardcache.hf.batch.prefix import can_share_prefixes
 
 _NAME = "forwardcache_rows_apart"
 

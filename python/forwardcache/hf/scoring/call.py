@@ -8,12 +8,13 @@ from functools import cached_property, partial
 from typing import Any
 
 from forwardcache.errors import ForwardCacheError
-from forwardcache.hf.ahead import groups
-from forwardcache.hf.encode import Encoded, Encoder, EncodingOptions
-from forwardcache.hf.identity import ModelState
-from forwardcache.hf.ops import Operation, Task
-from forwardcache.hf.shelf import Place
+from forwardcache.hf.batch.row import Encoded
+from forwardcache.hf.model.identity import ModelState
+from forwardcache.hf.scoring.ops import Operation, Task
+from forwardcache.hf.scoring.shelf import Place
 from forwardcache.hf.spec import ViewSpec, tagged
+from forwardcache.hf.text.ahead import groups
+from forwardcache.hf.text.encode import Encoder, EncodingOptions
 
 
 class Call:

@@ -18,7 +18,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from forwardcache.errors import UnsupportedModelError
-from forwardcache.hf.kvcache import check_filled, needed_cache_argument
+from forwardcache.hf.batch.kvcache import check_filled, needed_cache_argument
 
 Tokens = Sequence[int]
 

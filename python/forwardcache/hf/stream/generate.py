@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from forwardcache.errors import ContextLengthError, InvalidInputError
-from forwardcache.hf.item import blamed_on_item
+from forwardcache.hf.text.item import blamed_on_item
 
 _DRAWING = threading.Lock()
 """Held while a model draws from torch's generator: transformers takes none but the process's own,

@@ -15,7 +15,7 @@ from typing import Any
 import transformers
 
 from forwardcache.errors import InvalidInputError, ModelLoadError
-from forwardcache.hf.tokenizer_file import warn_of_other_tokens
+from forwardcache.hf.text.tokenizer_file import warn_of_other_tokens
 
 _log = logging.getLogger("forwardcache")
 

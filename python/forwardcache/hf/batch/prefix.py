@@ -24,9 +24,9 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from forwardcache.errors import UnsupportedModelError
-from forwardcache.hf.encode import Encoded
-from forwardcache.hf.kernels import TokenKernel, token_logprobs
-from forwardcache.hf.kvcache import cache_argument, check_filled, needed_cache_argument
+from forwardcache.hf.batch.kernels import TokenKernel, token_logprobs
+from forwardcache.hf.batch.kvcache import cache_argument, check_filled, needed_cache_argument
+from forwardcache.hf.batch.row import Encoded
 
 # Each held to the single form by a test. Missing are those with positions as biases (alibi) or with
 # sliding windows.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from forwardcache.errors import InvalidInputError
-from forwardcache.hf.sample import SamplingOptions
+from forwardcache.hf.stream.sample import SamplingOptions
 
 # Options that change nothing as long as they have this value; another one isn't served.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {

@@ -27,8 +27,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
-from forwardcache.hf.adapter import switched_modules
-from forwardcache.hf.code import CodeWatch
+from forwardcache.hf.model.adapter import switched_modules
+from forwardcache.hf.model.code import CodeWatch
 
 _TENSORS = ("_parameters", "_buffers")
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks")

@@ -38,9 +38,9 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from forwardcache.errors import InvalidInputError
-from forwardcache.hf.adapter import AdapterTraits, traits_of
-from forwardcache.hf.checksum import ContentSums, checksums, digest_of
-from forwardcache.hf.watch import (
+from forwardcache.hf.model.adapter import AdapterTraits, traits_of
+from forwardcache.hf.model.checksum import ContentSums, checksums, digest_of
+from forwardcache.hf.model.watch import (
     ModelWatch,
     TokenizerWatch,
     described,

@@ -24,11 +24,11 @@ from forwardcache.errors import (
     InvalidInputError,
 )
 from forwardcache.hf.backend import HFBackend
-from forwardcache.hf.decode import DecodingRows
-from forwardcache.hf.encode import max_positions as context_length
-from forwardcache.hf.request import Asked
-from forwardcache.hf.sample import Sampler
 from forwardcache.hf.spec import BASE, FINETUNED, ViewSpec, scaled
+from forwardcache.hf.stream.decode import DecodingRows
+from forwardcache.hf.stream.request import Asked
+from forwardcache.hf.stream.sample import Sampler
+from forwardcache.hf.text.encode import max_positions as context_length
 
 Chunk = dict[str, Any]
 

@@ -10,15 +10,16 @@ import numpy as np
 from torch import Tensor
 
 from forwardcache.errors import InvalidInputError, ViewParameterError
-from forwardcache.hf.chat import Frame, first_framed, key_of
-from forwardcache.hf.encode import Encoded, Form
-from forwardcache.hf.kernels import (
+from forwardcache.hf.batch.kernels import (
     TokenKernel,
     dists_at,
     logprobs_and_greedy,
     token_logprobs,
     top_dists,
 )
+from forwardcache.hf.batch.row import Encoded
+from forwardcache.hf.text.chat import Frame, first_framed, key_of
+from forwardcache.hf.text.encode import Form
 from forwardcache.scoring import ContinuationLogprob, RollingLogprob
 
 

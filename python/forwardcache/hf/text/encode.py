@@ -23,9 +23,11 @@ from forwardcache.errors import (
     ForwardCacheError,
     InvalidInputError,
 )
-from forwardcache.hf.ahead import TextsAhead, groups
-from forwardcache.hf.boundary import cut
-from forwardcache.hf.chat import (
+from forwardcache.hf.batch.row import Encoded
+from forwardcache.hf.spec import tagged
+from forwardcache.hf.text.ahead import TextsAhead, groups
+from forwardcache.hf.text.boundary import cut
+from forwardcache.hf.text.chat import (
     ChatTemplate,
     RenderedPrompt,
     first_framed,
@@ -33,40 +35,10 @@ from forwardcache.hf.chat import (
     refuse_messages,
     template_arguments,
 )
-from forwardcache.hf.item import blamed_on_item
-from forwardcache.hf.spec import tagged
-from forwardcache.hf.tokens import TokenReader, shown
+from forwardcache.hf.text.item import blamed_on_item
+from forwardcache.hf.text.tokens import TokenReader, shown
 
 Form = Literal["prompt", "text", "windows", "pair", "tokens"]
-
-
-@dataclass(frozen=True, slots=True)
-class Encoded:
-    """The tokens of one item.
-
-    Attributes:
-        token_ids: All tokens, scored or read.
-        first_scored: Position of the first token whose log-probability is asked for; the number of
-            tokens if none of these is (the next one is).
-        spans_boundary: Whether the first scored token begins inside the prompt: a merge crosses the
-            boundary between prompt and completion.
-    """
-
-    token_ids: tuple[int, ...]
-    first_scored: int
-    spans_boundary: bool = False
-
-    @property
-    def fed(self) -> tuple[int, ...]:
-        """The tokens that the model reads: a last one that is itself scored is not read."""
-        if self.first_scored < len(self.token_ids):
-            return self.token_ids[:-1]
-        return self.token_ids
-
-    @property
-    def scored(self) -> tuple[int, ...]:
-        """The tokens whose log-probability is asked for."""
-        return self.token_ids[self.first_scored :]
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,12 +21,12 @@ import torch
 from torch import Tensor, nn
 
 from forwardcache.errors import UnsupportedModelError
-from forwardcache.hf.encode import Encoded
-from forwardcache.hf.family import Family, plan_families
-from forwardcache.hf.kernels import TokenKernel, token_logprobs
-from forwardcache.hf.pack import can_pack, filled, packed, rows_apart
-from forwardcache.hf.plan import Batch, plan_batches
-from forwardcache.hf.prefix import SharedPrefix, can_share_prefixes, prefixes_change_nothing
+from forwardcache.hf.batch.family import Family, plan_families
+from forwardcache.hf.batch.kernels import TokenKernel, token_logprobs
+from forwardcache.hf.batch.pack import can_pack, filled, packed, rows_apart
+from forwardcache.hf.batch.plan import Batch, plan_batches
+from forwardcache.hf.batch.prefix import SharedPrefix, can_share_prefixes, prefixes_change_nothing
+from forwardcache.hf.batch.row import Encoded
 
 # Purely causal attention, as read in their sources.
 _CAUSAL = frozenset(

@@ -29,7 +29,7 @@ from forwardcache.errors import (
     ModelLoadError,
     UnsupportedModelError,
 )
-from forwardcache.hf.tokenizer_choice import choose_tokenizer
+from forwardcache.hf.text.tokenizer_choice import choose_tokenizer
 
 _log = logging.getLogger("forwardcache")
 

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from forwardcache.hf.adapter import lora_layers, traits_of
+from forwardcache.hf.model.adapter import lora_layers, traits_of
+from forwardcache.hf.model.switch import switched
 from forwardcache.hf.spec import ViewSpec
-from forwardcache.hf.switch import switched
 
 _PAIRS = (("lora_A", "lora_B"), ("lora_embedding_A", "lora_embedding_B"))
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from forwardcache.errors import ForwardCacheError, InvalidInputError
-from forwardcache.hf.ops import (
+from forwardcache.hf.scoring.ops import (
     LOGPROB_OF,
     TOKEN_DIST_AT,
     form_of,
@@ -26,7 +26,7 @@ from forwardcache.hf.spec import ViewSpec
 from forwardcache.scoring import kl_divergence
 
 if TYPE_CHECKING:
-    from forwardcache.hf.scorer import Scorer
+    from forwardcache.hf.scoring.scorer import Scorer
 
 SAMPLE = 32
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from forwardcache.hf.encode import Encoder
-from forwardcache.hf.forward import ForwardRunner
+from forwardcache.hf.batch.forward import ForwardRunner
+from forwardcache.hf.text.encode import Encoder
 
 _PROMPTS = ("The", "The quick brown fox jumps over the lazy dog.")
 

@@ -16,10 +16,10 @@ from typing import Any
 import torch
 
 from forwardcache.errors import ModelMemoryError
-from forwardcache.hf.family import Family, plan_packs
-from forwardcache.hf.forward import ForwardRunner
-from forwardcache.hf.ops import Operation, Task
-from forwardcache.hf.provenance import RanBatch
+from forwardcache.hf.batch.family import Family, plan_packs
+from forwardcache.hf.batch.forward import ForwardRunner
+from forwardcache.hf.scoring.ops import Operation, Task
+from forwardcache.hf.scoring.provenance import RanBatch
 
 _log = logging.getLogger(__name__)
 

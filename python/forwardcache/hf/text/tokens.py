@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from forwardcache.errors import InvalidInputError
-from forwardcache.hf.ahead import TextsAhead
-from forwardcache.hf.item import blamed_on_item
+from forwardcache.hf.text.ahead import TextsAhead
+from forwardcache.hf.text.item import blamed_on_item
 
 _log = logging.getLogger("forwardcache")
 

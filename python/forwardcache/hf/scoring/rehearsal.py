@@ -6,12 +6,12 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from forwardcache.hf.noise import sample_of
-from forwardcache.hf.ops import LOGPROB_OF, Operation, next_token_dist, rolling_logprob
+from forwardcache.hf.scoring.noise import sample_of
+from forwardcache.hf.scoring.ops import LOGPROB_OF, Operation, next_token_dist, rolling_logprob
 
 if TYPE_CHECKING:
     from forwardcache.hf.operations import Operations
-    from forwardcache.hf.scorer import Scorer
+    from forwardcache.hf.scoring.scorer import Scorer
 
 
 def distinct_missing(view: Operations, op: str, items: Sequence[Any], *, top_k: int) -> list[int]:

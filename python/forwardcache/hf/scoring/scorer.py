@@ -20,23 +20,24 @@ from torch import nn
 
 from forwardcache._event import TraceLine
 from forwardcache.errors import ForwardCacheError, InvalidInputError, ModelMemoryError
-from forwardcache.hf import provenance
-from forwardcache.hf.budget import BatchedRuns
-from forwardcache.hf.call import Call
-from forwardcache.hf.chat import framed
-from forwardcache.hf.encode import Encoded, Encoder, EncodingOptions, Form, max_positions
-from forwardcache.hf.forward import ForwardRunner
-from forwardcache.hf.identity import ModelIdentity, Policy, Structure
-from forwardcache.hf.lock import ModelLock, lock_of
-from forwardcache.hf.ops import ROLLING_WINDOWS, Operation, Task, rolling_value
-from forwardcache.hf.plan import distinct
-from forwardcache.hf.selfcheck import SelfCheck
-from forwardcache.hf.shelf import Place, Shelf
-from forwardcache.hf.slices import Slices
+from forwardcache.hf.batch.forward import ForwardRunner
+from forwardcache.hf.batch.plan import distinct
+from forwardcache.hf.batch.row import Encoded
+from forwardcache.hf.model.identity import ModelIdentity, Policy, Structure
+from forwardcache.hf.model.lock import ModelLock, lock_of
+from forwardcache.hf.model.switch import switched
+from forwardcache.hf.scoring import provenance
+from forwardcache.hf.scoring.budget import BatchedRuns
+from forwardcache.hf.scoring.call import Call
+from forwardcache.hf.scoring.ops import ROLLING_WINDOWS, Operation, Task, rolling_value
+from forwardcache.hf.scoring.selfcheck import SelfCheck
+from forwardcache.hf.scoring.shelf import Place, Shelf
+from forwardcache.hf.scoring.slices import Slices
+from forwardcache.hf.scoring.windows import run_in_windows
 from forwardcache.hf.spec import BASE, FINETUNED, ViewSpec
-from forwardcache.hf.switch import switched
-from forwardcache.hf.tokens import refuse_drawing
-from forwardcache.hf.windows import run_in_windows
+from forwardcache.hf.text.chat import framed
+from forwardcache.hf.text.encode import Encoder, EncodingOptions, Form, max_positions
+from forwardcache.hf.text.tokens import refuse_drawing
 from forwardcache.instrumentation import _MISS, BackendInstrumentation, prompt_hash
 
 OnError = Literal["raise", "return"]

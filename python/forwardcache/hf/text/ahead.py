@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from forwardcache.errors import InvalidInputError
-from forwardcache.hf.item import blamed_on_item
+from forwardcache.hf.text.item import blamed_on_item
 
 # Texts in a call, and characters of a text beyond which reading it is what takes the time.
 _TOGETHER = 256

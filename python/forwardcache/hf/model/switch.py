@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from forwardcache.hf.adapter import lora_layers, noise_parameters, switched_modules
+from forwardcache.hf.model.adapter import lora_layers, noise_parameters, switched_modules
 from forwardcache.hf.spec import ViewSpec
 
 _ABSENT = object()

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from forwardcache.errors import ForwardCacheError
-from forwardcache.hf.budget import BatchedRuns
-from forwardcache.hf.encode import Encoded
-from forwardcache.hf.ops import ROLLING_WINDOWS, Task, rolling_value
+from forwardcache.hf.batch.row import Encoded
+from forwardcache.hf.scoring.budget import BatchedRuns
+from forwardcache.hf.scoring.ops import ROLLING_WINDOWS, Task, rolling_value
 
 
 def windows_of(encoded: Encoded, positions: int | None) -> list[Encoded]:

@@ -21,7 +21,7 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from itertools import takewhile
 
-from forwardcache.hf.tokens import Offset, TokenReader, Tokens
+from forwardcache.hf.text.tokens import Offset, TokenReader, Tokens
 
 # Sequences of marks that compose are shorter; a normalizer that moves more is not looked through.
 _FARTHEST = 64
