@@ -22,13 +22,13 @@ import redis
 import forwardcache
 from benches.machine import description
 from benches.sections import publish
-from forwardcache.cli.loading import ModelOptions
-from forwardcache.cli.prompts import Prompt
-from forwardcache.cli.rows import encoded
-from forwardcache.cli.views import parse_views
 from forwardcache.distributed.team import LOCAL, Team
 from forwardcache.distributed.wire import Part, answer, packed, packed_options
 from forwardcache.distributed.worker import Worker
+from forwardcache.jobs.options import ModelOptions
+from forwardcache.jobs.prompts import Prompt
+from forwardcache.jobs.rows import encoded
+from forwardcache.jobs.views import parse_views
 from forwardcache.scoring import TokenDist
 from forwardcache.store.base import Record
 from forwardcache.store.redis import RedisStore

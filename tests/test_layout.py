@@ -1,11 +1,16 @@
 """Claims: each concern keeps to its room (DESIGN.md): Python's interface in ``rust/python``, atomic
-types in ``rust/sync.rs``, torch in ``forwardcache/hf`` and in the harness's own model class. A room
-of several files says in which order they are read.
+types in ``rust/sync.rs``, torch in ``forwardcache/hf`` and in the harness's own model class. Rooms
+import only those that ``MAY_IMPORT`` allows them, and no modules import each other in a circle. A
+room of several files says in which order they are read.
 """
 
 import ast
 import re
 from pathlib import Path
+
+import pytest
+
+from tests.imports import circles, graph
 
 ROOT = Path(__file__).parent.parent
 RUST = ROOT / "rust"
@@ -59,6 +64,94 @@ def test_torch_stays_in_its_room() -> None:
         name: text for name, text in sources(PYTHON, ".py").items() if not name.startswith("hf/")
     }
     assert those_with(TORCH, outside) == {"integrations/lm_eval/model.py"}
+
+
+BASE = {"errors", "extras", "scoring", "instrumentation", "_core", "_event", "_figures"}
+HF = ("spec", "batch", "text", "model", "scoring", "stream")
+MAY_IMPORT = {
+    # What users import: knows nobody but itself.
+    "base": set(),
+    "store": {"base"},
+    "observe": {"base"},
+    "conformance": {"base"},
+    "hf.spec": {"base"},
+    "hf.batch": {"base"},
+    "hf.text": {"base", "hf.spec", "hf.batch"},
+    "hf.model": {"base", "hf.spec", "hf.text"},
+    "hf.scoring": {"base", "store", "hf.spec", "hf.batch", "hf.text", "hf.model"},
+    "hf.stream": {"base", "hf.spec", "hf.batch", "hf.text"},
+    "hf": {
+        "base",
+        "store",
+        "hf.spec",
+        "hf.batch",
+        "hf.text",
+        "hf.model",
+        "hf.scoring",
+        "hf.stream",
+    },
+    "jobs": {"base", "store", "hf", "hf.text"},
+    "distributed": {"base", "store", "jobs"},
+    "integrations": {"base", "hf", "hf.text", "jobs"},
+    "cli": {"base", "store", "observe", "conformance", "hf", "hf.scoring", "jobs", "distributed"},
+}
+"""Who may import whom, at run time; each line stands below those that it names."""
+
+
+def room_of(module: str) -> str:
+    first, _, rest = module.partition(".")
+    if first in BASE or not module:
+        return "base"
+    if first == "__main__":
+        return "cli"
+    inner = f"{first}.{rest.partition('.')[0]}"
+    return inner if inner in MAY_IMPORT else first
+
+
+def forbidden(imports: dict[str, set[str]]) -> list[str]:
+    return [
+        f"{module} imports {other}"
+        for module, others in sorted(imports.items())
+        for other in sorted(others)
+        if room_of(other) not in MAY_IMPORT[room_of(module)] | {room_of(module)}
+    ]
+
+
+def test_rooms_import_only_those_that_they_may() -> None:
+    imports = graph()
+    assert len(imports) > 150
+    assert forbidden(imports) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "other"),
+    [
+        ("jobs.prompts", "cli.exits"),
+        ("distributed.scoring", "cli.app"),
+        ("hf.batch.forward", "hf.scoring.budget"),
+        ("hf.model.load", "hf.scoring.scorer"),
+        ("scoring", "hf.spec"),
+        ("store.base", "observe.reader"),
+    ],
+)
+def test_an_import_of_what_stands_higher_is_found(module: str, other: str) -> None:
+    imports = graph()
+    imports[module] = imports[module] | {other}
+    assert forbidden(imports) == [f"{module} imports {other}"]
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    imports = graph()
+    assert circles(imports) == []
+    imports["store.base"].add("store.tiers")
+    assert {"store.base", "store.tiers"} <= set(circles(imports))
+
+
+def test_a_line_of_the_table_stands_below_those_that_it_names() -> None:
+    seen: set[str] = set()
+    for room, others in MAY_IMPORT.items():
+        assert others <= seen, room
+        seen.add(room)
 
 
 def reading_orders() -> dict[str, tuple[str, set[str]]]:

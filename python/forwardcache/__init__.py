@@ -2,8 +2,9 @@
 
 Reading order: ``instrumentation`` (the cached, traced calls under a backend), ``scoring`` (values
 and protocols), ``errors``, ``hf`` (Hugging Face models as views), ``store`` (values that last),
-``observe`` (reading traces), ``conformance`` (is it an engine, is it a backend), ``distributed``
-and ``integrations``, ``cli``; ``extras`` says what to install. This package imports neither numpy
+``observe`` (reading traces), ``conformance`` (is it an engine, is it a backend), ``jobs`` (prompts
+through views, as data), ``distributed`` and ``integrations``, ``cli``; ``extras`` says what to
+install. This package imports neither numpy
 nor torch; ``scoring`` imports numpy, ``hf`` imports torch, when they are imported.
 """
 

@@ -15,9 +15,11 @@
     │       ├── StaleViewError                 after its ``with`` ended
     │       └── NestedViewError                inside another view's ``with``, or inside a forward
     ├── ModelMemoryError (also MemoryError)    a prompt doesn't fit into memory, not even alone
+    ├── MachineError (also RuntimeError)       disk or memory gave out in a job
     ├── EngineStateError (also RuntimeError)   an engine is not running, or runs already
     ├── MissingExtraError (also ImportError)   a package that an extra brings isn't installed
-    └── WorkerError (also RuntimeError)        the workers of a cluster can't do the job
+    ├── WorkerError (also RuntimeError)        the workers of a cluster can't do the job
+    └── InterruptedRunError                    Ctrl-C came during a job
 
 A batched call raises the error of its first bad item, of the same class as the single call would;
 ``index`` and ``results`` then say which item it was and what became of the others.
@@ -34,7 +36,9 @@ __all__ = [
     "EmptyPromptError",
     "EngineStateError",
     "ForwardCacheError",
+    "InterruptedRunError",
     "InvalidInputError",
+    "MachineError",
     "MissingExtraError",
     "ModelLoadError",
     "ModelMemoryError",
@@ -106,6 +110,14 @@ class MissingExtraError(ForwardCacheError, ImportError):
     Attributes:
         name: The package that was to be imported.
     """
+
+
+class MachineError(ForwardCacheError, RuntimeError):
+    """Disk or memory gave out during a job; the message says where."""
+
+
+class InterruptedRunError(ForwardCacheError):
+    """Ctrl-C came during a job; the message says what was kept and how to go on."""
 
 
 class WorkerError(ForwardCacheError, RuntimeError):

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forwardcache.cli.columns import InputColumns
-from forwardcache.cli.output import PartFile
-from forwardcache.cli.prompts import Prompt
-from forwardcache.cli.rows import row
+from forwardcache.jobs.columns import InputColumns
+from forwardcache.jobs.prompts import Prompt
+from forwardcache.jobs.results import PartFile
+from forwardcache.jobs.rows import row
 
 
 def table(folder: Path, carried: list[dict[str, Any]]) -> pl.DataFrame:

@@ -10,17 +10,18 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pytest
 
-from forwardcache.cli.compare import divergence, narrowed, with_tail
-from forwardcache.cli.differences import Comparison, differences
-from forwardcache.cli.digits import float32_lists
-from forwardcache.cli.hits import HitRecorder
-from forwardcache.cli.intervals import interval_of_mean
-from forwardcache.cli.job import Tally
-from forwardcache.cli.rows import encoded, float32_list
-from forwardcache.cli.summary import as_json, figures_between, notes, show_comparison
-from forwardcache.cli.views import parse_views
+from forwardcache.cli.tables import show_comparison
 from forwardcache.hf.scoring.noise import NoiseFloor
 from forwardcache.instrumentation import BackendInstrumentation
+from forwardcache.jobs.differences import Comparison, differences
+from forwardcache.jobs.digits import float32_lists
+from forwardcache.jobs.divergence import divergence, narrowed, with_tail
+from forwardcache.jobs.hits import HitRecorder
+from forwardcache.jobs.intervals import interval_of_mean
+from forwardcache.jobs.job import Tally
+from forwardcache.jobs.rows import encoded, float32_list
+from forwardcache.jobs.summary import as_json, figures_between, notes
+from forwardcache.jobs.views import parse_views
 from forwardcache.scoring import TokenDist
 
 VOCABULARY = 64

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from forwardcache.cli.durable import to_disk
-from forwardcache.cli.output import PartFile
-from forwardcache.cli.whole_file import whole_file
+from forwardcache.jobs.durable import to_disk
+from forwardcache.jobs.results import PartFile
+from forwardcache.jobs.whole_file import whole_file
 
 FULL = 51
 """macOS's number of F_FULLFSYNC."""

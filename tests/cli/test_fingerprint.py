@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from forwardcache.cli import fingerprint
-from forwardcache.cli.fingerprint import folder_fingerprint
+from forwardcache.jobs import fingerprint
+from forwardcache.jobs.fingerprint import folder_fingerprint
 from tests.cli.conftest import ASSETS, Ended, Run
 from tests.cli.test_score_resume import VIEWS, interrupted
 
@@ -134,7 +134,7 @@ def test_a_run_goes_on_beside_a_new_file_and_not_with_edited_weights(
         )
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("forwardcache.cli.job.CHUNK_PROMPTS", 4)
+        patch.setattr("forwardcache.jobs.job.CHUNK_PROMPTS", 4)
         out = tmp_path / "rows.jsonl"
         interrupted(score, prompts, out)
         (model / ".DS_Store").touch()

@@ -13,7 +13,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from forwardcache.cli.kinds import FileKind, kind_of
+from forwardcache.jobs.kinds import FileKind, kind_of
 from tests.cli.conftest import ASSETS, Run
 
 ROW = {"id": 1, "line": 1, "view": "base", "op": "logprob_of", "hit": False, "logprob": -1.0}

@@ -20,11 +20,11 @@ import polars as pl
 import pytest
 
 from forwardcache import __version__
-from forwardcache.cli import output
-from forwardcache.cli.exits import BadInputError, MachineError
-from forwardcache.cli.fingerprint import folder_fingerprint
-from forwardcache.cli.meta import WORDS, command, meta_of
-from forwardcache.cli.output import PartFile
+from forwardcache.errors import InvalidInputError, MachineError
+from forwardcache.jobs import results as output
+from forwardcache.jobs.fingerprint import folder_fingerprint
+from forwardcache.jobs.metadata import WORDS, command, meta_of
+from forwardcache.jobs.results import PartFile
 from tests.cli.conftest import ASSETS, Run, read_rows
 
 ROW = {"id": 1, "line": 1, "view": "base", "op": "logprob_of", "hit": False, "input": {}}
@@ -85,7 +85,7 @@ def test_a_resumed_run_knows_the_skips_and_hits_of_its_first_part(
     lines = prompts.read_text("utf-8").splitlines()
     prompts.write_text("\n".join(["no prompt", *lines, lines[0], "none either"]), "utf-8")
     options = ["--prompts", prompts, "--views", "base", "--out", out, "--on-error", "skip"]
-    monkeypatch.setattr("forwardcache.cli.job.CHUNK_PROMPTS", 4)
+    monkeypatch.setattr("forwardcache.jobs.job.CHUNK_PROMPTS", 4)
     with monkeypatch.context() as patch:
         patch.setattr(PartFile, "write", interrupted_after(2))
         assert score(*options).code == 130
@@ -186,7 +186,7 @@ def test_rows_that_came_meanwhile_keep_theirs(out: Path) -> None:
     begun = part(out)
     out.write_text("another's")
     meta_of(out).write_text("another's too")
-    with pytest.raises(BadInputError, match="has come while"):
+    with pytest.raises(InvalidInputError, match="has come while"):
         begun.publish(FACTS)
     begun.close()
     assert (out.read_text(), meta_of(out).read_text()) == ("another's", "another's too")

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from forwardcache.cli.loading import Session, load
 from forwardcache.hf.scoring.provenance import collecting
+from forwardcache.jobs.session import Session, load
 from tests.cli.conftest import Run
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from forwardcache.cli import summary
-from forwardcache.cli.differences import Comparison, differences
-from forwardcache.cli.job import Tally
-from forwardcache.cli.views import parse_views
+from forwardcache.cli import tables
 from forwardcache.hf.scoring.noise import NoiseFloor
+from forwardcache.jobs.differences import Comparison, differences
+from forwardcache.jobs.job import Tally
+from forwardcache.jobs.views import parse_views
 from tests.cli.conftest import Run
 
 LINE = "other batches move base by"
@@ -73,9 +73,9 @@ def labels(op: str, values: dict[str, list[float]]) -> list[str]:
     views = parse_views("base,ft,scaled:0.5", has_adapter=True)
     found = differences(views, tally, op=op)
     floor = NoiseFloor(op, "bfloat16", 2, mean_nats=1e-5, max_nats=2e-5)
-    without, *_ = summary.tables(Comparison(op, found))
+    without, *_ = tables.tables(Comparison(op, found))
     assert list(without.columns[0].cells) == ["ft", "scaled_0.50"]
-    return list(map(str, summary.tables(Comparison(op, found, floor))[0].columns[0].cells))
+    return list(map(str, tables.tables(Comparison(op, found, floor))[0].columns[0].cells))
 
 
 def test_a_difference_no_larger_than_that_of_other_batches_says_so() -> None:

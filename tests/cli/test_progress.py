@@ -19,10 +19,10 @@ import pytest
 
 from forwardcache.cli import progress
 from forwardcache.cli.interrupts import Interrupts
-from forwardcache.cli.job import Job
 from forwardcache.cli.progress import RunProgress, run_progress
-from forwardcache.cli.prompts import Prompt, PromptSet
-from forwardcache.cli.views import View
+from forwardcache.jobs.job import Job
+from forwardcache.jobs.prompts import Prompt, PromptSet
+from forwardcache.jobs.views import View
 from tests.cli.conftest import ASSETS, Run
 
 MODEL = ["--model", str(ASSETS / "model"), "--adapter", str(ASSETS / "adapter")]

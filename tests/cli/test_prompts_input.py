@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from forwardcache.cli.exits import BadInputError
-from forwardcache.cli.prompts import Prompt, read_prompts
+from forwardcache.errors import InvalidInputError
+from forwardcache.jobs.prompts import Prompt, read_prompts
 
 
 def written(folder: Path, name: str, content: str | bytes) -> str:
@@ -76,25 +76,25 @@ GOOD = '{"prompt": "good"}\n'
 def test_a_line_that_can_t_be_used_is_named(
     tmp_path: Path, content: str | bytes, word: str
 ) -> None:
-    with pytest.raises(BadInputError, match=r".") as refused:
+    with pytest.raises(InvalidInputError, match=r".") as refused:
         read_prompts(written(tmp_path, "p.jsonl", content))
     assert word in str(refused.value)
 
 
 @pytest.mark.parametrize("name", ["missing.jsonl", ".", "nul\0.txt"])
 def test_a_file_that_can_t_be_read_is_named(tmp_path: Path, name: str) -> None:
-    with pytest.raises(BadInputError, match="can't read the prompts"):
+    with pytest.raises(InvalidInputError, match="can't read the prompts"):
         read_prompts(str(tmp_path / name))
 
 
 def test_completions_are_asked_for_only_where_they_are_scored(tmp_path: Path) -> None:
     found = read_prompts(written(tmp_path, "p.jsonl", GOOD + '{"prompt": "a", "completion": "b"}'))
     assert list(found.items("next_token_dist")) == ["good", "a"]
-    with pytest.raises(BadInputError, match="line 1: no completion"):
+    with pytest.raises(InvalidInputError, match="line 1: no completion"):
         found.items("logprob_of")
 
 
 def test_standard_input_that_is_closed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", None)  # as in a process started with <&-
-    with pytest.raises(BadInputError, match="standard input is closed"):
+    with pytest.raises(InvalidInputError, match="standard input is closed"):
         read_prompts("-")

@@ -343,7 +343,7 @@ def test_prompts_are_scored_in_chunks_with_the_same_result(
     score: Run, prompts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = score("--prompts", prompts, "--top-k", "5").rows
-    monkeypatch.setattr("forwardcache.cli.job.CHUNK_PROMPTS", 5)
+    monkeypatch.setattr("forwardcache.jobs.job.CHUNK_PROMPTS", 5)
     for row, chunked in zip(whole, score("--prompts", prompts, "--top-k", "5").rows, strict=True):
         assert chunked["token_ids"] == row["token_ids"]
         np.testing.assert_allclose(chunked["logprobs"], row["logprobs"], atol=TOLERANCE)

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from forwardcache.cli.exits import BadInputError
-from forwardcache.cli.output import PartFile
+from forwardcache.errors import InvalidInputError
+from forwardcache.jobs.results import PartFile
 from tests.cli.conftest import Ended, Run, read_rows
 
 VIEWS = ("--views", "base,ft,null:7")
@@ -21,7 +21,7 @@ VIEWS = ("--views", "base,ft,null:7")
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("forwardcache.cli.job.CHUNK_PROMPTS", 4)
+    monkeypatch.setattr("forwardcache.jobs.job.CHUNK_PROMPTS", 4)
 
 
 @pytest.fixture
@@ -219,7 +219,7 @@ def test_a_part_is_checked_again_when_it_is_opened(out: Path) -> None:
     part = PartFile(out, {"op": "one"}, force=False, resume=False)
     part.write([{"id": 0, "view": "base"}])
     part.close()
-    with pytest.raises(BadInputError, match="other op"):
+    with pytest.raises(InvalidInputError, match="other op"):
         PartFile(out, {"op": "two"}, force=False, resume=True)
 
 

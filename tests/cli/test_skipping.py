@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from forwardcache.cli.output import PartFile
 from forwardcache.errors import InvalidInputError, ModelMemoryError
 from forwardcache.hf.scoring.scorer import Scorer
+from forwardcache.jobs.results import PartFile
 from tests.cli.conftest import Ended, Run, read_rows
 
 GOOD = [json.dumps({"prompt": f"prompt number {n}", "id": f"own-{n}"}) for n in range(10)]
@@ -113,7 +113,7 @@ def test_the_model_s_failure_on_one_prompt_is_that_prompt_s(
 def test_a_run_that_goes_on_knows_what_was_skipped(
     score: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("forwardcache.cli.job.CHUNK_PROMPTS", 4)
+    monkeypatch.setattr("forwardcache.jobs.job.CHUNK_PROMPTS", 4)
     failing(monkeypatch, "number 2", InvalidInputError("no such id"), view="ft")
     whole, out = tmp_path / "whole.jsonl", tmp_path / "rows.jsonl"
     prompts = tmp_path / "prompts.jsonl"

@@ -18,10 +18,10 @@ from typing import Any
 
 import pytest
 
-from forwardcache.cli import output
-from forwardcache.cli.exits import BadInputError, MachineError
-from forwardcache.cli.outfile import part_of
-from forwardcache.cli.output import PartFile, job_of
+from forwardcache.errors import InvalidInputError, MachineError
+from forwardcache.jobs import results as output
+from forwardcache.jobs.outfile import part_of
+from forwardcache.jobs.results import PartFile, job_of
 from tests.cli.conftest import ASSETS, Run, read_rows, without_first_line
 
 ROWS = [{"id": 0, "view": "base", "op": "logprob_of", "hit": False, "logprob": -1.0, "input": {}}]
@@ -112,7 +112,7 @@ def test_a_file_that_came_during_the_run_is_not_replaced(
 
 def test_a_file_that_came_while_the_model_was_loaded_is_not_replaced(out: Path) -> None:
     out.write_text("another's\n")
-    with pytest.raises(BadInputError, match="is there already"):
+    with pytest.raises(InvalidInputError, match="is there already"):
         begun(out)
     assert names(out) == [out.name]
 
@@ -120,7 +120,7 @@ def test_a_file_that_came_while_the_model_was_loaded_is_not_replaced(out: Path) 
 def test_a_part_that_came_while_the_model_was_loaded_is_not_replaced(out: Path) -> None:
     begun(out).close()
     before = part_of(out).read_bytes()
-    with pytest.raises(BadInputError, match="unfinished run"):
+    with pytest.raises(InvalidInputError, match="unfinished run"):
         begun(out)
     assert part_of(out).read_bytes() == before
 
@@ -214,7 +214,7 @@ def test_without_hard_links_a_file_is_not_replaced_either(
     part = begun(out)
     if taken:
         out.write_text("another's\n")
-        with pytest.raises(BadInputError, match="has come while"):
+        with pytest.raises(InvalidInputError, match="has come while"):
             part.publish()
         assert out.read_text() == "another's\n"
     else:
@@ -228,7 +228,7 @@ def test_a_part_that_was_taken_away_is_told(out: Path) -> None:
     part_of(out).unlink()
     job_of(out).unlink()
     second = begun(out)
-    with pytest.raises(BadInputError, match="was removed while"):
+    with pytest.raises(InvalidInputError, match="was removed while"):
         first.publish()
     first.close()
     second.publish()

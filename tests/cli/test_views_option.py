@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from forwardcache.cli.exits import BadInputError
-from forwardcache.cli.views import View, parse_views
+from forwardcache.errors import InvalidInputError
+from forwardcache.jobs.views import View, parse_views
 
 
 def test_every_kind_of_view_is_understood() -> None:
@@ -68,7 +68,7 @@ def test_names_never_coincide() -> None:
     ],
 )
 def test_what_is_no_view_is_refused(text: str, word: str) -> None:
-    with pytest.raises(BadInputError, match=r".") as refused:
+    with pytest.raises(InvalidInputError, match=r".") as refused:
         parse_views(text, has_adapter=True)
     assert word in str(refused.value)
     assert len(str(refused.value)) < 300
@@ -81,5 +81,5 @@ def test_zeros_before_a_seed_don_t_count() -> None:
 
 @pytest.mark.parametrize("text", ["ft", "base,scaled:0.5", "null:7"])
 def test_a_view_of_the_adapter_needs_one(text: str) -> None:
-    with pytest.raises(BadInputError, match="--adapter"):
+    with pytest.raises(InvalidInputError, match="--adapter"):
         parse_views(text, has_adapter=False)

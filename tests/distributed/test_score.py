@@ -16,17 +16,17 @@ from typing import Any
 import pytest
 
 from forwardcache import distributed
-from forwardcache.cli.exits import BadInputError
-from forwardcache.cli.job import Scoring
-from forwardcache.cli.loading import ModelOptions, Session, load
-from forwardcache.cli.prompts import PromptSet, read_prompts
-from forwardcache.cli.rows import Row
-from forwardcache.cli.running import make_job as single_job
-from forwardcache.cli.views import parse_views
 from forwardcache.distributed import scoring
 from forwardcache.distributed.scoring import TeamScoring, make_job, team_for
 from forwardcache.distributed.team import Team
 from forwardcache.errors import InvalidInputError
+from forwardcache.jobs.job import Scoring
+from forwardcache.jobs.options import ModelOptions
+from forwardcache.jobs.planning import make_job as single_job
+from forwardcache.jobs.prompts import PromptSet, read_prompts
+from forwardcache.jobs.rows import Row
+from forwardcache.jobs.session import Session, load
+from forwardcache.jobs.views import parse_views
 from tests.cli.conftest import ASSETS, Run, read_rows, run
 from tests.tolerance import TOLERANCE
 
@@ -41,7 +41,7 @@ OPS = ("next_token_dist", "rolling_logprob", "logprob_of")
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("forwardcache.cli.job.CHUNK_PROMPTS", 4)
+    monkeypatch.setattr("forwardcache.jobs.job.CHUNK_PROMPTS", 4)
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +142,7 @@ def test_prompts_that_are_done_are_not_scored_again(team: Team, source: PromptSe
 def test_a_prompt_that_can_not_be_scored_is_named(team: Team, tmp_path: Path) -> None:
     path = tmp_path / "long.txt"
     path.write_text("fine\n" + "x " * 5000)
-    with pytest.raises(BadInputError, match=r"long.txt line 2: .*context length"):
+    with pytest.raises(InvalidInputError, match=r"long.txt line 2: .*context length"):
         rows_of(team, read_prompts(str(path)), "next_token_dist")
 
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from forwardcache.cli.loading import ModelOptions
 from forwardcache.distributed import scoring, team
 from forwardcache.distributed.team import Member, Team
 from forwardcache.distributed.wire import options_of
+from forwardcache.jobs.options import ModelOptions
 
 
 def test_who_waits_for_the_cluster_is_told(

@@ -9,12 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from forwardcache.cli.exits import BadInputError
-from forwardcache.cli.loading import ModelOptions
-from forwardcache.cli.prompts import Prompt
-from forwardcache.cli.views import parse_views
 from forwardcache.distributed.wire import Part, answer, options_of, packed_options, reply
-from forwardcache.errors import ContextLengthError, WorkerError
+from forwardcache.errors import ContextLengthError, InvalidInputError, WorkerError
+from forwardcache.jobs.options import ModelOptions
+from forwardcache.jobs.prompts import Prompt
+from forwardcache.jobs.views import parse_views
 
 
 def test_a_part_arrives_as_it_was() -> None:
@@ -39,7 +38,7 @@ def test_an_answer_is_what_the_work_returned() -> None:
     ("raised", "arrives"),
     [
         (ContextLengthError("5 tokens are more than 4"), ContextLengthError),
-        (BadInputError("no such folder"), BadInputError),
+        (InvalidInputError("no such folder"), InvalidInputError),
         (MemoryError("5 GiB"), WorkerError),
         (KeyError("SystemExit"), WorkerError),
     ],

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from forwardcache.cli.loading import ModelOptions
-from forwardcache.cli.prompts import Prompt
-from forwardcache.cli.views import parse_views
 from forwardcache.distributed.wire import Part, answer, packed, packed_options
 from forwardcache.distributed.worker import Worker
 from forwardcache.errors import AdapterError, ModelLoadError, WorkerError
+from forwardcache.jobs.options import ModelOptions
+from forwardcache.jobs.prompts import Prompt
+from forwardcache.jobs.views import parse_views
 from tests.cli.conftest import ASSETS
 
 MODEL, ADAPTER = str(ASSETS / "model"), str(ASSETS / "adapter")

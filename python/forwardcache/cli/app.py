@@ -15,8 +15,8 @@ from forwardcache.cli.commands import check, report, score, store, trace
 from forwardcache.cli.commands.options import EXIT_STATUS
 from forwardcache.cli.commands.report import REPORT_COMPARE
 from forwardcache.cli.exits import ExitCode, guarded, say, say_warnings
-from forwardcache.cli.meta import WORDS
 from forwardcache.cli.repeats import refusing_repeats
+from forwardcache.jobs.metadata import WORDS
 
 app = typer.Typer(
     name="forwardcache",

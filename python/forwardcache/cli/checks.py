@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 from collections.abc import Iterable
@@ -10,41 +11,41 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from forwardcache.cli.exits import BadInputError
 from forwardcache.cli.extras import check_installed
-from forwardcache.cli.kinds import FileKind, check_kind
-from forwardcache.cli.loading import check_store_files, check_trace
-from forwardcache.cli.prompts import STDIN
-from forwardcache.cli.views import View, parse_views
+from forwardcache.errors import InvalidInputError
+from forwardcache.jobs.kinds import STDIN, FileKind, check_kind, kind_of
+from forwardcache.jobs.outfile import check_place
+from forwardcache.jobs.reasons import first_line, shown
+from forwardcache.jobs.views import View, parse_views
 
 if TYPE_CHECKING:
-    from forwardcache.cli.score import ScoreOptions
+    from forwardcache.jobs.options import ModelOptions, ScoreOptions
 
 
 def check_workers(options: ScoreOptions) -> None:
     """Refuse options of a cluster without one, and others that don't go with it.
 
     Raises:
-        BadInputError: naming the option.
+        InvalidInputError: naming the option.
     """
     if options.ray is None:
         if options.workers is not None:
-            raise BadInputError("--workers needs --ray: without it one process scores")
+            raise InvalidInputError("--workers needs --ray: without it one process scores")
         if options.worker_cpus is not None:
-            raise BadInputError("--worker-cpus needs --ray: without it one process scores")
+            raise InvalidInputError("--worker-cpus needs --ray: without it one process scores")
         return
     check_installed("ray", extra="ray")
     if options.workers is None:
-        raise BadInputError("--ray needs --workers N: how many models are loaded")
+        raise InvalidInputError("--ray needs --workers N: how many models are loaded")
     if options.noise_floor:
-        raise BadInputError("--noise-floor runs the model in this process: leave out --ray")
+        raise InvalidInputError("--noise-floor runs the model in this process: leave out --ray")
 
 
 def checked_views(options: ScoreOptions) -> tuple[View, ...]:
     """The views asked for.
 
     Raises:
-        BadInputError: there are no such views, or they need an adapter.
+        InvalidInputError: there are no such views, or they need an adapter.
     """
     has_adapter = options.loading.adapter is not None
     default = "base,ft" if has_adapter else "base"
@@ -56,14 +57,14 @@ def check_template(options: ScoreOptions) -> None:
     """Refuse options of the text that don't go with each other or with what is scored.
 
     Raises:
-        BadInputError: that was asked for.
+        InvalidInputError: that was asked for.
     """
     if options.loading.chat_template_args is not None and not options.loading.chat_template:
-        raise BadInputError("--chat-template-args needs --chat-template")
+        raise InvalidInputError("--chat-template-args needs --chat-template")
     if options.loading.windows and options.op != "rolling_logprob":
-        raise BadInputError(f"--windows is for rolling_logprob, not for {options.op}")
+        raise InvalidInputError(f"--windows is for rolling_logprob, not for {options.op}")
     if options.loading.chat_template and options.op == "rolling_logprob":
-        raise BadInputError(
+        raise InvalidInputError(
             "--chat-template doesn't go with rolling_logprob, which scores a text as it stands"
         )
 
@@ -72,9 +73,9 @@ def check_outputs(options: ScoreOptions) -> None:
     """Refuse files that can't be written or are also something else.
 
     Raises:
-        BadInputError: naming the option and the file.
+        InvalidInputError: naming the option and the file.
     """
-    from forwardcache.cli.output import check_out
+    from forwardcache.jobs.results import check_out
 
     check_trace(options.loading.trace)
     _check_distinct(options)
@@ -85,7 +86,7 @@ def check_outputs(options: ScoreOptions) -> None:
         check_store_files(options.loading.store, "--store ")
     if options.out is None:
         if options.resume:
-            raise BadInputError("--resume needs --out: it goes on with OUT.part")
+            raise InvalidInputError("--resume needs --out: it goes on with OUT.part")
         return
     check_out(options.out, force=options.force, resume=options.resume)
 
@@ -98,9 +99,9 @@ def check_part(options: ScoreOptions, job_facts: dict[str, Any]) -> None:
         job_facts: What decides the rows; a part goes on only with the same.
 
     Raises:
-        BadInputError: naming what differs.
+        InvalidInputError: naming what differs.
     """
-    from forwardcache.cli.output import check_same_job, is_unfinished
+    from forwardcache.jobs.results import check_same_job, is_unfinished
 
     if options.out is not None and options.resume and is_unfinished(options.out):
         check_same_job(options.out, job_facts)
@@ -108,7 +109,7 @@ def check_part(options: ScoreOptions, job_facts: dict[str, Any]) -> None:
 
 def _check_distinct(options: ScoreOptions) -> None:
     """Refuse a file that would be written and is also something else."""
-    from forwardcache.cli.output import names_of
+    from forwardcache.jobs.results import names_of
     from forwardcache.store import files_of
 
     prompts = _stdin_file() if options.prompts == STDIN else Path(options.prompts)
@@ -130,7 +131,7 @@ def _refuse_same(
     for written, (name, other) in product(writes, others):
         if _is_same_file(other, written):
             beside = "" if str(written) == str(given) else f" writes {written}, which"
-            raise BadInputError(f"{option} {given}{beside} is also the file of the {name}")
+            raise InvalidInputError(f"{option} {given}{beside} is also the file of the {name}")
 
 
 def _stdin_file() -> Path | None:
@@ -145,3 +146,86 @@ def _is_same_file(one: Path, other: Path) -> bool:
     if os.path.realpath(one) == os.path.realpath(other):
         return True
     return one.exists() and other.exists() and one.samefile(other)
+
+
+def check_folders(options: ModelOptions) -> None:
+    """Refuse a model or adapter that isn't there, before torch is imported.
+
+    Raises:
+        InvalidInputError: naming the option and the folder.
+    """
+    model = Path(options.model)
+    if model.is_dir() and not (model / "config.json").is_file():
+        holds_adapter = (model / "adapter_config.json").is_file()
+        hint = "; it holds an adapter, which --adapter takes" if holds_adapter else ""
+        raise InvalidInputError(f"--model {model}: there is no config.json in that folder{hint}")
+    check_kind(model, FileKind.MODEL, FileKind.ADAPTER, named=f"--model {model}")
+    if not model.is_dir() and not options.allow_download:
+        raise InvalidInputError(
+            f"--model {model}: there is no such folder (a hub name needs --allow-download)"
+        )
+    if options.adapter is not None:
+        _check_adapter(Path(options.adapter))
+
+
+def _check_adapter(folder: Path) -> None:
+    check_kind(folder, FileKind.ADAPTER, FileKind.MODEL, named=f"--adapter {folder}")
+    if not folder.is_dir():
+        raise InvalidInputError(f"--adapter {folder}: there is no such folder")
+    if not (folder / "adapter_config.json").is_file():
+        is_model = kind_of(folder) is FileKind.MODEL
+        hint = "; it holds a model, which --model takes" if is_model else ""
+        raise InvalidInputError(
+            f"--adapter {folder}: there is no adapter_config.json in that folder{hint}"
+        )
+
+
+def template_arguments(text: str | None) -> dict[str, Any] | None:
+    """The JSON object that ``--chat-template-args`` was given.
+
+    Raises:
+        InvalidInputError: it is none.
+    """
+    if text is None:
+        return None
+    try:
+        arguments = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidInputError(f"--chat-template-args is not JSON: {first_line(error)}") from error
+    if not isinstance(arguments, dict):
+        raise InvalidInputError(f"--chat-template-args must be a JSON object, got {shown(text)}")
+    return arguments
+
+
+def check_trace(trace: Path | None) -> None:
+    """Refuse a trace path that can't be one.
+
+    ``TraceWriter`` makes the folders of its path. A command does not, as for ``--out``: of a
+    mistyped path nothing would say where the trace went.
+
+    Raises:
+        InvalidInputError: it is a folder, there is none to hold it, or it can't be written.
+    """
+    if trace is None:
+        return
+    check_place(trace, f"--trace {trace}")
+    if not os.access(there := trace if trace.exists() else trace.parent, os.W_OK):
+        raise InvalidInputError(f"--trace {trace}: {there} can't be written")
+
+
+def check_store_files(where: str, named: str = "") -> None:
+    """Refuse a store whose file is one of another kind; opening it would set that aside.
+
+    Args:
+        where: Path or address of the store.
+        named: The option that it is of, before its file's name in the message.
+
+    Raises:
+        InvalidInputError: naming the file, and what takes it.
+    """
+    from forwardcache.store import files_of
+
+    for path in files_of(where):
+        # Beside the file itself these are SQLite's own.
+        if path.is_file():
+            check_kind(path, FileKind.STORE, named=f"{named}{path}")

@@ -17,18 +17,19 @@ from typing import TYPE_CHECKING, Any
 import forwardcache
 from forwardcache.cli.exits import ExitCode, say
 from forwardcache.cli.extras import SCORING, check_installed
-from forwardcache.cli.loading import ModelOptions, Session, load
-from forwardcache.cli.prompts import read_prompts
-from forwardcache.cli.views import parse_views
+from forwardcache.jobs.options import ModelOptions
+from forwardcache.jobs.prompts import read_prompts
+from forwardcache.jobs.session import Session, load
+from forwardcache.jobs.views import parse_views
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from forwardcache.cli.differences import Comparison
-    from forwardcache.cli.meta import Facts
-    from forwardcache.cli.output import RowSink
-    from forwardcache.cli.rows import Row
-    from forwardcache.cli.summary import RunFigures
+    from forwardcache.jobs.differences import Comparison
+    from forwardcache.jobs.metadata import Facts
+    from forwardcache.jobs.results import RowSink
+    from forwardcache.jobs.rows import Row
+    from forwardcache.jobs.summary import RunFigures
 
 ASSETS = Path(forwardcache.__file__).parent / "demo"
 VIEWS = parse_views("base,ft,scaled:0.5,null:7,null:8", has_adapter=True)
@@ -66,7 +67,7 @@ class DigestedRows:
 
     def write(self, rows: Sequence[Row]) -> None:
         """Take rows."""
-        from forwardcache.cli.rows import encoded
+        from forwardcache.jobs.rows import encoded
 
         self.digest.update(encoded([{**row, "hit": None} for row in rows]))
         if self._sink is not None:
@@ -106,10 +107,11 @@ def demo(out: Path, *, json: bool) -> int:
 
 def _run_twice(session: Session, rows: Path) -> Outcome:
     """Score the shipped prompts twice on one backend."""
-    from forwardcache.cli.differences import comparison_of
-    from forwardcache.cli.job import Scoring
-    from forwardcache.cli.output import PartFile
-    from forwardcache.cli.running import make_job, timed_run, update_norms
+    from forwardcache.cli.running import timed_run
+    from forwardcache.jobs.differences import comparison_of, update_norms
+    from forwardcache.jobs.job import Scoring
+    from forwardcache.jobs.planning import make_job
+    from forwardcache.jobs.results import PartFile
 
     source = read_prompts(str(ASSETS / "prompts.jsonl"))
     job = make_job(session, source, "next_token_dist", VIEWS, top_k=TOP_K)
@@ -150,9 +152,9 @@ def verdict(found: Comparison) -> str:
 
 
 def _print_tables(outcome: Outcome, rows: Path, trace: Path) -> None:
-    from forwardcache.cli import summary
+    from forwardcache.cli import tables
 
-    summary.show_comparison(sys.stdout, outcome.found, _runs_table(outcome))
+    tables.show_comparison(sys.stdout, outcome.found, _runs_table(outcome))
     same = "the same values to the last digit" if outcome.equal else "OTHER VALUES"
     print(verdict(outcome.found))
     print(
@@ -183,7 +185,8 @@ def _runs_table(outcome: Outcome) -> Table:
 
 
 def _print_json(outcome: Outcome, rows: Path, trace: Path) -> None:
-    from forwardcache.cli import summary
+    from forwardcache.cli import tables
+    from forwardcache.jobs import summary
 
     told: dict[str, Any] = {
         "op": "next_token_dist",
@@ -196,4 +199,4 @@ def _print_json(outcome: Outcome, rows: Path, trace: Path) -> None:
         "rows": str(rows),
         "trace": str(trace),
     }
-    summary.show_json(sys.stdout, told)
+    tables.show_json(sys.stdout, told)

@@ -12,15 +12,17 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from forwardcache.cli.exits import BadInputError, say
-from forwardcache.cli.loading import ModelOptions, Session, load
-from forwardcache.cli.prompts import PromptSet
-from forwardcache.cli.skips import Skipped, skipped_line
-from forwardcache.cli.views import View
+from forwardcache.cli.exits import say
+from forwardcache.errors import InvalidInputError
+from forwardcache.jobs.options import ModelOptions
+from forwardcache.jobs.prompts import PromptSet
+from forwardcache.jobs.session import Session, load
+from forwardcache.jobs.skips import Skipped, skipped_line
+from forwardcache.jobs.views import View
 
 if TYPE_CHECKING:
-    from forwardcache.cli.job import Job
-    from forwardcache.cli.score import ScoreOptions
+    from forwardcache.jobs.job import Job
+    from forwardcache.jobs.options import ScoreOptions
 
 _MEASURED_PROMPTS = 32
 _MEASURED_TOKENS = 1024
@@ -62,16 +64,16 @@ def check_dry_run(options: ScoreOptions) -> None:
     """Refuse what a dry run can't look into.
 
     Raises:
-        BadInputError: naming the option.
+        InvalidInputError: naming the option.
     """
     for name, given in (("--ray", options.ray is not None), ("--resume", options.resume)):
         if options.dry_run and given:
-            raise BadInputError(f"--dry-run doesn't go with {name}")
+            raise InvalidInputError(f"--dry-run doesn't go with {name}")
 
 
 def dry_run(options: ScoreOptions, source: PromptSet, views: tuple[View, ...]) -> list[Skipped]:
     """Look, and tell; the prompts that would be skipped."""
-    from forwardcache.cli.running import make_job
+    from forwardcache.jobs.planning import make_job
 
     session = load(_looking(options.loading))
     try:
@@ -124,7 +126,7 @@ def _estimate(session: Session, job: Job, tokens: int) -> Estimate:
 
 
 def _show_json(job: Job, shares: Sequence[Share], estimate: Estimate) -> None:
-    from forwardcache.cli.summary import show_json
+    from forwardcache.cli.tables import show_json
 
     told: dict[str, Any] = {
         "dry_run": True,

@@ -7,10 +7,8 @@ not reported.
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
-import reprlib
 import sys
 import traceback
 import warnings
@@ -18,14 +16,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from enum import IntEnum
 
-from forwardcache.errors import ForwardCacheError, WorkerError
-
-_MACHINE_FAILED = frozenset(
-    {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
+from forwardcache.errors import (
+    ForwardCacheError,
+    InterruptedRunError,
+    MachineError,
+    WorkerError,
 )
-
-_short = reprlib.Repr()
-_short.maxstring = 80
+from forwardcache.jobs.reasons import first_line, is_out_of_memory, machine_failed, os_reason
 
 
 class ExitCode(IntEnum):
@@ -38,18 +35,6 @@ class ExitCode(IntEnum):
     INTERRUPTED = 130
     READER_GONE = 141
     """The reader of standard output closed it (``| head``): what a shell shows for SIGPIPE."""
-
-
-class BadInputError(Exception):
-    """Wrong use or bad input; the message is the one line to print."""
-
-
-class MachineError(Exception):
-    """Disk or memory gave out; the message is the one line to print."""
-
-
-class InterruptedRunError(Exception):
-    """Ctrl-C; the message says what was kept and how to go on."""
 
 
 def say(text: str) -> None:
@@ -75,11 +60,6 @@ def say_warnings() -> None:
     log = logging.getLogger("forwardcache")
     if not any(isinstance(handler, _Said) for handler in log.handlers):
         log.addHandler(_Said(logging.WARNING))
-
-
-def shown(text: str) -> str:
-    """``text`` in quotes, the middle of a long one left out."""
-    return _short.repr(text)
 
 
 def guarded(command: Callable[[], int]) -> int:
@@ -124,33 +104,11 @@ def explained(error: Exception) -> tuple[ExitCode, str] | None:
         return ExitCode.INTERRUPTED, str(error)
     if isinstance(error, MachineError | WorkerError):
         return ExitCode.MACHINE_FAILED, str(error)
-    if isinstance(error, BadInputError | ForwardCacheError):
+    if isinstance(error, ForwardCacheError):
         return ExitCode.BAD_INPUT, str(error)
     if isinstance(error, OSError):
-        return os_explained(error)
+        code = ExitCode.MACHINE_FAILED if machine_failed(error) else ExitCode.BAD_INPUT
+        return code, os_reason(error)
     if is_out_of_memory(error):
         return ExitCode.MACHINE_FAILED, f"out of memory: {first_line(error)}"
     return None
-
-
-def os_explained(error: OSError) -> tuple[ExitCode, str]:
-    """Exit code and line for an operating system's error: a full disk isn't the user's mistake."""
-    # The core's errors carry their number in words too.
-    reason = (error.strerror or str(error)).removesuffix(f" (os error {error.errno})")
-    line = f"{error.filename}: {reason}" if error.filename else reason
-    failed = error.errno in _MACHINE_FAILED
-    return (ExitCode.MACHINE_FAILED if failed else ExitCode.BAD_INPUT), line
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out, on the host or a device; torch need not be imported to ask."""
-    names = {kind.__name__ for kind in type(error).__mro__}
-    # On the host torch raises a plain RuntimeError.
-    host = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-    return isinstance(error, MemoryError) or "OutOfMemoryError" in names or host
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an exception's text, or its type's name."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

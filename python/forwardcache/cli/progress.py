@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from forwardcache.cli.exits import say
 from forwardcache.cli.interrupts import Interrupts, heard_interrupts
-from forwardcache.cli.job import Job
+from forwardcache.jobs.job import Job
 
 LINE_EVERY_S = 60.0
 

@@ -8,12 +8,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from forwardcache.cli.exits import BadInputError, ExitCode, say
+from forwardcache.cli.exits import ExitCode, say
 from forwardcache.cli.extras import PARQUET, check_installed
-from forwardcache.cli.kinds import FileKind, check_kind
-from forwardcache.cli.prompts import PromptSet, read_prompts
-from forwardcache.cli.trace import STDIN, clock, say_what_is_pending, source_of
-from forwardcache.cli.whole_file import check_out, whole_file
+from forwardcache.cli.trace import clock, say_what_is_pending, source_of
+from forwardcache.errors import InvalidInputError
+from forwardcache.jobs.kinds import STDIN, FileKind, check_kind
+from forwardcache.jobs.prompts import PromptSet, read_prompts
+from forwardcache.jobs.whole_file import check_out, whole_file
 from forwardcache.observe import read_trace
 
 PAGES = ("jinja2", "matplotlib")
@@ -36,13 +37,13 @@ def report(
     """Write the report of the traces ``paths`` and the rows ``scores`` to ``out``, else print it.
 
     Raises:
-        BadInputError: neither is given, or a file can't be used.
+        InvalidInputError: neither is given, or a file can't be used.
     """
     if not paths and scores is None:
-        raise BadInputError("report needs a trace, --scores FILE, or both")
+        raise InvalidInputError("report needs a trace, --scores FILE, or both")
     named = [str(path) for path in (scores, prompts) if path is not None]
     if [*paths, *named].count(STDIN) > 1:
-        raise BadInputError("standard input is read once: give - for one file only")
+        raise InvalidInputError("standard input is read once: give - for one file only")
     _check(output_format, out, [*paths, *named], force=force)
     if scores is not None:
         check_kind(scores, FileKind.ROWS, FileKind.TABLE, named=f"--scores {scores}")
@@ -70,10 +71,10 @@ def compare(
     """Write what changed from the trace ``before`` to ``after``.
 
     Raises:
-        BadInputError: a file can't be used.
+        InvalidInputError: a file can't be used.
     """
     if before == after == STDIN:
-        raise BadInputError("standard input is read once: give - for one file only")
+        raise InvalidInputError("standard input is read once: give - for one file only")
     _check(output_format, out, [before, after], force=force)
     from forwardcache.observe.report.compare import compare_figures
 

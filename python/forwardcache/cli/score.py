@@ -10,11 +10,12 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forwardcache.cli.checks import (
+    check_folders,
     check_outputs,
     check_part,
     check_template,
@@ -22,49 +23,29 @@ from forwardcache.cli.checks import (
     checked_views,
 )
 from forwardcache.cli.dry_run import check_dry_run, dry_run
-from forwardcache.cli.exits import ExitCode, InterruptedRunError, say
+from forwardcache.cli.exits import ExitCode, say
 from forwardcache.cli.extras import SCORING, check_installed
-from forwardcache.cli.fingerprint import folder_fingerprint
-from forwardcache.cli.loading import ModelOptions, Session, check_folders, load, parse_identity
-from forwardcache.cli.meta import facts_of
-from forwardcache.cli.prompts import STDIN, PromptSet, check_source, read_prompts
-from forwardcache.cli.skips import OnError, Skipped, skipped_line
-from forwardcache.cli.views import View
+from forwardcache.errors import InterruptedRunError
+from forwardcache.jobs.fingerprint import folder_fingerprint
+from forwardcache.jobs.kinds import STDIN
+from forwardcache.jobs.metadata import facts_of
+from forwardcache.jobs.prompts import PromptSet, check_source, read_prompts
+from forwardcache.jobs.session import Session, load, parse_identity
+from forwardcache.jobs.skips import Skipped, skipped_line
+from forwardcache.jobs.views import View
 
 if TYPE_CHECKING:
-    from forwardcache.cli.differences import Comparison
-    from forwardcache.cli.job import Job, Scoring
-    from forwardcache.cli.output import RowSink
-    from forwardcache.cli.summary import RunFigures
     from forwardcache.distributed.scoring import TeamScoring
     from forwardcache.hf.scoring.noise import NoiseFloor
+    from forwardcache.jobs.differences import Comparison
+    from forwardcache.jobs.job import Job, Scoring
+    from forwardcache.jobs.options import ScoreOptions
+    from forwardcache.jobs.results import RowSink
+    from forwardcache.jobs.summary import RunFigures
 
 FLOAT32_BYTES = 4
 ROW_FORMAT = 4
 """Rises when rows have other fields or meanings: one file holds rows of one format."""
-
-
-@dataclass(frozen=True, slots=True)
-class ScoreOptions:
-    """What was asked for; ``forwardcache score --help`` describes each."""
-
-    loading: ModelOptions
-    prompts: str
-    views: str | None
-    op: str
-    top_k: int
-    out: Path | None
-    force: bool
-    resume: bool
-    noise_floor: bool | None
-    json: bool
-    ray: str | None = None
-    workers: int | None = None
-    limit: int | None = None
-    on_error: OnError = "fail"
-    strict: bool = False
-    worker_cpus: int | None = None
-    dry_run: bool = False
 
 
 def score(options: ScoreOptions) -> int:
@@ -133,9 +114,10 @@ def _score_with(
     job_facts: dict[str, Any],
 ) -> list[Skipped]:
     """Score, publish, report; the prompts that were skipped."""
-    from forwardcache.cli.differences import comparison_of
-    from forwardcache.cli.job import Scoring
-    from forwardcache.cli.running import make_job, timed_run, update_norms
+    from forwardcache.cli.running import timed_run
+    from forwardcache.jobs.differences import comparison_of, update_norms
+    from forwardcache.jobs.job import Scoring
+    from forwardcache.jobs.planning import make_job
 
     job = make_job(
         session, source, options.op, views, top_k=options.top_k, on_error=options.on_error
@@ -168,9 +150,9 @@ def _score_on_team(
     job_facts: dict[str, Any],
 ) -> list[Skipped]:
     """The same with the workers of a Ray cluster."""
-    from forwardcache.cli.differences import comparison_of
     from forwardcache.cli.running import timed_team_run
     from forwardcache.distributed.scoring import TeamScoring, make_job, team_for, trace_of
+    from forwardcache.jobs.differences import comparison_of
 
     workers, address = options.workers or 1, options.ray or ""
     with team_for(
@@ -205,7 +187,7 @@ def _facts(
     floor: NoiseFloor | None,
 ) -> dict[str, Any] | None:
     """What is kept beside the rows; None where they are not in a file."""
-    from forwardcache.cli.summary import floor_as_json
+    from forwardcache.jobs.summary import floor_as_json
 
     if options.out is None:
         return None
@@ -230,8 +212,8 @@ def _open_sink(
     options: ScoreOptions, scoring: Scoring | TeamScoring, job_facts: dict[str, Any]
 ) -> tuple[RowSink, int]:
     """Where rows go, and how many prompts are done there."""
-    from forwardcache.cli.output import PartFile, StdoutRows
-    from forwardcache.cli.running import take_up
+    from forwardcache.jobs.results import PartFile, StdoutRows
+    from forwardcache.jobs.resume import take_up
 
     if options.out is None:
         return StdoutRows(), 0
@@ -250,9 +232,9 @@ def _open_sink(
 
 
 def _how_to_go_on(options: ScoreOptions, scoring: Scoring | TeamScoring) -> str:
-    from forwardcache.cli.outfile import part_of
-    from forwardcache.cli.output import is_unfinished, rows_kept
-    from forwardcache.cli.running import prompts_done
+    from forwardcache.jobs.outfile import part_of
+    from forwardcache.jobs.results import is_unfinished, rows_kept
+    from forwardcache.jobs.resume import prompts_done
 
     job, out = scoring.job, options.out
     # The interrupt may have come before the tally had what the part has, or amid a write.
@@ -315,7 +297,8 @@ def _report(
     figures: RunFigures,
 ) -> None:
     """The comparison where rows don't go, and one line of figures on standard error."""
-    from forwardcache.cli import summary
+    from forwardcache.cli import tables
+    from forwardcache.jobs import summary
 
     stream = sys.stderr if options.out is None else sys.stdout
     has_base = any(view.kind == "base" for view in scoring.job.views)
@@ -325,9 +308,9 @@ def _report(
         said = summary.notes(found) if has_base else [summary.NO_BASE]
         told = {"op": options.op, "views": summary.as_json(found), "notes": said}
         told["skipped"] = [one.as_json() for one in skipped]
-        summary.show_json(stream, {**told, "noise_floor": floor, "run": figures.as_json()})
+        tables.show_json(stream, {**told, "noise_floor": floor, "run": figures.as_json()})
     else:
-        summary.show_comparison(stream, found)
+        tables.show_comparison(stream, found)
         if not has_base:
             say(summary.NO_BASE)
     if found.floor is not None:

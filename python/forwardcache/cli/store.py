@@ -10,12 +10,15 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from forwardcache.cli.exits import BadInputError, ExitCode, MachineError, first_line
+from forwardcache.cli.checks import check_store_files
+from forwardcache.cli.exits import ExitCode
 from forwardcache.cli.extras import PARQUET, STORE, check_installed
-from forwardcache.cli.kinds import FileKind, check_kind
-from forwardcache.cli.loading import check_store_files, open_checked
 from forwardcache.cli.trace import counted
-from forwardcache.cli.whole_file import check_out, whole_file
+from forwardcache.errors import InvalidInputError, MachineError
+from forwardcache.jobs.kinds import FileKind, check_kind
+from forwardcache.jobs.reasons import first_line
+from forwardcache.jobs.session import open_checked
+from forwardcache.jobs.whole_file import check_out, whole_file
 from forwardcache.store import files_of
 
 if TYPE_CHECKING:
@@ -90,7 +93,7 @@ def prune(
 ) -> int:
     """Run ``store prune``; the exit code."""
     if older_than_days is None and model is None and view is None and max_bytes is None:
-        raise BadInputError("nothing to prune by: --older-than, --model, --view or --max-bytes")
+        raise InvalidInputError("nothing to prune by: --older-than, --model, --view or --max-bytes")
     store = _writable(_there(where), where)
     older_than_s = None if older_than_days is None else older_than_days * _DAY_S
     removed = store.prune(older_than_s=older_than_s, model=model, view=view, max_bytes=max_bytes)
@@ -105,12 +108,12 @@ def export(where: str, out: Path, *, force: bool) -> int:
     """Run ``store export``; the exit code. Some thousand values are in memory at once."""
     check_installed(*PARQUET)
     if out.suffix.lower() != ".parquet":
-        raise BadInputError(f"{out} must end in .parquet")
+        raise InvalidInputError(f"{out} must end in .parquet")
     check_out(out, [str(path) for path in files_of(where) if path.exists()], force=force)
     store = _there(where)
     records = getattr(store, "records", None)
     if records is None:
-        raise BadInputError(f"{where}: only a store in a file can be exported")
+        raise InvalidInputError(f"{where}: only a store in a file can be exported")
     with closing(store), whole_file(out, force=force) as part, part.explained():
         rows = _write_table(part.path, records())
         found = store.info()
@@ -159,12 +162,12 @@ def import_(where: str, table: Path) -> int:
         table.open("rb").close()
         frame = polars.read_parquet(table, columns=list(_COLUMNS))
     except polars.exceptions.PolarsError as error:
-        raise BadInputError(f"{table}: no exported table: {first_line(error)}") from None
+        raise InvalidInputError(f"{table}: no exported table: {first_line(error)}") from None
     for name, column in zip(_COLUMNS, frame, strict=True):
         wanted = polars.Binary if name in _BINARY else polars.String
         if column.dtype != wanted or column.null_count():
             told = f"column {name} has to be {wanted} without nulls"
-            raise BadInputError(f"{table}: no exported table: {told}")
+            raise InvalidInputError(f"{table}: no exported table: {told}")
     store = _writable(open_checked(where), where)
     kept = 0
     for rows in frame.iter_slices(_ROWS_AT_ONCE):
@@ -180,7 +183,7 @@ def import_(where: str, table: Path) -> int:
 def _writable(store: Store, where: str) -> Store:
     """``store``, unless its file may only be read."""
     if getattr(store, "is_only_read", False):
-        raise BadInputError(f"the store {where} can't be written")
+        raise InvalidInputError(f"the store {where} can't be written")
     return store
 
 
@@ -189,6 +192,6 @@ def _there(where: str) -> Store:
     check_installed(*STORE)
     begins_with_address = "://" in where.partition(",")[0]
     if not begins_with_address and not (near := files_of(where)[0]).is_file():
-        raise BadInputError(f"there is no store {near}")
+        raise InvalidInputError(f"there is no store {near}")
     check_store_files(where)
     return open_checked(where)

@@ -14,15 +14,15 @@ from rich.table import Table
 from rich.text import Text
 
 from forwardcache import _core
-from forwardcache.cli.exits import BadInputError, ExitCode, say
-from forwardcache.cli.kinds import FileKind, check_kind
+from forwardcache.cli.exits import ExitCode, say
+from forwardcache.errors import InvalidInputError
+from forwardcache.jobs.kinds import STDIN, FileKind, check_kind
 from forwardcache.observe import TraceReader, read_trace
 from forwardcache.observe.summary import Figures, Group, figures_of, total_of
 
 if TYPE_CHECKING:
     from forwardcache._core import _Recovered
 
-STDIN = "-"
 
 # A file isn't wrapped to the width of some terminal, and the numbers need this much of one.
 _WIDTH_OF_A_FILE = 1000
@@ -38,14 +38,14 @@ def source_of(path: str) -> str | BinaryIO:
     """The path, or standard input for ``-``.
 
     Raises:
-        BadInputError: standard input is closed, or the file is of another kind.
+        InvalidInputError: standard input is closed, or the file is of another kind.
     """
     if path != STDIN:
         check_kind(Path(path), FileKind.TRACE)
         return path
     # None where the caller closed it (``<&-``).
     if (stream := cast(TextIO | None, sys.stdin)) is None:
-        raise BadInputError("can't read the trace: standard input is closed")
+        raise InvalidInputError("can't read the trace: standard input is closed")
     return stream.buffer
 
 
@@ -195,7 +195,7 @@ def recover(path: Path, *, as_json: bool) -> int:
 
     Raises:
         OSError: the trace or a journal can't be read or written.
-        BadInputError: the file is of another kind.
+        InvalidInputError: the file is of another kind.
     """
     check_kind(path, FileKind.TRACE)
     found = _core.recover_trace(path)

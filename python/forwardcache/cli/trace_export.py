@@ -7,10 +7,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from forwardcache.cli.exits import BadInputError, ExitCode, say
+from forwardcache.cli.exits import ExitCode, say
 from forwardcache.cli.extras import PARQUET, check_installed
-from forwardcache.cli.trace import STDIN, counted, reasons, say_what_is_pending, source_of
-from forwardcache.cli.whole_file import Part, check_out, whole_file
+from forwardcache.cli.trace import counted, reasons, say_what_is_pending, source_of
+from forwardcache.errors import InvalidInputError
+from forwardcache.jobs.kinds import STDIN
+from forwardcache.jobs.whole_file import Part, check_out, whole_file
 from forwardcache.observe import TraceReader, read_trace
 from forwardcache.observe.chrome import chrome_trace
 
@@ -21,7 +23,7 @@ def export(paths: Sequence[str], *, chrome: Path | None, parquet: Path | None, f
     """Write the events of ``paths`` as trace-event JSON, as a parquet table, or as both.
 
     Raises:
-        BadInputError: no format is named, or a file stands in the way.
+        InvalidInputError: no format is named, or a file stands in the way.
         MachineError: the disk is full or fails.
     """
     wanted: list[tuple[Path, _Write]] = []
@@ -39,11 +41,11 @@ def export(paths: Sequence[str], *, chrome: Path | None, parquet: Path | None, f
 
 def _check(paths: Sequence[str], outs: Sequence[Path], *, force: bool) -> None:
     if not outs:
-        raise BadInputError("export needs --chrome FILE, --parquet FILE, or both")
+        raise InvalidInputError("export needs --chrome FILE, --parquet FILE, or both")
     if len({out.absolute() for out in outs}) < len(outs):
-        raise BadInputError(f"--chrome and --parquet are the same file: {outs[0]}")
+        raise InvalidInputError(f"--chrome and --parquet are the same file: {outs[0]}")
     if STDIN in paths and len(outs) > 1:
-        raise BadInputError("standard input is read once: give --chrome or --parquet, not both")
+        raise InvalidInputError("standard input is read once: give --chrome or --parquet, not both")
     for out in outs:
         check_out(out, paths, force=force)
 

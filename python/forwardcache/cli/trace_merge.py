@@ -13,7 +13,7 @@ from pathlib import Path
 
 from forwardcache.cli.exits import ExitCode, say
 from forwardcache.cli.trace import counted, reasons, say_what_is_pending, source_of
-from forwardcache.cli.whole_file import Part, check_out, whole_file
+from forwardcache.jobs.whole_file import Part, check_out, whole_file
 from forwardcache.observe.parse import LostEvents
 from forwardcache.observe.reader import Counts, time_of, usable_lines
 

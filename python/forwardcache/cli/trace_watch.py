@@ -12,9 +12,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from forwardcache.cli.exits import BadInputError, ExitCode
-from forwardcache.cli.kinds import FileKind, check_kind
+from forwardcache.cli.exits import ExitCode
 from forwardcache.cli.trace import counted, printable, reasons
+from forwardcache.errors import InvalidInputError
+from forwardcache.jobs.kinds import FileKind, check_kind
 from forwardcache.observe.chrome import outcome_of
 from forwardcache.observe.follow import Follower
 from forwardcache.observe.recent import HISTORY_S, RECENT_S, Recent
@@ -34,8 +35,8 @@ def watch(path: Path, *, once: bool, interval_s: float, slowest: int) -> int:
         slowest: How many of the slowest passes are shown.
 
     Raises:
-        BadInputError: standard output is no terminal, and not ``once``; or the file is of another
-            kind.
+        InvalidInputError: standard output is no terminal, and not ``once``; or the file is of
+            another kind.
         OSError: the trace can't be read.
     """
     check_kind(path, FileKind.TRACE)
@@ -44,7 +45,7 @@ def watch(path: Path, *, once: bool, interval_s: float, slowest: int) -> int:
         if once:
             return _show_once(watched)
         if not sys.stdout.isatty():
-            raise BadInputError("standard output is no terminal: --once prints it as it is now")
+            raise InvalidInputError("standard output is no terminal: --once prints it as it is now")
         return _show_again_and_again(watched, interval_s)
 
 

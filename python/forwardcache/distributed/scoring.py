@@ -8,19 +8,18 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from forwardcache.cli.exits import BadInputError
-from forwardcache.cli.job import Job, Progress, Tally
-from forwardcache.cli.loading import ModelOptions
-from forwardcache.cli.output import RowSink
-from forwardcache.cli.prompts import Prompt, PromptSet
-from forwardcache.cli.rows import Row
-from forwardcache.cli.running import asked_k, with_lengths
-from forwardcache.cli.skips import OnError, Skipped
-from forwardcache.cli.views import View, parse_views
 from forwardcache.distributed.team import LOCAL, Team
 from forwardcache.distributed.wire import Part, answer, packed, packed_options
 from forwardcache.errors import InvalidInputError
 from forwardcache.instrumentation import BackendStats
+from forwardcache.jobs.job import Job, Progress, Tally
+from forwardcache.jobs.options import ModelOptions
+from forwardcache.jobs.planning import asked_k, with_lengths
+from forwardcache.jobs.prompts import Prompt, PromptSet
+from forwardcache.jobs.results import RowSink
+from forwardcache.jobs.rows import Row
+from forwardcache.jobs.skips import OnError, Skipped
+from forwardcache.jobs.views import View, parse_views
 from forwardcache.store import absolute_place
 
 OPS = ("next_token_dist", "rolling_logprob", "logprob_of")
@@ -77,13 +76,13 @@ class TeamScoring:
         """Takes prompts that a worker failed on into account.
 
         Raises:
-            BadInputError: none is to be skipped.
+            InvalidInputError: none is to be skipped.
         """
         if not skipped:
             return
         if self.job.on_error == "fail":
             first = skipped[0]
-            raise BadInputError(f"{self.job.source.name} line {first.line}: {first.reason}")
+            raise InvalidInputError(f"{self.job.source.name} line {first.line}: {first.reason}")
         self.on_skip(skipped)
         self.tally.skipped += skipped
 
@@ -126,7 +125,7 @@ def make_job(
     """A job whose prompts can all be encoded, in the chunks of a run in one process.
 
     Raises:
-        BadInputError: a prompt can't be and isn't to be skipped; its line is named.
+        InvalidInputError: a prompt can't be and isn't to be skipped; its line is named.
     """
     source, lengths = with_lengths(source, _lengths(team, source, op), on_error)
     k = asked_k(views, top_k, team.facts()["vocab_size"])
@@ -206,7 +205,7 @@ def score(
         address: A Ray cluster: "local" makes one here, "auto" finds the one of this machine,
             "HOST:PORT" or "ray://HOST:PORT".
         worker_cpus: Cores that a worker asks the cluster for, and computes with; see ``Team``.
-        **options: Others of ``forwardcache.cli.loading.ModelOptions``: ``device``, ``dtype``,
+        **options: Others of ``forwardcache.jobs.session.ModelOptions``: ``device``, ``dtype``,
             ``trace`` (each worker adds its number to the name), ...
 
     Returns:
@@ -215,7 +214,7 @@ def score(
 
     Raises:
         InvalidInputError: an argument is out of range, or there is no such cluster.
-        BadInputError: a view is unknown, or a prompt can't be scored (its number is named).
+        InvalidInputError: a view is unknown, or a prompt can't be scored (its number is named).
         WorkerError: workers keep dying, or one failed.
     """
     if op not in OPS:

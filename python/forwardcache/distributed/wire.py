@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import forwardcache.errors
-from forwardcache.cli.exits import BadInputError
-from forwardcache.cli.loading import ModelOptions
-from forwardcache.cli.prompts import Prompt
-from forwardcache.cli.views import View
 from forwardcache.errors import ForwardCacheError, WorkerError
+from forwardcache.jobs.options import ModelOptions
+from forwardcache.jobs.prompts import Prompt
+from forwardcache.jobs.views import View
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,15 +72,12 @@ def answer(data: bytes) -> Any:
 
     Raises:
         ForwardCacheError: it raised one of these.
-        BadInputError: it raised that.
         WorkerError: it raised something else.
     """
     told = json.loads(data)
     if "error" not in told:
         return told["value"]
     kind, message = told["error"]["kind"], told["error"]["message"]
-    if kind == BadInputError.__name__:
-        raise BadInputError(message)
     known = getattr(forwardcache.errors, kind, None)
     if isinstance(known, type) and issubclass(known, ForwardCacheError):
         raise known(message)

@@ -9,13 +9,13 @@ import json
 import os
 from typing import Any
 
-from forwardcache.cli.job import Job, Scoring
-from forwardcache.cli.loading import Session, load
-from forwardcache.cli.prompts import PromptSet
-from forwardcache.cli.running import update_norms
-from forwardcache.cli.views import View
 from forwardcache.distributed.wire import Part, options_of, reply
 from forwardcache.errors import ForwardCacheError
+from forwardcache.jobs.differences import update_norms
+from forwardcache.jobs.job import Job, Scoring
+from forwardcache.jobs.prompts import PromptSet
+from forwardcache.jobs.session import Session, load
+from forwardcache.jobs.views import View
 
 
 class Worker:

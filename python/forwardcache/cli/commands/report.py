@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from forwardcache.cli.commands.options import EXIT_STATUS, ForceOption
-from forwardcache.cli.exits import BadInputError
+from forwardcache.errors import InvalidInputError
 
 REPORT_COMPARE = "report compare"
 
@@ -91,7 +91,9 @@ def _report_format(out: Path | None, chosen: ReportFormat | None) -> ReportForma
         return ReportFormat.TABLE
     if (found := _FORMAT_OF.get(out.suffix.lower())) is None:
         names = ", ".join(_FORMAT_OF)
-        raise BadInputError(f"--out {out}: give --format, or a name that ends in one of {names}")
+        raise InvalidInputError(
+            f"--out {out}: give --format, or a name that ends in one of {names}"
+        )
     return found
 
 

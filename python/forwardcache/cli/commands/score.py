@@ -250,8 +250,9 @@ def _score(  # noqa: PLR0917 - typer calls it, by name
     format_: FormatOption = Format.TABLE,
 ) -> int:
     """Score prompts with the views of one model; one row a prompt and view."""
-    from forwardcache.cli.loading import ModelOptions, template_arguments
-    from forwardcache.cli.score import ScoreOptions, score
+    from forwardcache.cli.checks import template_arguments
+    from forwardcache.cli.score import score
+    from forwardcache.jobs.options import ModelOptions, ScoreOptions
 
     loading = ModelOptions(
         model=model,

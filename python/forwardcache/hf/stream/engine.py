@@ -13,7 +13,7 @@ import threading
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -23,12 +23,14 @@ from forwardcache.errors import (
     EngineStateError,
     InvalidInputError,
 )
-from forwardcache.hf.backend import HFBackend
 from forwardcache.hf.spec import BASE, FINETUNED, ViewSpec, scaled
 from forwardcache.hf.stream.decode import DecodingRows
 from forwardcache.hf.stream.request import Asked
 from forwardcache.hf.stream.sample import Sampler
 from forwardcache.hf.text.encode import max_positions as context_length
+
+if TYPE_CHECKING:
+    from forwardcache.hf.backend import HFBackend
 
 Chunk = dict[str, Any]
 

@@ -19,10 +19,10 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from torch import Tensor, cuda
 from tqdm import tqdm
 
-from forwardcache.cli.views import View, parse_view
 from forwardcache.hf import HFBackend
 from forwardcache.hf.text.tokenizer_choice import with_bos
 from forwardcache.integrations.lm_eval.options import loading_options, refuse_with_backend
+from forwardcache.jobs.views import View, parse_view
 from forwardcache.scoring import ContinuationLogprob
 
 # Requests scored in one call: what is done is kept when the run is interrupted after it.

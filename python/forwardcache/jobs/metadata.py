@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from forwardcache import __version__
-from forwardcache.cli.views import View
+from forwardcache.jobs.views import View
 
 if TYPE_CHECKING:
-    from forwardcache.cli.job import Job, Tally
-    from forwardcache.cli.score import ScoreOptions
-    from forwardcache.cli.skips import Skipped
+    from forwardcache.jobs.job import Job, Tally
+    from forwardcache.jobs.options import ScoreOptions
+    from forwardcache.jobs.skips import Skipped
 
 Facts: TypeAlias = dict[str, Any]
 

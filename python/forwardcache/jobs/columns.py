@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from forwardcache.cli.prompts import Prompt
-from forwardcache.cli.rows import Row
+from forwardcache.jobs.prompts import Prompt
+from forwardcache.jobs.rows import Row
 
 # The name of a plain type; a list of one kind; a kind for each field of a struct.
 Kind: TypeAlias = "str | list[Kind] | dict[str, Kind]"

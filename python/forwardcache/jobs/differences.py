@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from forwardcache.cli.intervals import FEWEST_TEXTS, Interval, interval_of_mean
-from forwardcache.cli.job import Job, Tally
-from forwardcache.cli.views import View
+from forwardcache.jobs.intervals import FEWEST_TEXTS, Interval, interval_of_mean
+from forwardcache.jobs.job import Job, Tally
+from forwardcache.jobs.views import View
 
 if TYPE_CHECKING:
     from forwardcache.hf.scoring.noise import NoiseFloor
@@ -195,3 +195,14 @@ def why_no_interval(texts: int) -> str:
     """The reason in words, for ``texts`` distinct prompts."""
     prompts = "1 distinct prompt" if texts == 1 else f"{texts:,} distinct prompts"
     return f"no interval of {prompts}: it takes {FEWEST_TEXTS}"
+
+
+def update_norms(backend: Any, views: Sequence[View]) -> dict[str, float | None]:
+    """By view: the norm of what it adds to the weights, where null views are to be held to it."""
+    if not any(view.is_null for view in views):
+        return {}
+    norms: dict[str, float | None] = {}
+    for view in views:
+        with view.of(backend) as entered:
+            norms[view.name] = entered.update_norm()
+    return norms

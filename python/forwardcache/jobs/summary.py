@@ -1,17 +1,13 @@
-"""What a comparison looks like: a table and notes for a person, JSON for a program."""
+"""What a comparison and a run come to: notes for a person, JSON for a program."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.table import Table
-
-from forwardcache.cli.differences import Comparison, Difference, why_no_interval
-from forwardcache.cli.intervals import ROUGH_TEXTS, Interval
-from forwardcache.cli.rows import finite
+from forwardcache.jobs.differences import Comparison, Difference, why_no_interval
+from forwardcache.jobs.intervals import ROUGH_TEXTS, Interval
+from forwardcache.jobs.rows import finite
 
 if TYPE_CHECKING:
     from forwardcache.hf.scoring.noise import NoiseFloor
@@ -24,7 +20,7 @@ NO_NULLS = (
 
 def floor_line(floor: NoiseFloor) -> str:
     """The noise floor for a person."""
-    mean, most = _digits(floor.mean_nats), _digits(floor.max_nats)
+    mean, most = significant(floor.mean_nats), significant(floor.max_nats)
     prompts = "1 prompt" if floor.prompts == 1 else f"{floor.prompts:,} prompts"
     return (
         f"other batches move base by {mean} nats in the mean, {most} at most ({floor.dtype}, "
@@ -38,74 +34,7 @@ def floor_as_json(floor: NoiseFloor) -> dict[str, Any]:
     return {"measures": "other batches", "dtype": floor.dtype, "prompts": floor.prompts, **nats}
 
 
-def tables(comparison: Comparison) -> list[Table]:
-    """How far the views are from base; then sizes, where signs or null views ask for them."""
-    if not comparison.found:
-        return []
-    needs_sizes = comparison.is_signed or comparison.nulls
-    return [_distances(comparison), *([_sizes(comparison)] if needs_sizes else [])]
-
-
-def _distances(comparison: Comparison) -> Table:
-    bound = ",\nlower bound" if comparison.is_bound else ""
-    what = "view - base,\nnats" if comparison.is_signed else f"KL(base‖view), nats{bound}"
-    signs = ("better", "worse") if comparison.is_signed else ()
-    shown = _table("view", "prompts", what, "95 % interval", *signs)
-    for one in comparison.found:
-        within = ", as other batches" if comparison.is_within_floor(one) else ""
-        shares = (f"{one.better:.0%}", f"{one.worse:.0%}") if comparison.is_signed else ()
-        shown.add_row(
-            _label(one) + within, _count(one), _digits(one.mean_nats), _ends(one.interval), *shares
-        )
-    return shown
-
-
-def _sizes(comparison: Comparison) -> Table:
-    signed, nulls = comparison.is_signed, comparison.nulls
-    columns = [
-        *(["mean |view -\nbase|, nats"] if signed else []),
-        *(["norm added\nto weights", "random,\ndeviation"] if nulls else []),
-        *(["x nulls'\nmean"] if comparison.yardstick_nats else []),
-    ]
-    shown = _table("view", *columns)
-    for one in comparison.found:
-        cells = [_digits(one.size_nats)] if signed else []
-        if nulls:
-            norm = comparison.norms.get(one.view.name)
-            deviation = f"{one.view.deviation:g}" if one.view.is_null else "-"
-            cells += ["-" if norm is None else _digits(norm), deviation]
-        if comparison.yardstick_nats:
-            ratio = comparison.ratio(one)
-            cells.append("-" if ratio is None else f"{ratio:,.1f}")
-        shown.add_row(_label(one), *cells)
-    return shown
-
-
-def _table(*columns: str) -> Table:
-    shown = Table(*columns)
-    shown.columns[0].no_wrap = True
-    for column in shown.columns[1:]:
-        column.justify = "right"
-    return shown
-
-
-def _label(one: Difference) -> str:
-    return f"{one.view.name} (random)" if one.view.is_null else one.view.name
-
-
-def _count(one: Difference) -> str:
-    return f"{one.prompts:,}" + (f" ({one.not_finite:,} not finite)" if one.not_finite else "")
-
-
-def _ends(interval: Interval) -> str:
-    if not interval.is_known:
-        return "-"
-    # The ends of a bootstrap interval are known to no more.
-    rough = " (rough)" if interval.is_rough else ""
-    return f"{_digits(interval.low, 3)} to {_digits(interval.high, 3)}{rough}"
-
-
-def _digits(value: float, digits: int = 4) -> str:
+def significant(value: float, digits: int = 4) -> str:
     """So many significant digits, also where the last ones are zeros."""
     return f"{value:#.{digits}g}".removesuffix(".") if value else "0"
 
@@ -199,26 +128,6 @@ def _kind(interval: Interval) -> str:
     if not interval.is_known:
         return "none"
     return "rough" if interval.is_rough else "95 %"
-
-
-def show_comparison(stream: TextIO, comparison: Comparison, *others: Table) -> None:
-    """Print the tables with what has to be said beside them."""
-    show(stream, *tables(comparison))
-    stream.writelines(f"{note}\n" for note in notes(comparison))
-    show(stream, *others)
-
-
-def show(stream: TextIO, *shown: Table) -> None:
-    """Print tables, in colour only on a terminal."""
-    console = Console(file=stream)
-    for each in shown:
-        console.print(each)
-
-
-def show_json(stream: TextIO, value: Any) -> None:
-    """Print one JSON document."""
-    stream.write(json.dumps(value, indent=2, allow_nan=False) + "\n")
-    stream.flush()
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,11 +14,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn, TextIO, cast
 
-from forwardcache.cli.exits import BadInputError, shown
-from forwardcache.cli.kinds import FileKind, check_kind
-from forwardcache.cli.skips import OnError, Skipped, skipped_line
+from forwardcache.errors import InvalidInputError
+from forwardcache.jobs.kinds import STDIN, FileKind, check_kind
+from forwardcache.jobs.reasons import shown
+from forwardcache.jobs.skips import OnError, Skipped, skipped_line
 
-STDIN = "-"
 JSON_SUFFIXES = frozenset({".jsonl", ".ndjson", ".json"})
 TEXT_SUFFIXES = frozenset({".txt", ".text"})
 
@@ -76,15 +76,15 @@ class PromptSet:
         """Refuse the input because of one prompt.
 
         Raises:
-            BadInputError: naming the line, from 1 as editors do.
+            InvalidInputError: naming the line, from 1 as editors do.
         """
-        raise BadInputError(f"{self.name} line {prompt.line}: {reason}")
+        raise InvalidInputError(f"{self.name} line {prompt.line}: {reason}")
 
     def without(self, reasons: Mapping[int, str]) -> PromptSet:
         """The set without some prompts, by position, which are skipped for these reasons.
 
         Raises:
-            BadInputError: none is left.
+            InvalidInputError: none is left.
         """
         gone = [
             Skipped(self.prompts[position].line, self.prompts[position].id, reason)
@@ -98,7 +98,7 @@ class PromptSet:
         """The prompts that hold what ``op`` needs.
 
         Raises:
-            BadInputError: one doesn't and none is to be skipped, or none does.
+            InvalidInputError: one doesn't and none is to be skipped, or none does.
         """
         if on_error == "fail":
             self.items(op)
@@ -114,8 +114,8 @@ class PromptSet:
         """What the backend is asked for ``op``: prompts, texts, or pairs of prompt and completion.
 
         Raises:
-            BadInputError: ``op`` scores completions and a prompt has none, or texts and a prompt is
-                a list of messages.
+            InvalidInputError: ``op`` scores completions and a prompt has none, or texts and a
+                prompt is a list of messages.
         """
         for prompt in self.prompts:
             if (reason := _unfit(prompt, op)) is not None:
@@ -149,7 +149,7 @@ def read_prompts(source: str, *, limit: int | None = None, on_error: OnError = "
         on_error: Whether a line that can't be used is skipped.
 
     Raises:
-        BadInputError: nothing to read, no prompt in it, or a line that can't be used (which is
+        InvalidInputError: nothing to read, no prompt in it, or a line that can't be used (which is
             named) and isn't skipped.
     """
     name = "standard input" if source == STDIN else source
@@ -163,7 +163,7 @@ def read_prompts(source: str, *, limit: int | None = None, on_error: OnError = "
             prompts.append(parse(number, _decoded(raw)))
         except _LineError as error:
             if on_error == "fail":
-                raise BadInputError(f"{name} line {number}: {error}") from error
+                raise InvalidInputError(f"{name} line {number}: {error}") from error
             skipped.append(Skipped(number, number if error.id is None else error.id, str(error)))
     digest = hashlib.sha256(data).hexdigest()
     return _checked(PromptSet(name, tuple(prompts), digest, tuple(skipped)))
@@ -173,7 +173,7 @@ def check_source(source: str) -> None:
     """Refuse prompts that can't be read or are something else, without reading them.
 
     Raises:
-        BadInputError: saying so.
+        InvalidInputError: saying so.
     """
     if source == STDIN:
         _open_stdin()
@@ -197,7 +197,7 @@ def _check_kind(source: str) -> None:
 def _checked(found: PromptSet) -> PromptSet:
     if not found.prompts:
         hint = f" that can be scored ({skipped_line(found.skipped, None)})" if found.skipped else ""
-        raise BadInputError(f"{found.name} holds no prompt{hint}")
+        raise InvalidInputError(f"{found.name} holds no prompt{hint}")
     return found
 
 
@@ -223,13 +223,13 @@ def _read_bytes(source: str) -> bytes:
 def _open_stdin() -> TextIO:
     # None where the caller closed it (``<&-``).
     if (stream := cast(TextIO | None, sys.stdin)) is None:
-        raise BadInputError("can't read the prompts: standard input is closed")
+        raise InvalidInputError("can't read the prompts: standard input is closed")
     return stream
 
 
-def _unreadable(source: str, error: Exception) -> BadInputError:
+def _unreadable(source: str, error: Exception) -> InvalidInputError:
     reason = getattr(error, "strerror", None) or str(error)
-    return BadInputError(f"can't read the prompts {source!r}: {reason}")
+    return InvalidInputError(f"can't read the prompts {source!r}: {reason}")
 
 
 def _filled_lines(data: bytes) -> Iterator[tuple[int, bytes]]:

@@ -25,15 +25,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
-from forwardcache.cli.columns import InputColumns
-from forwardcache.cli.durable import to_disk
-from forwardcache.cli.exits import BadInputError
-from forwardcache.cli.meta import PARQUET_KEY, Facts, is_ours, meta_of, written
-from forwardcache.cli.outfile import check_place, part_of, write_failed
-from forwardcache.cli.parquet import write_parquet
-from forwardcache.cli.prompts import Prompt
-from forwardcache.cli.rows import Row, encoded
-from forwardcache.cli.skips import Skipped
+from forwardcache.errors import InvalidInputError
+from forwardcache.jobs.columns import InputColumns
+from forwardcache.jobs.durable import to_disk
+from forwardcache.jobs.metadata import PARQUET_KEY, Facts, is_ours, meta_of, written
+from forwardcache.jobs.outfile import check_place, part_of, write_failed
+from forwardcache.jobs.parquet import write_parquet
+from forwardcache.jobs.prompts import Prompt
+from forwardcache.jobs.rows import Row, encoded
+from forwardcache.jobs.skips import Skipped
 
 # In the file of the job, beside what decides the rows.
 _SKIPPED = "skipped"
@@ -77,10 +77,11 @@ def check_out(out: Path, *, force: bool, resume: bool) -> None:
     """Refuse an output file before any work is done for it.
 
     Raises:
-        BadInputError: the suffix is unknown, there is no folder, or something stands in the way.
+        InvalidInputError: the suffix is unknown, there is no folder, or something stands in the
+            way.
     """
     if out.suffix.lower() not in {JSONL, PARQUET}:
-        raise BadInputError(f"--out {out} must end in {JSONL} or {PARQUET}")
+        raise InvalidInputError(f"--out {out} must end in {JSONL} or {PARQUET}")
     check_place(out, f"--out {out}")
     _check_nobody_writes(out)
     _check_free(out, force=force, resume=resume)
@@ -96,15 +97,15 @@ def _check_free(out: Path, *, force: bool, resume: bool) -> None:
         hint = "--force"
         if is_unfinished(out):
             hint = "--resume --force goes on with the unfinished run and"
-        raise BadInputError(f"--out {out} is there already: {hint} replaces it")
+        raise InvalidInputError(f"--out {out} is there already: {hint} replaces it")
     if is_unfinished(out) and not (force or resume):
-        raise BadInputError(
+        raise InvalidInputError(
             f"{part_of(out)} is there from an unfinished run: --resume goes on with it, "
             "--force begins again"
         )
     meta = meta_of(out)
     if os.path.lexists(meta) and not (force or os.path.lexists(out) or is_ours(meta)):
-        raise BadInputError(
+        raise InvalidInputError(
             f"--out {out} writes {meta}, which is there already: --force replaces it"
         )
 
@@ -148,7 +149,7 @@ def _lock(part: BinaryIO, out: Path) -> None:
         try:
             fcntl.flock(part, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise BadInputError(f"another run is writing {part_of(out)}") from error
+            raise InvalidInputError(f"another run is writing {part_of(out)}") from error
 
 
 def _is_name_of(path: Path, file: BinaryIO) -> bool:
@@ -219,7 +220,7 @@ class PartFile:
             prompts: Those of the job; what they hold decides the columns of a table.
 
         Raises:
-            BadInputError: another process writes it or has finished it meanwhile, or the part
+            InvalidInputError: another process writes it or has finished it meanwhile, or the part
                 belongs to another job.
         """
         self._out, self._job, self._force = out, job, force
@@ -314,12 +315,14 @@ class PartFile:
             meta: Which run it was, to be kept beside them; None to keep nothing.
 
         Raises:
-            BadInputError: a file of that name has come meanwhile and isn't to be replaced, or the
-                part was taken away.
+            InvalidInputError: a file of that name has come meanwhile and isn't to be replaced, or
+                the part was taken away.
             MachineError: the disk is full or fails; the part stays.
         """
         if not _is_name_of(part_of(self._out), self._part):
-            raise BadInputError(f"{part_of(self._out)} was removed while this run was writing it")
+            raise InvalidInputError(
+                f"{part_of(self._out)} was removed while this run was writing it"
+            )
         try:
             to_disk(self._part.fileno())
             with self._beside(meta):
@@ -329,7 +332,7 @@ class PartFile:
                     self._publish_rows()
             _sync_folder(self._out.parent)
         except FileExistsError as error:
-            raise BadInputError(
+            raise InvalidInputError(
                 f"--out {self._out} has come while this run was going on; its rows are in "
                 f"{part_of(self._out)}, the same command with --resume --force replaces the file"
             ) from error
@@ -421,19 +424,19 @@ def check_same_job(out: Path, job: dict[str, Any]) -> None:
     """Refuse to go on with the rows of another job.
 
     Raises:
-        BadInputError: naming what differs.
+        InvalidInputError: naming what differs.
     """
     try:
         begun = json.loads(job_of(out).read_text("utf-8"))
         begun.pop(_SKIPPED, None)
         differing = [name for name in {**begun, **job} if begun.get(name) != job.get(name)]
     except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise BadInputError(
+        raise InvalidInputError(
             f"can't tell which job {part_of(out)} belongs to: {job_of(out).name} is missing or "
             "broken; --force without --resume begins again"
         ) from error
     if differing:
-        raise BadInputError(
+        raise InvalidInputError(
             f"{part_of(out)} belongs to another job (other {', '.join(differing)}); "
             "--force without --resume begins again"
         )

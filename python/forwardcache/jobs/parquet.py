@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from forwardcache.cli.columns import InputColumns
-from forwardcache.cli.exits import first_line
+from forwardcache.jobs.columns import InputColumns
+from forwardcache.jobs.reasons import first_line
 
 
 def write_parquet(

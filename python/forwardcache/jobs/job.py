@@ -11,14 +11,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from forwardcache.cli.compare import Divergence, divergence, narrowed
-from forwardcache.cli.exits import MachineError, is_out_of_memory
-from forwardcache.cli.hits import HitRecorder
-from forwardcache.cli.output import RowSink
-from forwardcache.cli.prompts import PromptSet
-from forwardcache.cli.rows import Row, fields_of, finite, row
-from forwardcache.cli.skips import OnError, Skipped
-from forwardcache.cli.views import View
+from forwardcache.errors import MachineError
+from forwardcache.jobs.divergence import Divergence, divergence, narrowed
+from forwardcache.jobs.hits import HitRecorder
+from forwardcache.jobs.prompts import PromptSet
+from forwardcache.jobs.reasons import is_out_of_memory
+from forwardcache.jobs.results import RowSink
+from forwardcache.jobs.rows import Row, fields_of, finite, row
+from forwardcache.jobs.skips import OnError, Skipped
+from forwardcache.jobs.views import View
 from forwardcache.scoring import CompletionLogprob
 
 CHUNK_TOKENS = 8192
@@ -67,7 +68,7 @@ class Job:
         """The prompt that the model failed on, as one that is skipped.
 
         Raises:
-            BadInputError: none is to be skipped.
+            InvalidInputError: none is to be skipped.
             MachineError: so, and memory was too small.
         """
         prompt = self.source.prompts[position]

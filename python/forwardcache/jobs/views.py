@@ -8,7 +8,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
-from forwardcache.cli.exits import BadInputError, shown
+from forwardcache.errors import InvalidInputError
+from forwardcache.jobs.reasons import shown
 
 INIT_SCALE = 0.02
 RANK_SCALE = 1.0
@@ -84,16 +85,16 @@ def parse_views(text: str, *, has_adapter: bool) -> tuple[View, ...]:
     """The views named in ``text``, in its order.
 
     Raises:
-        BadInputError: a name or a parameter is unknown, a view stands twice, or a view needs the
-            adapter and there is none.
+        InvalidInputError: a name or a parameter is unknown, a view stands twice, or a view needs
+            the adapter and there is none.
     """
     views = tuple(parse_view(name.strip()) for name in text.split(","))
     for position, view in enumerate(views):
         if view in views[:position]:
-            raise BadInputError(f"--views names {view.name} twice")
+            raise InvalidInputError(f"--views names {view.name} twice")
     needing = [view.name for view in views if view.kind != "base"]
     if needing and not has_adapter:
-        raise BadInputError(f"view {needing[0]} needs an adapter: give --adapter DIR")
+        raise InvalidInputError(f"view {needing[0]} needs an adapter: give --adapter DIR")
     return views
 
 
@@ -101,7 +102,7 @@ def parse_view(text: str) -> View:
     """The view named by ``text``.
 
     Raises:
-        BadInputError: the name or a parameter is unknown.
+        InvalidInputError: the name or a parameter is unknown.
     """
     kind, *parameters = text.split(":")
     if kind in {"base", "ft"} and not parameters:
@@ -111,7 +112,7 @@ def parse_view(text: str) -> View:
         return View("scaled", lam=_finite(parameters[0], "lambda", text) + 0.0)
     if kind == "null" and 1 <= len(parameters) <= 3:
         return _parse_null(parameters, text)
-    raise BadInputError(f"unknown view {shown(text)}; views are {KINDS}")
+    raise InvalidInputError(f"unknown view {shown(text)}; views are {KINDS}")
 
 
 def _parse_null(parameters: Sequence[str], text: str) -> View:
@@ -119,7 +120,7 @@ def _parse_null(parameters: Sequence[str], text: str) -> View:
     named = zip(("init_scale", "rank_scale"), scales, strict=False)
     values = {name: _finite(scale, name, text) for name, scale in named}
     if any(value <= 0.0 for value in values.values()):
-        raise BadInputError(f"view {shown(text)}: scales must be positive")
+        raise InvalidInputError(f"view {shown(text)}: scales must be positive")
     return View("null", seed=_seed(seed, text), **values)
 
 
@@ -128,7 +129,7 @@ def _seed(number: str, text: str) -> int:
     digits = number.lstrip("0") or number[-1:]
     if number.isascii() and number.isdigit() and len(digits) <= 19 and int(digits) < 2**63:
         return int(digits)
-    raise BadInputError(
+    raise InvalidInputError(
         f"view {shown(text)}: the seed {shown(number)} is not a whole number below 2^63"
     )
 
@@ -139,5 +140,7 @@ def _finite(number: str, name: str, text: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise BadInputError(f"view {shown(text)}: {name} {shown(number)} is not a finite number")
+        raise InvalidInputError(
+            f"view {shown(text)}: {name} {shown(number)} is not a finite number"
+        )
     return value

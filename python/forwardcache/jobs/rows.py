@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from forwardcache.cli.digits import Numbers, float32_lists
-from forwardcache.cli.prompts import Prompt
+from forwardcache.jobs.digits import Numbers, float32_lists
+from forwardcache.jobs.prompts import Prompt
 from forwardcache.scoring import CompletionLogprob, RollingLogprob, TokenDist
 
 Row = dict[str, Any]

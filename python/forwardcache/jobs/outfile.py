@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from forwardcache.cli.exits import BadInputError, ExitCode, MachineError, os_explained
+from forwardcache.errors import InvalidInputError, MachineError
+from forwardcache.jobs.reasons import machine_failed, os_reason
 
 
 def check_place(path: Path, named: str) -> None:
@@ -15,12 +16,12 @@ def check_place(path: Path, named: str) -> None:
         named: What to call it, such as ``--out PATH``.
 
     Raises:
-        BadInputError: there is no folder to hold it, or it is one itself.
+        InvalidInputError: there is no folder to hold it, or it is one itself.
     """
     if not path.parent.is_dir():
-        raise BadInputError(f"{named}: there is no folder {path.parent}")
+        raise InvalidInputError(f"{named}: there is no folder {path.parent}")
     if path.is_dir():
-        raise BadInputError(f"{named} is a folder")
+        raise InvalidInputError(f"{named} is a folder")
 
 
 def part_of(out: Path) -> Path:
@@ -30,6 +31,5 @@ def part_of(out: Path) -> Path:
 
 def write_failed(part: Path, error: OSError, *, hint: str = "") -> Exception:
     """What to raise where ``part`` can't be written; ``hint`` ends its line."""
-    code, reason = os_explained(error)
-    line = f"writing {part}: {reason}{hint}"
-    return MachineError(line) if code == ExitCode.MACHINE_FAILED else BadInputError(line)
+    line = f"writing {part}: {os_reason(error)}{hint}"
+    return MachineError(line) if machine_failed(error) else InvalidInputError(line)

@@ -12,10 +12,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from forwardcache.cli.durable import to_disk
-from forwardcache.cli.exits import BadInputError
-from forwardcache.cli.outfile import check_place, part_of, write_failed
-from forwardcache.cli.trace import STDIN
+from forwardcache.errors import InvalidInputError
+from forwardcache.jobs.durable import to_disk
+from forwardcache.jobs.kinds import STDIN
+from forwardcache.jobs.outfile import check_place, part_of, write_failed
 
 _BUFFER_BYTES = 1 << 20
 _STDIN_NAME = "/dev/stdin"
@@ -49,7 +49,7 @@ class Part:
 
         Raises:
             MachineError: the disk is full or fails.
-            BadInputError: something else kept the file from being written.
+            InvalidInputError: something else kept the file from being written.
         """
         try:
             yield
@@ -66,16 +66,16 @@ def check_out(out: Path, inputs: Sequence[str], *, force: bool) -> None:
         force: Whether a file under that name is replaced.
 
     Raises:
-        BadInputError: saying what stands in the way.
+        InvalidInputError: saying what stands in the way.
     """
     check_place(out, str(out))
     paths = [Path(_STDIN_NAME if path == STDIN else path) for path in inputs]
     for written in (out, part_of(out)):
         for path in paths:
             if written.exists() and written.samefile(path):
-                raise BadInputError(f"{written} would be written and is also read: {path}")
+                raise InvalidInputError(f"{written} would be written and is also read: {path}")
         if os.path.lexists(written) and not force:
-            raise BadInputError(f"{written} is there already: --force replaces it")
+            raise InvalidInputError(f"{written} is there already: --force replaces it")
 
 
 @contextmanager
@@ -87,7 +87,7 @@ def whole_file(out: Path, *, force: bool) -> Iterator[Part]:
         force: Whether a file under that name is replaced.
 
     Raises:
-        BadInputError: another process writes it, or a file has come meanwhile.
+        InvalidInputError: another process writes it, or a file has come meanwhile.
         MachineError: the disk is full or fails.
     """
     file = _open_part(out, force=force)
@@ -118,7 +118,7 @@ def _open_part(out: Path, *, force: bool) -> BinaryIO:
         part.truncate(0)
     except (BlockingIOError, FileNotFoundError) as error:
         part.close()
-        raise BadInputError(f"another command is writing {path}") from error
+        raise InvalidInputError(f"another command is writing {path}") from error
     except BaseException:
         part.close()
         raise
@@ -129,5 +129,5 @@ def _publish(part: BinaryIO, out: Path, *, force: bool) -> None:
     part.flush()
     to_disk(part.fileno())
     if os.path.lexists(out) and not force:
-        raise BadInputError(f"{out} has come meanwhile: --force replaces it")
+        raise InvalidInputError(f"{out} has come meanwhile: --force replaces it")
     part_of(out).replace(out)

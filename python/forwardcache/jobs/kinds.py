@@ -10,7 +10,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from forwardcache.cli.exits import BadInputError
+from forwardcache.errors import InvalidInputError
+
+STDIN = "-"
+"""The path that means standard input."""
 
 _MAGIC_BYTES = 16
 _RECORDS = 20
@@ -80,11 +83,11 @@ def check_kind(path: Path, *wanted: FileKind, named: str | None = None) -> None:
         named: What to call it, such as ``--store PATH``; its path unless given.
 
     Raises:
-        BadInputError: saying what it is, and what takes that.
+        InvalidInputError: saying what it is, and what takes that.
     """
     found = kind_of(path)
     if found is not None and found not in wanted:
-        raise BadInputError(f"{named or path} is {found.told}")
+        raise InvalidInputError(f"{named or path} is {found.told}")
 
 
 def _kind_of_folder(folder: Path) -> FileKind | None:

@@ -1,0 +1,12 @@
+"""A scoring job as data: prompts and views in, rows and what they come to out.
+
+Knows no terminal and no exit code: ``cli`` shows what is here, ``distributed`` spreads it. Raises
+the errors of ``forwardcache.errors`` alone.
+
+Reading order: ``options`` (what was asked for), ``prompts``, ``views`` and ``skips`` (what goes in)
+with ``kinds`` (of files), ``session`` (a loaded model) with ``hits``, ``planning`` and ``job`` (the
+scoring loop), ``divergence`` (KL), ``rows`` with ``digits``, ``results`` with ``outfile``,
+``whole_file``, ``durable``, ``columns`` and ``parquet`` (files of rows), ``resume`` and
+``fingerprint`` (whether a job can go on), ``differences`` with ``intervals`` and ``summary`` (what
+the rows come to), ``metadata`` (which run it was), ``reasons`` (why something failed, in words).
+"""

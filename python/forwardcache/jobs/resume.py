@@ -1,0 +1,52 @@
+"""Going on with the rows of a job that was interrupted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence, Set
+
+from forwardcache.jobs.job import TALLIED, Job, Tally
+from forwardcache.jobs.results import PartFile
+from forwardcache.jobs.skips import Skipped
+
+
+def take_up(part: PartFile, job: Job, tally: Tally) -> int:
+    """Go on with the rows of an unfinished run.
+
+    Returns:
+        Prompts that are done: those of whole chunks, so that the others run in the batches they
+        would have run in. What stands behind them in the part is cut off.
+    """
+    known_skips = part.skipped()
+    lines = {one.line for one in known_skips}
+    ends = _prompts_at_ends(job, lines)
+    places = (place for place in job.places() if place[0] not in lines)
+    pending, done, end = [], 0, 0
+    for count, (row, offset) in enumerate(part.whole_rows(places), start=1):
+        pending.append({name: row[name] for name in TALLIED if name in row})
+        if count in ends:
+            done, end = ends[count], offset
+            for known in pending:
+                tally.note(known)
+            pending.clear()
+    part.cut(end)
+    done_lines = {prompt.line for prompt in job.source.prompts[:done]}
+    tally.skipped = [one for one in known_skips if one.line in done_lines]
+    part.set_skipped(tally.skipped)
+    return done
+
+
+def prompts_done(job: Job, rows: int, skipped: Sequence[Skipped]) -> int:
+    """Prompts that ``take_up`` finds done where a part has its first ``rows`` rows whole."""
+    lines = {one.line for one in skipped}
+    ends = _prompts_at_ends(job, lines)
+    return max((done for end, done in ends.items() if end <= rows), default=0)
+
+
+def _prompts_at_ends(job: Job, skipped: Set[int]) -> dict[int, int]:
+    """Rows up to the end of each chunk, and the prompts that they are of or that have none."""
+    rows, ends = 0, {}
+    for chunk in job.chunks():
+        prompts = job.source.prompts[chunk.start : chunk.stop]
+        rows += sum(prompt.line not in skipped for prompt in prompts) * len(job.views)
+        ends[rows] = chunk.stop
+    return ends

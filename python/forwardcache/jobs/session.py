@@ -1,0 +1,187 @@
+"""Options of the command line into a backend, every failure into one line."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+from forwardcache.errors import ForwardCacheError, InvalidInputError
+from forwardcache.instrumentation import BackendInstrumentation, TraceWriter
+from forwardcache.jobs.hits import HitRecorder
+from forwardcache.jobs.options import ModelOptions
+from forwardcache.jobs.reasons import first_line, is_out_of_memory, shown
+
+if TYPE_CHECKING:
+    from forwardcache.hf import HFBackend
+    from forwardcache.hf.model.identity import Policy
+    from forwardcache.store import Store
+
+_log = logging.getLogger("forwardcache")
+
+# A prompt is asked once a view, so what is found here again is only what stands twice in the input.
+# A larger one would fill, and add to the memory of a long run.
+CACHE_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A loaded model and its instrumentation.
+
+    Attributes:
+        backend: The ``HFBackend``.
+        recorder: What the backend calls; knows the hits of the last call.
+        instrumentation: What is behind the recorder.
+        store: What is under the cache; None without one.
+    """
+
+    backend: Any
+    recorder: HitRecorder
+    instrumentation: BackendInstrumentation
+    store: Store | None = None
+
+    @property
+    def vocab_size(self) -> int:
+        """Tokens in a full distribution."""
+        return int(self.backend.model.config.get_text_config().vocab_size)
+
+    def arithmetic(self) -> dict[str, Any]:
+        """What values depend on beside the weights: dtype, device, kernels, threads."""
+        from forwardcache.hf.arithmetic import arithmetic_of
+
+        return arithmetic_of(self.backend)
+
+    def close(self) -> None:
+        """Close the backend, the store and the trace."""
+        self.backend.close()
+        if self.store is not None:
+            self.store.close()
+        self.instrumentation.close()
+
+
+def parse_identity(text: str) -> tuple[Policy, str | None]:
+    """Policy and label of ``versions``, ``strict`` or ``label:NAME``.
+
+    Raises:
+        InvalidInputError: it is none of these.
+    """
+    policy, colon, label = text.partition(":")
+    if policy == "label" and label:
+        return "label", label
+    if policy == "versions" and not colon:
+        return "versions", None
+    if policy == "strict" and not colon:
+        return "strict", None
+    raise InvalidInputError(f"--identity {shown(text)}: give versions, strict or label:NAME")
+
+
+def load(options: ModelOptions) -> Session:
+    """Load the model, then open the trace: what can't be loaded leaves none behind.
+
+    Raises:
+        InvalidInputError: it can't be loaded.
+        ForwardCacheError: the backend refuses it, with its reason.
+        OSError: the trace can't be opened.
+    """
+    _quiet_libraries()
+    instrumentation = BackendInstrumentation(
+        cache_maxsize=None, cache_max_bytes=options.cache_bytes or CACHE_BYTES
+    )
+    recorder = HitRecorder(instrumentation)
+    store = None if options.store is None else open_checked(options.store)
+    backend = _load_backend(options, recorder, store)
+    if options.trace is not None:
+        instrumentation.trace = TraceWriter(options.trace)
+    return Session(backend, recorder, instrumentation, store)
+
+
+def open_checked(where: str) -> Store:
+    """The store at ``where``; one line if it is damaged and begun anew.
+
+    Raises:
+        ForwardCacheError: it can't be kept there.
+        OSError: it can't be opened.
+    """
+    from forwardcache.store import open_store
+
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        store = open_store(where)
+    for warning in warned:
+        _log.warning("%s", warning.message)
+    return store
+
+
+def _load_backend(options: ModelOptions, recorder: HitRecorder, store: Store | None) -> Any:
+    backend_type = _backend_type()
+    policy, label = parse_identity(options.identity)
+    try:
+        return backend_type.load(
+            options.model,
+            options.adapter,
+            device=options.device,
+            dtype=options.dtype,
+            allow_download=options.allow_download,
+            add_special_tokens=options.special_tokens,
+            chat_template=options.chat_template,
+            chat_template_args=options.chat_template_args,
+            tokenizer=options.tokenizer,
+            add_bos_token=options.add_bos_token,
+            prefix_token_id=_id_or_text(options.prefix_token),
+            windows=options.windows,
+            instrumentation=cast(BackendInstrumentation, recorder),
+            store=store,
+            verify=options.verify,
+            token_budget=options.token_budget,
+            identity=policy,
+            identity_label=label,
+        )
+    except ForwardCacheError:
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        kind = type(error).__name__
+        raise InvalidInputError(
+            f"can't load {options.model}: {kind}: {first_line(error)}"
+        ) from error
+
+
+def _id_or_text(token: str | None) -> int | str | None:
+    is_id = token is not None and token.isascii() and token.isdigit()
+    return int(token) if is_id and token is not None else token
+
+
+def _backend_type() -> type[HFBackend]:
+    try:
+        from forwardcache.hf import HFBackend
+    except ImportError as error:
+        raise InvalidInputError(
+            f"can't import torch, transformers or peft ({first_line(error)}): "
+            "pip install --upgrade 'forwardcache[hf]'"
+        ) from error
+    _silence_transformers()
+    return HFBackend
+
+
+def _silence_transformers() -> None:
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+def _quiet_libraries() -> None:
+    """Keep transformers' words and bars off the terminal; has to run before it is imported.
+
+    Threads of torch that wait without sleeping slow each other down on a busy machine.
+    """
+    for library in ("torch", "transformers", "peft"):
+        warnings.filterwarnings("ignore", category=FutureWarning, module=library)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
