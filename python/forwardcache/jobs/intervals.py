@@ -25,7 +25,8 @@ _LEVEL = 95.0
 _SAME = 1e-12
 _MOST_DRAWS, _FEWEST_DRAWS = 2000, 400
 _MOST_PICKS = 40_000_000
-_BLOCK_PICKS = 2_000_000
+# Of memory these are 40 bytes each.
+_BLOCK_PICKS = 250_000
 
 _Float64s = NDArray[np.float64]
 

@@ -23,6 +23,10 @@ JSON_SUFFIXES = frozenset({".jsonl", ".ndjson", ".json"})
 TEXT_SUFFIXES = frozenset({".txt", ".text"})
 
 
+# Shared by all prompts that carry nothing; nobody writes into it.
+_NOTHING: dict[str, Any] = {}
+
+
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """One prompt of the input.
@@ -266,7 +270,10 @@ def _parse_json(number: int, line: str) -> Prompt:
         text = _text_field(fields, "prompt") if messages is None else json.dumps(messages)
         if text is None:
             raise _LineError('no "prompt" (or "messages")')
-        return Prompt(number, text, _text_field(fields, "completion"), fields, messages)
+        completion = _text_field(fields, "completion")
+        # A dictionary keeps room for what was taken out of it, and of most lines nothing is left.
+        carried = dict(fields) if fields else _NOTHING
+        return Prompt(number, text, completion, carried, messages)
     except _LineError as error:
         error.id = own.id
         raise
