@@ -28,6 +28,8 @@ def test_every_user_mistake_is_a_value_error(error: type[Exception]) -> None:
     no_mistake = {
         errors.ForwardCacheError,
         errors.EngineStateError,
+        errors.InterruptedRunError,
+        errors.MachineError,
         errors.MissingExtraError,
         errors.ModelMemoryError,
         errors.WorkerError,

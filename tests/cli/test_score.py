@@ -14,8 +14,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from forwardcache.cli import running
 from forwardcache.hf import HFBackend
+from forwardcache.jobs import planning
 from tests.cli.conftest import ASSETS, Ended, Run, read_rows
 from tests.tolerance import TOLERANCE
 
@@ -89,7 +89,7 @@ def test_kl_is_that_of_float64_over_the_vocabulary_or_a_bound_below_it(  # noqa:
     top_k: int,
     wide: int,
 ) -> None:
-    monkeypatch.setattr(running, "WIDE", wide)
+    monkeypatch.setattr(planning, "WIDE", wide)
     ended = score("--prompts", prompts, "--views", "base,ft", "--top-k", top_k)
     for row in ended.rows[::2]:
         assert not {"kl_base_nats", "kl_lower_bound"} & row.keys()
@@ -124,7 +124,7 @@ def bound(p: np.ndarray, q: np.ndarray, ids: np.ndarray) -> float:
 def test_a_run_with_bounds_is_read_again_and_summed_up_as_one(
     score: Run, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(running, "WIDE", 0)
+    monkeypatch.setattr(planning, "WIDE", 0)
     options = ("--prompts", prompts, "--views", "base,ft", "--top-k", "8")
     for name in ("rows.jsonl", "rows.parquet"):
         out = tmp_path / name

@@ -19,6 +19,7 @@ from forwardcache.errors import UnsupportedModelError
 from forwardcache.hf import HFBackend, HFEngine
 from forwardcache.hf.batch.kvcache import cache_argument
 from forwardcache.hf.batch.prefix import _PACKABLE, prefixes_change_nothing
+from forwardcache.hf.stream.decode import DecodingRows
 from tests.hf import tiny
 from tests.hf.conftest import MakeBackend
 from tests.hf.test_engine import collect, request, running, tokens
@@ -96,6 +97,13 @@ class LooksElsewhere(TakesCache):
         return super().forward(*arguments, **rest)
 
 
+class LosesPlaces(TakesCache):
+    """Is told the place of each token and goes by the length of its cache."""
+
+    def forward(self, *arguments: Any, position_ids: Any = None, **rest: Any) -> Any:
+        return super().forward(*arguments, **rest)
+
+
 USING = [TakesCache, TakesPastKeyValues]
 NOT_USING = [LosesIt, TakesNone]
 
@@ -147,6 +155,29 @@ def test_streams_decode_under_the_name_that_the_forward_has(
 ) -> None:
     plain = tiny.with_lora(tiny.llama()) if lora else tiny.llama()
     assert streams(made(kind, lora=lora), tokenizer) == streams(plain, tokenizer)
+
+
+@pytest.mark.parametrize("kind", [*USING, HandsAllOn])
+def test_a_row_that_joins_later_does_not_move_the_others(kind: type[Any]) -> None:
+    def after(*joining: list[tuple[int, ...]]) -> Any:
+        rows = DecodingRows(model, model)
+        for prompts in joining:
+            rows.join(prompts)
+        return rows.step([3] * len(rows))[0]
+
+    model = made(kind)
+    with torch.inference_mode():
+        alone, beside = after([(5, 6)]), after([(5, 6)], [(7, 8, 9, 10, 11)])
+    torch.testing.assert_close(beside, alone, atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize("lora", [False, True], ids=["plain", "lora"])
+def test_a_model_that_does_not_use_the_places_it_is_told_serves_no_streams(
+    lora: bool, tokenizer: Any
+) -> None:
+    model = made(LosesPlaces, lora=lora)
+    with pytest.raises(UnsupportedModelError, match="depend on its company"):
+        HFEngine(HFBackend(model, tokenizer), view=own_view(model))
 
 
 @pytest.mark.parametrize("kind", [*NOT_USING, LooksElsewhere, HandsAllOn])

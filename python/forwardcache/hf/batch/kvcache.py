@@ -23,9 +23,14 @@ def cache_argument(causal_lm: Any) -> str | None:
     A ``forward`` that hands on whatever it gets (a wrapper on the object, a subclass) is looked
     through, to the one behind it that names its arguments.
     """
+    return named_argument(causal_lm, *_NAMES)
+
+
+def named_argument(causal_lm: Any, *names: str) -> str | None:
+    """The first of ``names`` that the model's ``forward``, or one that it hands on to, has."""
     for forward in _forwards(causal_lm):
         parameters = inspect.signature(forward).parameters
-        found = [name for name in _NAMES if name in parameters]
+        found = [name for name in names if name in parameters]
         if found:
             return found[0]
         kinds = {parameter.kind for parameter in parameters.values()}

@@ -8,7 +8,6 @@ that are padding for all who stay go too, so memory follows the rows that are th
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,9 +17,18 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from forwardcache.errors import UnsupportedModelError
-from forwardcache.hf.batch.kvcache import check_filled, needed_cache_argument
+from forwardcache.hf.batch.kvcache import (
+    check_filled,
+    named_argument,
+    needed_cache_argument,
+)
 
 Tokens = Sequence[int]
+
+# Every vocabulary has these; the longer row moves the shorter one's tokens by seven places.
+_SHORT, _LONG = (0, 1), (1, 0, 0, 1, 1, 0, 1, 0, 0)
+# Most that rounding moves logits, in their standard deviations: in half precision, in float32.
+_SAME = (0.1, 1e-3)
 
 
 class DecodingRows:
@@ -39,7 +47,7 @@ class DecodingRows:
         self._model = model
         self._lm = causal_lm
         self._argument = needed_cache_argument(causal_lm)
-        self._takes_positions = "position_ids" in inspect.signature(causal_lm.forward).parameters
+        self._takes_positions = named_argument(causal_lm, "position_ids") is not None
         self._cache: Any = None
         self._mask = torch.zeros(0, 0, dtype=torch.long, device=causal_lm.device)
         _check_cache(self._new_cache())
@@ -56,13 +64,30 @@ class DecodingRows:
         return sum(tensor.nbytes for layer in self._cache.layers for tensor in _states(layer))
 
     def check(self) -> None:
-        """Runs two tokens and forgets them, to see that the model uses its cache.
+        """Decodes a short row alone and beside a longer one, and forgets both.
 
         Raises:
-            UnsupportedModelError: it doesn't.
+            UnsupportedModelError: the model doesn't use its cache, or not the places of its tokens
+                that it is told, so that a row would depend on those beside it.
         """
-        self.join([(0, 0)])
+        alone = self._last_of([_SHORT])
+        beside = self._last_of([_SHORT], [_LONG])
+        limit = _SAME[self._lm.dtype.itemsize >= 4]
+        apart = float((alone - beside).abs().max() / alone.std().clamp(min=1e-6))
+        if not apart <= limit:
+            raise UnsupportedModelError(
+                f"{type(self._lm).__name__}: a row that decodes beside a longer one has other "
+                f"logits than alone ({apart:.2g} of their deviation), so its tokens would depend "
+                "on its company"
+            )
+
+    def _last_of(self, *joining: Sequence[Tokens]) -> Tensor:
+        """Logits [vocab] after one more token of the first row, of rows that join in this order."""
+        for prompts in joining:
+            self.join(prompts)
+        logits = self.step([0] * len(self))
         self.keep([])
+        return logits[0]
 
     def join(self, prompts: Sequence[Tokens]) -> Tensor:
         """Adds rows behind those that are there; logits [prompts, vocab] after each prompt."""
