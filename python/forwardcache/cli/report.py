@@ -48,7 +48,7 @@ def report(
     if scores is not None:
         check_kind(scores, FileKind.ROWS, FileKind.TABLE, named=f"--scores {scores}")
     if tokenizer is not None and scores is None:
-        raise BadInputError("--tokenizer shows tokens of --scores FILE, which is not given")
+        raise InvalidInputError("--tokenizer shows tokens of --scores FILE, which is not given")
     known = read_prompts(prompts) if prompts is not None else None
     figures = _trace_figures(paths, known) if paths else None
     moved = _score_figures(scores, known, tokenizer) if scores is not None else None
