@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+import shutil
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ import pytest
 
 from forwardcache.errors import InvalidInputError
 from forwardcache.jobs.results import PartFile
-from tests.cli.conftest import Ended, Run, read_rows
+from tests.cli.conftest import ASSETS, Ended, Run, read_rows
 
 VIEWS = ("--views", "base,ft,null:7")
 
@@ -253,3 +254,45 @@ def test_a_disk_too_full_for_parquet_keeps_the_rows(score: Run, prompts: Path, o
     assert names(table) == ["rows.parquet.part", "rows.parquet.part.job"]
     assert score("--prompts", prompts, *VIEWS, "--out", table, "--resume").code == 0
     assert names(table) == ["rows.parquet", "rows.parquet.meta.json"]
+
+
+def test_a_template_that_writes_another_day_is_another_job(
+    run: Run, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers.utils import chat_template_utils
+
+    compiled, days = chat_template_utils._compile_jinja_template, ["Monday"]
+
+    def compile_with_day(template: str) -> Any:
+        found = compiled(template)
+        found.globals["strftime_now"] = lambda _: days[0]
+        return found
+
+    monkeypatch.setattr(chat_template_utils, "_compile_jinja_template", compile_with_day)
+    folder = tmp_path / "model"
+    shutil.copytree(ASSETS / "model", folder)
+    template = "{{ strftime_now('%A') }}: {{ messages[0]['content'] }}"
+    (folder / "chat_template.jinja").write_text(template)
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("".join(f"day {number}\n" for number in range(12)))
+
+    def score(*options: object) -> Ended:
+        asked = ("--model", folder, "--chat-template", "--views", "base")
+        return run("score", *asked, *options, "--prompts", prompts, "--out", out)
+
+    write = PartFile.write
+
+    def interrupting(self: PartFile, rows: Sequence[dict[str, Any]]) -> None:
+        write(self, rows)
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PartFile, "write", interrupting)
+        assert score().code == 130
+    days[0] = "Tuesday"
+    ended = score("--resume")
+    ended.refused("belongs to another job (other text of the chat template)")
+    days[0] = "Monday"
+    ended = score("--resume")
+    assert ended.code == 0, ended.err
+    assert len(read_rows(out)) == 12

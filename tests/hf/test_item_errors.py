@@ -254,3 +254,46 @@ def test_an_id_that_only_the_head_has_is_scored_and_never_read() -> None:
             backend.continuation_logprob([1, new], [3])
         with pytest.raises(InvalidInputError, match="read"):
             backend.next_token_dist("a NEW")
+
+
+class PanicsInTemplate:
+    """A tokenizer whose chat template panics at one word."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    def apply_chat_template(self, turns: Any, **options: Any) -> str:
+        if "BAD" in turns[0]["content"]:
+            raise Panic("called `Option::unwrap()`")
+        return str(self._inner.apply_chat_template(turns, **options))
+
+    def __call__(self, text: Any, **options: Any) -> Any:
+        return self._inner(text, **options)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
+def test_a_panic_in_a_template_is_that_prompts_error() -> None:
+    inner = tiny.tokenizer()
+    inner.chat_template = "{{ messages[0]['content'] }}"
+    with HFBackend(tiny.llama(), PanicsInTemplate(inner), chat_template=True) as backend:
+        found = backend.next_token_dist_batch(TEXTS, on_error="return")
+        assert "the chat template refuses the prompt" in str(found[1])
+        assert without(found) == backend.next_token_dist_batch(without(TEXTS))
+
+
+def test_a_panic_while_tokens_are_written_or_named_takes_nothing_along(tokenizer: Any) -> None:
+    class Mute(Raising):
+        def decode(self, ids: Any, **options: Any) -> Any:
+            raise Panic("decode")
+
+        def convert_ids_to_tokens(self, ids: Any) -> Any:
+            raise Panic("name")
+
+    model = tiny.llama()
+    model.resize_token_embeddings(len(tokenizer) - 40)
+    backend = HFBackend(model, Mute(tokenizer, ERRORS[0]))
+    found = backend.next_token_dist_batch(["a", "the quick fox"], on_error="return")
+    assert not isinstance(found[0], Exception)
+    assert "no row for it" in str(found[1])

@@ -118,11 +118,14 @@ def _score_with(
     from forwardcache.jobs.differences import comparison_of, update_norms
     from forwardcache.jobs.job import Scoring
     from forwardcache.jobs.planning import make_job
+    from forwardcache.jobs.results import TEMPLATE
 
     job = make_job(
         session, source, options.op, views, top_k=options.top_k, on_error=options.on_error
     )
     scoring = Scoring(session.backend, session.recorder, job)
+    if written := session.template_digest():
+        job_facts[TEMPLATE] = written
     sink, done = _open_sink(options, scoring, job_facts)
     try:
         figures = timed_run(session, scoring, sink, done=done)
@@ -153,6 +156,7 @@ def _score_on_team(
     from forwardcache.cli.running import timed_team_run
     from forwardcache.distributed.scoring import TeamScoring, make_job, team_for, trace_of
     from forwardcache.jobs.differences import comparison_of
+    from forwardcache.jobs.results import TEMPLATE
 
     workers, address = options.workers or 1, options.ray or ""
     with team_for(
@@ -162,6 +166,8 @@ def _score_on_team(
             team, source, options.op, views, top_k=options.top_k, on_error=options.on_error
         )
         scoring = TeamScoring(team, job)
+        if written := team.facts()["template"]:
+            job_facts[TEMPLATE] = written
         sink, done = _open_sink(options, scoring, job_facts)
         try:
             figures = timed_team_run(scoring, sink, done=done)

@@ -65,6 +65,7 @@ class Worker:
             "pid": os.getpid(),
             "vocab_size": self._session.vocab_size,
             "dtype": arithmetic["dtype"],
+            "template": self._session.template_digest(),
             "arithmetic": arithmetic,
         }
 

@@ -35,6 +35,9 @@ from forwardcache.jobs.prompts import Prompt
 from forwardcache.jobs.rows import Row, encoded
 from forwardcache.jobs.skips import Skipped
 
+TEMPLATE = "text of the chat template"
+"""The fact of a job that is known once its tokenizer is there."""
+
 # In the file of the job, beside what decides the rows.
 _SKIPPED = "skipped"
 
@@ -423,12 +426,18 @@ def _whole_row(line: bytes) -> Row | None:
 def check_same_job(out: Path, job: dict[str, Any]) -> None:
     """Refuse to go on with the rows of another job.
 
+    Args:
+        out: The final name.
+        job: What decides the rows; without ``TEMPLATE`` before the model is loaded.
+
     Raises:
         InvalidInputError: naming what differs.
     """
     try:
         begun = json.loads(job_of(out).read_text("utf-8"))
         begun.pop(_SKIPPED, None)
+        if TEMPLATE not in job:
+            begun.pop(TEMPLATE, None)
         differing = [name for name in {**begun, **job} if begun.get(name) != job.get(name)]
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise InvalidInputError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import warnings
@@ -25,6 +26,8 @@ _log = logging.getLogger("forwardcache")
 # A larger one would fill, and add to the memory of a long run.
 CACHE_BYTES = 64 * 2**20
 
+_PROBE = "what does the template write?"
+
 
 @dataclass(frozen=True, slots=True)
 class Session:
@@ -46,6 +49,15 @@ class Session:
     def vocab_size(self) -> int:
         """Tokens in a full distribution."""
         return int(self.backend.model.config.get_text_config().vocab_size)
+
+    def template_digest(self) -> str | None:
+        """Digest of what the chat template writes of one prompt now; None without a template.
+
+        A template that prints the day writes another prompt tomorrow.
+        """
+        [item] = self.backend.rendered([_PROBE], op="next_token_dist")
+        text = str(item)
+        return None if text == _PROBE else hashlib.sha256(text.encode()).hexdigest()
 
     def arithmetic(self) -> dict[str, Any]:
         """What values depend on beside the weights: dtype, device, kernels, threads."""

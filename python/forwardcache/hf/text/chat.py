@@ -19,6 +19,7 @@ from typing import Any, Literal
 from jinja2 import TemplateSyntaxError
 
 from forwardcache.errors import ForwardCacheError, InvalidInputError
+from forwardcache.hf.text.item import blamed_on_item
 
 Frame = Callable[[Any], Any]
 """What puts a prompt into the template."""
@@ -184,15 +185,9 @@ class ChatTemplate:
 
     def _written(self, turns: Sequence[Turn]) -> str:
         shaped = [self._shaped(turn) for turn in turns]
-        try:
+        # Whatever a template does wrong or says itself (``raise_exception``).
+        with blamed_on_item("the chat template refuses the prompt"):
             return self._applied(shaped)
-        except MemoryError:
-            raise
-        except Exception as error:
-            # Whatever a template does wrong or says itself (``raise_exception``).
-            raise InvalidInputError(
-                f"the chat template refuses the prompt: {_one_line(error)}"
-            ) from None
 
     def _shaped(self, turn: Turn) -> Turn:
         """A turn with its content as the template reads it."""

@@ -11,6 +11,7 @@ import json
 import reprlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from operator import index
@@ -296,10 +297,9 @@ class Encoder:
 
     def _word(self, token: int) -> str:
         """The token of an id, where the tokenizer tells."""
-        try:
+        with suppress(InvalidInputError), blamed_on_item("can't name a token"):
             return f" ({self._tokenizer.convert_ids_to_tokens(token)!r})"
-        except Exception:
-            return ""
+        return ""
 
     def _prompt(self, prompt: str) -> Encoded:
         ids = self._reader.read(prompt, self._special).ids

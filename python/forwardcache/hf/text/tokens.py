@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import reprlib
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,14 +87,13 @@ class TokenReader:
 
     def text_of(self, ids: Sequence[int]) -> str | None:
         """The text of ``ids``, special tokens included; None where the tokenizer doesn't tell."""
-        try:
+        with suppress(InvalidInputError), blamed_on_item("can't write tokens"):
             return str(
                 self.tokenizer.decode(
                     list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
                 )
             )
-        except Exception:
-            return None
+        return None
 
     @property
     def normalize(self) -> Callable[[str], str] | None:
@@ -178,11 +178,10 @@ def refuse_drawing(tokenizer: Any) -> None:
 
 def _refuse_differences(tokenizer: Any) -> None:
     """Refuses a tokenizer in Python that gives one text several tokens."""
-    try:
+    found: set[tuple[int, ...]] = set()
+    # Of one that fails nothing can be said; each text tells for itself.
+    with suppress(InvalidInputError), blamed_on_item("can't read a text"):
         found = {tuple(tokenizer(_DRAWN, verbose=False)["input_ids"]) for _ in range(_DRAWS)}
-    except Exception:
-        # Nothing to be said about it; each text tells for itself.
-        return
     if len(found) > 1:
         raise InvalidInputError(
             f"the tokenizer gave one text {len(found)} different encodings of {_DRAWS}, so a text "
