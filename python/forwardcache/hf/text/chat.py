@@ -186,7 +186,7 @@ class ChatTemplate:
     def _written(self, turns: Sequence[Turn]) -> str:
         shaped = [self._shaped(turn) for turn in turns]
         # Whatever a template does wrong or says itself (``raise_exception``).
-        with blamed_on_item("the chat template refuses the prompt"):
+        with blamed_on_item("the chat template refuses the prompt", words=_one_line):
             return self._applied(shaped)
 
     def _shaped(self, turn: Turn) -> Turn:

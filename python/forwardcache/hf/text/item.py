@@ -8,7 +8,7 @@ template's author wrote.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -27,12 +27,21 @@ _NOT_THE_ITEMS = (
 )
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's words, or its class if it has none."""
+    lines = str(error).strip().splitlines()
+    return lines[0].strip() if lines else type(error).__name__
+
+
 @contextmanager
-def blamed_on_item(failed: str) -> Iterator[None]:
+def blamed_on_item(
+    failed: str, *, words: Callable[[BaseException], str] = first_line
+) -> Iterator[None]:
     """Turns what the body raises into the item's error; memory and interrupts pass through.
 
     Args:
-        failed: What could not be done with which value; the first line of the error follows.
+        failed: What could not be done with which value; the error's words follow.
+        words: Those of an error, in one line.
 
     Raises:
         InvalidInputError: the body raised something else than an error of this package.
@@ -42,10 +51,4 @@ def blamed_on_item(failed: str) -> Iterator[None]:
     except _NOT_THE_ITEMS:
         raise
     except BaseException as error:
-        raise InvalidInputError(f"{failed}: {first_line(error)}") from error
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's words, or its class if it has none."""
-    lines = str(error).strip().splitlines()
-    return lines[0].strip() if lines else type(error).__name__
+        raise InvalidInputError(f"{failed}: {words(error)}") from error
