@@ -472,3 +472,22 @@ def test_a_model_with_a_sliding_window_is_refused(tokenizer: Any) -> None:
     backend = HFBackend(Gemma2ForCausalLM(config).eval(), tokenizer)
     with pytest.raises(UnsupportedModelError, match="full attention"):
         HFEngine(backend, view="base")
+
+
+def test_a_stream_that_draws_a_token_that_the_model_can_not_read_ends_alone(tokenizer: Any) -> None:
+    backend = HFBackend(tiny.drawing_unreadable(), tokenizer)
+
+    async def test() -> None:
+        async with running(backend, view="base") as engine:
+            stops = {"stop_token_ids": [tiny.VOCAB]}
+            asked = (request([3, 4], 4), request([5], 1), request([6, 7], 4, stop=stops))
+            lost, last, stopped = await asyncio.gather(
+                *(collect(engine, each) for each in asked), return_exceptions=True
+            )
+        assert isinstance(lost, InvalidInputError)
+        assert f"drew token {tiny.VOCAB}" in str(lost)
+        assert not isinstance(last, BaseException)
+        assert not isinstance(stopped, BaseException)
+        assert (last[-1]["finish_reason"], stopped[-1]["finish_reason"]) == ("length", "stop")
+
+    run(test)

@@ -5,6 +5,8 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
+from forwardcache.errors import InvalidInputError
+from forwardcache.hf import HFBackend
 from forwardcache.hf.stream import generate as generation
 from forwardcache.hf.stream.generate import continuation
 from tests.hf import tiny
@@ -52,3 +54,11 @@ def test_generate_keeps_the_space_that_follows_the_prompt(
     backend = make_backend("llama", tokenizer=sentencepiece())
     monkeypatch.setattr(generation, "new_tokens", lambda *_, **__: [3])
     assert backend.generate("a", max_new_tokens=1) == " b"
+
+
+def test_a_token_that_the_model_can_not_read_ends_the_text_with_one_clear_error() -> None:
+    with HFBackend(tiny.drawing_unreadable(), tiny.tokenizer()) as backend:
+        with pytest.raises(InvalidInputError, match=f"drew token {tiny.VOCAB}, .*can't read"):
+            backend.generate("hello", max_new_tokens=4)
+        # Nothing has to follow the last one.
+        assert isinstance(backend.generate("hello", max_new_tokens=1), str)

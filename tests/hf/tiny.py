@@ -152,3 +152,14 @@ def frozen_state(model: nn.Module) -> dict[str, Any]:
         for layer in lora_layers(model)
     ]
     return state
+
+
+def drawing_unreadable() -> Any:
+    """A model whose head has one id more than its embedding, and always draws that one."""
+    model = llama()
+    head = torch.nn.Linear(model.config.hidden_size, VOCAB + 1, bias=True)
+    torch.nn.init.zeros_(head.weight)
+    with torch.no_grad():
+        head.bias.copy_(torch.nn.functional.one_hot(torch.tensor(VOCAB), VOCAB + 1))
+    model.set_output_embeddings(head)
+    return model.eval()

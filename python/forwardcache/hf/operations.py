@@ -386,6 +386,7 @@ class Operations(ABC):
         Raises:
             InvalidInputError: an option is out of range.
             ContextLengthError: prompt and new tokens are longer than the model's context.
+            InvalidInputError: the model drew a token that it can't read.
         """
         generation.check_options(max_new_tokens, temperature, top_p)
         scorer = self._in_force()
@@ -400,6 +401,7 @@ class Operations(ABC):
                 temperature=temperature,
                 top_p=top_p,
                 seed=seed,
+                readable=scorer.runner.embedding_rows,
             )
             return generation.continuation(scorer.tokenizer, fed, ids)
 

@@ -25,6 +25,7 @@ from forwardcache.errors import (
 )
 from forwardcache.hf.spec import BASE, FINETUNED, ViewSpec, scaled
 from forwardcache.hf.stream.decode import DecodingRows
+from forwardcache.hf.stream.generate import unreadable
 from forwardcache.hf.stream.request import Asked
 from forwardcache.hf.stream.sample import Sampler
 from forwardcache.hf.text.encode import max_positions as context_length
@@ -60,6 +61,7 @@ class _Stream:
     view: ViewSpec
     sampler: Sampler
     most: int | None
+    readable: int
     stop_ids: frozenset[int]
     hidden_ids: frozenset[int]
     context: Any
@@ -121,6 +123,9 @@ class _Stream:
             reason = "stop"
         elif self.most is not None and self.produced >= self.most:
             reason = "length"
+        elif self.last >= self.readable:
+            self.put(unreadable(self.last, self.readable))
+            return False
         else:
             self.put({"token_ids": [self.last], "index": 0, "finish_reason": None})
             return True
@@ -267,8 +272,8 @@ class HFEngine:
 
         Raises:
             EngineStateError: the engine isn't running, or was cleaned up meanwhile.
-            InvalidInputError: the request can't be served, or its context can't be asked; the
-                message says why.
+            InvalidInputError: the request can't be served, its context can't be asked, or the
+                model drew a token that it can't read; the message says why.
         """
         stream = self._open(request, context)
         try:
@@ -324,6 +329,7 @@ class HFEngine:
             view=self._view if view is None else _view_named(view),
             sampler=Sampler(asked.sampling, asked.token_ids, late=ending, least=asked.min_tokens),
             most=most,
+            readable=self._readable(),
             stop_ids=stop_ids,
             hidden_ids=asked.hidden_ids,
             context=context,
@@ -334,8 +340,7 @@ class HFEngine:
         """Tokens that the stream may produce; None without any limit."""
         if not prompt:
             raise EmptyPromptError("token_ids is empty: give at least one token")
-        runner = self._scorer.runner
-        rows = runner.vocab_size if runner.embedding_rows is None else runner.embedding_rows
+        rows = self._readable()
         strange = [token for token in prompt if not 0 <= token < rows]
         if strange:
             raise InvalidInputError(f"token id {strange[0]} is not in 0..{rows - 1}")
@@ -348,6 +353,11 @@ class HFEngine:
             )
         room = context - len(prompt)
         return room if asked is None else min(asked, room)
+
+    def _readable(self) -> int:
+        """Number of ids that the model reads."""
+        runner = self._scorer.runner
+        return runner.vocab_size if runner.embedding_rows is None else runner.embedding_rows
 
     def _eos_ids(self) -> frozenset[int]:
         eos = self._scorer.causal_lm.generation_config.eos_token_id

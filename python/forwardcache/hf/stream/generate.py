@@ -10,6 +10,7 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
+from transformers import StoppingCriteria, StoppingCriteriaList
 
 from forwardcache.errors import ContextLengthError, InvalidInputError
 from forwardcache.hf.text.item import blamed_on_item
@@ -45,11 +46,16 @@ def new_tokens(
     temperature: float,
     top_p: float,
     seed: int,
+    readable: int | None = None,
 ) -> list[int]:
     """The tokens that follow ``token_ids``: greedy at temperature 0, else sampled.
 
     The process's own random state is left as it was. One model samples at a time, whatever the
     threads; others that draw from torch's generator meanwhile change what is sampled.
+
+    Raises:
+        InvalidInputError: a token was drawn that is not among the ``readable`` ids of the
+            embedding, and others should follow it.
     """
     device = causal_lm.get_input_embeddings().weight.device
     prompt = torch.tensor([list(token_ids)], device=device)
@@ -63,10 +69,33 @@ def new_tokens(
             attention_mask=torch.ones_like(prompt),
             max_new_tokens=max_new_tokens,
             pad_token_id=_pad_id(causal_lm),
+            stopping_criteria=StoppingCriteriaList([_Unreadable(readable)]),
             **sampling,
         )
     ids: list[int] = written[0, prompt.shape[1] :].tolist()
+    if readable is not None and len(ids) < max_new_tokens and ids[-1] >= readable:
+        raise unreadable(ids[-1], readable)
     return ids
+
+
+class _Unreadable(StoppingCriteria):
+    """Ends a text at a token that the model can't read."""
+
+    def __init__(self, readable: int | None) -> None:
+        self._readable = readable
+
+    def __call__(self, input_ids: Any, scores: Any, **_: Any) -> Any:
+        last = input_ids[:, -1]
+        most = self._readable
+        return last >= most if most is not None else torch.zeros_like(last, dtype=torch.bool)
+
+
+def unreadable(token: int, readable: int) -> InvalidInputError:
+    """The error of a drawn token that nothing can follow: the head has it, the embedding not."""
+    return InvalidInputError(
+        f"the model drew token {token}, which it can't read: its embedding has ids from 0 to "
+        f"{readable - 1}, fewer than its head"
+    )
 
 
 @contextmanager
