@@ -62,3 +62,10 @@ def test_a_token_that_the_model_can_not_read_ends_the_text_with_one_clear_error(
             backend.generate("hello", max_new_tokens=4)
         # Nothing has to follow the last one.
         assert isinstance(backend.generate("hello", max_new_tokens=1), str)
+
+
+def test_a_text_ends_at_an_end_token_that_only_the_head_has() -> None:
+    model = tiny.drawing_unreadable()
+    model.generation_config.eos_token_id = tiny.VOCAB
+    with HFBackend(model, tiny.tokenizer()) as backend:
+        assert isinstance(backend.generate("hello", max_new_tokens=4), str)

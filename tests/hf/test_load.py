@@ -181,3 +181,18 @@ def test_an_error_that_begins_with_a_heading_has_what_follows_it(
         HFBackend.load(tmp_path / "model")
     assert not str(raised.value).endswith(":")
     assert "\n" not in str(raised.value)
+
+
+class Panic(BaseException):
+    """As a panic in a library's Rust code arrives in Python: no ``Exception``."""
+
+
+def test_a_panic_while_loading_is_one_clear_error(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def panics(*_: Any, **__: Any) -> Any:
+        raise Panic("called `Option::unwrap()`")
+
+    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", panics)
+    with pytest.raises(ModelLoadError, match=r"can't load a tokenizer from .*unwrap"):
+        HFBackend.load(folders["model"])

@@ -13,7 +13,6 @@ import torch
 
 from forwardcache.errors import ForwardCacheError
 from forwardcache.hf.batch.forward import ForwardRunner, Limits
-from forwardcache.hf.batch.plan import check_limits
 from forwardcache.hf.model import load as loading
 from forwardcache.hf.model.identity import ModelIdentity, Policy
 from forwardcache.hf.operations import Operations
@@ -31,10 +30,6 @@ from forwardcache.instrumentation import BackendInstrumentation, BackendStats
 from forwardcache.store import Store, open_store
 
 DEFAULT_CACHE_MAX_BYTES = 512 * 2**20
-
-# Larger batches are slower on a CPU (16,384: a third of the speed); a GPU wants them.
-_TOKEN_BUDGET = {"cpu": 2048, "cuda": 16_384}
-_MAX_LOGIT_BYTES = {"cpu": 32 * 2**20, "cuda": 512 * 2**20}
 
 
 class HFBackend(Operations):
@@ -120,13 +115,7 @@ class HFBackend(Operations):
     ) -> None:
         model = model if adapter is None else loading.with_adapter(model, str(adapter))
         causal_lm = loading.causal_lm_of(model)
-        where = "cpu" if causal_lm.device.type == "cpu" else "cuda"
-        limits = Limits(
-            _TOKEN_BUDGET[where] if token_budget is None else token_budget,
-            max_padding,
-            _MAX_LOGIT_BYTES[where] if max_logit_bytes is None else max_logit_bytes,
-        )
-        check_limits(limits.token_budget, limits.max_padding, limits.max_logit_bytes)
+        limits = Limits.on(causal_lm.device, token_budget, max_padding, max_logit_bytes)
         check = SelfCheck(verify)
         opens = isinstance(store, str | PathLike)
         self._owned_store: Store | None = open_store(str(store)) if opens else None

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import fields
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from forwardcache.cli.commands.options import EXIT_STATUS, ForceOption, Format, FormatOption
+
+if TYPE_CHECKING:
+    from forwardcache.jobs.options import ScoreOptions
 
 TOP_K_MAX = 2**31 - 1
 
@@ -206,7 +211,8 @@ WorkerCpusOption = Annotated[
     int | None,
     typer.Option(
         min=1,
-        help="Cores that a worker of --ray asks for and computes with. Default: its share.",
+        help="Cores that a worker of --ray asks for and computes with. Default: its share of this "
+        "machine's, and 1 in a cluster that runs already.",
         show_default=False,
     ),
 ]
@@ -214,6 +220,7 @@ WorkerCpusOption = Annotated[
 
 @commands.command("score", short_help="Score prompts with views of one model.", epilog=EXIT_STATUS)
 def _score(  # noqa: PLR0917 - typer calls it, by name
+    context: typer.Context,
     model: ModelOption,
     prompts: PromptsOption,
     adapter: AdapterOption = None,
@@ -250,50 +257,22 @@ def _score(  # noqa: PLR0917 - typer calls it, by name
     format_: FormatOption = Format.TABLE,
 ) -> int:
     """Score prompts with the views of one model; one row a prompt and view."""
-    from forwardcache.cli.checks import template_arguments
     from forwardcache.cli.score import score
+
+    return score(_options(context.params))
+
+
+def _options(asked: Mapping[str, Any]) -> ScoreOptions:
+    """What the options of the command come to; theirs are the names of the fields."""
+    from forwardcache.cli.checks import template_arguments
     from forwardcache.jobs.options import ModelOptions, ScoreOptions
 
-    loading = ModelOptions(
-        model=model,
-        adapter=adapter,
-        trace=trace,
-        device=device,
-        dtype=dtype,
-        chat_template=chat_template,
-        chat_template_args=template_arguments(chat_template_args),
-        special_tokens=special_tokens,
-        add_bos_token=add_bos_token,
-        tokenizer=tokenizer,
-        prefix_token=prefix_token,
-        windows=windows,
-        allow_download=allow_download,
-        store=store,
-        verify=verify,
-        token_budget=token_budget,
-        cache_bytes=cache_bytes,
-        identity=identity,
-    )
-    return score(
-        ScoreOptions(
-            loading=loading,
-            prompts=prompts,
-            views=views,
-            op=op.value,
-            top_k=top_k,
-            out=out,
-            force=force,
-            resume=resume,
-            noise_floor=noise_floor,
-            json=format_ is Format.JSON,
-            ray=ray,
-            workers=workers,
-            limit=limit,
-            on_error=on_error.value,
-            strict=strict,
-            worker_cpus=worker_cpus,
-            dry_run=dry_run,
-        )
+    loading = {each.name: asked[each.name] for each in fields(ModelOptions)}
+    loading["chat_template_args"] = template_arguments(asked["chat_template_args"])
+    own = {each.name: asked[each.name] for each in fields(ScoreOptions) if each.name in asked}
+    own |= {"op": asked["op"].value, "on_error": asked["on_error"].value}
+    return ScoreOptions(
+        **own, loading=ModelOptions(**loading), json=asked["format_"] is Format.JSON
     )
 
 

@@ -10,7 +10,7 @@ import json
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from forwardcache.errors import (
     ModelLoadError,
     UnsupportedModelError,
 )
+from forwardcache.hf.text.item import blamed_on_item
 from forwardcache.hf.text.tokenizer_choice import choose_tokenizer
 
 _log = logging.getLogger("forwardcache")
@@ -278,19 +279,14 @@ def _dtype(dtype: str | torch.dtype) -> Any:
     return found
 
 
-@contextmanager
-def _clear(doing: str, kind: type[ForwardCacheError] = ModelLoadError) -> Iterator[None]:
-    """Turns whatever the libraries raise at broken files into one line.
+def _clear(
+    doing: str, kind: type[ForwardCacheError] = ModelLoadError
+) -> AbstractContextManager[None]:
+    """Turns whatever the libraries raise at broken files, from KeyError to a panic, into one line.
 
-    They raise nearly anything there, from ``KeyError`` to ``SafetensorError``; memory that runs out
-    and an interrupt are not about the files and pass through.
+    Memory that runs out and an interrupt are not about the files and pass through.
     """
-    try:
-        yield
-    except (ForwardCacheError, MemoryError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:
-        raise kind(f"{doing}: {_first_line(error)}") from error
+    return blamed_on_item(doing, words=_first_line, kind=kind)
 
 
 def _first_line(error: BaseException) -> str:

@@ -25,7 +25,7 @@ from forwardcache.errors import (
 )
 from forwardcache.hf.spec import BASE, FINETUNED, ViewSpec, scaled
 from forwardcache.hf.stream.decode import DecodingRows
-from forwardcache.hf.stream.generate import unreadable
+from forwardcache.hf.stream.generate import eos_ids, unreadable
 from forwardcache.hf.stream.request import Asked
 from forwardcache.hf.stream.sample import Sampler
 from forwardcache.hf.text.encode import max_positions as context_length
@@ -322,7 +322,11 @@ class HFEngine:
         asked = Asked.of(request)
         view = request.get("view")
         most = self._most(asked.token_ids, asked.max_tokens)
-        stop_ids = asked.stop_ids if asked.ignores_eos else asked.stop_ids | self._eos_ids()
+        stop_ids = (
+            asked.stop_ids
+            if asked.ignores_eos
+            else asked.stop_ids | eos_ids(self._scorer.causal_lm)
+        )
         ending = sorted(stop_ids | asked.hidden_ids)
         return _Stream(
             prompt=asked.token_ids,
@@ -358,10 +362,6 @@ class HFEngine:
         """Number of ids that the model reads."""
         runner = self._scorer.runner
         return runner.vocab_size if runner.embedding_rows is None else runner.embedding_rows
-
-    def _eos_ids(self) -> frozenset[int]:
-        eos = self._scorer.causal_lm.generation_config.eos_token_id
-        return frozenset(eos if isinstance(eos, list) else [] if eos is None else [eos])
 
     # --- on the worker thread ---------------------------------------------------------------
 
@@ -413,8 +413,8 @@ class HFEngine:
         try:
             self._scorer.run_in(view, lambda _encoder: group.decode())
             self.steps += 1
-        except Exception as error:
-            # Out of memory, a broken hook: those streams get it, the engine goes on.
+        except BaseException as error:
+            # Out of memory, a broken hook, a panic: those streams get it, the engine goes on.
             group.fail(error)
 
 

@@ -73,9 +73,16 @@ def new_tokens(
             **sampling,
         )
     ids: list[int] = written[0, prompt.shape[1] :].tolist()
-    if readable is not None and len(ids) < max_new_tokens and ids[-1] >= readable:
+    ended = len(ids) == max_new_tokens or ids[-1] in eos_ids(causal_lm)
+    if readable is not None and ids[-1] >= readable and not ended:
         raise unreadable(ids[-1], readable)
     return ids
+
+
+def eos_ids(causal_lm: Any) -> frozenset[int]:
+    """The tokens that end the model's texts."""
+    eos = causal_lm.generation_config.eos_token_id
+    return frozenset(eos if isinstance(eos, list) else [] if eos is None else [eos])
 
 
 class _Unreadable(StoppingCriteria):

@@ -35,20 +35,25 @@ def first_line(error: BaseException) -> str:
 
 @contextmanager
 def blamed_on_item(
-    failed: str, *, words: Callable[[BaseException], str] = first_line
+    failed: str,
+    *,
+    words: Callable[[BaseException], str] = first_line,
+    kind: type[ForwardCacheError] = InvalidInputError,
 ) -> Iterator[None]:
     """Turns what the body raises into the item's error; memory and interrupts pass through.
 
     Args:
         failed: What could not be done with which value; the error's words follow.
         words: Those of an error, in one line.
+        kind: The class of the item's error.
 
     Raises:
-        InvalidInputError: the body raised something else than an error of this package.
+        ForwardCacheError: of ``kind``; the body raised something else than an error of this
+            package.
     """
     try:
         yield
     except _NOT_THE_ITEMS:
         raise
     except BaseException as error:
-        raise InvalidInputError(f"{failed}: {words(error)}") from error
+        raise kind(f"{failed}: {words(error)}") from error
