@@ -1,11 +1,12 @@
 //! `BackendInstrumentation`: the one way through which a backend scores.
 
 use super::batch;
-use super::cache::{ForwardCache, MaxBytes, MaxSize};
+use super::cache::ForwardCache;
 use super::call::Call;
 use super::flight::PyFlights;
 use super::hashes::{Beside, Hashes};
 use super::invalidate::Pattern;
+use super::limits::{MaxBytes, MaxSize};
 use super::parts::{Part, Parts};
 use super::probe::{ProbeScope, Probes};
 use super::slot::Slot;

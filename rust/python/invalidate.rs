@@ -4,7 +4,7 @@
 //! An entry, or a value whose computation began in an older generation, is good only if no
 //! invalidation since then was about its key.
 
-use super::key::{SharedKey, StoredKey, Verdicts};
+use super::key::{SharedKey, StoredKey, Verdicts, all, compare};
 use crate::cache::{EntryId, Match, Undecided};
 use crate::sync::{Mutex, lock};
 use pyo3::prelude::*;
@@ -18,6 +18,55 @@ const KEPT: usize = 64;
 pub(super) struct Pattern<'a, 'py> {
     pub(super) op: Option<&'a Bound<'py, PyString>>,
     pub(super) view_id: Option<&'a Bound<'py, PyString>>,
+}
+
+impl StoredKey {
+    /// Whether the key is of the pattern's op and view, as far as no Python code runs; for the rest,
+    /// what Python said about the entry, if it was asked.
+    pub(super) fn matches(
+        &self,
+        py: Python<'_>,
+        pattern: &Pattern<'_, '_>,
+        recall: Option<(&Verdicts, EntryId)>,
+    ) -> Match {
+        if pattern.op.is_none() && pattern.view_id.is_none() {
+            return Match::Yes;
+        }
+        let Some((op, view_id)) = self.op_and_view() else {
+            return Match::No;
+        };
+        let compare = |wanted: Option<&Bound<'_, PyString>>, field: &Py<PyAny>| {
+            wanted.map_or(Match::Yes, |wanted| {
+                compare(field.bind(py), &wanted.as_any().as_borrowed())
+            })
+        };
+        match all([compare(pattern.op, op), compare(pattern.view_id, view_id)].into_iter()) {
+            Match::Unknown => recall.map_or(Match::Unknown, |(verdicts, id)| verdicts.recall(id)),
+            decided => decided,
+        }
+    }
+
+    /// As [`StoredKey::matches`], by Python's equality.
+    ///
+    /// # Errors
+    /// Those of `__eq__`.
+    pub(super) fn matches_by_python(
+        &self,
+        py: Python<'_>,
+        pattern: &Pattern<'_, '_>,
+    ) -> PyResult<bool> {
+        let Some((op, view_id)) = self.op_and_view() else {
+            return Ok(false);
+        };
+        for (wanted, field) in [(pattern.op, op), (pattern.view_id, view_id)] {
+            if let Some(wanted) = wanted
+                && !field.bind(py).eq(wanted)?
+            {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
 }
 
 /// The log of invalidations, which is read only by a call that finds the cache's generation moved.

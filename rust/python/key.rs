@@ -6,7 +6,6 @@
 //! tuples of them. For anything else the answer is [`Match::Unknown`], and [`Verdicts`] asks
 //! Python once the cache is free again.
 
-use super::invalidate::Pattern;
 use super::text::Text;
 use crate::cache::{EntryId, Match, Undecided};
 use crate::key::{KeyText, Name, Salt, Shares, label, name};
@@ -183,7 +182,7 @@ impl Verdicts {
         }
     }
 
-    fn recall(&self, id: EntryId) -> Match {
+    pub(super) fn recall(&self, id: EntryId) -> Match {
         match self.0.iter().find(|(known, _)| *known == id) {
             Some((_, true)) => Match::Yes,
             Some((_, false)) => Match::No,
@@ -239,7 +238,7 @@ fn class_of(object: &Bound<'_, PyAny>) -> Class {
 }
 
 #[inline]
-fn compare(stored: &Bound<'_, PyAny>, field: &Bound<'_, PyAny>) -> Match {
+pub(super) fn compare(stored: &Bound<'_, PyAny>, field: &Bound<'_, PyAny>) -> Match {
     if stored.is(field) { Match::Yes } else { compare_others(stored, field) }
 }
 
@@ -287,7 +286,7 @@ fn compare_tuples(stored: &Bound<'_, PyAny>, field: &Bound<'_, PyAny>) -> Match 
 
 /// One difference decides; otherwise one open question leaves it open.
 #[inline]
-fn all(matches: impl Iterator<Item = Match>) -> Match {
+pub(super) fn all(matches: impl Iterator<Item = Match>) -> Match {
     let mut answer = Match::Yes;
     for each in matches {
         match each {
@@ -325,53 +324,6 @@ impl StoredKey {
             [op, view_id, _, _] | [op, view_id, _, _, _] => Some((op, view_id)),
             _ => None,
         }
-    }
-
-    /// Whether the key is of the pattern's op and view, as far as no Python code runs; for the rest,
-    /// what Python said about the entry, if it was asked.
-    pub(super) fn matches(
-        &self,
-        py: Python<'_>,
-        pattern: &Pattern<'_, '_>,
-        recall: Option<(&Verdicts, EntryId)>,
-    ) -> Match {
-        if pattern.op.is_none() && pattern.view_id.is_none() {
-            return Match::Yes;
-        }
-        let Some((op, view_id)) = self.op_and_view() else {
-            return Match::No;
-        };
-        let compare = |wanted: Option<&Bound<'_, PyString>>, field: &Py<PyAny>| {
-            wanted.map_or(Match::Yes, |wanted| {
-                compare(field.bind(py), &wanted.as_any().as_borrowed())
-            })
-        };
-        match all([compare(pattern.op, op), compare(pattern.view_id, view_id)].into_iter()) {
-            Match::Unknown => recall.map_or(Match::Unknown, |(verdicts, id)| verdicts.recall(id)),
-            decided => decided,
-        }
-    }
-
-    /// As [`StoredKey::matches`], by Python's equality.
-    ///
-    /// # Errors
-    /// Those of `__eq__`.
-    pub(super) fn matches_by_python(
-        &self,
-        py: Python<'_>,
-        pattern: &Pattern<'_, '_>,
-    ) -> PyResult<bool> {
-        let Some((op, view_id)) = self.op_and_view() else {
-            return Ok(false);
-        };
-        for (wanted, field) in [(pattern.op, op), (pattern.view_id, view_id)] {
-            if let Some(wanted) = wanted
-                && !field.bind(py).eq(wanted)?
-            {
-                return Ok(false);
-            }
-        }
-        Ok(true)
     }
 
     /// The name, if it was made before with this salt.

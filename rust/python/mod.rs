@@ -6,9 +6,9 @@
 //!
 //! Reading order: `instrumentation` (what a backend calls) with `parts` and `slot` (what can be
 //! replaced), `entrance`, `call`, `batch` and `ending` (one call of each kind), `key`, `text`,
-//! `hashes`, `known` and `identity` (from arguments to a key), `cache` with `invalidate`, `weigh`
+//! `hashes`, `known` and `identity` (from arguments to a key), `cache` with `limits` and `invalidate`, `weigh`
 //! (what an entry counts for) with `held`, `outside` and `raw`, `flight`, `stats` with `tally` and
-//! `described`, `trace` with `event` and `probe`, and `observe` and `curve`.
+//! `figures`, `described`, `trace` with `event` and `probe`, and `observe` and `curve`.
 
 mod batch;
 mod cache;
@@ -19,6 +19,7 @@ mod ending;
 #[cfg(take_turns)]
 mod entrance;
 mod event;
+mod figures;
 mod flight;
 mod hashes;
 mod held;
@@ -27,6 +28,7 @@ mod instrumentation;
 mod invalidate;
 mod key;
 mod known;
+mod limits;
 mod observe;
 mod outside;
 mod parts;

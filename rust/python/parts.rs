@@ -6,6 +6,7 @@
 use super::cache::{ForwardCache, Kept, Left, Stored, miss};
 use super::key::{Query, SharedKey, name_of};
 use super::stats::BackendStats;
+use super::tally::Counts;
 use super::trace::TraceWriter;
 use crate::clock::Ticks;
 use crate::key::Name;
@@ -198,29 +199,6 @@ impl Part<ForwardCache> {
             }
         }
     }
-}
-
-/// What one call adds to the statistics.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Counts {
-    pub(super) hits: u64,
-    pub(super) misses: u64,
-    pub(super) passes: u64,
-    pub(super) failed: u64,
-    /// Hits that another thread computed meanwhile, and the seconds of waiting for them.
-    pub(super) waits: u64,
-    pub(super) wait_s: f64,
-    /// Computations of what another thread was computing too.
-    pub(super) duplicates: u64,
-    /// Events that the trace could not accept.
-    pub(super) lost: u64,
-    /// Seconds of computations that hits did not repeat.
-    pub(super) saved_s: f64,
-    /// Values computed again after they had been evicted.
-    pub(super) recomputed: u64,
-    /// Size of the batch that was handed to the computation.
-    pub(super) batch: u64,
-    pub(super) wall_s: f64,
 }
 
 impl Part<BackendStats> {

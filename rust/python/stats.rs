@@ -1,14 +1,12 @@
 //! `BackendStats`: counters that look like a dataclass.
 
 use super::cache::{Left, Stored};
-use super::parts::Counts;
-use super::tally::{Named, Tally};
+use super::figures::{call_stats, model, sums};
+use super::tally::{Counts, Named, Tally};
 use crate::stats::{CallFigures, Counter, Stats};
 use crate::sync::Stripes;
-use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyString, PyTuple, PyType};
+use pyo3::types::{PyDict, PyTuple, PyType};
 use std::iter;
 
 /// What a backend has done: counts, and seconds spent scoring.
@@ -477,58 +475,17 @@ impl BackendStats {
     /// Lets `dataclasses.fields`, `asdict` and `replace` work on the class.
     #[classattr]
     fn __dataclass_fields__(py: Python<'_>) -> PyResult<Py<PyAny>> {
-        model(py)?.getattr(py, "__dataclass_fields__")
+        model(py, &FIELDS)?.getattr(py, "__dataclass_fields__")
     }
 
     /// Lets a dataclass inherit from the class.
     #[classattr]
     fn __dataclass_params__(py: Python<'_>) -> PyResult<Py<PyAny>> {
-        model(py)?.getattr(py, "__dataclass_params__")
+        model(py, &FIELDS)?.getattr(py, "__dataclass_params__")
     }
 
     #[classattr]
     fn __match_args__(py: Python<'_>) -> PyResult<Py<PyTuple>> {
         Ok(PyTuple::new(py, FIELDS)?.unbind())
     }
-}
-
-/// The figures as a `CallStats`.
-fn call_stats<'py>(py: Python<'py>, figures: &CallFigures) -> PyResult<Bound<'py, PyAny>> {
-    static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
-    let CallFigures { hits, misses, failed, waits, .. } = *figures;
-    let CallFigures { wait_s, compute_s, saved_s, evictions, recomputed, .. } = *figures;
-    let class = CLASS.import(py, "forwardcache._figures", "CallStats")?;
-    class.call1((hits, misses, failed, waits, wait_s, compute_s, saved_s, evictions, recomputed))
-}
-
-/// One `CallStats` a name, the sum of all with that name.
-fn sums<'py>(
-    py: Python<'py>,
-    lines: impl Iterator<Item = (Py<PyString>, CallFigures)>,
-) -> PyResult<Bound<'py, PyDict>> {
-    let sums = PyDict::new(py);
-    for (name, figures) in lines {
-        let figures = call_stats(py, &figures)?;
-        let sum = match sums.get_item(&name)? {
-            Some(before) => before.add(figures)?,
-            None => figures,
-        };
-        sums.set_item(name, sum)?;
-    }
-    Ok(sums)
-}
-
-/// A dataclass with our names, types and defaults.
-fn model(py: Python<'_>) -> PyResult<&Py<PyAny>> {
-    static MODEL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    MODEL.get_or_try_init(py, || {
-        let specs = FIELDS.map(|name| match name {
-            "scoring_wall_s" => (name, "float", 0.0.into_py_any(py)),
-            _ => (name, "int", 0_u64.into_py_any(py)),
-        });
-        let specs = specs.into_iter().map(|(name, class, default)| Ok((name, class, default?)));
-        let specs = specs.collect::<PyResult<Vec<_>>>()?;
-        let make_dataclass = py.import("dataclasses")?.getattr("make_dataclass")?;
-        make_dataclass.call1(("BackendStats", specs)).map(Bound::unbind)
-    })
 }

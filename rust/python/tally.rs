@@ -11,6 +11,29 @@ use std::collections::HashMap;
 /// An op, a view, and what was done for them.
 pub(super) type Named = (Py<PyString>, Py<PyString>, CallFigures);
 
+/// What one call adds to the statistics.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Counts {
+    pub(super) hits: u64,
+    pub(super) misses: u64,
+    pub(super) passes: u64,
+    pub(super) failed: u64,
+    /// Hits that another thread computed meanwhile, and the seconds of waiting for them.
+    pub(super) waits: u64,
+    pub(super) wait_s: f64,
+    /// Computations of what another thread was computing too.
+    pub(super) duplicates: u64,
+    /// Events that the trace could not accept.
+    pub(super) lost: u64,
+    /// Seconds of computations that hits did not repeat.
+    pub(super) saved_s: f64,
+    /// Values computed again after they had been evicted.
+    pub(super) recomputed: u64,
+    /// Size of the batch that was handed to the computation.
+    pub(super) batch: u64,
+    pub(super) wall_s: f64,
+}
+
 /// The figures of one instrumentation, a line for each op and view.
 #[derive(Default)]
 pub(super) struct Tally(Turns<Lines>);
