@@ -126,3 +126,12 @@ def browser() -> Iterator[Chrome]:
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """The rows of a JSON lines file."""
     return [json.loads(line) for line in path.read_text("ascii").splitlines()]
+
+
+@pytest.fixture(scope="module")
+def backend() -> Iterator[Any]:
+    """The demo's model, asked directly."""
+    from forwardcache.hf import HFBackend
+
+    with HFBackend.load(ASSETS / "model", ASSETS / "adapter", dtype="float32") as loaded:
+        yield loaded
