@@ -1,4 +1,5 @@
-"""Claims: rule 29 (ties), tails without cancellation, ids in the caller's order."""
+"""Claims: ties are broken by rising id, tails lose nothing to cancellation, ids keep the caller's
+order."""
 
 import numpy as np
 import pytest

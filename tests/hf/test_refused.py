@@ -1,4 +1,4 @@
-"""Claims: what a model or a view of it can't give exactly is refused with the reason (rule 28)."""
+"""Claims: what a model or a view of it can't give exactly is refused with the reason."""
 
 from typing import Any
 

@@ -1,5 +1,5 @@
 """Claims: a smaller top_k is served from a larger cached one, as an ordinary hit, and equals a
-direct call (rule 29)."""
+direct call: ties are broken alike for every top_k."""
 
 import json
 from pathlib import Path

@@ -65,7 +65,11 @@ class ViewSpec:
         return self.init_scale * math.sqrt(self.rank_scale)
 
     def canonical(self) -> ViewSpec:
-        """The view that is run and keyed: λ=0 runs base, λ=1 runs ft, bit for bit (rule 28)."""
+        """The view that is run and keyed: λ=0 runs base and λ=1 runs ft, bit for bit.
+
+        An adapter times 0 or 1 is the same model by definition, but computed another way it would
+        differ from base or ft in the last digits, and be computed and stored twice.
+        """
         if self.kind == "scaled" and self.lam == 0.0:
             return BASE
         if self.kind == "scaled" and self.lam == 1.0:

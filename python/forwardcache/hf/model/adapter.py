@@ -3,7 +3,7 @@
 For plain LoRA the model is ``base + λ·delta``. Some adapters also hold trained parts that no λ
 reaches (DoRA's magnitudes, ``modules_to_save``, trained tokens), and some have changed the base
 weights themselves (trained biases, PiSSA, OLoRA). A view that would silently be something else is
-refused with the reason (rule 28).
+refused with the reason: its values would be well formed, and nothing in them would show the fault.
 """
 
 from __future__ import annotations

@@ -320,7 +320,8 @@ class _VersionWatch:
 class _OptimizerSteps:
     """Counts the steps of all optimizers, while an identity is alive.
 
-    Fused optimizers change weights without moving their version counters (rule 26).
+    Fused optimizers change weights without moving their version counters, so a value of the old
+    weights would be served for the new ones if the steps weren't part of what is compared.
     """
 
     # Reentrant: a collection inside `watch` may run the finalizer of another watcher.
