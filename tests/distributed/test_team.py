@@ -7,15 +7,17 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
 
-from forwardcache.distributed.team import Team
+from forwardcache.distributed.team import Team, _connect
 from forwardcache.distributed.wire import answer, reply
 from forwardcache.errors import InvalidInputError, ModelLoadError, WorkerError
 
@@ -120,3 +122,17 @@ def test_a_cluster_that_is_not_there_is_named_at_once(
 def test_a_team_has_a_worker() -> None:
     with pytest.raises(InvalidInputError, match="workers must be at least 1, got 0"):
         team_of(0)
+
+
+def test_a_cluster_that_answers_and_is_not_joined_may_want_a_token(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuses(**_: Any) -> None:
+        raise ConnectionError("Failed to connect to Ray cluster at 192.0.2.1:6390")
+
+    monkeypatch.setattr("ray.init", refuses)
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    with socket.create_server(("127.0.0.1", 0)) as answering:
+        address = f"127.0.0.1:{answering.getsockname()[1]}"
+        with pytest.raises(InvalidInputError, match=r"wants a token, set .*RAY_AUTH_TOKEN"):
+            _connect(address, 1)

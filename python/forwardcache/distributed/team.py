@@ -37,6 +37,12 @@ _AHEAD = 8
 # Only small messages go through it.
 _OBJECT_STORE_BYTES = 128 * 2**20
 _CLOSE_S = 60.0
+# Ray says no more than that it failed to connect, where something answers and the token is missing
+# or wrong (2.60).
+_TOKEN_HINT = (
+    "; something answers there: if that cluster wants a token, set RAY_AUTH_MODE=token and its "
+    "RAY_AUTH_TOKEN"
+)
 _REACH_S = 10.0
 # How often to look whether workers wait for the cluster, and to say so: soon, then now and then.
 _LOOK_S = 1.0
@@ -293,5 +299,6 @@ def _connect(address: str, least_cpus: int) -> bool:
             ray.init(address=address, **quiet)
     except (OSError, ValueError, RuntimeError, RayError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InvalidInputError(f"no Ray cluster at {address!r}: {reason}") from None
+        hint = _TOKEN_HINT if "Failed to connect" in reason and ":" in address else ""
+        raise InvalidInputError(f"no Ray cluster at {address!r}: {reason}{hint}") from None
     return True
