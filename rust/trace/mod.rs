@@ -5,7 +5,8 @@
 //! an event is), `line` and `json` (its line), `name` (the texts that events share), `journal` (the
 //! file), `sink` (the trace), `lockfile` (one process at a time), `recover` (what dead processes
 //! left), `live` (one run) and its `doorbell`, `writer` (what its user holds), `fork`. DESIGN.md draws
-//! the journal and says what is promised for a kill, a fork, a full disk.
+//! the journal; docs/decisions/the-journal-of-a-trace.md says what is promised for a kill, a fork, a
+//! full disk.
 
 mod doorbell;
 pub mod ring;
