@@ -5,7 +5,7 @@
 //! the cache again (I3).
 //!
 //! Reading order: `instrumentation` (what a backend calls) with `parts` and `slot` (what can be
-//! replaced), `entrance`, `call`, `batch` and `ending` (one call of each kind), `key`, `text`,
+//! replaced), `fast_path`, `call`, `batch` and `ending` (one call of each kind), `key`, `text`,
 //! `hashes`, `known` and `identity` (from arguments to a key), `cache` with `limits` and `invalidate`, `weigh`
 //! (what an entry counts for) with `held`, `outside` and `raw`, `flight`, `stats` with `tally` and
 //! `figures`, `described`, `trace` with `event` and `probe`, and `observe` and `curve`.
@@ -16,9 +16,9 @@ mod call;
 mod curve;
 mod described;
 mod ending;
-#[cfg(take_turns)]
-mod entrance;
 mod event;
+#[cfg(take_turns)]
+mod fast_path;
 mod figures;
 mod flight;
 mod hashes;
@@ -83,7 +83,7 @@ mod _core {
         let finish = module.getattr("_finish_traces")?;
         py.import("atexit")?.call_method1("register", (finish,))?;
         #[cfg(take_turns)]
-        super::entrance::shorten(&py.get_type::<BackendInstrumentation>())?;
+        super::fast_path::install(&py.get_type::<BackendInstrumentation>())?;
         module.add("_MISS", super::cache::miss(module.py())?)
     }
 }

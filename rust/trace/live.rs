@@ -9,7 +9,6 @@
 
 mod direct;
 
-use super::doorbell::Doorbell;
 use super::fork::registry;
 use super::journal::Journal;
 use super::lockfile::{Held, PathLock};
@@ -18,6 +17,7 @@ use super::record::Record;
 use super::recover;
 use super::ring::Refused;
 use super::sink::Sink;
+use super::wakeup::Wakeup;
 use crate::clock;
 use crate::sync::{Condvar, Mutex, Ordering, SharedBool, SharedU64, StaticU64, lock, wait_for};
 use std::io;
@@ -52,10 +52,10 @@ pub(super) struct Live {
     journal: Option<Journal>,
     names: Mutex<KeptNames>,
     work: Mutex<Work>,
-    bell: Doorbell,
+    wakeup: Wakeup,
     room: (Mutex<()>, Condvar),
     stop: SharedBool,
-    /// The last attempt to write failed, or a full ring waited in vain.
+    /// The last attempt to write failed, or a wait for a full ring gave up.
     stuck: SharedBool,
     lost: SharedU64,
     /// Losses that stand in no line, where there is no journal to keep their number.
@@ -110,7 +110,7 @@ impl Live {
             journal: None,
             names: Mutex::default(),
             work: Mutex::new(Work::new(sink)),
-            bell: Doorbell::default(),
+            wakeup: Wakeup::default(),
             room: (Mutex::new(()), Condvar::new()),
             stop: SharedBool::new(false),
             stuck: SharedBool::new(false),
@@ -195,9 +195,9 @@ impl Live {
         };
         let pos = journal.ring.push(|pos| record.to_words(self.run, pos))?;
         if (pos + 1) & ((journal.ring.capacity() / 4).max(1) - 1) == 0 {
-            self.bell.ring();
+            self.wakeup.wake();
         } else {
-            self.bell.ring_if_asleep();
+            self.wakeup.wake_if_asleep();
         }
         Ok(())
     }
@@ -216,7 +216,7 @@ impl Live {
         if lock(&self.thread).is_none() {
             return self.drain().is_ok();
         }
-        self.bell.ring();
+        self.wakeup.wake();
         let (mutex, condition) = &self.room;
         let guard = lock(mutex);
         if self.drained() == patience.head {
@@ -242,7 +242,7 @@ impl Live {
         // Relaxed, and below: a count publishes no other memory.
         self.lost.fetch_add(events, Ordering::Relaxed);
         self.unreported().fetch_add(events, Ordering::Relaxed);
-        self.bell.ring_if_asleep();
+        self.wakeup.wake_if_asleep();
     }
 
     /// Events that were lost in this run.
@@ -269,12 +269,12 @@ impl Live {
     }
 
     fn drain_until_stopped(&self) {
-        // Relaxed: whoever stops rings afterwards, under the bell's lock.
+        // Relaxed: whoever stops the drainer wakes it afterwards, under the lock of `wakeup`.
         let stopped = || self.stop.load(Ordering::Relaxed);
         while !stopped() {
-            self.bell.sleep(|| self.has_work() || stopped());
+            self.wakeup.sleep(|| self.has_work() || stopped());
             if !stopped() {
-                self.bell.wait(self.options.interval);
+                self.wakeup.wait(self.options.interval);
             }
             let _ = self.drain();
         }
@@ -396,7 +396,7 @@ impl Live {
             journal.ring.seal();
         }
         self.stop.store(true, Ordering::Relaxed);
-        self.bell.ring();
+        self.wakeup.wake();
         let thread = lock(&self.thread).take();
         if let Some(thread) = thread {
             let _ = thread.join();

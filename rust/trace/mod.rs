@@ -4,12 +4,12 @@
 //! thread makes lines in large blocks. Reading order: `ring` (the journal's queue), `record` (what
 //! an event is), `line` and `json` (its line), `name` (the texts that events share), `journal` (the
 //! file), `sink` (the trace), `lockfile` (one process at a time), `recover` (what dead processes
-//! left), `live` (one run) and its `doorbell`, `writer` (what its user holds), `fork`. DESIGN.md draws
+//! left), `live` (one run) and its `wakeup`, `writer` (what its user holds), `fork`. DESIGN.md draws
 //! the journal; docs/decisions/the-journal-of-a-trace.md says what is promised for a kill, a fork, a
 //! full disk.
 
-mod doorbell;
 pub mod ring;
+mod wakeup;
 
 #[cfg(not(loom))]
 mod fork;

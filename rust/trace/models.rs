@@ -3,8 +3,8 @@
 //! `RUSTFLAGS="--cfg loom" cargo test --release --lib trace::models`; LOOM_MAX_PREEMPTIONS bounds the
 //! search. The files under test are the shipped ones, over a ring of two slots with two words.
 
-use super::doorbell::Doorbell;
 use super::ring::{Refused, Ring, words::Words};
+use super::wakeup::Wakeup;
 use crate::proof::explore;
 use crate::sync::{Ordering, SharedBool};
 use loom::sync::Arc;
@@ -116,16 +116,16 @@ fn kill_races_push() {
 fn push_races_sleep() {
     explore(|| {
         let ring = small(2);
-        let bell = Arc::new(Doorbell::default());
+        let wakeup = Arc::new(Wakeup::default());
         let producer = {
-            let (ring, bell) = (Arc::clone(&ring), Arc::clone(&bell));
+            let (ring, wakeup) = (Arc::clone(&ring), Arc::clone(&wakeup));
             thread::spawn(move || {
                 push_until_taken(&ring, 1);
-                bell.ring_if_asleep();
+                wakeup.wake_if_asleep();
             })
         };
         // Loom reports a deadlock if the drainer sleeps through the only event.
-        bell.sleep(|| ring.tail_before_sleep() > ring.head());
+        wakeup.sleep(|| ring.tail_before_sleep() > ring.head());
         while ring.tail() == ring.head() {
             thread::yield_now();
         }
@@ -137,16 +137,16 @@ fn push_races_sleep() {
 #[test]
 fn stop_races_sleep() {
     explore(|| {
-        let bell = Arc::new(Doorbell::default());
+        let wakeup = Arc::new(Wakeup::default());
         let stop = Arc::new(SharedBool::new(false));
         let stopper = {
-            let (bell, stop) = (Arc::clone(&bell), Arc::clone(&stop));
+            let (wakeup, stop) = (Arc::clone(&wakeup), Arc::clone(&stop));
             thread::spawn(move || {
                 stop.store(true, Ordering::SeqCst);
-                bell.ring();
+                wakeup.wake();
             })
         };
-        bell.sleep(|| stop.load(Ordering::SeqCst));
+        wakeup.sleep(|| stop.load(Ordering::SeqCst));
         assert!(stop.load(Ordering::SeqCst));
         stopper.join().unwrap();
     });

@@ -92,7 +92,7 @@ impl<M: Memory, const WORDS: usize> Ring<M, WORDS> {
             if pos >= self.limit.load(Ordering::Acquire) && pos >= self.raise_limit() {
                 return Err(Refused::Full);
             }
-            // SeqCst: one order with the drainer's "asleep" flag, see `doorbell` (J5).
+            // SeqCst: one order with the drainer's "asleep" flag, see `wakeup` (J5).
             match self.tail.compare_exchange_weak(pos, pos + 1, Ordering::SeqCst, Ordering::Relaxed)
             {
                 Ok(_) => return Ok(pos),

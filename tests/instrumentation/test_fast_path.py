@@ -1,4 +1,4 @@
-"""The short way into ``cached``: five positional arguments, and perhaps ``scope``."""
+"""The fast path into ``cached``: five positional arguments, and perhaps ``scope``."""
 
 import inspect
 import sys

@@ -1,9 +1,9 @@
-//! The way into `cached` that nearly every call takes.
+//! The fast path into `cached`, which nearly every call takes.
 //!
 //! What pyo3 generates for a method reads any mixture of positional and named arguments and counts
 //! that this thread is attached: a third of the instructions of a hit. Calls with five positional
 //! arguments, and perhaps `scope`, come in here; all others take the method as it is declared, which
-//! also has the words for what is wrong with them.
+//! also raises the errors of a wrong call.
 
 use super::hashes::Beside;
 use super::instrumentation::BackendInstrumentation;
@@ -21,12 +21,12 @@ use std::{ptr, slice};
 /// `cached` as it is declared.
 static DECLARED: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 
-/// Puts the short way in before the method that the class has.
+/// Puts the fast path before the method that the class has.
 ///
 /// # Errors
 /// Those of the class's attributes.
 #[allow(unsafe_code)]
-pub(super) fn shorten(class: &Bound<'_, PyType>) -> PyResult<()> {
+pub(super) fn install(class: &Bound<'_, PyType>) -> PyResult<()> {
     let py = class.py();
     let name = intern!(py, "cached");
     let declared = class.getattr(name)?;
@@ -119,7 +119,7 @@ impl<'py> Arguments<'_, 'py> {
         }
     }
 
-    /// By the method as it is declared, which also has the words for what is wrong.
+    /// By the method as it is declared, which also raises the errors of a wrong call.
     #[cold]
     fn call_declared(&self) -> PyResult<Py<PyAny>> {
         Python::attach(|py| {
@@ -130,7 +130,7 @@ impl<'py> Arguments<'_, 'py> {
             let positional = PyTuple::new(py, positional)?;
             let names = self.names.iter().flat_map(|names| names.iter());
             let named = names.zip(named).into_py_dict(py)?;
-            let declared = DECLARED.get(py).expect("it was kept when the short way was made");
+            let declared = DECLARED.get(py).expect("it was kept when the fast path was installed");
             declared.call(py, positional, Some(&named))
         })
     }
