@@ -6,9 +6,10 @@
 //!
 //! Reading order: `instrumentation` (what a backend calls) with `parts` and `slot` (what can be
 //! replaced), `fast_path`, `call`, `batch` and `ending` (one call of each kind), `key`, `text`,
-//! `hashes`, `known` and `identity` (from arguments to a key), `cache` with `limits` and `invalidate`, `weigh`
-//! (what an entry counts for) with `held`, `outside` and `raw`, `flight`, `stats` with `tally` and
-//! `figures`, `described`, `trace` with `event` and `probe`, and `observe` and `curve`.
+//! `hashes`, `known` and `identity` (from arguments to a key), `cache` with `limits` and
+//! `invalidate`, `weigh` (what an entry counts for) with `held`, `outside` and `raw`, `flight`,
+//! `stats` with `op_counters` and `figures`, `described`, `trace` with `event` and `probe`, and
+//! `observe` and `curve`.
 
 mod batch;
 mod cache;
@@ -30,13 +31,13 @@ mod key;
 mod known;
 mod limits;
 mod observe;
+mod op_counters;
 mod outside;
 mod parts;
 mod probe;
 mod raw;
 mod slot;
 mod stats;
-mod tally;
 mod text;
 mod trace;
 mod weigh;

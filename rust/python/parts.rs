@@ -5,8 +5,8 @@
 
 use super::cache::{ForwardCache, Kept, Left, Stored, miss};
 use super::key::{Query, SharedKey, name_of};
+use super::op_counters::Counts;
 use super::stats::BackendStats;
-use super::tally::Counts;
 use super::trace::TraceWriter;
 use crate::clock::Ticks;
 use crate::key::Name;

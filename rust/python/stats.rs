@@ -2,7 +2,7 @@
 
 use super::cache::{Left, Stored};
 use super::figures::{call_stats, model, sums};
-use super::tally::{Counts, Named, Tally};
+use super::op_counters::{Counts, Named, OpCounters};
 use crate::stats::{CallFigures, Counter, Stats};
 use crate::sync::Stripes;
 use pyo3::prelude::*;
@@ -31,7 +31,7 @@ pub(super) struct BackendStats {
 #[derive(Default)]
 struct Figures {
     stats: Stats,
-    tally: Tally,
+    op_counters: OpCounters,
 }
 
 /// The field names in positional order.
@@ -57,7 +57,7 @@ impl BackendStats {
     ) -> PyResult<()> {
         let mine = self.figures.mine();
         mine.stats.hit(wall_s);
-        mine.tally.change(op, view_id, |figures| {
+        mine.op_counters.change(op, view_id, |figures| {
             figures.hits += 1;
             figures.saved_s += saved_s;
         })
@@ -79,7 +79,7 @@ impl BackendStats {
         let here = stored.evicted.iter().take_while(|left| is_of_this(left)).count();
         let mine = self.figures.mine();
         mine.stats.computed(wall_s);
-        mine.tally.change(op, view_id, |figures| {
+        mine.op_counters.change(op, view_id, |figures| {
             figures.misses += 1;
             figures.compute_s += wall_s;
             figures.recomputed += u64::from(stored.recomputed);
@@ -90,10 +90,10 @@ impl BackendStats {
 
     /// Counts the entries that had to go.
     pub(super) fn add_evicted(&self, py: Python<'_>, evicted: &[Left]) -> PyResult<()> {
-        let tally = &self.figures.mine().tally;
+        let op_counters = &self.figures.mine().op_counters;
         let named = evicted.iter().filter_map(|left| left.key.op_and_view());
         named.into_iter().try_for_each(|(op, view_id)| {
-            tally.change(op.bind(py), view_id.bind(py), |figures| figures.evictions += 1)
+            op_counters.change(op.bind(py), view_id.bind(py), |figures| figures.evictions += 1)
         })
     }
 
@@ -104,7 +104,7 @@ impl BackendStats {
         view_id: &Bound<'_, PyAny>,
         counts: Counts,
     ) -> PyResult<()> {
-        let Figures { stats, tally } = self.figures.mine();
+        let Figures { stats, op_counters } = self.figures.mine();
         stats.cache_hits.add(counts.hits);
         stats.cache_misses.add(counts.misses);
         stats.forward_passes.add(counts.passes);
@@ -117,7 +117,7 @@ impl BackendStats {
         if counts.batch > 0 {
             stats.batch_sent(counts.batch);
         }
-        tally.change(op, view_id, |figures| {
+        op_counters.change(op, view_id, |figures| {
             figures.add(&CallFigures {
                 hits: counts.hits,
                 misses: counts.misses,
@@ -143,7 +143,7 @@ impl BackendStats {
         let mine = self.figures.first();
         other.figures.iter().try_for_each(|theirs| {
             sums(&mine.stats, &theirs.stats);
-            mine.tally.combine(py, &theirs.tally, lines)
+            mine.op_counters.combine(py, &theirs.op_counters, lines)
         })
     }
 
@@ -162,13 +162,13 @@ impl BackendStats {
     /// The sums of all threads, ops and views.
     fn total(&self) -> CallFigures {
         let mut total = CallFigures::default();
-        self.figures.iter().for_each(|figures| total.add(&figures.tally.total()));
+        self.figures.iter().for_each(|figures| total.add(&figures.op_counters.total()));
         total
     }
 
     /// The figures of each op and view.
     fn lines(&self, py: Python<'_>) -> PyResult<Vec<Named>> {
-        Ok(self.snapshot(py)?.figures.first().tally.lines(py))
+        Ok(self.snapshot(py)?.figures.first().op_counters.lines(py))
     }
 
     /// Gives a field a value, by `set`: the first has it, the others have nothing.

@@ -1,4 +1,4 @@
-//! Figures of each op and view, found by the identity of the objects that name them.
+//! Counters of each op and view, found by the identity of the objects that name them.
 
 use super::identity::ByIdentity;
 use super::text::Text;
@@ -34,9 +34,9 @@ pub(super) struct Counts {
     pub(super) wall_s: f64,
 }
 
-/// The figures of one instrumentation, a line for each op and view.
+/// The counters of one instrumentation, a line for each op and view.
 #[derive(Default)]
-pub(super) struct Tally(Turns<Lines>);
+pub(super) struct OpCounters(Turns<Lines>);
 
 #[derive(Default)]
 struct Lines {
@@ -54,7 +54,7 @@ struct Line {
     figures: CallFigures,
 }
 
-impl Tally {
+impl OpCounters {
     /// Changes the figures of an op and a view; Python code may run before, none meanwhile.
     ///
     /// # Errors
