@@ -26,7 +26,7 @@ MANY = 10**9
 
 
 @dataclass
-class Tally:
+class Counters:
     """What the rounds of a proof met."""
 
     rounds: int = 0
@@ -58,13 +58,13 @@ class Round:
         )
 
 
-def play(plan: Round, players: Sequence[ForkServer], tally: Tally) -> None:
+def play(plan: Round, players: Sequence[ForkServer], counters: Counters) -> None:
     """Plays a round; raises ``AssertionError`` with its plan if the store is wrong."""
     with folder_of(plan, plan.folder) as folder:
-        _play(plan, players, folder, tally)
+        _play(plan, players, folder, counters)
 
 
-def _play(plan: Round, players: Sequence[ForkServer], folder: Path, tally: Tally) -> None:
+def _play(plan: Round, players: Sequence[ForkServer], folder: Path, counters: Counters) -> None:
     path, log = folder / "values.db", folder / "values.db-wal"
     for process, ((end, batches, _), player) in enumerate(zip(plan.ends, players, strict=False)):
         most = batches if end == "closing" else MANY
@@ -75,12 +75,12 @@ def _play(plan: Round, players: Sequence[ForkServer], folder: Path, tally: Tally
         with Progress(folder / f"progress {process}") as said:
             said.wait_for(ENDS[end])
             moment.wait(log)
-            tally.kills[end] += player.kill() == KILLED
+            counters.kills[end] += player.kill() == KILLED
             returned.append(said.returned(0))
     for moment in plan.openings:
-        tally.kills["opening what is left"] += _kill_opening(path, log, moment, players[0])
-    tally.values += check(path, returned)
-    tally.rounds += 1
+        counters.kills["opening what is left"] += _kill_opening(path, log, moment, players[0])
+    counters.values += check(path, returned)
+    counters.rounds += 1
 
 
 def _kill_opening(path: Path, log: Path, moment: Moment, player: ForkServer) -> bool:
@@ -120,12 +120,12 @@ def _held(store: SQLiteStore, numbers: range) -> int:
     return held
 
 
-def prove(kills: int, first_seed: int) -> Tally:
+def prove(kills: int, first_seed: int) -> Counters:
     """Plays rounds until so many processes were killed."""
-    tally = Tally()
+    counters = Counters()
     with servers(PROCESSES, jobs="tests.store.jobs") as players:
         for seed in range(first_seed, first_seed + 100 * kills):
-            if tally.kills.total() >= kills:
+            if counters.kills.total() >= kills:
                 break
-            play(Round.of(seed), players, tally)
-    return tally
+            play(Round.of(seed), players, counters)
+    return counters

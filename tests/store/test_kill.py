@@ -11,9 +11,9 @@ KILLS = proof.knob("KILLS", 40)
 
 
 def test_kills_lose_no_value_whose_call_had_returned() -> None:
-    tally = kill.prove(KILLS, 1_000 * proof.SEED)
-    assert tally.kills.total() >= KILLS
-    assert min(tally.kills[end] for end in ("putting", "opening what is left")) > 0
-    assert tally.values > 0
-    proof.done["kills"] += tally.kills.total()
-    proof.done["values in killed stores"] += tally.values
+    counters = kill.prove(KILLS, 1_000 * proof.SEED)
+    assert counters.kills.total() >= KILLS
+    assert min(counters.kills[end] for end in ("putting", "opening what is left")) > 0
+    assert counters.values > 0
+    proof.done["kills"] += counters.kills.total()
+    proof.done["values in killed stores"] += counters.values

@@ -82,7 +82,7 @@ def test_pages_that_can_not_be_read_hide_no_others(
         assert store.info().entries == VALUES
 
 
-def test_values_are_kept_beside_a_damaged_page(content: bytes, tmp_path: Path) -> None:
+def test_values_are_kept_next_to_a_damaged_page(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "values.db"
     leaf = leaves_of_values(content)[2]
     with closing(opened(path, overwritten(content, [leaf], 0xFF))) as store:

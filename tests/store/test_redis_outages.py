@@ -1,5 +1,5 @@
 """Claims: a server that is down, killed, slow, silent, full or talks nonsense is no exception and
-costs a run less than a tenth; while it is down everything is a miss; afterwards it serves again.
+costs a job less than a tenth; while it is down everything is a miss; afterwards it serves again.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ def record(number: int) -> Record:
     return Record(key, seal(key, float(number)), "m", "base", "logprob_of")
 
 
-def run_of(store: RedisStore) -> tuple[float, float]:
-    """A run that computes for ``BATCHES`` times ``BATCH_S`` and finds nothing: that, and the rest.
+def job_of(store: RedisStore) -> tuple[float, float]:
+    """A job that computes for ``BATCHES`` times ``BATCH_S`` and finds nothing: that, and the rest.
 
     Seconds of computing, seconds in the store.
     """
@@ -76,7 +76,7 @@ def run_of(store: RedisStore) -> tuple[float, float]:
 
 
 def assert_costs_little(store: RedisStore) -> None:
-    computing, inside = run_of(store)
+    computing, inside = job_of(store)
     assert inside < 0.1 * computing, f"{inside:.3f} s for {computing:.1f} s"
     assert store.errors + store.refused > 0
     assert store.skipped > 0
@@ -106,13 +106,13 @@ def test_a_server_that_does_not_come_to_an_end_costs_little(serve: Serve) -> Non
 @pytest.mark.parametrize("delay_s", [0.003, 0.008, 0.045, 0.3])
 def test_a_slow_server_costs_little(server: RedisServer, delay_s: float) -> None:
     with answering(slowed(server.port, delay_s)) as url:
-        computing, inside = run_of(RedisStore(url))
+        computing, inside = job_of(RedisStore(url))
     assert inside < 0.1 * computing, f"{inside:.3f} s for {computing:.1f} s"
 
 
 @pytest.fixture
 def full(tmp_path: Path, patient: None) -> Iterator[tuple[RedisServer, list[Record]]]:
-    """A server with no room left, and the first of what is in it."""
+    """A server with no memory left, and the first of what is in it."""
     server = RedisServer(tmp_path, None, "--maxmemory", "2mb")
     store = RedisStore(server.url)
     filling = [record(number) for number in range(10**6, 10**6 + 20_000)]

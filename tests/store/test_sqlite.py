@@ -1,6 +1,6 @@
 """Claims: what is put into the file is there for other processes and after a kill, or not at all;
 a size limit removes the least recently used; damage, a full disk and a fork cost values and never
-an exception or a wrong value; a place where SQLite isn't safe is refused.
+an exception or a wrong value; a file system where SQLite isn't safe is refused.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ import pytest
 from forwardcache.errors import InvalidInputError
 from forwardcache.scoring import TokenDist
 from forwardcache.store import Record, open_store, sqlite
-from forwardcache.store.place import check_local
+from forwardcache.store.filesystem import check_local
 from forwardcache.store.schema import prepare
 from forwardcache.store.seal import seal, unseal
 from forwardcache.store.sqlite import SQLiteStore

@@ -1,5 +1,5 @@
 """Claims: the nearest store is asked first; what a farther one has goes into the nearer ones, with
-its names; what is put goes into all; a tier that has nothing or fails is only a tier less.
+its names; what is put goes into all; a tier that has nothing or fails is as if it were not there.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from forwardcache.store.tiers import Tiers
 from tests.store.servers import RedisServer, free_port
 
 
-class Shelf:
+class MemoryStore:
     """A store in memory that notes what it is asked."""
 
     def __init__(self, *records: Record) -> None:
@@ -52,12 +52,12 @@ class Shelf:
         self.closed = True
 
 
-class Full(Shelf):
+class Full(MemoryStore):
     def put_many(self, records: Sequence[Record]) -> int:
         return 0
 
 
-class ValuesOnly(Shelf):
+class ValuesOnly(MemoryStore):
     get_records = None  # type: ignore[assignment]
 
     def get_many(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
@@ -77,7 +77,7 @@ KEYS = [one.key for one in (ONE, TWO, THREE, FOUR)]
 
 
 def test_the_nearest_is_asked_first_and_the_next_only_for_what_is_missing() -> None:
-    near, middle, far = Shelf(ONE), Shelf(TWO), Shelf(ONE, THREE)
+    near, middle, far = MemoryStore(ONE), MemoryStore(TWO), MemoryStore(ONE, THREE)
     found = Tiers([near, middle, far]).get_many(KEYS)
     assert found == {one.key: one.blob for one in (ONE, TWO, THREE)}
     assert near.asked == [KEYS]
@@ -86,14 +86,14 @@ def test_the_nearest_is_asked_first_and_the_next_only_for_what_is_missing() -> N
 
 
 def test_what_is_all_near_asks_nobody_else() -> None:
-    near, far = Shelf(ONE), Shelf(ONE)
+    near, far = MemoryStore(ONE), MemoryStore(ONE)
     Tiers([near, far]).get_many([ONE.key, ONE.key])
     assert near.asked == [[ONE.key]]
     assert far.asked == []
 
 
 def test_what_is_found_goes_up_with_its_names() -> None:
-    near, middle, far = Shelf(), Shelf(TWO), Shelf(ONE)
+    near, middle, far = MemoryStore(), MemoryStore(TWO), MemoryStore(ONE)
     Tiers([near, middle, far]).get_many(KEYS)
     assert near.there == {one.key: one for one in (ONE, TWO)}
     assert middle.there == {one.key: one for one in (ONE, TWO)}
@@ -101,26 +101,26 @@ def test_what_is_found_goes_up_with_its_names() -> None:
 
 
 def test_what_is_put_goes_into_all() -> None:
-    near, far = Shelf(), Shelf()
+    near, far = MemoryStore(), MemoryStore()
     assert Tiers([near, far]).put_many([ONE, TWO]) == 2
     assert near.there == far.there == {one.key: one for one in (ONE, TWO)}
 
 
 def test_a_tier_that_takes_nothing_is_only_a_tier_less() -> None:
-    near, far = Full(), Shelf(ONE)
+    near, far = Full(), MemoryStore(ONE)
     tiers = Tiers([near, far])
     assert tiers.put_many([TWO]) == 1
     assert set(tiers.get_many(KEYS)) == {ONE.key, TWO.key}
 
 
 def test_a_store_of_values_only_leaves_the_names_empty() -> None:
-    near = Shelf()
+    near = MemoryStore()
     assert Tiers([near, ValuesOnly(ONE)]).get_many([ONE.key]) == {ONE.key: ONE.blob}
     assert near.there[ONE.key] == Record(ONE.key, ONE.blob, "", "", "")
 
 
 def test_the_rest_is_for_all() -> None:
-    near, far = Shelf(ONE), Shelf(ONE, TWO)
+    near, far = MemoryStore(ONE), MemoryStore(ONE, TWO)
     tiers = Tiers([near, far])
     assert tiers.info() == info_of(entries=1, errors=2, damaged=4)
     assert tiers.verify() == StoreCheck(ok=3, damaged=2)
@@ -145,27 +145,27 @@ def server(tmp_path: Path) -> Iterator[RedisServer]:
 
 
 def test_a_shared_server_fills_what_is_near(server: RedisServer, patient: None) -> None:
-    assert Tiers([Shelf(), RedisStore(server.url)]).put_many([ONE, TWO]) == 2
-    near = Shelf()
+    assert Tiers([MemoryStore(), RedisStore(server.url)]).put_many([ONE, TWO]) == 2
+    near = MemoryStore()
     tiers = Tiers([near, RedisStore(server.url)])
     assert tiers.get_many(KEYS) == {one.key: one.blob for one in (ONE, TWO)}
     assert near.there == {one.key: one for one in (ONE, TWO)}
 
 
-def test_several_places_open_as_tiers(server: RedisServer, patient: None) -> None:
-    places = [f"{server.url}/0?namespace={name}" for name in ("near", "far")]
-    far = open_store(places[1])
+def test_several_addresses_open_as_tiers(server: RedisServer, patient: None) -> None:
+    addresses = [f"{server.url}/0?namespace={name}" for name in ("near", "far")]
+    far = open_store(addresses[1])
     far.put_many([ONE])
-    both = open_store(",".join(places))
+    both = open_store(",".join(addresses))
     assert isinstance(both, Tiers)
     assert both.get_many([ONE.key]) == {ONE.key: ONE.blob}
-    near = open_store(places[0])
+    near = open_store(addresses[0])
     assert isinstance(near, RedisStore)
     assert near.get_records([ONE.key]) == [ONE]
 
 
 def test_a_shared_server_that_is_down_leaves_what_is_near() -> None:
-    tiers = Tiers([Shelf(ONE), RedisStore(f"redis://127.0.0.1:{free_port()}")])
+    tiers = Tiers([MemoryStore(ONE), RedisStore(f"redis://127.0.0.1:{free_port()}")])
     assert tiers.put_many([TWO]) == 1
     assert set(tiers.get_many(KEYS)) == {ONE.key, TWO.key}
 

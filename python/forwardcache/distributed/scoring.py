@@ -20,7 +20,7 @@ from forwardcache.jobs.results import RowSink
 from forwardcache.jobs.rows import Row
 from forwardcache.jobs.skips import OnError, Skipped
 from forwardcache.jobs.views import View, parse_views
-from forwardcache.store import absolute_place
+from forwardcache.store import absolute_address
 
 OPS = ("next_token_dist", "rolling_logprob", "logprob_of")
 
@@ -164,7 +164,7 @@ def _absolute(options: ModelOptions) -> ModelOptions:
         for name in ("model", "adapter", "tokenizer")
         if (given := getattr(options, name)) is not None
     }
-    store = None if options.store is None else absolute_place(options.store)
+    store = None if options.store is None else absolute_address(options.store)
     trace = None if options.trace is None else Path(options.trace).absolute()
     return replace(options, **folders, store=store, trace=trace)
 

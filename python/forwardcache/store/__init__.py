@@ -2,20 +2,20 @@
 
 Reading order: ``base`` (what a store is), ``seal`` with ``arrays`` (a value as bytes that can't be
 taken for another one), ``sqlite`` with ``schema``, ``statements``, ``file``, ``failure``, ``scan``,
-``rebuild`` and ``place`` (the store on disk), ``redis`` with ``address``, ``head``, ``link``,
-``lane`` and ``breaker`` (the shared store), ``tiers`` (several as one), ``opening`` (which of them
-an address names).
+``rebuild`` and ``filesystem`` (the store on disk), ``redis`` with ``address``, ``header``,
+``link``, ``request_worker`` and ``breaker`` (the shared store), ``tiers`` (several as one),
+``opening`` (which of them an address names).
 """
 
 from forwardcache.store.base import Record, Store, StoreCheck, StoreInfo
-from forwardcache.store.opening import absolute_place, files_of, open_store
+from forwardcache.store.opening import absolute_address, files_of, open_store
 
 __all__ = [
     "Record",
     "Store",
     "StoreCheck",
     "StoreInfo",
-    "absolute_place",
+    "absolute_address",
     "files_of",
     "open_store",
 ]

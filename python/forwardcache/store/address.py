@@ -1,7 +1,7 @@
 """The address of a shared store, every part of it checked before anything is asked.
 
 A client library takes options that it doesn't know as they come, some of them as text where it
-wants another type, and lets them win over what its caller sets. A mistake would show in a run as
+wants another type, and lets them win over what its caller sets. A mistake would show in a job as
 values that nobody keeps or finds. So what may stand in an address is listed here with its type.
 """
 

@@ -1,11 +1,11 @@
-"""When to leave a slow or broken store alone, so that a run never pays for it."""
+"""When to leave a slow or broken store alone, so that a job never pays for it."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 
-# Nothing is asked for this many times as long as a call has lost: a fortieth of the run at most.
+# Nothing is asked for this many times as long as a call has lost: a fortieth of the job at most.
 _REST = 40.0
 # The shortest and the longest rest after an error, in seconds; it doubles with each one in a row.
 _SHORTEST_S, _LONGEST_S = 2.0, 60.0

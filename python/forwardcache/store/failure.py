@@ -20,7 +20,7 @@ _FULL = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLI
 
 
 class Failure(Exception):
-    """Something was asked of a store's file in vain.
+    """Something that was asked of a store's file failed.
 
     Args:
         cause: What was raised; None if the store is closed.

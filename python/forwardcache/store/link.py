@@ -1,4 +1,4 @@
-"""Asking a server that may be down, slow or full, without the run paying for it."""
+"""Asking a server that may be down, slow or full, without the job paying for it."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from forwardcache.store.breaker import Breaker
-from forwardcache.store.lane import BusyError, Lane
+from forwardcache.store.request_worker import BusyError, RequestWorker
 
 _log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
-# What a round trip takes beside what it is worth.
+# What a round trip may take beyond what its answer is worth.
 _TRIP_S = 0.001
 # Characters of what a server says; one that speaks another protocol may say anything.
 _MOST_WORDS = 200
@@ -52,7 +52,7 @@ class Link:
         self._connect, self._disconnect = connect, disconnect
         self._timeout_s, self._ends_it = timeout_s, ends_it
         self._breaker, self._refusals = breaker, Breaker()
-        self._lane: Lane | None = None
+        self._worker: RequestWorker | None = None
         self._pid = 0
         self._warned = False
         self.errors = self.skipped = 0
@@ -75,14 +75,14 @@ class Link:
         if self._breaker.is_open or self._refusals.is_open:
             self.skipped += items
             return None
-        is_new, began = self._lane is None, time.perf_counter()
+        is_new, began = self._worker is None, time.perf_counter()
         try:
-            answer = self._own_lane().call(job, self._timeout_s)
+            answer = self._own_worker().call(job, self._timeout_s)
         except BusyError:
             self.skipped += items
             return None
         except Exception as error:
-            # Whatever a library makes of bytes that are no answer is no reason to stop a run.
+            # Whatever a library makes of bytes that are no answer is no reason to stop a job.
             self._failed(time.perf_counter() - began, error)
             return None
         late_s = time.perf_counter() - began - _TRIP_S - worth_s(answer)
@@ -101,15 +101,15 @@ class Link:
 
     def close(self) -> None:
         """Gives the connection up; the next call makes another."""
-        lane, self._lane = self._lane, None
+        worker, self._worker = self._worker, None
         # A parent's connection isn't the child's to close.
-        if lane is not None and self._pid == os.getpid():
-            lane.close()
+        if worker is not None and self._pid == os.getpid():
+            worker.close()
 
-    def _own_lane(self) -> Lane:
-        if self._lane is None or self._pid != os.getpid():
-            self._lane, self._pid = Lane(self._connect, self._disconnect), os.getpid()
-        return self._lane
+    def _own_worker(self) -> RequestWorker:
+        if self._worker is None or self._pid != os.getpid():
+            self._worker, self._pid = RequestWorker(self._connect, self._disconnect), os.getpid()
+        return self._worker
 
     def _failed(self, lost_s: float, error: Exception) -> None:
         self.errors += 1

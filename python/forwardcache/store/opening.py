@@ -1,4 +1,4 @@
-"""A store by its place: which kind an address names, and which files it writes."""
+"""A store by its address: which kind of store it names, and which files that writes."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from forwardcache.store.base import Store
 from forwardcache.store.tiers import Tiers
 
 _SHARED = ("redis://", "rediss://", "valkey://", "valkeys://")
-# Between a place and a shared one behind it; any other comma is part of a path.
+# Between an address and a shared one after it; any other comma is part of a path.
 _NEXT_TIER = re.compile(r",(?=(?:rediss?|valkeys?)://)")
 
-# What an address has behind its path.
+# What a URL has after its path.
 _OPTIONS = re.compile(r"\?\w+=[^/]*$")
 
 
 def open_store(where: str | Path, **options: Any) -> Store:
-    """A store by its place.
+    """A store by its address.
 
     Args:
         where: A path (SQLite), or a URL of Redis or Valkey; or several, the nearest first, with
@@ -31,9 +31,9 @@ def open_store(where: str | Path, **options: Any) -> Store:
     Raises:
         InvalidInputError: it is an address of another kind, or the store can't be kept there.
     """
-    places = _NEXT_TIER.split(str(where))
-    if len(places) > 1:
-        return Tiers([open_store(place) for place in places], **options)
+    addresses = _NEXT_TIER.split(str(where))
+    if len(addresses) > 1:
+        return Tiers([open_store(address) for address in addresses], **options)
     shared = str(where).startswith(_SHARED)
     if not shared:
         _check_path(str(where))
@@ -62,14 +62,16 @@ def _check_path(where: str) -> None:
         raise InvalidInputError(f"a store in a file takes no options, got {where!r}")
 
 
-def absolute_place(where: str | Path) -> str:
+def absolute_address(where: str | Path) -> str:
     """``where`` for processes that work in other folders: its file by an absolute path.
 
     Args:
         where: As in ``open_store``.
     """
-    places = _NEXT_TIER.split(str(where))
-    return ",".join(each if each.startswith(_SHARED) else os.path.abspath(each) for each in places)
+    addresses = _NEXT_TIER.split(str(where))
+    return ",".join(
+        each if each.startswith(_SHARED) else os.path.abspath(each) for each in addresses
+    )
 
 
 def files_of(where: str | Path) -> list[Path]:
@@ -81,5 +83,5 @@ def files_of(where: str | Path) -> list[Path]:
     Returns:
         Their paths, whether they are there or not; none for a store on another machine.
     """
-    places = [each for each in _NEXT_TIER.split(str(where)) if not each.startswith(_SHARED)]
-    return [Path(f"{place}{ending}") for place in places for ending in ("", "-wal", "-shm")]
+    addresses = [each for each in _NEXT_TIER.split(str(where)) if not each.startswith(_SHARED)]
+    return [Path(f"{address}{ending}") for address in addresses for ending in ("", "-wal", "-shm")]

@@ -1,6 +1,6 @@
 """A damaged store's file made anew from what can be read of it, in its place.
 
-What is whole goes into a file beside it, which then becomes the store's content page by page, as
+What is whole goes into a file next to it, which then becomes the store's content page by page, as
 SQLite copies a database into one that is in use: in one transaction, so that other processes see
 the old content or the new one, and lose neither file nor locks.
 """
@@ -29,7 +29,7 @@ def rebuild(path: Path, connection: sqlite3.Connection, pages: Iterable[Sequence
         pages: Values, some thousand at a time.
 
     Raises:
-        OSError: there is no place for the other file.
+        OSError: there is no space for the other file.
         sqlite3.Error: it can't be written, or can't be copied.
     """
     beside = path.with_name(f"{path.name}.rebuilt")

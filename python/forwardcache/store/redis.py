@@ -1,13 +1,13 @@
 """A store that machines share: Redis or Valkey.
 
 A value's key in Redis is the namespace and the store's key; what stands there is the sealed value
-behind a short head that says when it was written and for which model, view and op. The sealed value
-is given back as it came: whoever reads it checks it.
+behind a short header that says when it was written and for which model, view and op. The sealed
+value is given back as it came: whoever reads it checks it.
 
-A run never waits for the server. Every round trip has 50 ms (``lane``); after an error or a slow
-answer the store is left alone for at least forty times as long as that took (``breaker``), and
-what would have been read or written then is a miss or isn't kept. A server that is full is still
-read (``link``).
+A job never waits long for the server. Every round trip has 50 ms (``request_worker``); after an
+error or a slow answer the store is left alone for at least forty times as long as that took
+(``breaker``), and what would have been read or written then is a miss or isn't kept. A server that
+is full is still read (``link``).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from forwardcache.extras import extra_named
 from forwardcache.store.address import milliseconds, parse
 from forwardcache.store.base import Record, StoreCheck, StoreInfo
 from forwardcache.store.breaker import Breaker
-from forwardcache.store.head import MOST_HEAD_BYTES, Head, split
+from forwardcache.store.header import MOST_HEADER_BYTES, Header, split
 from forwardcache.store.link import Link, said_by
 from forwardcache.store.seal import unseal
 
@@ -38,7 +38,7 @@ Result = TypeVar("Result")
 
 DEFAULT_TTL_S = 30 * 24 * 3600.0
 
-# Looking through all that is there is no part of a run and may take longer.
+# Looking through all that is there is no part of a job and may take longer.
 _CALL_S, _SURVEY_S = 0.050, 5.0
 _MOST_ITEMS, _MOST_BYTES = 256, 2**20
 
@@ -52,11 +52,11 @@ _NAMESPACE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """A value that is there: its name in Redis, the bytes behind its head, and the head."""
+    """A value that is there: its name in Redis, the bytes behind its header, and the header."""
 
     name: bytes
     nbytes: int
-    head: Head
+    header: Header
 
 
 class RedisStore:
@@ -76,7 +76,7 @@ class RedisStore:
 
     Attributes:
         namespace: As given.
-        damaged: Values without a head of ours that were met.
+        damaged: Values without a header of ours that were met.
         refused: Values that the server did not take (it is full, or only to be read).
         last_error: What the last call that failed said; None before.
 
@@ -152,7 +152,7 @@ class RedisStore:
         """What is there, as far as the server says so; an error shows in ``errors``."""
         by_kind: dict[tuple[str, str, str], tuple[int, int]] = {}
         for entry in self._survey():
-            kind = (entry.head.model, entry.head.view, entry.head.op)
+            kind = (entry.header.model, entry.header.view, entry.header.op)
             entries, size = by_kind.get(kind, (0, 0))
             by_kind[kind] = entries + 1, size + entry.nbytes
         return StoreInfo(
@@ -195,16 +195,16 @@ class RedisStore:
         Returns:
             How many were dropped.
         """
-        entries = sorted(self._survey(), key=lambda entry: entry.head.written_ms)
+        entries = sorted(self._survey(), key=lambda entry: entry.header.written_ms)
         selects = not (older_than_s is None and model is None and view is None)
         before_ms = _now_ms() - 1000.0 * (older_than_s or 0.0)
         gone = [
             entry
             for entry in entries
             if selects
-            and entry.head.written_ms <= before_ms
-            and model in (None, entry.head.model)
-            and view in (None, entry.head.view)
+            and entry.header.written_ms <= before_ms
+            and model in (None, entry.header.model)
+            and view in (None, entry.header.view)
         ]
         if max_bytes is not None:
             gone += _oldest_beyond(max_bytes, entries, {entry.name for entry in gone})
@@ -227,13 +227,13 @@ class RedisStore:
     def _record(self, key: bytes, value: bytes) -> Record | None:
         if (parts := split(value)) is None:
             return None
-        head, end = parts
-        return Record(key, value[end:], head.model, head.view, head.op)
+        header, end = parts
+        return Record(key, value[end:], header.model, header.view, header.op)
 
     def _write(self, records: Sequence[Record]) -> int:
         now = int(_now_ms())
         pairs = [
-            (self._prefix + one.key, Head(now, one.model, one.view, one.op).packed() + one.blob)
+            (self._prefix + one.key, Header(now, one.model, one.view, one.op).packed() + one.blob)
             for one in records
         ]
         job, worth_s = partial(_set, pairs, self._ttl_ms), len(pairs) * _WRITE_S
@@ -248,12 +248,12 @@ class RedisStore:
         return kept
 
     def _survey(self) -> Iterator[_Entry]:
-        """The head of every value."""
+        """The header of every value."""
         for names in self._names():
-            heads = self._slowly(partial(_heads, names)) or []
-            for name, (head, nbytes) in zip(names, heads, strict=False):
+            headers = self._slowly(partial(_headers, names)) or []
+            for name, (header, nbytes) in zip(names, headers, strict=False):
                 # A value of another type has none; somebody else wrote it.
-                if isinstance(head, bytes) and (parts := split(head)) is not None:
+                if isinstance(header, bytes) and (parts := split(header)) is not None:
                     yield _Entry(name, nbytes - parts[1], parts[0])
 
     def _names(self) -> Iterator[list[bytes]]:
@@ -270,12 +270,12 @@ class RedisStore:
                 return
 
     def _slowly(self, job: Callable[[Any], Result]) -> Result | None:
-        """An answer outside a run: at once, however long the server took before."""
+        """An answer outside a job: at once, however long the server took before."""
         try:
             with self._client(_SURVEY_S) as client:
                 return job(client)
         except Exception as error:
-            # As in a run; who asked sees it in ``errors``.
+            # As in a job; whoever asked sees it in ``errors``.
             self._survey_errors += 1
             self._survey_error = said_by(error)
             return None
@@ -384,11 +384,11 @@ def _scan(cursor: int, prefix: bytes, client: Any) -> tuple[int, list[bytes]]:
     return int(following), list(names)
 
 
-def _heads(names: list[bytes], client: Any) -> list[tuple[Any, Any]]:
+def _headers(names: list[bytes], client: Any) -> list[tuple[Any, Any]]:
     """The first bytes and the whole length of each value."""
     pipeline = client.pipeline(transaction=False)
     for name in names:
-        pipeline.getrange(name, 0, MOST_HEAD_BYTES - 1)
+        pipeline.getrange(name, 0, MOST_HEADER_BYTES - 1)
         pipeline.strlen(name)
     answers = pipeline.execute(raise_on_error=False)
     return list(zip(answers[::2], answers[1::2], strict=True))

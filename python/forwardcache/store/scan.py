@@ -91,7 +91,7 @@ class Scan:
         return [(low, middle), (middle + 1, high)]
 
     def _highest(self, low: int) -> int:
-        """The last row's number, by whatever says it; else as many as the file has room for."""
+        """The last row's number, by whatever says it; else as many as fit into the file."""
         found = [self._read(partial(_one, statement=each)) for each in _HIGHEST]
         known = [each for each in found if isinstance(each, int)]
         if known:

@@ -75,7 +75,7 @@ def prepare(connection: sqlite3.Connection, path: Path) -> None:
     # order, and a power cut could damage the file. Elsewhere it changes nothing.
     connection.execute("PRAGMA checkpoint_fullfsync = ON")
     connection.execute("PRAGMA trusted_schema = OFF")
-    # Room for the keys of a million values; the default is 2 MB.
+    # Enough for the keys of a million values; the default is 2 MB.
     connection.execute("PRAGMA cache_size = -65536")
     # The log goes into the file every 16 MB, not 4: each time waits for the disk.
     connection.execute("PRAGMA wal_autocheckpoint = 4096").fetchall()
@@ -116,12 +116,14 @@ def _check(connection: sqlite3.Connection) -> None:
 
 def is_a_store(path: Path) -> bool:
     """Whether a file that can't be opened was a store: some mark of ours is still in it."""
-    head = _beginning(path)
-    if len(head) < _PAGE_BYTES:
+    first_bytes = _beginning(path)
+    if len(first_bytes) < _PAGE_BYTES:
         # Cut within the first page: nothing of anybody's is in it.
-        return head[: len(_SQLITE)] == _SQLITE[: len(head)]
-    is_named = int.from_bytes(head[68:72], "big") == _APPLICATION
-    return is_named or any(_TABLE in part for part in (head, _beginning(Path(f"{path}-wal"))))
+        return first_bytes[: len(_SQLITE)] == _SQLITE[: len(first_bytes)]
+    is_named = int.from_bytes(first_bytes[68:72], "big") == _APPLICATION
+    return is_named or any(
+        _TABLE in part for part in (first_bytes, _beginning(Path(f"{path}-wal")))
+    )
 
 
 def _beginning(path: Path) -> bytes:

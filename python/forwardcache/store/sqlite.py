@@ -30,7 +30,7 @@ from forwardcache.store import statements
 from forwardcache.store.base import Record, StoreCheck, StoreInfo
 from forwardcache.store.failure import Failure
 from forwardcache.store.file import StoreFile, open_damaged
-from forwardcache.store.place import check_local
+from forwardcache.store.filesystem import check_local
 from forwardcache.store.rebuild import Kept, rebuild
 from forwardcache.store.scan import Read, Row, Scan
 from forwardcache.store.schema import TOTAL, transaction
@@ -137,7 +137,7 @@ class SQLiteStore:
             return {(row[0], row[1], row[2]): (row[3], row[4]) for row in rows if row[3]}
 
         kinds = self._guarded(read) or {}
-        entries, nbytes = (sum(each[place] for each in kinds.values()) for place in (0, 1))
+        entries, nbytes = (sum(each[column] for each in kinds.values()) for column in (0, 1))
         return StoreInfo(entries, nbytes, kinds, self._errors, self._damaged)
 
     def verify(self) -> StoreCheck:
@@ -338,7 +338,7 @@ class SQLiteStore:
 
     def _put(self, connection: sqlite3.Connection, records: Sequence[Record]) -> int:
         now = time.time()
-        self._make_room(connection)
+        self._checkpoint_if_tight(connection)
         with transaction(connection):
             statements.put(
                 connection,
@@ -353,7 +353,7 @@ class SQLiteStore:
                     statements.shrink(connection, int(self.max_bytes * _KEPT_SHARE))
         return len(records)
 
-    def _make_room(self, connection: sqlite3.Connection) -> None:
+    def _checkpoint_if_tight(self, connection: sqlite3.Connection) -> None:
         """Brings the log into the file before the space that this takes is gone."""
         try:
             logged = os.stat(f"{self.path}-wal").st_size

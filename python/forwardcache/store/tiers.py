@@ -43,11 +43,11 @@ class Tiers:
         """
         found: list[Record] = []
         missing = list(dict.fromkeys(keys))
-        for place, store in enumerate(self.stores):
+        for index, store in enumerate(self.stores):
             if not missing:
                 break
             records = _records(store, missing)
-            for nearer in self.stores[:place] if records else ():
+            for nearer in self.stores[:index] if records else ():
                 nearer.put_many(records)
             found += records
             there = {record.key for record in records}

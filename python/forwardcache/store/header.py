@@ -1,4 +1,4 @@
-"""What stands before a sealed value in a store that has no columns."""
+"""The header of a sealed value, in a store that has no columns."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ _MAGIC = b"fcr1"
 _FIXED = struct.Struct(">4sQBBB")
 _MOST_NAME = 255
 
-MOST_HEAD_BYTES = _FIXED.size + 3 * _MOST_NAME
+MOST_HEADER_BYTES = _FIXED.size + 3 * _MOST_NAME
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
+class Header:
     """When a value was written, and what it belongs to.
 
     Packed: magic, time, the length of each name, the names in UTF-8.
@@ -31,13 +31,13 @@ class Head:
     op: str
 
     def packed(self) -> bytes:
-        """The head as bytes."""
+        """The header as bytes."""
         names = [name.encode()[:_MOST_NAME] for name in (self.model, self.view, self.op)]
         return _FIXED.pack(_MAGIC, self.written_ms, *map(len, names)) + b"".join(names)
 
 
-def split(value: bytes) -> tuple[Head, int] | None:
-    """A value's head and where it ends; None if it has no head of ours."""
+def split(value: bytes) -> tuple[Header, int] | None:
+    """A value's header and where it ends; None if it has no header of ours."""
     if len(value) < _FIXED.size:
         return None
     magic, written_ms, *lengths = _FIXED.unpack_from(value)
@@ -47,4 +47,4 @@ def split(value: bytes) -> tuple[Head, int] | None:
     for length in lengths:
         names.append(value[end : end + length].decode("utf-8", "replace"))
         end += length
-    return Head(written_ms, *names), end
+    return Header(written_ms, *names), end

@@ -24,7 +24,7 @@ class BusyError(Exception):
     """Other threads' calls took all the time there was; the connection itself may be well."""
 
 
-class Lane:
+class RequestWorker:
     """One connection and the thread that uses it; one call at a time.
 
     Args:
@@ -41,19 +41,19 @@ class Lane:
         # A daemon, since a call that hangs may not hold up the end of the process.
         arguments = self._jobs, self._client
         threading.Thread(
-            target=_work, args=arguments, name="forwardcache-lane", daemon=True
+            target=_work, args=arguments, name="forwardcache-request", daemon=True
         ).start()
 
     def call(self, job: Callable[[Any], Result], timeout_s: float) -> Result:
         """What ``job(client)`` returns, or its error.
 
         Args:
-            job: Runs in the lane's thread.
+            job: Runs in the worker's thread.
             timeout_s: Longest wait for it, and before that for its turn.
 
         Raises:
             BusyError: there was no turn in time.
-            TimeoutError: there was no end in time; the lane is of no more use.
+            TimeoutError: there was no end in time; this worker is of no more use.
         """
         if not self._turn.acquire(timeout=timeout_s):
             raise BusyError

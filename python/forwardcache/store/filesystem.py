@@ -1,4 +1,4 @@
-"""Whether a file's place is fit for SQLite: not on a file system that is reached over a network."""
+"""Whether SQLite can be used on a path's file system: not if it is reached over a network."""
 
 from __future__ import annotations
 

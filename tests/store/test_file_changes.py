@@ -1,5 +1,6 @@
-"""Claims: a store that is moved, replaced or deleted under a run, or that may only be read, says so
-once and never says that it kept what is lost; of what doesn't fit on a disk, what fits is kept.
+"""Claims: a store that is moved, replaced or deleted while it is open, or that may only be read,
+says so once and never says that it kept what is lost; of what doesn't fit on a disk, what fits is
+kept.
 """
 
 from __future__ import annotations
@@ -111,7 +112,7 @@ def test_of_what_does_not_fit_what_fits_is_kept(tmp_path: Path) -> None:
         assert right(found, range(800)) == kept
 
 
-def test_the_log_makes_room_before_a_small_disk_is_full(
+def test_the_log_is_brought_into_the_file_before_a_small_disk_is_full(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "values.db"
