@@ -30,14 +30,15 @@ class TraceEvent:
 
 @dataclass(frozen=True, kw_only=True)
 class TraceLine(TraceEvent):
-    """One line of a trace file: an event and the further fields that stand in its line.
+    """One line of a trace file: an event and the further fields of its line.
 
     Attributes:
-        run: Hex digits that name the writer, new at each opening; None in a line of another writer.
+        run: Hex digits that name the session: new at each opening; None in a line of another
+            writer.
         thread: Number of the thread within its process, from 0.
-        seq: Number of the event within the run, from 0; it rises within a thread.
+        seq: Number of the event within the session, from 0; it rises within a thread.
         key: Hex digits of a digest of the full key; comparable within one process only.
-        batch: Number of the ``cached_batch`` call within the run; None for a single call.
+        batch: Number of the ``cached_batch`` call within the session; None for a single call.
         batch_size: Prompts that shared ``batch_wall_ms``: looked up, or computed, together.
         batch_wall_ms: Milliseconds that they took; ``wall_ms`` is this prompt's share.
         bytes: Bytes that the value was counted with when it was stored.

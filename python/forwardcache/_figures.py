@@ -1,4 +1,4 @@
-"""Figures of each op and view, and the report that puts them beside what the cache holds."""
+"""Figures of each op and view, and the report that shows them with what the cache holds."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields

@@ -125,9 +125,9 @@ def test_one_bad_list_of_ids_does_not_lose_its_batch(
             getattr(base, form)(prompts, ids)
         assert raised.value.index == 1
         assert raised.value.results is not None
-        for place in (0, 2):
-            logprobs = getattr(found[place], "logprobs", found[place])
-            np.testing.assert_array_equal(logprobs, base.logprobs_at(prompts[place], ids[place]))
+        for index in (0, 2):
+            logprobs = getattr(found[index], "logprobs", found[index])
+            np.testing.assert_array_equal(logprobs, base.logprobs_at(prompts[index], ids[index]))
     assert backend.stats.forward_passes == 2
 
 

@@ -35,7 +35,9 @@ def oracle_dist(model: Any, ids: Any) -> Any:
 
 def oracle_scored(model: Any, ids: Any, first: int) -> Any:
     logprobs = tiny.logprobs_after(model, ids)
-    return np.array([float(logprobs[place - 1, ids[place]]) for place in range(first, len(ids))])
+    return np.array(
+        [float(logprobs[position - 1, ids[position]]) for position in range(first, len(ids))]
+    )
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -82,7 +84,7 @@ def test_logprob_of_equals_the_oracle(
         joint = tokenizer(prompt + completion, return_offsets_mapping=True)
         ids = joint["input_ids"]
         first = next(
-            place for place, (_, end) in enumerate(joint["offset_mapping"]) if end > len(prompt)
+            index for index, (_, end) in enumerate(joint["offset_mapping"]) if end > len(prompt)
         )
         truth = oracle_scored(shared_models[name], ids, first).sum()
         assert type(value) is float
@@ -91,15 +93,15 @@ def test_logprob_of_equals_the_oracle(
 
 
 @pytest.mark.parametrize("name", ["llama+lora", "gpt2"])
-def test_results_do_not_depend_on_order_or_company(name: str, make_backend: MakeBackend) -> None:
+def test_results_do_not_depend_on_order_or_batch(name: str, make_backend: MakeBackend) -> None:
     first = make_backend(name).rolling_logprob_batch(PROMPTS)
     order = list(range(len(PROMPTS)))
     random.Random(5).shuffle(order)
     shuffled = make_backend(name, token_budget=17).rolling_logprob_batch(
-        [PROMPTS[place] for place in order] + ["some more company for them"]
+        [PROMPTS[index] for index in order] + ["some more texts for the batch"]
     )
-    for place, value in zip(order, shuffled, strict=False):
-        np.testing.assert_allclose(value.logprobs, first[place].logprobs, atol=TOLERANCE)
+    for index, value in zip(order, shuffled, strict=False):
+        np.testing.assert_allclose(value.logprobs, first[index].logprobs, atol=TOLERANCE)
 
 
 @pytest.mark.parametrize("name", ["llama+lora", "gpt2"])
@@ -174,7 +176,7 @@ def test_a_model_that_is_not_known_to_be_causal_gets_a_mask(
 def test_logprobs_at_equals_next_token_dist(name: str, make_backend: MakeBackend) -> None:
     backend = make_backend(name)
     dists = backend.next_token_dist_batch(PROMPTS, top_k=9)
-    ids = [dist.token_ids[: 9 - place] for place, dist in enumerate(dists)]
+    ids = [dist.token_ids[: 9 - index] for index, dist in enumerate(dists)]
     for dist, found in zip(dists, backend.logprobs_at_batch(PROMPTS, ids), strict=True):
         assert found.dtype == np.float32
         np.testing.assert_allclose(found, dist.logprobs[: len(found)], atol=1e-5)

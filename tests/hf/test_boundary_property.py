@@ -149,7 +149,7 @@ def metaspace(*, template: str = "", legacy: bool = False) -> Kind:
     words = ["<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", *"abehlotwrd"]
     merges = [("▁", "t"), ("▁t", "h"), ("▁th", "e"), ("l", "l"), ("h", "e"), ("▁", "▁"), ("▁", "h")]
     words += ["".join(pair) for pair in merges]
-    vocab = {word: place for place, word in enumerate(words)}
+    vocab = {word: index for index, word in enumerate(words)}
     inner = Tokenizer(models.BPE(vocab=vocab, merges=merges, byte_fallback=True))
     if legacy:
         steps = [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
@@ -268,8 +268,8 @@ def found(encoder: Encoder, pair: tuple[str, str]) -> Encoded | type[Exception]:
 def drawn(chance: random.Random) -> tuple[str, str]:
     """A text cut anywhere, or between two pieces."""
     pieces = chance.choices(_PIECES, k=chance.randint(1, 9))
-    text, place = "".join(pieces), chance.randrange(len(pieces))
-    cut = chance.choice([chance.randrange(len(text)), len("".join(pieces[:place]))])
+    text, index = "".join(pieces), chance.randrange(len(pieces))
+    cut = chance.choice([chance.randrange(len(text)), len("".join(pieces[:index]))])
     return text[:cut], text[cut:]
 
 

@@ -89,10 +89,10 @@ def test_changes_that_a_plain_sum_would_miss_are_seen() -> None:
 def test_any_bit_of_any_number_counts() -> None:
     tensor = torch.zeros(2**14 + 2, dtype=torch.int32)
     seen = {of(tensor)}
-    for place in (0, 1, 2**14 - 1, 2**14, 2**14 + 1):
+    for index in (0, 1, 2**14 - 1, 2**14, 2**14 + 1):
         for bit in range(32):
             other = tensor.clone()
-            other[place] = -(2**31) if bit == 31 else 2**bit
+            other[index] = -(2**31) if bit == 31 else 2**bit
             seen.add(of(other))
     assert len(seen) == 1 + 5 * 32
 

@@ -24,14 +24,14 @@ def in_threads(*works: Callable[[], Any]) -> list[Any]:
     results: list[Any] = [None] * len(works)
     start = threading.Barrier(len(works))
 
-    def run(place: int) -> None:
+    def run(index: int) -> None:
         start.wait()
         try:
-            results[place] = works[place]()
+            results[index] = works[index]()
         except Exception as error:
-            results[place] = error
+            results[index] = error
 
-    threads = [threading.Thread(target=run, args=(place,)) for place in range(len(works))]
+    threads = [threading.Thread(target=run, args=(index,)) for index in range(len(works))]
     for thread in threads:
         thread.start()
     for thread in threads:

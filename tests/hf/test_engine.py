@@ -127,7 +127,7 @@ def test_streams_that_join_while_others_decode_equal_their_solo_runs(
     run(test)
 
 
-def test_a_seed_draws_the_same_tokens_in_any_company(make_backend: MakeBackend) -> None:
+def test_a_seed_draws_the_same_tokens_in_any_batch(make_backend: MakeBackend) -> None:
     def drawn(seed: int) -> dict[str, Any]:
         return request(
             [5, 6], 20, sampling_options={"temperature": 1.5, "top_p": 0.9, "seed": seed}

@@ -112,7 +112,7 @@ def test_every_op_agrees_with_float64(
         PROMPTS, truths, backend.rolling_logprob_batch(PROMPTS), strict=True
     ):
         ids = tokenizer(prompt)["input_ids"]
-        expected = [truth[place, ids[place + 1]] for place in range(len(ids) - 1)]
+        expected = [truth[position, ids[position + 1]] for position in range(len(ids) - 1)]
         np.testing.assert_allclose(rolling.logprobs, expected, atol=PER_TOKEN, rtol=0)
     for truth, dist in zip(truths, backend.next_token_dist_batch(PROMPTS, top_k=9), strict=True):
         np.testing.assert_allclose(dist.logprobs, truth[-1][dist.token_ids], atol=PER_TOKEN, rtol=0)
@@ -132,8 +132,8 @@ def test_completions_agree_with_float64_with_and_without_a_shared_prefix(
     for (prompt, end), value in zip(PAIRS, found, strict=True):
         ids = tokenizer(prompt + end)["input_ids"]
         truth = ORACLES[name](shared_models[name], ids)
-        places = range(len(ids) - value.num_tokens, len(ids))
-        expected = sum(truth[place - 1, ids[place]] for place in places)
+        positions = range(len(ids) - value.num_tokens, len(ids))
+        expected = sum(truth[position - 1, ids[position]] for position in positions)
         assert value.logprob == pytest.approx(expected, abs=PER_TOKEN * value.num_tokens)
 
 

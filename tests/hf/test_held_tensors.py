@@ -27,8 +27,8 @@ def nested(layout: torch.layout) -> Tensor:
 
 
 def sparse() -> Tensor:
-    places = torch.arange(MEGABYTES // 12)[None]
-    return torch.sparse_coo_tensor(places, torch.ones(places.shape[1]), (MEGABYTES,))
+    indices = torch.arange(MEGABYTES // 12)[None]
+    return torch.sparse_coo_tensor(indices, torch.ones(indices.shape[1]), (MEGABYTES,))
 
 
 def compressed(layout: torch.layout) -> Tensor:

@@ -98,7 +98,7 @@ class LooksElsewhere(TakesCache):
 
 
 class LosesPlaces(TakesCache):
-    """Is told the place of each token and goes by the length of its cache."""
+    """Is told the position of each token and goes by the length of its cache."""
 
     def forward(self, *arguments: Any, position_ids: Any = None, **rest: Any) -> Any:
         return super().forward(*arguments, **rest)
@@ -176,7 +176,7 @@ def test_a_model_that_does_not_use_the_places_it_is_told_serves_no_streams(
     lora: bool, tokenizer: Any
 ) -> None:
     model = made(LosesPlaces, lora=lora)
-    with pytest.raises(UnsupportedModelError, match="depend on its company"):
+    with pytest.raises(UnsupportedModelError, match="depend on the batch"):
         HFEngine(HFBackend(model, tokenizer), view=own_view(model))
 
 

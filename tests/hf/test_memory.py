@@ -25,16 +25,16 @@ ERRORS: list[Callable[[], BaseException]] = [
 
 
 class Memory:
-    """Room for a number of positions in one forward of a model; counts those that fit."""
+    """Memory for a number of positions in one forward of a model; counts those that fit."""
 
-    def __init__(self, model: Any, room: int, error: Callable[[], BaseException]) -> None:
-        self.room = room
+    def __init__(self, model: Any, capacity: int, error: Callable[[], BaseException]) -> None:
+        self.capacity = capacity
         self.error = error
         self.done: list[int] = []
         self.handle = model.get_input_embeddings().register_forward_pre_hook(self._before)
 
     def _before(self, _module: Any, inputs: Any) -> None:
-        if inputs[0].numel() > self.room:
+        if inputs[0].numel() > self.capacity:
             raise self.error()
         self.done.append(inputs[0].numel())
 
@@ -59,7 +59,7 @@ def test_the_smaller_budget_is_remembered_for_that_operation(make_backend: MakeB
     failed = backend.out_of_memory_batches
     backend.next_token_dist_batch([f"{prompt} again" for prompt in PROMPTS])
     assert backend.out_of_memory_batches == failed
-    memory.room = 10_000
+    memory.capacity = 10_000
     backend.rolling_logprob_batch(PROMPTS)
     assert max(memory.done) > 30
 
@@ -71,7 +71,7 @@ def test_a_prompt_that_never_fits_fails_alone_and_is_not_stored(make_backend: Ma
     memory = Memory(backend.model, sorted(lengths)[-2], ERRORS[0])  # type: ignore[type-var, arg-type]
     found = backend.next_token_dist_batch(PROMPTS, on_error="return")
     assert [isinstance(each, ModelMemoryError) for each in found] == [
-        place == longest for place in range(len(PROMPTS))
+        index == longest for index in range(len(PROMPTS))
     ]
     with pytest.raises(ModelMemoryError, match=f"^{lengths[longest]} tokens"):
         backend.next_token_dist(PROMPTS[longest])
@@ -79,7 +79,7 @@ def test_a_prompt_that_never_fits_fails_alone_and_is_not_stored(make_backend: Ma
         backend.next_token_dist_batch(PROMPTS)
     assert raised.value.index == longest
     assert raised.value.results is not None
-    memory.room = 10_000
+    memory.capacity = 10_000
     done = len(memory.done)
     backend.next_token_dist_batch(PROMPTS)
     assert len(memory.done) == done + 1

@@ -67,14 +67,14 @@ def test_every_op_equals_the_oracle(
         ids = tokenizer(prompt)["input_ids"]
         truth = tiny.logprobs_after(model, ids).numpy()
         np.testing.assert_allclose(dist.logprobs, truth[-1][dist.token_ids], atol=TOLERANCE)
-        scored = [truth[place, ids[place + 1]] for place in range(len(ids) - 1)]
+        scored = [truth[position, ids[position + 1]] for position in range(len(ids) - 1)]
         np.testing.assert_allclose(rolling.logprobs, scored, atol=TOLERANCE)
     pairs = [(prompt, end) for prompt in prompts[:3] for end in (" dog", "s and again")]
     for (prompt, end), value in zip(pairs, backend.completion_logprob_batch(pairs), strict=True):
         ids = tokenizer(prompt + end)["input_ids"]
         truth = tiny.logprobs_after(model, ids).numpy()
-        places = range(len(ids) - value.num_tokens, len(ids))
-        expected = sum(float(truth[place - 1, ids[place]]) for place in places)
+        positions = range(len(ids) - value.num_tokens, len(ids))
+        expected = sum(float(truth[position - 1, ids[position]]) for position in positions)
         assert value.logprob == pytest.approx(expected, abs=TOLERANCE * value.num_tokens)
 
 

@@ -141,7 +141,7 @@ def test_a_model_that_looks_across_rows_is_found_out(
     attend = layer.forward
 
     def own_way(*arguments: Any, **options: Any) -> Any:
-        # As a kernel that somebody put in the layer's place does: it asks nobody.
+        # As a kernel that somebody put in place of the layer does: it asks nobody.
         monkeypatch.setattr(layer.config, "_attn_implementation", "sdpa")
         try:
             return attend(*arguments, **options)
@@ -158,10 +158,10 @@ def test_a_model_that_looks_across_rows_is_found_out(
 
 def test_a_pack_that_does_not_fit_into_memory_is_split(make_backend: MakeBackend) -> None:
     backend = make_backend("llama", copied=True)
-    room, done = 40, []
+    capacity, done = 40, []
 
     def before(_module: Any, inputs: Any) -> None:
-        if inputs[0].numel() > room:
+        if inputs[0].numel() > capacity:
             raise MemoryError
         done.append(inputs[0].numel())
 
@@ -169,7 +169,7 @@ def test_a_pack_that_does_not_fit_into_memory_is_split(make_backend: MakeBackend
     # Padded to the longest, half of these positions would still be more than their tokens.
     prompts = ["the lazy dog " * 4, *"!?#$%&()*+,-./:;<=>@"]
     lengths = backend.token_lengths(prompts, op="next_token_dist")
-    assert room < sum(lengths) < len(lengths) * max(lengths) / 2  # type: ignore[arg-type, type-var, operator]
+    assert capacity < sum(lengths) < len(lengths) * max(lengths) / 2  # type: ignore[arg-type, type-var, operator]
     backend.next_token_dist_batch(prompts)
     assert sum(done) == sum(lengths)  # type: ignore[arg-type]
     assert backend.out_of_memory_batches == 1

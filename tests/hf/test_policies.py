@@ -95,10 +95,10 @@ def test_fifty_edits_of_a_single_number_are_all_seen(
     identities = {backend.identity()}
     for _ in range(50):
         tensor = tensors[generator.integers(len(tensors))]
-        place = int(generator.integers(tensor.numel()))
+        index = int(generator.integers(tensor.numel()))
         with torch.no_grad():
             flat = tensor.data.view(-1) if policy == "strict" else tensor.view(-1)
-            flat[place] = torch.nextafter(flat[place], torch.tensor(torch.inf))
+            flat[index] = torch.nextafter(flat[index], torch.tensor(torch.inf))
         identities.add(backend.identity())
     assert len(identities) == 51
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from forwardcache.hf import HFBackend
-from forwardcache.hf.batch.family import Family, plan_families, plan_packs
 from forwardcache.hf.batch.forward import ForwardRunner
 from forwardcache.hf.batch.prefix import _PACKABLE, can_share_prefixes
+from forwardcache.hf.batch.prefix_group import PrefixGroup, plan_packs, plan_prefix_groups
 from tests.hf import tiny
 from tests.hf.conftest import MakeBackend
 from tests.hf.test_models import tiny_model
@@ -231,54 +231,54 @@ token_rows = st.lists(
 
 
 @given(token_rows, st.integers(0, 8), st.data())
-def test_families_share_what_they_say_and_are_cheaper(
-    rows: list[tuple[int, ...]], pass_cost: int, data: st.DataObject
+def test_groups_share_what_they_say_and_are_cheaper(
+    rows: list[tuple[int, ...]], forward_cost: int, data: st.DataObject
 ) -> None:
     limits = [data.draw(st.integers(1, len(row))) for row in rows]
-    families = plan_families(rows, limits, pass_cost=pass_cost)
-    items = [item for family in families for item in family.items]
+    groups = plan_prefix_groups(rows, limits, forward_cost=forward_cost)
+    items = [item for group in groups for item in group.items]
     assert len(set(items)) == len(items)
-    for family in families:
-        assert len({rows[item][: family.shared] for item in family.items}) == 1
-        assert all(0 < family.shared <= limits[item] for item in family.items)
-        apart = sum(len(rows[item]) for item in family.items)
-        rests = sum(len(rows[item]) - family.shared for item in family.items)
-        assert family.shared + rests + 2 * pass_cost <= 0.75 * apart
+    for group in groups:
+        assert len({rows[item][: group.shared] for item in group.items}) == 1
+        assert all(0 < group.shared <= limits[item] for item in group.items)
+        apart = sum(len(rows[item]) for item in group.items)
+        rests = sum(len(rows[item]) - group.shared for item in group.items)
+        assert group.shared + rests + 2 * forward_cost <= 0.75 * apart
 
 
 @given(token_rows, st.integers(0, 8))
-def test_no_whole_run_of_neighbours_saves_more_as_one_family(
-    rows: list[tuple[int, ...]], pass_cost: int
+def test_no_span_of_neighbours_saves_more_as_one_group(
+    rows: list[tuple[int, ...]], forward_cost: int
 ) -> None:
     limits = [len(row) for row in rows]
-    families = plan_families(rows, limits, pass_cost=pass_cost)
-    saved = sum(family.shared * (len(family.items) - 1) - 2 * pass_cost for family in families)
+    groups = plan_prefix_groups(rows, limits, forward_cost=forward_cost)
+    saved = sum(group.shared * (len(group.items) - 1) - 2 * forward_cost for group in groups)
     order = sorted(rows)
     for first in range(len(order)):
         for last in range(first + 1, len(order)):
-            run = order[first : last + 1]
+            span = order[first : last + 1]
             shared = next(
-                (at for at, column in enumerate(zip(*run, strict=False)) if len(set(column)) > 1),
-                min(map(len, run)),
+                (at for at, column in enumerate(zip(*span, strict=False)) if len(set(column)) > 1),
+                min(map(len, span)),
             )
             around = [*order[max(first - 1, 0) : first], *order[last + 1 : last + 2]]
-            if any(row[:shared] == run[0][:shared] for row in around):
+            if any(row[:shared] == span[0][:shared] for row in around):
                 continue
-            whole = shared * (len(run) - 1) - 2 * pass_cost
-            assert whole < 0.25 * sum(map(len, run)) or whole <= saved
+            whole = shared * (len(span) - 1) - 2 * forward_cost
+            assert whole < 0.25 * sum(map(len, span)) or whole <= saved
 
 
-def test_two_prompts_with_their_completions_are_two_families() -> None:
+def test_two_prompts_with_their_completions_are_two_groups() -> None:
     first, second = (0, *range(2, 50)), (0, *range(100, 148))
     rows = [(*first, 7), (*second, 8), (*first, 9, 9), (*second, 3), (0, 1)]
-    families = plan_families(rows, [49, 49, 49, 49, 1], pass_cost=1)
-    assert families == [Family((0, 2), 49), Family((3, 1), 49)]
+    groups = plan_prefix_groups(rows, [49, 49, 49, 49, 1], forward_cost=1)
+    assert groups == [PrefixGroup((0, 2), 49), PrefixGroup((3, 1), 49)]
 
 
-def test_prompts_that_grow_by_a_token_each_are_one_family() -> None:
+def test_prompts_that_grow_by_a_token_each_are_one_group() -> None:
     rows = [tuple(range(50 + more)) for more in range(1500)]
-    (family,) = plan_families(rows, [len(row) for row in rows], pass_cost=1)
-    assert family.shared > 400
+    (group,) = plan_prefix_groups(rows, [len(row) for row in rows], forward_cost=1)
+    assert group.shared > 400
 
 
 @given(
@@ -289,10 +289,10 @@ def test_prompts_that_grow_by_a_token_each_are_one_family() -> None:
 def test_packs_hold_every_row_once_within_both_limits(
     sizes: list[tuple[int, int]], most_tokens: int, most_needed: int
 ) -> None:
-    rests, needed = ([size[place] for size in sizes] for place in (0, 1))
-    family = Family(tuple(range(len(sizes))), 3)
-    packs = plan_packs(family, rests, needed, most_tokens=most_tokens, most_needed=most_needed)
-    assert [item for pack in packs for item in pack] == list(family.items)
+    rests, needed = ([size[column] for size in sizes] for column in (0, 1))
+    group = PrefixGroup(tuple(range(len(sizes))), 3)
+    packs = plan_packs(group, rests, needed, most_tokens=most_tokens, most_needed=most_needed)
+    assert [item for pack in packs for item in pack] == list(group.items)
     for pack in packs:
         if len(pack) > 1:
             assert sum(rests[item] for item in pack) <= most_tokens

@@ -90,19 +90,24 @@ def test_stop_tokens_end_a_stream_and_hidden_ones_are_not_sent(make_backend: Mak
     async def test() -> None:
         async with running(make_backend()) as engine:
             whole = tokens(await collect(engine, request([5, 6], 12)))
-            place = next(place for place in range(4, 12) if whole[place] not in whole[:place])
-            ending = {"stop_token_ids": [whole[place]]}
+            position = next(
+                position for position in range(4, 12) if whole[position] not in whole[:position]
+            )
+            ending = {"stop_token_ids": [whole[position]]}
             assert (
                 tokens(await collect(engine, request([5, 6], 12, stop=ending)))
-                == (whole[: place + 1])
+                == (whole[: position + 1])
             )
-            hidden = {"stop_token_ids_hidden": np.array([whole[place]])}
+            hidden = {"stop_token_ids_hidden": np.array([whole[position]])}
             chunks = await collect(engine, request([5, 6], 12, stop=hidden))
-            assert (tokens(chunks), chunks[-1]["finish_reason"]) == (whole[:place], "stop")
-            assert chunks[-1]["completion_usage"]["completion_tokens"] == place
-            late = {**ending, "min_tokens": place + 1}
+            assert (tokens(chunks), chunks[-1]["finish_reason"]) == (whole[:position], "stop")
+            assert chunks[-1]["completion_usage"]["completion_tokens"] == position
+            late = {**ending, "min_tokens": position + 1}
             longer = tokens(await collect(engine, request([5, 6], 12, stop=late)))
-            assert (longer[:place], longer[place] == whole[place]) == (whole[:place], False)
+            assert (longer[:position], longer[position] == whole[position]) == (
+                whole[:position],
+                False,
+            )
             hot = {"temperature": 5.0, "top_k": 1}
             asked = request([5, 6], 12, sampling_options=hot)
             assert tokens(await collect(engine, asked)) == whole

@@ -18,7 +18,7 @@ from forwardcache.hf.text.tokenizer_file import PROBES, warn_of_other_tokens
 
 def byte_level(*before: Any, normalizer: Any = None) -> Tokenizer:
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocab = {sign: place for place, sign in enumerate(alphabet)}
+    vocab = {sign: index for index, sign in enumerate(alphabet)}
     merges = [("1", "2"), ("\u0120", "a"), ("l", "l")]
     for pair in merges:
         vocab.setdefault("".join(pair), len(vocab))

@@ -1,7 +1,7 @@
-"""Runs rows of tokens through the model and asks its head only for the positions needed.
+"""Runs rows of tokens through the model and asks its LM head only for the positions needed.
 
 Rows of several lengths run end to end where the model allows it (``pack``). Others are padded on
-the right. In causal attention a position never sees what stands after it, so padding there changes
+the right. In causal attention a position never sees what comes after it, so padding there changes
 nothing before it and neither a mask nor position ids are needed; on the left it would shift every
 position (3 nats of error without a mask). Models that are not known to be purely causal attention
 get a mask all the same, and those whose state or positions depend on the batch's shape only ever
@@ -21,11 +21,11 @@ import torch
 from torch import Tensor, nn
 
 from forwardcache.errors import UnsupportedModelError
-from forwardcache.hf.batch.family import Family, plan_families
 from forwardcache.hf.batch.kernels import TokenKernel, token_logprobs
 from forwardcache.hf.batch.pack import can_pack, filled, packed, rows_apart
 from forwardcache.hf.batch.plan import Batch, check_limits, plan_batches
 from forwardcache.hf.batch.prefix import SharedPrefix, can_share_prefixes, prefixes_change_nothing
+from forwardcache.hf.batch.prefix_group import PrefixGroup, plan_prefix_groups
 from forwardcache.hf.batch.row import Encoded
 
 # Purely causal attention, as read in their sources.
@@ -186,14 +186,14 @@ class ForwardRunner:
             packed=self._packs,
         )
 
-    def families(
-        self, items: Sequence[Encoded], *, pass_cost: int, last_only: bool
-    ) -> list[Family]:
-        """Items whose common prefix is cheaper run once, if this model can do that.
+    def prefix_groups(
+        self, items: Sequence[Encoded], *, forward_cost: int, last_only: bool
+    ) -> list[PrefixGroup]:
+        """Items whose common prefix is cheaper to compute once, if this model can do that.
 
         Args:
             items: What is to be scored.
-            pass_cost: What a pass costs beside its tokens, in tokens.
+            forward_cost: What a forward costs in addition to its tokens, in tokens.
             last_only: Whether each needs the last position's logits only.
         """
         if not self._shares:
@@ -201,14 +201,14 @@ class ForwardRunner:
         rows = [item.fed for item in items]
         # The logits at the end of the prefix are kept, so its last token may be the first needed.
         limits = [len(row) for row in rows] if last_only else [item.first_scored for item in items]
-        # Behind a prefix the head isn't run in chunks: rows that need that are not shared.
+        # After a prefix the LM head isn't called in chunks: rows that need that share none.
         most = self.most_logit_rows
         limits = [
             limit if len(item.scored) <= most else 0
             for limit, item in zip(limits, items, strict=True)
         ]
-        families = plan_families(rows, limits, pass_cost=pass_cost)
-        return families if families and self._shares_exactly() else []
+        groups = plan_prefix_groups(rows, limits, forward_cost=forward_cost)
+        return groups if groups and self._shares_exactly() else []
 
     def behind(self, prefix: Row) -> SharedPrefix:
         """Runs ``prefix``; what it gives scores rows that begin with it."""
@@ -259,7 +259,7 @@ class ForwardRunner:
         return torch.cat([self._scored_at_once([item], kernel) for item in items])
 
     def _fit_at_once(self, items: Sequence[Encoded]) -> bool:
-        """Whether one pass may bring all logits: within the bound, and without many unread ones."""
+        """Whether one forward may give all logits: within the bound, and few that nobody reads."""
         scored = [len(item.scored) for item in items]
         if self._are_packed([item.fed for item in items]):
             return sum(scored) <= self.most_logit_rows
@@ -269,8 +269,8 @@ class ForwardRunner:
         return positions <= self.most_logit_rows and (is_even or self._replays is False)
 
     def _scored_at_once(self, items: Sequence[Encoded], kernel: TokenKernel) -> Tensor:
-        places = [range(item.first_scored - 1, len(item.fed)) for item in items]
-        logits = self._logits_at([item.fed for item in items], places)
+        positions = [range(item.first_scored - 1, len(item.fed)) for item in items]
+        logits = self._logits_at([item.fed for item in items], positions)
         return kernel(logits, self._targets(items))
 
     def _scored_in_chunks(self, items: Sequence[Encoded], kernel: TokenKernel) -> Tensor:
@@ -349,17 +349,17 @@ class ForwardRunner:
         longest = max(map(len, rows))
         return [row * longest for row in range(len(rows))]
 
-    def _logits_at(self, rows: Sequence[Row], places: Sequence[Sequence[int]]) -> Tensor:
+    def _logits_at(self, rows: Sequence[Row], positions: Sequence[Sequence[int]]) -> Tensor:
         """Logits after the given positions of each row, flat: [positions, vocab]."""
         if self._are_packed(rows):
             begins = self._begins(rows)
-            flat = [begin + at for begin, own in zip(begins, places, strict=True) for at in own]
+            flat = [begin + at for begin, own in zip(begins, positions, strict=True) for at in own]
             return self._logits(rows, torch.tensor([flat], device=self._device))[0]
-        width = max(map(len, places))
+        width = max(map(len, positions))
         # Rows that need fewer repeat their last one; it is not read.
-        wanted = [[own[min(step, len(own) - 1)] for step in range(width)] for own in places]
+        wanted = [[own[min(step, len(own) - 1)] for step in range(width)] for own in positions]
         logits = self._logits(rows, torch.tensor(wanted, device=self._device))
-        return torch.cat([logits[row, : len(own)] for row, own in enumerate(places)])
+        return torch.cat([logits[row, : len(own)] for row, own in enumerate(positions)])
 
     def _logits(self, rows: Sequence[Row], positions: Tensor) -> Tensor:
         """Logits at ``positions`` int64[n, p] of what the model reads for ``rows``: [n, p, vocab].
@@ -386,9 +386,9 @@ class ForwardRunner:
         return logits if logits.shape[:-1] == positions.shape else None
 
     def _keep_shared(self, rows: Sequence[Row], positions: Tensor) -> Tensor | None:
-        shared, places = torch.unique(positions, return_inverse=True)
+        shared, indices = torch.unique(positions, return_inverse=True)
         logits = self._call(rows, logits_to_keep=shared).logits
-        return _at(logits, places, (len(positions), len(shared)))
+        return _at(logits, indices, (len(positions), len(shared)))
 
     def _keep_full(self, rows: Sequence[Row], positions: Tensor) -> Tensor | None:
         logits = self._call(rows).logits
@@ -403,12 +403,12 @@ class ForwardRunner:
         )
         if self._masked:
             lengths = torch.tensor([len(row) for row in rows], device=self._device)
-            places = torch.arange(longest, device=self._device)
-            kept["attention_mask"] = (places < lengths[:, None]).long()
+            positions = torch.arange(longest, device=self._device)
+            kept["attention_mask"] = (positions < lengths[:, None]).long()
         return self._model(input_ids=padded, use_cache=False, **kept)
 
     def _call_packed(self, rows: Sequence[Row], **kept: Any) -> Any:
-        # What fills them up stands behind them, where nobody reads it.
+        # What fills them up comes after them, where nobody reads it.
         rows = filled(rows, self._lm.dtype)
         with rows_apart(self._lm, list(map(len, rows))) as apart:
             output = self._model(**packed(rows), use_cache=False, **kept)
@@ -419,7 +419,7 @@ class ForwardRunner:
 
 
 class _LookedAcrossError(Exception):
-    """Some layer did not ask for attention where rows are kept apart; they run alone then."""
+    """Some layer did not ask for attention where rows are kept apart; each then runs alone."""
 
 
 _Mode = Literal["rows", "shared", "full"]
@@ -430,11 +430,11 @@ _KEEP: dict[_Mode, Callable[[ForwardRunner, Sequence[Row], Tensor], Tensor | Non
 }
 
 
-def _at(logits: Tensor, places: Tensor, expected: tuple[int, int]) -> Tensor | None:
-    """Rows of ``logits`` [rows, n, vocab] at ``places`` [rows, p]; None if its shape is another."""
+def _at(logits: Tensor, positions: Tensor, expected: tuple[int, int]) -> Tensor | None:
+    """Rows of ``logits`` [rows, n, vocab] at ``positions`` [rows, p]; None for another shape."""
     if logits.shape[:-1] != expected:
         return None
-    return logits.take_along_dim(places.unsqueeze(-1), 1)
+    return logits.take_along_dim(positions.unsqueeze(-1), 1)
 
 
 @contextmanager

@@ -39,11 +39,11 @@ class _Rows:
     """The rows of the forward that is running.
 
     Attributes:
-        runs: Neighbours of equal length, as their number and that length.
+        blocks: Neighbours of equal length, as their number and that length.
         attended: How often attention was asked for.
     """
 
-    runs: list[tuple[int, int]]
+    blocks: list[tuple[int, int]]
     attended: int = 0
 
 
@@ -89,7 +89,7 @@ def rows_apart(causal_lm: Any, lengths: Sequence[int]) -> Iterator[_Rows]:
         not ask once in each layer looked across rows.
     """
     config = causal_lm.config.get_text_config()
-    rows = _Rows([(len(list(run)), length) for length, run in groupby(lengths)])
+    rows = _Rows([(len(list(equal)), length) for length, equal in groupby(lengths)])
     named = config._attn_implementation
     token = _running.set(rows)
     config._attn_implementation = _NAME
@@ -113,16 +113,16 @@ def _attend_apart(
     if rows is None or attention_mask is not None:
         raise RuntimeError("the model is scoring in another thread; take turns with it")
     rows.attended += 1
-    sizes = [count * length for count, length in rows.runs]
+    sizes = [count * length for count, length in rows.blocks]
     parts = [torch.split(states, sizes, 2) for states in (query, key, value)]
     attended = [
-        _attend_run(module, [_rows(states, *run) for states in part], options)
-        for run, part in zip(rows.runs, zip(*parts, strict=True), strict=True)
+        _attend_block(module, [_rows(states, *block) for states in part], options)
+        for block, part in zip(rows.blocks, zip(*parts, strict=True), strict=True)
     ]
     return torch.cat(attended, 1), None
 
 
-def _attend_run(module: Any, states: Sequence[Tensor], options: dict[str, Any]) -> Tensor:
+def _attend_block(module: Any, states: Sequence[Tensor], options: dict[str, Any]) -> Tensor:
     """Attention of [count, heads, length, width] as [1, count x length, heads, width]."""
     query, key, value = states
     attended: Tensor
@@ -131,7 +131,7 @@ def _attend_run(module: Any, states: Sequence[Tensor], options: dict[str, Any]) 
 
 
 def _rows(states: Tensor, count: int, length: int) -> Tensor:
-    """A run's [1, heads, count x length, width] as [count, heads, length, width]."""
+    """A block's [1, heads, count x length, width] as [count, heads, length, width]."""
     if count == 1:
         return states
     _, heads, _, width = states.shape

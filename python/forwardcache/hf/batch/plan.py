@@ -1,10 +1,10 @@
-"""Which prompts run together: tokenized lengths in, batches out. Knows neither torch nor text.
+"""Which prompts are batched: tokenized lengths in, batches out. Knows neither torch nor text.
 
 Longest first, and a batch is closed as soon as one more row would break the token budget or the
 cap on padding. Sorting makes rows of one batch nearly equal, so that little is computed for
 padding; longest first makes the largest allocation the first one. Bigger is not better on a CPU,
 where a large batch only falls out of the cache. Rows that are packed end to end have no padding and
-know no cap; they are sorted all the same, so that equal ones stand together.
+know no cap; they are sorted all the same, so that equal ones are neighbours.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def plan_batches(
 
     Args:
         lengths: Tokens of each row, at least 1.
-        token_budget: Most positions of a batch of several rows; a longer row runs alone.
+        token_budget: Most positions of a batch of several rows; a longer row is a batch of its own.
         max_padding: Largest share of padding in a batch, 0 (equal lengths only) to 1.
         max_rows: Most rows of a batch; None for no limit.
         packed: Whether the rows of a batch run end to end, without padding.

@@ -1,9 +1,9 @@
-"""Prompts that begin alike: what they share is run once, and the rest of all rows in one sequence.
+"""Rows behind one prefix: it is computed once, and the rest of all rows in one sequence.
 
 The shared prefix goes through the model alone; its keys, values and last logits are kept. What
-follows it, in each row, is packed behind it one after the other, with positions that go on from the
+follows it, in each row, is packed after it, row by row, with positions that go on from the
 prefix and a mask in which a row sees the prefix and itself. So neither the prefix nor its keys and
-values are ever there twice, and nothing is padded. A pack stays small, since every token of it is
+values are ever held twice, and nothing is padded. A pack stays small, since every token of it is
 compared with all others, also with those that the mask then hides.
 
 Only models of full attention can do that, whose mask and positions may be given: see
@@ -82,9 +82,10 @@ def can_share_prefixes(causal_lm: Any) -> bool:
 
 
 def prefixes_change_nothing(model: Callable[..., Any], causal_lm: Any) -> bool:
-    """Whether two short rows have the logits behind a kept prefix that they have without one.
+    """Whether two short rows have the same logits with a kept prefix as without one.
 
-    Three forwards of a few tokens. Whatever goes wrong in them says no: rows then run whole.
+    Three forwards of a few tokens. Whatever goes wrong in them says no: rows are then computed
+    whole.
 
     Args:
         model: What is called: the model, or the PEFT model around it.
@@ -111,7 +112,7 @@ class SharedPrefix:
     Args:
         model: What is called: the model, or the PEFT model around it.
         causal_lm: The transformers model itself.
-        prefix: The tokens that all rows begin with, at least one; run at once.
+        prefix: The tokens that all rows begin with, at least one; computed at once.
 
     Raises:
         UnsupportedModelError: the model takes no cache of keys and values, or doesn't use it.
@@ -135,12 +136,12 @@ class SharedPrefix:
     ) -> list[Tensor]:
         """What ``kernel`` gives for each item's scored tokens: [scored, ...] each, on the CPU."""
         rows = [item.fed for item in items]
-        places = [list(range(item.first_scored - 1, len(item.fed))) for item in items]
+        positions = [list(range(item.first_scored - 1, len(item.fed))) for item in items]
         targets = self._tensor([token for item in items for token in item.scored])
-        flat = kernel(self._logits_at(rows, places), targets)
+        flat = kernel(self._logits_at(rows, positions), targets)
         return list(torch.split(flat.cpu(), [len(item.scored) for item in items]))
 
-    def _logits_at(self, rows: Sequence[Row], places: Sequence[Sequence[int]]) -> Tensor:
+    def _logits_at(self, rows: Sequence[Row], positions: Sequence[Sequence[int]]) -> Tensor:
         """Logits after the given positions of each row, flat: [positions, vocab].
 
         The first of a row's positions may be the prefix's last one, whose logits are kept.
@@ -149,11 +150,11 @@ class SharedPrefix:
         wanted: list[int] = []
         order: list[int] = []
         begin = -self._length
-        for rest, own in zip(rests, places, strict=True):
-            for place in own:
+        for rest, own in zip(rests, positions, strict=True):
+            for position in own:
                 # 0 is the prefix's last position, all others count from 1.
-                order.append(0 if place < self._length else len(wanted) + 1)
-                wanted += [begin + place] if place >= self._length else []
+                order.append(0 if position < self._length else len(wanted) + 1)
+                wanted += [begin + position] if position >= self._length else []
             begin += len(rest)
         if not wanted:
             return self._last[order]
@@ -183,13 +184,13 @@ class SharedPrefix:
         return hidden.masked_fill(~seen, torch.finfo(dtype).min)
 
     def _logits(
-        self, tokens: Tensor, cache: DynamicCache, wanted: Sequence[int], **placed: Tensor
+        self, tokens: Tensor, cache: DynamicCache, wanted: Sequence[int], **layout: Tensor
     ) -> Tensor:
         """Logits [wanted, vocab] after the ``wanted`` positions of ``tokens`` [1, n]."""
-        places = self._tensor(wanted)
+        positions = self._tensor(wanted)
         due = int(cache.get_seq_length()) + tokens.shape[1]
-        given: dict[str, Any] = {self._argument: cache, "logits_to_keep": places}
-        logits: Tensor = self._model(input_ids=tokens, use_cache=True, **given, **placed).logits[0]
+        given: dict[str, Any] = {self._argument: cache, "logits_to_keep": positions}
+        logits: Tensor = self._model(input_ids=tokens, use_cache=True, **given, **layout).logits[0]
         check_filled(cache, due, self._lm)
         if len(logits) == len(wanted):
             return logits
@@ -197,7 +198,7 @@ class SharedPrefix:
             raise UnsupportedModelError(
                 f"{type(self._lm).__name__} gives no logits of shape [positions, vocab]"
             )
-        return logits[places]
+        return logits[positions]
 
     def _tensor(self, values: Any) -> Tensor:
         device = self._lm.get_input_embeddings().weight.device

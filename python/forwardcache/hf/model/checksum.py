@@ -99,11 +99,11 @@ def _fetched(lanes: Sequence[Tensor]) -> list[bytes]:
     """The lanes as bytes, with one transfer a device."""
     fetched = [b""] * len(lanes)
     for device in {each.device for each in lanes}:
-        places = [place for place, each in enumerate(lanes) if each.device == device]
-        joined = torch.cat([lanes[place] for place in places]).cpu()
-        parts = torch.split(joined, [len(lanes[place]) for place in places])
-        for place, part in zip(places, parts, strict=True):
-            fetched[place] = part.numpy().tobytes()
+        indices = [index for index, each in enumerate(lanes) if each.device == device]
+        joined = torch.cat([lanes[index] for index in indices]).cpu()
+        parts = torch.split(joined, [len(lanes[index]) for index in indices])
+        for index, part in zip(indices, parts, strict=True):
+            fetched[index] = part.numpy().tobytes()
     return fetched
 
 

@@ -46,7 +46,7 @@ class CodeWatch:
         for each in classes:
             walk.enter(each)
         self._classes = list(classes)
-        self._readers = [(_reader(*place), place[0]) for place in walk.places()]
+        self._readers = [(_reader(*each), each[0]) for each in walk.namespaces()]
         self._registered = walk.registered
         self._seen = self._look()
         self.description = None if walk.is_unclear else tuple(walk.words)
@@ -60,7 +60,7 @@ class CodeWatch:
             return False
 
     def is_same_as(self, earlier: CodeWatch) -> bool:
-        """Whether an earlier watch saw the same functions in the same places."""
+        """Whether an earlier watch saw the same functions under the same names."""
         return self._seen == earlier._seen
 
     def _look(self) -> tuple[list[Any], ...]:
@@ -81,7 +81,7 @@ class _Walk:
 
     def __init__(self, attentions: set[str]) -> None:
         self._attentions = attentions
-        self._places: dict[int, tuple[Any, dict[str, None]]] = {}
+        self._namespaces: dict[int, tuple[Any, dict[str, None]]] = {}
         self._known: set[tuple[int, int]] = set()
         self.registered: list[tuple[dict[str, Any], str]] = []
         self.words: list[str] = []
@@ -89,9 +89,9 @@ class _Walk:
         # Dictionaries and functions that are named by their address stay where they are.
         self._kept: list[Any] = []
 
-    def places(self) -> list[tuple[Any, Sequence[str]]]:
+    def namespaces(self) -> list[tuple[Any, Sequence[str]]]:
         """Where names were read, and which."""
-        return [(where, tuple(names)) for where, names in self._places.values()]
+        return [(where, tuple(names)) for where, names in self._namespaces.values()]
 
     def enter(self, owner: type) -> None:
         """Goes through a module's class."""
@@ -103,7 +103,7 @@ class _Walk:
             self._visit(getattr(owner, name), owner)
 
     def _note(self, where: Any, name: str) -> None:
-        self._places.setdefault(id(where), (where, {}))[1][name] = None
+        self._namespaces.setdefault(id(where), (where, {}))[1][name] = None
 
     def _visit(self, value: Any, owner: type | None) -> None:
         if isinstance(value, functools.partial):

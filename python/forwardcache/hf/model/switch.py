@@ -119,7 +119,7 @@ def _noise(model: nn.Module, spec: ViewSpec) -> Iterator[None]:
 
 
 def noise_like(weight: torch.Tensor, generator: torch.Generator, std: float) -> torch.Tensor:
-    """Normal noise in the shape, dtype and place of ``weight``.
+    """Normal noise in the shape and dtype of ``weight``, on its device.
 
     Drawn on the CPU in float32 whatever the weight is, so that a seed means the same noise
     everywhere.
@@ -147,7 +147,7 @@ class NoiseStore:
         """Noise for each of ``weights``, in their order."""
         key = spec.seed, spec.noise_std
         noise = self._kept.pop(key, None)
-        if noise is None or list(map(_place, noise)) != list(map(_place, weights)):
+        if noise is None or list(map(_layout, noise)) != list(map(_layout, weights)):
             noise = _drawn(spec, weights)
         if _nbytes(noise) <= NOISE_MAX_BYTES:
             self._kept[key] = noise
@@ -166,7 +166,7 @@ def _drawn(spec: ViewSpec, weights: Sequence[torch.Tensor]) -> list[torch.Tensor
 _noises: weakref.WeakKeyDictionary[nn.Module, NoiseStore] = weakref.WeakKeyDictionary()
 
 
-def _place(tensor: torch.Tensor) -> tuple[torch.Size, torch.dtype, torch.device]:
+def _layout(tensor: torch.Tensor) -> tuple[torch.Size, torch.dtype, torch.device]:
     return tensor.shape, tensor.dtype, tensor.device
 
 

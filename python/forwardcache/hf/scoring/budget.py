@@ -16,8 +16,8 @@ from typing import Any
 import torch
 
 from forwardcache.errors import ModelMemoryError
-from forwardcache.hf.batch.family import Family, plan_packs
 from forwardcache.hf.batch.forward import ForwardRunner
+from forwardcache.hf.batch.prefix_group import PrefixGroup, plan_packs
 from forwardcache.hf.scoring.ops import Operation, Task
 from forwardcache.hf.scoring.provenance import RanBatch
 
@@ -71,9 +71,9 @@ class BatchedRuns:
         """The value of each task, or the error of one that does not fit into memory alone."""
         found: dict[int, Any] = {}
         self.ran, self.refused = [], []
-        families = self._runner.families(
+        families = self._runner.prefix_groups(
             [task.encoded for task in tasks],
-            pass_cost=self.budget(op) // _PASS_COST[self._runner.device],
+            forward_cost=self.budget(op) // _PASS_COST[self._runner.device],
             last_only=op.last_only,
         )
         for family in families:
@@ -90,7 +90,7 @@ class BatchedRuns:
         self,
         op: Operation,
         tasks: Sequence[Task],
-        family: Family,
+        family: PrefixGroup,
         found: dict[int, Any],
         report: Report,
     ) -> None:

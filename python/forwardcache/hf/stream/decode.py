@@ -1,9 +1,9 @@
 """Rows that decode together over one KV cache, joining and leaving between steps.
 
 Rows are padded on the left, so that every row's next token is the last column; a mask and each
-row's own position ids make up for it. A row that joins is run once over its prompt, and its keys
-and values are put beside those of the others; a row that leaves takes its own with it, and columns
-that are padding for all who stay go too, so memory follows the rows that are there.
+row's own position ids make up for it. For a row that joins, one forward reads its prompt, and its
+keys and values are put next to those of the others; a row that leaves takes its own with it, and
+columns that are padding for all who stay go too, so memory follows the rows that are there.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from forwardcache.hf.batch.kvcache import (
 
 Tokens = Sequence[int]
 
-# Every vocabulary has these; the longer row moves the shorter one's tokens by seven places.
+# Every vocabulary has these; the longer row moves the shorter one's tokens by seven positions.
 _SHORT, _LONG = (0, 1), (1, 0, 0, 1, 1, 0, 1, 0, 0)
 # Most that rounding moves logits, in their standard deviations: in half precision, in float32.
 _SAME = (0.1, 1e-3)
@@ -64,21 +64,21 @@ class DecodingRows:
         return sum(tensor.nbytes for layer in self._cache.layers for tensor in _states(layer))
 
     def check(self) -> None:
-        """Decodes a short row alone and beside a longer one, and forgets both.
+        """Decodes a short row alone and batched with a longer one, and forgets both.
 
         Raises:
-            UnsupportedModelError: the model doesn't use its cache, or not the places of its tokens
-                that it is told, so that a row would depend on those beside it.
+            UnsupportedModelError: the model doesn't use its cache, or not the positions of its
+                tokens that it is told, so that a row would depend on those batched with it.
         """
         alone = self._last_of([_SHORT])
-        beside = self._last_of([_SHORT], [_LONG])
+        batched = self._last_of([_SHORT], [_LONG])
         limit = _SAME[self._lm.dtype.itemsize >= 4]
-        apart = float((alone - beside).abs().max() / alone.std().clamp(min=1e-6))
+        apart = float((alone - batched).abs().max() / alone.std().clamp(min=1e-6))
         if not apart <= limit:
             raise UnsupportedModelError(
-                f"{type(self._lm).__name__}: a row that decodes beside a longer one has other "
+                f"{type(self._lm).__name__}: a row that is batched with a longer one has other "
                 f"logits than alone ({apart:.2g} of their deviation), so its tokens would depend "
-                "on its company"
+                "on the batch"
             )
 
     def _last_of(self, *joining: Sequence[Tokens]) -> Tensor:
@@ -90,7 +90,7 @@ class DecodingRows:
         return logits[0]
 
     def join(self, prompts: Sequence[Tokens]) -> Tensor:
-        """Adds rows behind those that are there; logits [prompts, vocab] after each prompt."""
+        """Adds rows after those that are there; logits [prompts, vocab] after each prompt."""
         longest = max(map(len, prompts))
         padded = [[0] * (longest - len(prompt)) + list(prompt) for prompt in prompts]
         mask = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]

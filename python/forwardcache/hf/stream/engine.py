@@ -151,7 +151,7 @@ class _Group:
         self._keep([stream not in ending for stream in self.streams])
 
     def decode(self) -> None:
-        """One token for every stream; those that join are first run over their prompts."""
+        """One token for every stream; for those that join, a forward reads their prompts first."""
         if self.streams:
             logits = self.rows.step([stream.last for stream in self.streams])
             self._keep([stream.take(row) for stream, row in zip(self.streams, logits, strict=True)])
@@ -355,8 +355,8 @@ class HFEngine:
             raise ContextLengthError(
                 f"{len(prompt)} prompt tokens leave no room in the context of {context}"
             )
-        room = context - len(prompt)
-        return room if asked is None else min(asked, room)
+        available = context - len(prompt)
+        return available if asked is None else min(asked, available)
 
     def _readable(self) -> int:
         """Number of ids that the model reads."""
@@ -387,7 +387,7 @@ class HFEngine:
         return sum(map(len, self._groups.values()))
 
     def _admit(self) -> None:
-        """Moves streams that wait to the rows of their view, while there is room."""
+        """Moves streams that wait to the rows of their view, while rows are free."""
         with self._wake:
             waiting, self._waiting = self._waiting, deque()
             free = self._config.max_rows - self._decoding()

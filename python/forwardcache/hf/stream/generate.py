@@ -126,7 +126,7 @@ def continuation(tokenizer: Any, prompt_ids: Sequence[int], new_ids: Sequence[in
     """
     before, both = (_text(tokenizer, ids) for ids in (prompt_ids, [*prompt_ids, *new_ids]))
     pairs = enumerate(zip(before, both, strict=False))
-    differs = (place for place, (left, right) in pairs if left != right)
+    differs = (index for index, (left, right) in pairs if left != right)
     return both[next(differs, len(before)) :]
 
 

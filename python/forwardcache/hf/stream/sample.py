@@ -1,4 +1,4 @@
-"""The next token of a row, from its logits alone: the same whatever rows decode beside it."""
+"""The next token of a row, from its logits alone: the same whatever rows are batched with it."""
 
 from __future__ import annotations
 
@@ -133,8 +133,8 @@ class Sampler:
         )
 
 
-def _ids(token_ids: Sequence[int], beside: Tensor) -> Tensor:
-    return torch.tensor(token_ids, dtype=torch.int64, device=beside.device)
+def _ids(token_ids: Sequence[int], like: Tensor) -> Tensor:
+    return torch.tensor(token_ids, dtype=torch.int64, device=like.device)
 
 
 def _nucleus(probabilities: Tensor, top_p: float) -> Tensor:

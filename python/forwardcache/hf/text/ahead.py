@@ -1,8 +1,8 @@
 """Short texts read together: a call of a fast tokenizer costs more than the tokens of one of them.
 
 The same arguments give the same tokens, one text at a time or many, so this decides nothing. Texts
-that can't be read together, such as those beside one that isn't Unicode, are read one by one where
-they are asked for, and only that tells what is wrong.
+that can't be read together, such as those in a call with one that isn't Unicode, are read one by
+one where they are asked for, and only that tells what is wrong.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _SHORT = 2000
 
 
 def groups(count: int) -> Iterator[range]:
-    """The places of ``count`` items, as many at once as are read together."""
+    """The indices of ``count`` items, as many at once as are read together."""
     for start in range(0, count, _TOGETHER):
         yield range(start, min(start + _TOGETHER, count))
 
@@ -61,9 +61,9 @@ class TextsAhead:
             self._read = {
                 (text, add_special_tokens): {
                     **dict(zip(names, columns, strict=True)),
-                    "written": partial(found.tokens, place),
+                    "written": partial(found.tokens, index),
                 }
-                for place, (text, columns) in enumerate(zip(short, each, strict=True))
+                for index, (text, columns) in enumerate(zip(short, each, strict=True))
             }
 
     def take(self, text: str, add_special_tokens: bool) -> dict[str, Any] | None:

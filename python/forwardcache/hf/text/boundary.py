@@ -6,7 +6,7 @@ prompt: it spans the boundary. Offsets say what a token holds, with three except
 - Byte-level tokenizers may cut spaces off them (``trim_offsets``); what a token's own letters have
   more than its offsets is given back.
 - A letter that the normalizer composes of both sides has the offsets of its first part. Tokens
-  behind the last place where the normalizer keeps the two sides apart are the completion's.
+  after the last position where the normalizer keeps the two sides apart are the completion's.
 - A token that strips, as markers of chat templates do, holds whitespace of the completion and is
   the prompt's all the same; so is an unknown word that grew. Tokens that are those of the prompt
   read alone, from the first one on, are not the completion's.
@@ -29,7 +29,7 @@ _FARTHEST = 64
 _CUT = "\ufffd"
 _SPACE = "Ġ"
 
-# Place of the first token of the completion, and whether it begins inside the prompt.
+# Position of the first token of the completion, and whether it begins inside the prompt.
 Cut = tuple[int, bool]
 
 
@@ -44,11 +44,11 @@ def cut(reader: TokenReader, joint: Tokens, prompt: str, text: str, special: boo
         special: Whether the tokenizer adds its special tokens.
 
     Returns:
-        The place of its first token, the number of tokens if it has none, and whether that token
+        The position of its first token, the number of tokens if it has none, and whether that token
         begins inside the prompt.
     """
     if not prompt:
-        # A space that the tokenizer puts before a text may have no place in it.
+        # A space that the tokenizer puts before a text may have no position in it.
         return joint.begin, False
     if joint.offsets is None:
         return _by_tokens(reader, joint, reader.read(prompt, special))
@@ -58,7 +58,7 @@ def cut(reader: TokenReader, joint: Tokens, prompt: str, text: str, special: boo
 def _by_offsets(reader: TokenReader, joint: Tokens, prompt: str, text: str, special: bool) -> Cut:
     offsets = _Offsets(joint, text)
     apart = kept_apart(reader.normalize, prompt, text)
-    first = offsets.first_behind(apart)
+    first = offsets.first_after(apart)
     if not offsets.begins_within(first, prompt):
         return first, False
     alone = reader.read(prompt, special).ids
@@ -80,32 +80,32 @@ class _Offsets:
         self._given: Sequence[Offset] = tokens.offsets or ()
         self._words = None if tokens.written is None else tokens.written()
 
-    def first_behind(self, length: int) -> int:
-        """The first token that holds something behind the text's first ``length`` characters."""
-        places = range(self._tokens.begin, len(self._tokens.ids))
-        first = next((place for place in places if self._given[place][1] > length), places.stop)
+    def first_after(self, length: int) -> int:
+        """The first token that holds something after the text's first ``length`` characters."""
+        positions = range(self._tokens.begin, len(self._tokens.ids))
+        first = next((at for at in positions if self._given[at][1] > length), positions.stop)
         # Cut off are spaces only, so no token before the last one can reach over the boundary.
-        before = range(max(places.start, first - 1), first)
-        return next((place for place in before if self._whole(place)[1] > length), first)
+        before = range(max(positions.start, first - 1), first)
+        return next((at for at in before if self._whole(at)[1] > length), first)
 
-    def begins_within(self, place: int, prompt: str) -> bool:
-        """Whether the token at ``place`` begins inside the prompt; not if there is no token."""
-        return place < len(self._tokens.ids) and self._whole(place)[0] < len(prompt)
+    def begins_within(self, position: int, prompt: str) -> bool:
+        """Whether the token at ``position`` begins inside the prompt; not if there is no token."""
+        return position < len(self._tokens.ids) and self._whole(position)[0] < len(prompt)
 
-    def _whole(self, place: int) -> Offset:
-        begin, end = self._given[place]
+    def _whole(self, position: int) -> Offset:
+        begin, end = self._given[position]
         if self._words is None:
             return begin, end
-        edge = self._given[place - 1][1] if place > self._tokens.begin else 0
-        word = self._words[place]
+        edge = self._given[position - 1][1] if position > self._tokens.begin else 0
+        word = self._words[position]
         piece, text = self._text[begin:end], self._text
         before = _lacking(word, piece)
         # Of a space that stood before the text only, a letter was cut off instead.
         while before > 0 and begin > edge:
             begin, before = begin - 1, before - 1
-        behind = before if _spaces(word) == len(word) else _lacking(word[::-1], piece[::-1])
-        while behind > 0 and end < len(text) and text[end].isspace():
-            end, behind = end + 1, behind - 1
+        after = before if _spaces(word) == len(word) else _lacking(word[::-1], piece[::-1])
+        while after > 0 and end < len(text) and text[end].isspace():
+            end, after = end + 1, after - 1
         return begin, end
 
 
@@ -154,18 +154,18 @@ def _by_text(
     As many as together have the prompt's text; the next one spans the boundary if none have.
     """
     prompt, within = reader.text_of(alone), shared
-    for place in range(shared + 1, len(joint) + 1):
-        text = reader.text_of(joint[:place])
+    for count in range(shared + 1, len(joint) + 1):
+        text = reader.text_of(joint[:count])
         if prompt is None or text is None or not prompt.startswith(text.rstrip(_CUT)):
             break
         if text == prompt:
-            return place, False
+            return count, False
         if prompt.startswith(text):
-            within = place
+            within = count
     return within, True
 
 
 def _common_prefix(left: tuple[int, ...], right: tuple[int, ...]) -> int:
     pairs = enumerate(zip(left, right, strict=False))
-    differs = (place for place, (ours, theirs) in pairs if ours != theirs)
+    differs = (index for index, (ours, theirs) in pairs if ours != theirs)
     return next(differs, min(len(left), len(right)))

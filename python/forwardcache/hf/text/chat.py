@@ -58,7 +58,7 @@ class RenderedPrompt:
 
 
 def key_of(item: Any) -> Any:
-    """An item of an operation as the cache's key: texts, with whatever stands beside a prompt."""
+    """An item of an operation as the cache's key: texts, with whatever else belongs to a prompt."""
     if isinstance(item, RenderedPrompt):
         return item.key
     if isinstance(item, tuple) and item and isinstance(item[0], RenderedPrompt):
@@ -88,7 +88,7 @@ class ChatTemplate:
     Args:
         tokenizer: Writes it.
         template: A template, or the name of one of the tokenizer's; None for its own.
-        arguments: What the template is given beside the turns.
+        arguments: What the template is given in addition to the turns.
     """
 
     def __init__(self, tokenizer: Any, template: str | None, arguments: Mapping[str, Any]) -> None:
@@ -214,7 +214,7 @@ class ChatTemplate:
 
 
 def template_arguments(arguments: Mapping[str, Any] | None, tokenizer: Any) -> str:
-    """What a template is given beside the turns, as canonical JSON; empty for nothing.
+    """What a template is given in addition to the turns, as canonical JSON; empty for nothing.
 
     Raises:
         InvalidInputError: they are no JSON object, or one would change more than the text.

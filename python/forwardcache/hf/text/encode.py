@@ -51,9 +51,9 @@ class EncodingOptions:
         chat_template: False for plain text; True to put a prompt into the tokenizer's own chat
             template as the user's turn; a string for that template. Texts to be scored as a whole
             (``rolling_logprob``) stay plain.
-        chat_template_args: What the template is given beside the turns, as canonical JSON; empty
-            for nothing.
-        prefix_token_id: What stands before a first token where there is no BOS token; None for
+        chat_template_args: What the template is given in addition to the turns, as canonical JSON;
+            empty for nothing.
+        prefix_token_id: What comes before a first token where there is no BOS token; None for
             nothing.
         windows: Whether texts longer than the context are scored in windows; in the operation's
             name, not in the key.
@@ -106,7 +106,7 @@ def encoding_options(
 
 
 def prefix_id(tokenizer: Any, prefix: int | str | None) -> int | None:
-    """The id of the token that stands before a first one, given as an id or as its text.
+    """The id of the token that comes before a first one, given as an id or as its text.
 
     Raises:
         InvalidInputError: it is neither, or the text is not one token.
@@ -178,7 +178,7 @@ class Encoder:
             form: What the items are.
             items: Of any type; ``encode`` tells what is wrong with one.
         """
-        # Behind a template, writing the text takes the time, and would be done twice.
+        # With a template, writing the text takes the time, and would be done twice.
         if form == "tokens" or (form not in ("text", "windows") and self._template is not None):
             return
         keys = (_checked(form, item) for item in items if self.takes(form, item))
@@ -193,8 +193,8 @@ class Encoder:
         self, form: Form, items: Sequence[Any]
     ) -> Iterator[Encoded | ForwardCacheError]:
         """The tokens of each item, or the error that it would get."""
-        for places in groups(len(items)):
-            group = [items[place] for place in places]
+        for indices in groups(len(items)):
+            group = [items[index] for index in indices]
             self.read_ahead(form, group)
             yield from (framed(item, partial(self.encode, form)) for item in group)
 
@@ -209,7 +209,7 @@ class Encoder:
         Raises:
             InvalidInputError: ``item`` is of another type, has a token id outside the vocabulary,
                 or is nothing that the tokenizer can read; the message has the tokenizer's words.
-            EmptyPromptError: no token stands before the first scored one.
+            EmptyPromptError: no token comes before the first scored one.
             EmptyCompletionError: the completion adds no token.
             ContextLengthError: more tokens than the model has positions for.
         """

@@ -1,6 +1,6 @@
 """Which tokenizer reads the text: the model's, the adapter's own, or another; with BOS or not.
 
-Who trains an adapter with added tokens or another chat template saves the tokenizer beside it, and
+Who trains an adapter with added tokens or another chat template saves the tokenizer next to it, and
 the adapter means nothing under another one.
 """
 

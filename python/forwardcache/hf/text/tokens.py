@@ -33,10 +33,10 @@ class Tokens:
     """The tokens of one text.
 
     Attributes:
-        ids: All of them, without what the tokenizer adds behind the text (EOS): a model that has
+        ids: All of them, without what the tokenizer adds after the text (EOS): a model that has
             read the end goes on as if another text began.
         begin: How many of them the tokenizer adds before the text (BOS).
-        offsets: For each the place of its first character in the text, and of the one behind its
+        offsets: For each the position of its first character in the text, and of the one after its
             last, as the tokenizer gives them; None from one that doesn't (those in Python).
         written: Gives for each the letters that the tokenizer has for it there.
     """
@@ -72,7 +72,7 @@ class TokenReader:
         """
         found = self._called(text, add_special_tokens)
         ids, added = tuple(found["input_ids"]), found["special_tokens_mask"]
-        own = [place for place, special in enumerate(added) if not special]
+        own = [index for index, special in enumerate(added) if not special]
         if not own:
             before = self._before(ids) if ids else 0
             # What isn't BOS marks a text, and there is none.
@@ -116,7 +116,7 @@ class TokenReader:
             )
 
     def _before(self, added: tuple[int, ...]) -> int:
-        """How many tokens stand before a text, where all that are there are ``added``.
+        """How many tokens come before a text, where all that are there are ``added``.
 
         An id doesn't tell, since one token may be BOS and EOS; any text with a token of its own
         does.
@@ -132,7 +132,7 @@ class TokenReader:
             added = self._called(text, True)["special_tokens_mask"]
         except InvalidInputError:
             return None
-        return next((place for place, special in enumerate(added) if not special), None)
+        return next((index for index, special in enumerate(added) if not special), None)
 
     def _warn_of_two_beginnings(self, tokens: Tokens) -> None:
         begin = tokens.begin

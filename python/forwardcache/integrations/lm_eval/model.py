@@ -25,11 +25,12 @@ from forwardcache.integrations.lm_eval.options import loading_options, refuse_wi
 from forwardcache.jobs.views import View, parse_view
 from forwardcache.scoring import ContinuationLogprob
 
-# Requests scored in one call: what is done is kept when the run is interrupted after it.
+# Requests scored in one call: what is done is kept when the evaluation is interrupted after it.
 _REQUESTS_A_CALL = 2048
 
 # The answer for a continuation of no tokens: certain, and greedy. The harness's own class gives it
-# where such a request stands beside another of the same context, and ends the run elsewhere.
+# where such a request is batched with another of the same context, and ends the evaluation
+# elsewhere.
 _NOTHING = (0.0, True)
 
 Tokens = Sequence[int]
@@ -214,9 +215,9 @@ class ForwardCacheLM(HFLM):
         return written
 
     def _cut(self, context: Tokens, continuation: Tokens) -> tuple[Tokens, Tokens]:
-        """The end of the context that the model has room for; the last token is not read."""
-        room = self.max_length + 1 - len(continuation)
-        return context[max(0, len(context) - room) :], continuation
+        """The end of the context that fits into the model's context; the last token is not read."""
+        available = self.max_length + 1 - len(continuation)
+        return context[max(0, len(context) - available) :], continuation
 
     @contextmanager
     def _in_view(self) -> Iterator[Any]:
@@ -241,5 +242,5 @@ class ForwardCacheLM(HFLM):
 
 
 def _device(device: str | None) -> str:
-    asks_in_vain = device is not None and device.startswith("cuda") and not cuda.is_available()
-    return "auto" if device is None or asks_in_vain else device
+    is_missing = device is not None and device.startswith("cuda") and not cuda.is_available()
+    return "auto" if device is None or is_missing else device
