@@ -256,13 +256,13 @@ def test_rates_are_of_the_last_seconds_and_memory_is_bounded() -> None:
     for second in range(1000):
         for _ in range(second % 5):
             recent.add(event(1000.5 + second, float(second)))
-    assert recent.passes_a_second(1999.9) == 2.0
-    assert recent.passes_a_second(2500.0) == 0.0
+    assert recent.computed_a_second(1999.9) == 2.0
+    assert recent.computed_a_second(2500.0) == 0.0
     assert recent.history(1999.9)[-5:] == [0, 1, 2, 3, 4]
     assert len(recent._seconds) < 300
     assert [slow.wall_ms for slow in recent.slowest()] == [999.0, 999.0, 999.0]
     early = Recent(slowest=0)
     early.add(event(100.0))
     early.add(event(101.0))
-    assert early.passes_a_second(102.0) == 1.0
+    assert early.computed_a_second(102.0) == 1.0
     assert not early.slowest()

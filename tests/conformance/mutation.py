@@ -107,7 +107,7 @@ def _changes(definition: Definition) -> Iterator[tuple[str, Definition]]:
 
 
 def _shown(node: ast.AST) -> str:
-    """The place of a change in words, without line numbers, which move."""
+    """The location of a change in words, without line numbers, which move."""
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
         return node.name
     shown = node.test if isinstance(node, ast.If | ast.While) else node
@@ -173,8 +173,8 @@ def _drop_yield(node: ast.Expr) -> None:
 
 def _exchange(node: ast.AST) -> None:
     for body in _bodies(node):
-        places = [place for place, statement in enumerate(body) if _yields(statement)]
-        if len(places) > 1:
-            first, second = places[-2:]
+        positions = [position for position, statement in enumerate(body) if _yields(statement)]
+        if len(positions) > 1:
+            first, second = positions[-2:]
             body[first], body[second] = body[second], body[first]
             return

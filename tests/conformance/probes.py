@@ -153,7 +153,7 @@ def cross_talk_is_skipped_where_solo_runs_disagree() -> None:
 
 
 def cross_talk_does_not_judge_what_could_not_be_opened() -> None:
-    failed = report_on(e.RefusesCompany, report_all=True).failures
+    failed = report_on(e.RefusesConcurrentStreams, report_all=True).failures
     assert {failure.check for failure in failed} >= {"concurrent_streams", "neighbours"}
     assert "cross_talk" not in {failure.check for failure in failed}
 

@@ -311,7 +311,7 @@ def test_values_of_the_engine_that_json_lacks_become_text(odd: Any) -> None:
 
 def test_a_failure_inside_a_failure_is_json_too() -> None:
     with pytest.raises(kit.ConcurrentStreamInvalid) as raised:
-        check_conformance(engines.RaisesInCompany, profile="strict", **QUICK)
+        check_conformance(engines.RaisesInConcurrentStreams, profile="strict", **QUICK)
     assert isinstance(raised.value.failure, kit.StreamYieldedError)
     assert raised.value.report is not None
     assert "StreamYieldedError" in raised.value.report.to_json()

@@ -71,7 +71,7 @@ def test_a_batch_that_failed_is_none_that_was_computed() -> None:
 
 def test_runs_and_times_are_those_of_all_events() -> None:
     found = figures(HIT, replace(HIT, ts=-3.0, run="b"), replace(HIT, ts=math.nan, run=None))
-    assert (found.runs, found.first_ts, found.last_ts) == ({"a", "b"}, -3.0, 1.0)
+    assert (found.sessions, found.first_ts, found.last_ts) == ({"a", "b"}, -3.0, 1.0)
 
 
 def test_an_event_without_times_counts_in_everything_but_the_times() -> None:

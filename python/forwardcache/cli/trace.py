@@ -155,7 +155,7 @@ def printable(name: str) -> str:
 
 
 def _closing_line(total: Figures, reader: TraceReader) -> str:
-    what = f"{counted(total.events, 'event')}, {counted(len(total.runs), 'run')}"
+    what = f"{counted(total.events, 'event')}, {counted(len(total.sessions), 'run')}"
     return f"{what}, {clock(total.first_ts)} to {clock(total.last_ts)}{_but(reader)}"
 
 

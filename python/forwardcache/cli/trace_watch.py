@@ -110,7 +110,7 @@ def _rows(watched: _Watched, now: float) -> list[tuple[str, Text]]:
         ("state", Text(_state(watched, now))),
         ("probe", Text(probe)),
         ("hit rate", Text(_hit_rate(recent, now))),
-        ("passes/s", Text(f"{recent.passes_a_second(now):,.1f}  {_bars(recent, now)}")),
+        ("passes/s", Text(f"{recent.computed_a_second(now):,.1f}  {_bars(recent, now)}")),
         ("events", Text(_events(watched))),
     ]
 
@@ -143,7 +143,7 @@ def _bars(recent: Recent, now: float) -> str:
 
 def _events(watched: _Watched) -> str:
     total, follower = watched.recent.total, watched.follower
-    parts = [f"{total.events:,}: {counted(total.hits, 'hit')}, {total.passes:,} computed"]
+    parts = [f"{total.events:,}: {counted(total.hits, 'hit')}, {total.computed:,} computed"]
     parts += [f"{total.waited:,} waited"] * bool(total.waited)
     parts += [f"{total.failed:,} failed"] * bool(total.failed)
     parts += [f"{counted(follower.lost, 'event')} lost"] * bool(follower.lost)

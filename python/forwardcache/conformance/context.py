@@ -1,7 +1,7 @@
 """The context that comes with a request: who it is, and whether to stop.
 
-It may be stopped from any thread. The methods that Dynamo's own engines call beside those are here
-and do nothing.
+It may be stopped from any thread. The methods that Dynamo's own engines call in addition to those
+are here and do nothing.
 """
 
 from __future__ import annotations

@@ -363,12 +363,12 @@ class ConcurrentStreamInvalid(ConformanceFailure):
 
 @dataclass(eq=False)
 class CrossTalk(ConformanceFailure):
-    """A request got other tokens beside others than alone.
+    """A request got other tokens together with others than alone.
 
     Attributes:
         index: Which of the streams, from 0.
         alone: The tokens that the same request gave alone, twice.
-        beside: The tokens that it gave beside others.
+        beside: The tokens that it gave together with others.
     """
 
     sentence = "stream {index} gave {alone} alone and {beside} beside others"

@@ -137,7 +137,7 @@ def parametrize_with_checks(
     asyncio. An item whose engine does not start is skipped, with the reason.
 
     Args:
-        engines: Factories by the name that stands in the ids.
+        engines: Factories by the name that is in the ids.
         expected_failures: Reasons by check, or by id for one engine of several; these items are
             marked ``xfail``.
         **options: As for ``run_conformance``.

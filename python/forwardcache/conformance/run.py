@@ -154,7 +154,7 @@ def _verdict_from_a_thread(run: Run) -> Report:
 
 
 class Run:
-    """One pass over the checks, or one check after the other as a test runner asks for them.
+    """All checks in order, or one check after the other as a test runner asks for them.
 
     Attributes:
         report: What was found so far.

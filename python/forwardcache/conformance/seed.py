@@ -211,7 +211,7 @@ async def _items_or_error(subject: Subject) -> EngineRaisedError | None:
 async def _drain_and_abort(
     subject: Subject, context: Any, stream: Stream, reception: Reception
 ) -> bool:
-    """Drain, and abort beside it as a server would; whether both were done in time.
+    """Drain, and abort at the same time as a server would; whether both were done in time.
 
     Raises:
         EngineRaisedError: ``abort`` raised.

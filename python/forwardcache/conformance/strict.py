@@ -135,7 +135,7 @@ async def cross_talk(subject: Subject) -> Failures:
 
 
 async def neighbours(subject: Subject) -> Failures:
-    """Streams beside one that is cancelled go on as if nothing had happened."""
+    """Streams that run while one is cancelled go on as if nothing had happened."""
     prompts = _prompts(max(1, subject.settings.concurrency - 1))
     alone = [await _alone(subject, prompt) for prompt in prompts]
     outcomes = await _beside_a_victim(subject, prompts)

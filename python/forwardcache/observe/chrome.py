@@ -1,10 +1,10 @@
 """A trace as trace-event JSON, which Perfetto and ``chrome://tracing`` open.
 
-A run is a process, a thread a track, a call a slice. A batch is a slice around those of its
+A session is a process, a thread a track, a call a slice. A batch is a slice around those of its
 prompts, which share its time as their ``wall_ms`` does. Slices of a track never overlap: they are
 nested or follow each other (``tracks``). What was measured stands in a slice's ``args``.
 
-Lines that name no run or no thread, of some other writer, share a track, one behind the other.
+Lines that name no session or no thread, of some other writer, share a track, one behind the other.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 
 from forwardcache._event import TraceLine
-from forwardcache.observe.tracks import Clock, Placed, Span, Track
+from forwardcache.observe.tracks import Clock, Slot, Span, Track
 
 NO_TIME = "no time"
 TOO_EARLY = "more than a day before the first"
@@ -44,7 +44,7 @@ def chrome_trace(events: Iterable[TraceLine], left_out: Counter[str]) -> Iterato
 
     Args:
         events: Those of a thread in their order; what ``read_trace`` gives.
-        left_out: Counts events that have no place in time, by reason.
+        left_out: Counts events without a usable time, by reason.
 
     Yields:
         Pieces of text; together one JSON object, in UTF-8 as a file. Names stand in it as they are,
@@ -74,15 +74,15 @@ class _Thread:
         self.batch: list[_Timed] = []
         self._clock, self._track = clock, Track()
 
-    def place(self, span: Span) -> Placed:
+    def insert(self, span: Span) -> Slot:
         steady = self._clock.steady(span, self._track.end)
-        return self._track.place(steady) if self.is_thread else self._track.append(steady)
+        return self._track.insert(steady) if self.is_thread else self._track.append(steady)
 
     def continues(self, event: TraceLine) -> bool:
         return bool(self.batch) and event.batch == self.batch[-1].event.batch
 
 
-class _Run:
+class _Session:
     """A process of the viewer."""
 
     def __init__(self, pid: int) -> None:
@@ -95,15 +95,15 @@ class _Export:
 
     def __init__(self, left_out: Counter[str]) -> None:
         self._left_out = left_out
-        self._runs: dict[str | None, _Run] = {}
+        self._sessions: dict[str | None, _Session] = {}
         self._origin: int | None = None
 
     def entries(self, events: Iterable[TraceLine]) -> Iterator[dict[str, Any]]:
         for event in events:
             if (span := self._span_of(event)) is not None:
                 yield from self._entries_of(_Timed(event, span))
-        for run in self._runs.values():
-            for thread in run.threads.values():
+        for session in self._sessions.values():
+            for thread in session.threads.values():
                 yield from _end_batch(thread)
 
     def _entries_of(self, timed: _Timed) -> Iterator[dict[str, Any]]:
@@ -116,18 +116,20 @@ class _Export:
         if thread.is_thread and event.batch is not None:
             thread.batch.append(timed)
         else:
-            yield _slice_of(event, thread.place(timed.span).span, thread)
+            yield _slice_of(event, thread.insert(timed.span).span, thread)
 
     def _known_thread(self, event: TraceLine) -> _Thread | None:
-        run = self._runs.get(event.run)
-        return None if run is None else run.threads.get(event.thread)
+        session = self._sessions.get(event.run)
+        return None if session is None else session.threads.get(event.thread)
 
     def _new_thread(self, event: TraceLine) -> _Thread:
-        run = self._runs.setdefault(event.run, _Run(len(self._runs) + 1))
-        # A negative number would be taken for none, and two threads of a run differ in any case.
-        tid = len(run.threads) + 1
+        session = self._sessions.setdefault(event.run, _Session(len(self._sessions) + 1))
+        # A negative number would be taken for none, and two threads of a session differ in any
+        # case.
+        tid = len(session.threads) + 1
         is_thread = event.run is not None and event.thread is not None
-        thread = run.threads[event.thread] = _Thread(run.pid, tid, run.clock, is_thread=is_thread)
+        thread = _Thread(session.pid, tid, session.clock, is_thread=is_thread)
+        session.threads[event.thread] = thread
         return thread
 
     def _span_of(self, event: TraceLine) -> Span | None:
@@ -156,11 +158,11 @@ def _end_batch(thread: _Thread) -> Iterator[dict[str, Any]]:
     groups = [list(members) for _, members in groupby(batch, key=_group_of)]
     spans = [_span_of_group(group) for group in groups]
     start, end = min(span.start for span in spans), max(span.end for span in spans)
-    placed = thread.place(Span(start, end))
-    yield _batch_slice(batch, placed.span, thread)
+    slot = thread.insert(Span(start, end))
+    yield _batch_slice(batch, slot.span, thread)
     # The clock's shift, if there is one, is that of the whole.
-    shift = placed.span.end - end
-    free = placed.free
+    shift = slot.span.end - end
+    free = slot.free
     for group, span in zip(groups, spans, strict=True):
         shared = Span(max(free, span.start + shift), max(free, span.end + shift))
         free = shared.end
@@ -239,7 +241,7 @@ def _slice(
 def _microseconds(nanoseconds: int) -> float:
     """A double that is those nanoseconds also for a viewer that cuts off instead of rounding.
 
-    Otherwise a slice could end a nanosecond behind the one around it.
+    Otherwise a slice could end a nanosecond after the one around it.
     """
     value = nanoseconds / 1000
     return value if int(value * 1000) == nanoseconds else nextafter(value, inf)

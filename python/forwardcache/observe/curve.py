@@ -23,8 +23,8 @@ def miss_ratio_curve(
     """The miss ratio of a least-recently-used cache, by its size.
 
     Each event is one use of its ``key`` within its ``run``. Failed computations stored nothing
-    and are left out, and so are events without a key. Runs share the cache that is asked about,
-    but never a key. Invalidations aren't in a trace: what they cost doesn't show.
+    and are left out, and so are events without a key. Sessions share the cache that is asked
+    about, but never a key. Invalidations aren't in a trace: what they cost doesn't show.
 
     Args:
         events: What :func:`~forwardcache.observe.read_trace` gives, in the order of use. Memory

@@ -1,7 +1,7 @@
 """Figures as Prometheus text (exposition format 0.0.4).
 
 A rate is left to whoever reads: ``forwardcache_hits_total`` has ``forwardcache_lookups_total``
-beside it, with the same labels. Seconds and bytes are the units, and counters end in ``_total``.
+next to it, with the same labels. Seconds and bytes are the units, and counters end in ``_total``.
 """
 
 from __future__ import annotations

@@ -161,7 +161,7 @@ def _refuse_constant(_: str) -> NoReturn:
     raise UnusableLineError("not JSON")  # NaN and Infinity, which Python would take
 
 
-def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) != len(pairs):
         raise UnusableLineError("a name twice in an object")
@@ -184,7 +184,7 @@ def _is_each_name_there_once(text: str, fields: dict[str, Any]) -> bool:
 
 _read_json = json.JSONDecoder(parse_constant=_refuse_constant).raw_decode
 _read_json_watching_names = json.JSONDecoder(
-    parse_constant=_refuse_constant, object_pairs_hook=_without_doubles
+    parse_constant=_refuse_constant, object_pairs_hook=_without_duplicates
 ).raw_decode
 
 

@@ -2,7 +2,7 @@
 
 An event is a hit, a miss (it was computed) or failed (the computation raised). A hit that waited
 for another thread's computation counts as a hit, its time as waiting. Memory grows with the number
-of groups, runs and threads, not with that of events.
+of groups, sessions and threads, not with that of events.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Figures:
         batched: Misses in them.
         first_ts: Earliest time, seconds since the epoch; infinite without one.
         last_ts: Latest time.
-        runs: Runs that took part.
+        sessions: Sessions that took part.
         wall_ms: How long each event took.
     """
 
@@ -57,7 +57,7 @@ class Figures:
     batched: int = 0
     first_ts: float = inf
     last_ts: float = -inf
-    runs: set[str] = field(default_factory=set)
+    sessions: set[str] = field(default_factory=set)
     wall_ms: Quantiles = field(default_factory=Quantiles)
 
     @property
@@ -82,7 +82,7 @@ class Figures:
             self.first_ts = min(self.first_ts, event.ts)
             self.last_ts = max(self.last_ts, event.ts)
         if event.run is not None:
-            self.runs.add(event.run)
+            self.sessions.add(event.run)
         wall_s = 0.0
         if isfinite(event.wall_ms):
             self.wall_ms.add(event.wall_ms)
@@ -110,7 +110,7 @@ class Figures:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.first_ts = min(self.first_ts, other.first_ts)
         self.last_ts = max(self.last_ts, other.last_ts)
-        self.runs |= other.runs
+        self.sessions |= other.sessions
         self.wall_ms.include(other.wall_ms)
 
     def as_dict(self) -> dict[str, Any]:
@@ -130,7 +130,7 @@ class Figures:
             "wall_ms_p99": self.wall_ms.at(0.99),
             "batches": self.batches,
             "mean_batch_size": self.mean_batch_size,
-            "runs": len(self.runs),
+            "runs": len(self.sessions),
             "first_ts": _known(self.first_ts),
             "last_ts": _known(self.last_ts),
         }

@@ -1,4 +1,4 @@
-"""Where calls stand in a thread's track: inside each other or one after the other.
+"""How calls are laid out in a thread's track: inside each other or one after the other.
 
 A trace has the end of a call and how long it took. Both are right, but the end is a double of
 seconds since the epoch, a quarter of a microsecond coarse, and the clock may be set back. So two
@@ -26,8 +26,8 @@ class Span(NamedTuple):
     end: int
 
 
-class Placed(NamedTuple):
-    """Where a call stands in its track.
+class Slot(NamedTuple):
+    """The slot of a call in its track.
 
     Attributes:
         span: From when to when.
@@ -39,7 +39,7 @@ class Placed(NamedTuple):
 
 
 class Clock:
-    """The time of one run, made steady: where its clock was set back, it goes on instead."""
+    """The time of one session, made steady: where its clock was set back, it goes on instead."""
 
     def __init__(self) -> None:
         self._shift = 0
@@ -66,8 +66,8 @@ class Track:
         self.end = 0
         """When the last call ended."""
 
-    def place(self, span: Span) -> Placed:
-        """Place the next call, around the calls that happened while it went on.
+    def insert(self, span: Span) -> Slot:
+        """Insert the next call, around the calls that happened while it went on.
 
         A call before belongs to this one if its middle does.
         """
@@ -79,14 +79,14 @@ class Track:
             start, free = min(start, inner.start - 1), max(free, inner.end)
         if self._outermost:
             start = max(start, self._outermost[-1].end)
-        return self._placed(Span(start, end), max(start, free))
+        return self._taken(Span(start, end), max(start, free))
 
-    def append(self, span: Span) -> Placed:
-        """Place the next call behind all others, though it may have begun before they ended."""
+    def append(self, span: Span) -> Slot:
+        """Append the next call after all others, though it may have begun before they ended."""
         start = max(span.start, self.end)
-        return self._placed(Span(start, max(span.end, start)), start)
+        return self._taken(Span(start, max(span.end, start)), start)
 
-    def _placed(self, span: Span, free: int) -> Placed:
+    def _taken(self, span: Span, free: int) -> Slot:
         self._outermost.append(span)
         self.end = span.end
-        return Placed(span, free)
+        return Slot(span, free)

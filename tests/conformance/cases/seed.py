@@ -202,7 +202,7 @@ SEED_FAULTS = [
         kit.ConcurrentGenerateFailed,
         "concurrent_generates",
         {
-            "generate raises beside others": e.RefusesCompany,
+            "generate raises beside others": e.RefusesConcurrentStreams,
             "a stream is empty beside others": e.crowding(lambda item: []),
         },
     ),
@@ -342,7 +342,7 @@ SEED_PASSES = [
     ),
     Case("no chunk but the last is judged when stopped", e.stopped(7, chunk(finish="cancelled"))),
     Case("wrong usage when stopped", e.stopped(chunk(1, finish="cancelled", usage=usage(3, 9)))),
-    Case("streams that raise beside others", e.RaisesInCompany),
+    Case("streams that raise beside others", e.RaisesInConcurrentStreams),
     Case("streams without terminal beside others", e.crowding(lambda item: [chunk(1)])),
     Case("items that are no chunks beside others", e.crowding(lambda item: [None])),
     Case("one dict for all chunks", e.OneChunkObject),

@@ -66,7 +66,7 @@ STRICT_FAULTS = [
         kit.ConcurrentStreamInvalid,
         "concurrent_streams",
         {
-            "a stream raises": e.RaisesInCompany,
+            "a stream raises": e.RaisesInConcurrentStreams,
             "a stream has no terminal": e.crowding(lambda item: [chunk(1)]),
             "an item is no chunk": e.crowding(lambda item: [None]),
         },

@@ -7,7 +7,7 @@ modules are by what goes wrong; tests find every engine under this name.
 # All of their names: tests and the command line look them up here.
 # ruff: noqa: F403
 
-from tests.conformance.engines.company import *
+from tests.conformance.engines.concurrent import *
 from tests.conformance.engines.drops import *
 from tests.conformance.engines.forms import *
 from tests.conformance.engines.lifetime import *

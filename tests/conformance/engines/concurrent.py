@@ -37,7 +37,7 @@ def crowding(crowd: Callable[[Item], list[Item]]) -> Callable[[], Engine]:
     return Variant
 
 
-class RefusesCompany(Crowded):
+class RefusesConcurrentStreams(Crowded):
     """Its ``generate`` is awaited, and raises when another stream is served."""
 
     def generate(self, request: Request, context: Any) -> Any:
@@ -46,13 +46,13 @@ class RefusesCompany(Crowded):
         return super().generate(request, context)
 
 
-class RaisesInCompany(Crowded):
+class RaisesInConcurrentStreams(Crowded):
     def crowd(self, item: Item) -> list[Item]:
         raise RuntimeError("out of memory")
 
 
 class MixesStreams(Engine):
-    """Keeps the position in one place: streams that run at once skip each other's tokens."""
+    """Keeps one position for all streams: streams that run at once skip each other's tokens."""
 
     def __init__(self) -> None:
         super().__init__()
