@@ -20,12 +20,12 @@ ATOMICS = re.compile(r"\bAtomic[A-Z]\w*|\bsync::atomic\b")
 LOCKS = re.compile(r"\b(?:Mutex|RwLock)\b")
 # On the way of get, put and evict; a model's table and tests may lock.
 WITHOUT_LOCK = (
+    "capacity",
     "entry",
+    "epoch",
     "mod",
     "order",
     "put",
-    "room",
-    "stamp",
     "tick",
     "table/shared",
     "table/turns",

@@ -105,7 +105,7 @@ FAULTS: Final = (
         LOOM,
     ),
     Fault(
-        "a removal takes out whatever has the place",
+        "a removal takes out whatever entry has the hash",
         "table/model.rs",
         "let is_it = |other: &&Arc<Entry<K, V>>| std::ptr::eq(Arc::as_ptr(other), entry);",
         "let is_it = |_: &&Arc<Entry<K, V>>| true;",
@@ -113,7 +113,7 @@ FAULTS: Final = (
     ),
     Fault(
         "two putters evict for one excess",
-        "room.rs",
+        "capacity.rs",
         "let reserved = self.entries.update(Ordering::Relaxed, Ordering::Relaxed, reserve);",
         "let reserved = reserve(self.entries.load(Ordering::Relaxed))\n"
         "            .map(|_| self.entries.fetch_sub(1, Ordering::Relaxed))\n"
@@ -130,22 +130,22 @@ FAULTS: Final = (
     Fault(
         "an excess that was left to a reservation stays",
         "put.rs",
-        "self.room.came() != came",
+        "self.usage.came() != came",
         "came == u64::MAX",
         SHUTTLE,
     ),
     Fault(
         "reads do not ask whether an entry is still good",
         "mod.rs",
-        "let is_it = entry.stamp(now) == now\n                &&",
+        "let is_it = entry.epoch(now) == now\n                &&",
         "let is_it =",
         PLAIN,
     ),
     Fault(
         "a value that comes too late is kept",
         "put.rs",
-        "if entry.stamp(seen) != seen",
-        "if false && entry.stamp(seen) != seen",
+        "if entry.epoch(seen) != seen",
+        "if false && entry.epoch(seen) != seen",
         LOOM,
     ),
     Fault(
@@ -156,10 +156,10 @@ FAULTS: Final = (
         PLAIN,
     ),
     Fault(
-        "a removal does not raise the stamp",
+        "a removal does not advance the epoch",
         "removal.rs",
-        "self.stamp.fetch_add(Stamp::GENERATION, Ordering::AcqRel)",
-        "self.stamp.fetch_add(0, Ordering::AcqRel)",
+        "self.epoch.fetch_add(Epoch::GENERATION, Ordering::AcqRel)",
+        "self.epoch.fetch_add(0, Ordering::AcqRel)",
         PLAIN,
     ),
     Fault(
@@ -177,7 +177,7 @@ FAULTS: Final = (
         PLAIN,
     ),
     Fault(
-        "a run is not in order",
+        "a snapshot is not in order",
         "order.rs",
         "        names.sort_unstable();\n",
         "        names.reverse();\n",
@@ -205,9 +205,9 @@ FAULTS: Final = (
         FLIGHTS,
     ),
     Fault(
-        "an eviction gives what it meets no stamp",
+        "an eviction gives what it meets no epoch",
         "order.rs",
-        "        entry.stamp(Stamp(self.stamp.load(Ordering::Acquire)));\n",
+        "        entry.epoch(Epoch(self.epoch.load(Ordering::Acquire)));\n",
         "",
         PLAIN,
     ),
@@ -222,18 +222,18 @@ FAULTS: Final = (
 
 
 def _copy_sources(tree: Path) -> None:
-    """A tree of its own, beside build folders that are kept from fault to fault.
+    """A tree of its own, next to build folders that are kept from fault to fault.
 
     With new times, or cargo would take what an interrupted run has built for the present sources.
     """
     shutil.rmtree(tree, ignore_errors=True)
     for name in SOURCES:
-        source, place = ROOT / name, tree / name
-        place.parent.mkdir(parents=True, exist_ok=True)
+        source, target = ROOT / name, tree / name
+        target.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
-            shutil.copytree(source, place, copy_function=shutil.copy)
+            shutil.copytree(source, target, copy_function=shutil.copy)
         else:
-            shutil.copy(source, place)
+            shutil.copy(source, target)
 
 
 def _passes(tree: Path, tests: tuple[str, str]) -> bool:

@@ -15,7 +15,7 @@
 //! more, however long the memory of the entry itself is kept for others that still look at it.
 
 use super::tick::{Clock, Tick};
-use super::{EntryId, Stamp};
+use super::{EntryId, Epoch};
 use crate::sync::{Content, Ordering, Word, spin};
 
 const READERS: u64 = 0xFF;
@@ -47,7 +47,7 @@ impl State {
 #[repr(C)]
 pub(super) struct Entry<K, V> {
     state: Word,
-    stamp: Word,
+    epoch: Word,
     content: Content<(K, V)>,
     pub(super) id: EntryId,
     pub(super) hash: u64,
@@ -70,13 +70,13 @@ pub(super) struct Killed<K, V> {
 }
 
 impl<K, V> Entry<K, V> {
-    pub(super) fn new(id: EntryId, hash: u64, weight: u64, stamp: Stamp, content: (K, V)) -> Self {
+    pub(super) fn new(id: EntryId, hash: u64, weight: u64, epoch: Epoch, content: (K, V)) -> Self {
         Self {
             id,
             hash,
             weight,
             state: Word::new(State::new(Tick::NEW, 0).0),
-            stamp: Word::new(stamp.0),
+            epoch: Word::new(epoch.0),
             content: Content::new(content),
         }
     }
@@ -103,26 +103,26 @@ impl<K, V> Entry<K, V> {
         (!state.is_dead()).then(|| state.tick())
     }
 
-    /// The stamp under which the entry is known to be good. An entry of the table gets its first one
+    /// The epoch under which the entry is known to be good. An entry of the table gets its first one
     /// from `now`, by whoever meets it first: a `clear` is before or after its put, never in its midst.
     #[inline]
-    pub(super) fn stamp(&self, now: Stamp) -> Stamp {
+    pub(super) fn epoch(&self, now: Epoch) -> Epoch {
         // Relaxed: a number that only grows; an older one costs a check.
-        let stamp = Stamp(self.stamp.load(Ordering::Relaxed));
-        if stamp.is_open() { self.first_stamp(stamp, now) } else { stamp }
+        let epoch = Epoch(self.epoch.load(Ordering::Relaxed));
+        if epoch.is_open() { self.first_epoch(epoch, now) } else { epoch }
     }
 
     #[cold]
-    fn first_stamp(&self, open: Stamp, now: Stamp) -> Stamp {
-        let close = |stamp| (stamp == open.0).then_some(open.closed(now).0);
-        let closed = self.stamp.update(Ordering::Relaxed, Ordering::Relaxed, close);
-        closed.map_or_else(Stamp, |_| open.closed(now))
+    fn first_epoch(&self, open: Epoch, now: Epoch) -> Epoch {
+        let close = |epoch| (epoch == open.0).then_some(open.closed(now).0);
+        let closed = self.epoch.update(Ordering::Relaxed, Ordering::Relaxed, close);
+        closed.map_or_else(Epoch, |_| open.closed(now))
     }
 
-    /// Found good for a later stamp.
-    pub(super) fn approve(&self, stamp: Stamp) {
-        let raise = |known| (known < stamp.0).then_some(stamp.0);
-        let _ = self.stamp.update(Ordering::Relaxed, Ordering::Relaxed, raise);
+    /// Found good for a later epoch.
+    pub(super) fn approve(&self, epoch: Epoch) {
+        let raise = |known| (known < epoch.0).then_some(epoch.0);
+        let _ = self.epoch.update(Ordering::Relaxed, Ordering::Relaxed, raise);
     }
 
     /// Takes the entry in hand; `None` if it is dead.
@@ -283,7 +283,7 @@ mod tests {
     use super::*;
 
     fn entry() -> Entry<u32, u64> {
-        Entry::new(EntryId(1), 0, 0, Stamp::new(0, 0), (1, 10))
+        Entry::new(EntryId(1), 0, 0, Epoch::new(0, 0), (1, 10))
     }
 
     #[test]

@@ -4,8 +4,8 @@
 //! Bounded: at least the last [`Ghosts::LEAST`] evictions are remembered and at most twice as many,
 //! in about 2.5 MiB when full. They lie in two sets: the younger one is filled, then it becomes the
 //! older one, and what that held is forgotten at once. So an eviction costs one insertion; a queue
-//! beside a map cost 100 ns more. Two keys of one hash are taken for each other here, at worst a
-//! count too many.
+//! next to a map cost 100 ns more. Two keys of one hash are taken for each other here: at worst one
+//! is counted too many.
 
 use super::as_it_is::AsItIs;
 use std::collections::HashSet;

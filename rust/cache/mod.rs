@@ -2,9 +2,9 @@
 //! lock, over keys that only their owner can compare.
 //!
 //! Reading order: `entry` (one entry and the word that says how it stands), `table` (where it is
-//! found, by a hash that `as_it_is` takes as it is), `tick` and `order` (which is the oldest), `room`
-//! (how much is held), `stamp` (what was removed), and this file, `put` and `removal`, which put them
-//! together. `flight` is about computations under way, `ghosts` about what was evicted.
+//! found, by a hash that `as_it_is` takes as it is), `tick` and `order` (which is the oldest),
+//! `capacity` (how much is held), `epoch` (what was removed), and this file, `put` and `removal`,
+//! which put them together. `flight` is about computations under way, `ghosts` about what was evicted.
 //!
 //! A [`Question`] is a key that is looked for. It may answer [`Match::Unknown`] about a stored key:
 //! the two can be compared only by code that must not run while the cache holds anything (a Python
@@ -17,24 +17,24 @@
 //! that call holds nothing (I3).
 
 mod as_it_is;
+mod capacity;
 mod entry;
+mod epoch;
 pub mod flight;
 pub mod ghosts;
 mod order;
 mod put;
 mod removal;
-mod room;
-mod stamp;
 mod table;
 mod tick;
 
 use crate::sync::{Ordering, Turns, Word};
+pub use capacity::Capacity;
+use capacity::Usage;
 use entry::{Entry, Killed};
+use epoch::Epoch;
 use order::Order;
-use room::Room;
 use smallvec::SmallVec;
-use stamp::Stamp;
-use std::num::{NonZeroU64, NonZeroUsize};
 use table::{Guard, Table};
 #[cfg(not(any(loom, shuttle)))]
 pub use tick::reading;
@@ -91,15 +91,6 @@ impl<K, V> Removed<K, V> {
     }
 }
 
-/// How much a cache may hold; `None` is no limit.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Capacity {
-    /// The most entries.
-    pub entries: Option<NonZeroUsize>,
-    /// The most weight, in bytes.
-    pub bytes: Option<NonZeroU64>,
-}
-
 /// What a put stores.
 #[derive(Debug)]
 pub struct Offer<K, V> {
@@ -134,13 +125,13 @@ pub struct Cache<K, V> {
     capacity: Capacity,
     table: Table<K, V>,
     order: Order,
-    room: Room,
+    usage: Usage,
     clock: Clock,
-    /// The present [`Stamp`].
-    stamp: Word,
+    /// The present [`Epoch`].
+    epoch: Word,
     /// Removals that have begun and not swept everything yet.
     sweeps: Word,
-    /// Held by a removal while it writes down what it is about and raises the stamp.
+    /// Held by a removal while it writes down what it is about and advances the epoch.
     commits: Turns<()>,
     next_id: Word,
 }
@@ -175,9 +166,9 @@ impl<K: Clone, V> Cache<K, V> {
             capacity,
             table: Table::default(),
             order: Order::default(),
-            room: Room::default(),
+            usage: Usage::default(),
             clock: Clock::default(),
-            stamp: Word::new(Stamp::new(0, 0).0),
+            epoch: Word::new(Epoch::new(0, 0).0),
             sweeps: Word::new(0),
             commits: Turns::default(),
             next_id: Word::new(0),
@@ -234,8 +225,8 @@ impl<K: Clone, V> Cache<K, V> {
             is_empty = false;
             let pinned = entry.pin()?;
             // Acquire: as in `is_good`.
-            let now = Stamp(self.stamp.load(Ordering::Acquire));
-            let is_it = entry.stamp(now) == now
+            let now = Epoch(self.epoch.load(Ordering::Acquire));
+            let is_it = entry.epoch(now) == now
                 && pinned.read(|key, _| question.matches(entry.id, key)) == Match::Yes;
             Some(if is_it { Ok(pinned) } else { Err(pinned.put_back()) })
         });
@@ -344,8 +335,8 @@ impl<K: Clone, V> Cache<K, V> {
                     stale = Some(entry);
                     return Some(Looked::Died(entry.id));
                 }
-                // A removal is about to take it. Whoever took it from under that would give its room
-                // back only after the removal has returned.
+                // A removal is about to take it. Another thread that took it first might count it as
+                // gone only after the removal has returned.
                 Match::Yes => {}
                 Match::No => {}
                 Match::Unknown => {
@@ -370,15 +361,16 @@ impl<K: Clone, V> Cache<K, V> {
         pinned: &entry::Pinned<'_, K, V>,
         question: &mut impl Question<K>,
     ) -> bool {
-        // Acquire: pairs with the bump, so a removal that returned before this call began is seen.
-        let now = Stamp(self.stamp.load(Ordering::Acquire));
-        entry.stamp(now) == now || self.is_good_since(entry, pinned, now, question)
+        // Acquire: pairs with the advance of the epoch, so a removal that returned before this call
+        // began is seen.
+        let now = Epoch(self.epoch.load(Ordering::Acquire));
+        entry.epoch(now) == now || self.is_good_since(entry, pinned, now, question)
     }
 
     /// Whether every removal so far has swept what it is about. What it left behind came in while it
     /// swept, and could not be compared.
     fn is_swept(&self) -> bool {
-        // Acquire: pairs with the end of a sweep. Whoever has seen a stamp sees its removal begun.
+        // Acquire: pairs with the end of a sweep. Whoever has seen an epoch sees its removal begun.
         self.sweeps.load(Ordering::Acquire) == 0
     }
 
@@ -387,16 +379,16 @@ impl<K: Clone, V> Cache<K, V> {
         &self,
         entry: &Entry<K, V>,
         pinned: &entry::Pinned<'_, K, V>,
-        now: Stamp,
+        now: Epoch,
         question: &mut impl Question<K>,
     ) -> bool {
-        let stamp = entry.stamp(now);
-        if stamp.clears() != now.clears() {
+        let epoch = entry.epoch(now);
+        if epoch.clears() != now.clears() {
             return false;
         }
-        let good = pinned.read(|key, _| question.is_still_good(key, stamp.generation()));
+        let good = pinned.read(|key, _| question.is_still_good(key, epoch.generation()));
         if let Some(generation) = good {
-            entry.approve(Stamp::new(stamp.clears(), generation));
+            entry.approve(Epoch::new(epoch.clears(), generation));
         }
         good.is_some()
     }
@@ -410,7 +402,7 @@ impl<K: Clone, V> Cache<K, V> {
     fn remove(&self, entry: &Entry<K, V>, guard: &Guard<'_, K, V>) -> Option<Killed<K, V>> {
         let killed = entry.kill()?;
         if self.table.remove(entry, guard) {
-            self.room.subtract(entry.weight);
+            self.usage.subtract(entry.weight);
         }
         Some(killed)
     }
@@ -420,7 +412,7 @@ impl<K: Clone, V> Cache<K, V> {
     #[must_use]
     pub fn generation(&self) -> u32 {
         // Acquire: what was removed before is seen as removed.
-        Stamp(self.stamp.load(Ordering::Acquire)).generation()
+        Epoch(self.epoch.load(Ordering::Acquire)).generation()
     }
 
     /// Calls `visit` with every key, value and weight until it fails. What it visits is held
@@ -448,13 +440,13 @@ impl<K: Clone, V> Cache<K, V> {
     /// Entries held.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.room.entries()
+        self.usage.entries()
     }
 
     /// Weight of all entries, in bytes.
     #[must_use]
     pub fn weight(&self) -> u64 {
-        self.room.weight()
+        self.usage.weight()
     }
 
     /// Whether there is no entry.

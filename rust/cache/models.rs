@@ -48,7 +48,7 @@ pub(super) fn put(cache: &Numbers, key: u32, value: u64) -> Put<u32, u64> {
     cache.put(&mut offer, &mut Is { key, removed: None }).unwrap()
 }
 
-pub(super) fn beside<R: 'static + Send>(
+pub(super) fn in_thread<R: 'static + Send>(
     cache: &Arc<Numbers>,
     run: impl FnOnce(&Numbers) -> R + Send + 'static,
 ) -> thread::JoinHandle<R> {
@@ -60,7 +60,7 @@ pub(super) fn beside<R: 'static + Send>(
 fn publish_races_get() {
     explore(|| {
         let cache = cache(2);
-        let putting = beside(&cache, |cache| drop(put(cache, 1, 10)));
+        let putting = in_thread(&cache, |cache| drop(put(cache, 1, 10)));
         assert!(get(&cache, 1).is_none_or(|value| value == 10), "whole, or not there");
         putting.join().unwrap();
         assert_eq!((get(&cache, 1), cache.len()), (Some(10), 1));
@@ -73,7 +73,7 @@ fn get_races_evict() {
         let cache = cache(2);
         put(&cache, 1, 10);
         put(&cache, 2, 20);
-        let putting = beside(&cache, |cache| put(cache, 3, 30));
+        let putting = in_thread(&cache, |cache| put(cache, 3, 30));
         let got = get(&cache, 1);
         let put = putting.join().unwrap();
         let victim = put.evicted[0].key;
@@ -89,7 +89,7 @@ fn get_races_replace() {
     explore(|| {
         let cache = cache(2);
         put(&cache, 1, 10);
-        let putting = beside(&cache, |cache| drop(put(cache, 1, 11)));
+        let putting = in_thread(&cache, |cache| drop(put(cache, 1, 11)));
         let got = get(&cache, 1);
         assert!(got == Some(10) || got == Some(11), "a key that is there is never missed: {got:?}");
         putting.join().unwrap();
@@ -103,7 +103,7 @@ fn get_races_two_replacements() {
     explore(|| {
         let cache = cache(2);
         put(&cache, 1, 10);
-        let putting = beside(&cache, |cache| {
+        let putting = in_thread(&cache, |cache| {
             put(cache, 1, 11);
             put(cache, 1, 12);
         });
@@ -117,11 +117,11 @@ fn get_races_two_replacements() {
 fn put_races_put_of_one_key() {
     explore(|| {
         let cache = cache(1);
-        let putting = beside(&cache, |cache| put(cache, 1, 10));
+        let putting = in_thread(&cache, |cache| put(cache, 1, 10));
         let mine = put(&cache, 1, 11);
         let theirs = putting.join().unwrap();
-        assert!(mine.evicted.is_empty() && theirs.evicted.is_empty(), "there was room");
-        assert_eq!(mine.removed.len() + theirs.removed.len(), 1, "one took the other's place");
+        assert!(mine.evicted.is_empty() && theirs.evicted.is_empty(), "nothing had to be evicted");
+        assert_eq!(mine.removed.len() + theirs.removed.len(), 1, "one replaced the other");
         assert!(get(&cache, 1).is_some());
         assert_eq!(cache.len(), 1);
     });
@@ -132,7 +132,7 @@ fn evict_races_evict() {
     explore(|| {
         let cache = cache(1);
         put(&cache, 0, 0);
-        let putting = beside(&cache, |cache| put(cache, 1, 10));
+        let putting = in_thread(&cache, |cache| put(cache, 1, 10));
         let mine = put(&cache, 2, 20);
         let theirs = putting.join().unwrap();
         assert_eq!(mine.evicted.len() + theirs.evicted.len(), 2, "no more than there was too much");
@@ -147,7 +147,7 @@ fn replace_races_evict() {
     explore(|| {
         let cache = cache(1);
         put(&cache, 1, 10);
-        let putting = beside(&cache, |cache| put(cache, 1, 11));
+        let putting = in_thread(&cache, |cache| put(cache, 1, 11));
         let puts = [put(&cache, 2, 20), putting.join().unwrap()];
         let gone: usize = puts.iter().map(|put| put.removed.len() + put.evicted.len()).sum();
         assert_eq!(gone, 2, "each value left once");
@@ -162,7 +162,7 @@ fn invalidate_races_put() {
     explore(|| {
         let cache = cache(2);
         let began = Some(cache.generation());
-        let putting = beside(&cache, move |cache| {
+        let putting = in_thread(&cache, move |cache| {
             let mut offer = Offer { hash: 1, weight: 0, began, content: Some((1, 10)) };
             cache.put(&mut offer, &mut Is { key: 1, removed: Some(1) }).unwrap().stored
         });
@@ -181,7 +181,7 @@ fn clear_races_put() {
     explore(|| {
         let cache = cache(2);
         put(&cache, 1, 10);
-        let putting = beside(&cache, |cache| drop(put(cache, 2, 20)));
+        let putting = in_thread(&cache, |cache| drop(put(cache, 2, 20)));
         cache.clear();
         assert_eq!(get(&cache, 1), None);
         putting.join().unwrap();

@@ -1,19 +1,20 @@
 //! Who is the oldest: the exact order of use, sorted only when somebody has to go.
 //!
 //! A use moves the tick in its entry and nothing else. An eviction reads the oldest entry off a
-//! *run*: the hashes of all entries that were last used up to some moment, by rising tick. Ticks only
-//! rise, so a run stays good while it is used up: what it names at a tick can only be younger than
-//! that, and what it doesn't name is younger than its moment (O1). The first entry of the run that
-//! still has the tick under which it is named is therefore the oldest of all; one that has another
-//! was used since, or is gone, and is passed over for good. When a run is used up, the table is read
-//! and sorted again. Each name in it is paid for by the eviction or the use that used it up, so an
-//! eviction costs O(log n) over any sequence of calls, though a single one may sort everything.
+//! *snapshot*: the hashes of all entries that were last used up to some moment, by rising tick. Ticks
+//! only rise, so a snapshot stays good while it is used up: what it names at a tick can only be
+//! younger than that, and what it doesn't name is younger than its moment (O1). The first entry of
+//! the snapshot that still has the tick under which it is named is therefore the oldest of all. An
+//! entry with another tick was used since, or is gone, and is passed over for good. When a snapshot
+//! is used up, the table is read and sorted again. Each name in it is paid for by the eviction or the
+//! use that used it up, so an eviction costs O(log n) over any sequence of calls, though a single one
+//! may sort everything.
 //!
-//! A run holds numbers only: no entry is kept alive by it, and it needs no upkeep when entries are
+//! A snapshot holds numbers only: it keeps no entry alive, and needs no upkeep when entries are
 //! replaced or removed.
 
 use super::entry::Entry;
-use super::stamp::Stamp;
+use super::epoch::Epoch;
 use super::table::{Guard, Table};
 use super::tick::{Clock, Tick};
 use crate::sync::{Ordering, Published, Word};
@@ -23,7 +24,7 @@ type Name = (Tick, u64);
 
 /// The oldest entries, by rising tick.
 #[derive(Debug)]
-struct Run {
+struct Snapshot {
     /// Every entry whose last use is not after this is named.
     until: Tick,
     names: Vec<Name>,
@@ -33,12 +34,12 @@ struct Run {
 
 #[derive(Debug)]
 pub(super) struct Order {
-    run: Published<Run>,
+    snapshot: Published<Snapshot>,
 }
 
 impl Default for Order {
     fn default() -> Self {
-        Self { run: Published::new(Run::sorted(Tick::DEAD, Vec::new())) }
+        Self { snapshot: Published::new(Snapshot::sorted(Tick::DEAD, Vec::new())) }
     }
 }
 
@@ -46,33 +47,33 @@ impl Default for Order {
 #[derive(Clone, Copy)]
 pub(super) struct Meeting<'c> {
     pub(super) clock: &'c Clock,
-    pub(super) stamp: &'c Word,
+    pub(super) epoch: &'c Word,
 }
 
 impl Meeting<'_> {
-    /// Gives an entry its stamp and its tick, if nobody has (E1); `None` if it is dead.
+    /// Gives an entry its epoch and its tick, if nobody has (E1); `None` if it is dead.
     ///
     /// Both: who was evicted tells that the entry was there, and so that its put came before a
     /// `clear` that begins later.
     fn with<K, V>(self, entry: &Entry<K, V>) -> Option<Tick> {
         // Acquire: as in `is_good`.
-        entry.stamp(Stamp(self.stamp.load(Ordering::Acquire)));
+        entry.epoch(Epoch(self.epoch.load(Ordering::Acquire)));
         entry.settle(self.clock)
     }
 }
 
-/// What a run says of its next name.
+/// What a snapshot says of its next name.
 enum Named<E> {
     /// Still unused.
     Here(E),
     /// Used since, or gone.
     UsedUp,
-    /// An entry of this hash has a tick that the run should name and doesn't: a use with an older
+    /// An entry of this hash has a tick that the snapshot should name and doesn't: a use with an older
     /// tick came late.
     Misplaced,
 }
 
-impl Run {
+impl Snapshot {
     fn sorted(until: Tick, mut names: Vec<Name>) -> Self {
         names.sort_unstable();
         Self { until, names, next: Word::new(0) }
@@ -80,13 +81,13 @@ impl Run {
 
     /// Acquire: pairs with `pass`.
     fn next(&self) -> Option<(u64, Name)> {
-        let place = self.next.load(Ordering::Acquire);
-        Some((place, *self.names.get(usize::try_from(place).ok()?)?))
+        let index = self.next.load(Ordering::Acquire);
+        Some((index, *self.names.get(usize::try_from(index).ok()?)?))
     }
 
     /// Release: what used the name up is seen by whoever sees the next one.
-    fn pass(&self, place: u64) {
-        let pass = |next| (next == place).then_some(place + 1);
+    fn pass(&self, index: u64) {
+        let pass = |next| (next == index).then_some(index + 1);
         let _ = self.next.update(Ordering::AcqRel, Ordering::Relaxed, pass);
     }
 
@@ -99,7 +100,7 @@ impl Order {
     /// The moment of the last time that everything was sorted.
     #[cfg(all(test, not(any(loom, shuttle))))]
     pub(super) fn sorted_at(&self) -> Tick {
-        self.run.load().until
+        self.snapshot.load().until
     }
 
     /// The entry whose last use is the oldest, with the tick of that use; `None` if there is none.
@@ -109,17 +110,17 @@ impl Order {
         meeting: Meeting<'_>,
         guard: &'g Guard<'_, K, V>,
     ) -> Option<(&'g Entry<K, V>, Tick)> {
-        let mut run = self.run.load();
+        let mut snapshot = self.snapshot.load();
         loop {
-            while let Some((place, (tick, hash))) = run.next() {
-                match find(table, meeting, guard, &run, (tick, hash)) {
+            while let Some((index, (tick, hash))) = snapshot.next() {
+                match find(table, meeting, guard, &snapshot, (tick, hash)) {
                     Named::Here(entry) => return Some((entry, tick)),
-                    Named::UsedUp => run.pass(place),
+                    Named::UsedUp => snapshot.pass(index),
                     Named::Misplaced => break,
                 }
             }
             let next = read_all(table, meeting, guard)?;
-            run = self.run.replace(&run, next);
+            snapshot = self.snapshot.replace(&snapshot, next);
         }
     }
 }
@@ -128,14 +129,14 @@ fn find<'g, K, V>(
     table: &'g Table<K, V>,
     meeting: Meeting<'_>,
     guard: &'g Guard<'_, K, V>,
-    run: &Run,
+    snapshot: &Snapshot,
     (tick, hash): Name,
 ) -> Named<&'g Entry<K, V>> {
     let mut misplaced = false;
     let unused = table.find(hash, guard, |entry| {
-        // Whoever sees that an entry took another's place has seen its put: it gets its tick now.
+        // Whoever sees that an entry replaced another has seen its put: it gets its tick now.
         let last = meeting.with(entry)?;
-        misplaced |= last != tick && last <= run.until && !run.names(last, hash);
+        misplaced |= last != tick && last <= snapshot.until && !snapshot.names(last, hash);
         (last == tick).then_some(entry)
     });
     match unused {
@@ -145,12 +146,12 @@ fn find<'g, K, V>(
     }
 }
 
-/// A run of all that is there; `None` if nothing is.
+/// A snapshot of all that is there; `None` if nothing is.
 fn read_all<K, V>(
     table: &Table<K, V>,
     meeting: Meeting<'_>,
     guard: &Guard<'_, K, V>,
-) -> Option<Run> {
+) -> Option<Snapshot> {
     loop {
         // Read before the table: what comes in later is younger, and so needn't be seen.
         let until = meeting.clock.now();
@@ -165,7 +166,7 @@ fn read_all<K, V>(
             }
         });
         if !names.is_empty() {
-            return Some(Run::sorted(until, names));
+            return Some(Snapshot::sorted(until, names));
         }
         if is_empty {
             return None;

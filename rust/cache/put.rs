@@ -1,9 +1,9 @@
-//! Storing a value: it is published, seen, counted, and then there is made room for it.
+//! Storing a value: it is published, seen and counted, and then an excess is evicted.
 
+use super::capacity::Reserved;
 use super::entry::{Entry, Killed};
+use super::epoch::Epoch;
 use super::order::Meeting;
-use super::room::Reserved;
-use super::stamp::Stamp;
 use super::table::{Change, Changed, Guard};
 use super::{
     Cache, Capacity, EntryId, Evicted, Leftovers, Looked, Match, Offer, Put, Question, Removed,
@@ -26,8 +26,8 @@ impl<K, V> Offer<K, V> {
     }
 }
 
-/// A new entry in the table, and the stamp of the cache after it came in.
-type Published<K, V> = (Arc<Entry<K, V>>, Stamp);
+/// A new entry in the table, and the epoch of the cache after it came in.
+type Published<K, V> = (Arc<Entry<K, V>>, Epoch);
 
 impl<K: Clone, V> Cache<K, V> {
     /// Stores a value as the most recent one. Least recent entries go while there is more than the
@@ -43,7 +43,7 @@ impl<K: Clone, V> Cache<K, V> {
         let mut leftovers = Vec::new();
         let guard = self.table.guard();
         if self.comes_too_late(offer, question) {
-            // Nor does it take the place of what was computed since.
+            // Nor does it replace what was computed since.
             let removed = Vec::from_iter(offer.withdraw());
             return Ok(Put { stored: false, removed, evicted: Evicted::new() });
         }
@@ -53,13 +53,13 @@ impl<K: Clone, V> Cache<K, V> {
         let mut put = Put { stored: true, removed: Vec::new(), evicted: Evicted::new() };
         let (entry, seen) =
             self.publish(offer, question, &guard, &mut put.removed, &mut leftovers)?;
-        if entry.stamp(seen) != seen
+        if entry.epoch(seen) != seen
             && let Some(killed) = self.withdraw(&entry, seen, question, &guard, &mut leftovers)
         {
             put.stored = false;
             put.removed.push(Removed::of(&entry, killed));
         }
-        self.make_room(&guard, &mut put);
+        self.evict_excess(&guard, &mut put);
         Ok(put)
     }
 
@@ -70,7 +70,7 @@ impl<K: Clone, V> Cache<K, V> {
     }
 
     /// Hands back a value that is more than the cache may hold. An old value of the key would be
-    /// served in its place, so it goes too.
+    /// served instead, so it goes too.
     fn refuse(
         &self,
         offer: &mut Offer<K, V>,
@@ -97,7 +97,7 @@ impl<K: Clone, V> Cache<K, V> {
         Ok(put)
     }
 
-    /// Puts a new entry into the table, in the place of an old one of the same key.
+    /// Puts a new entry into the table, instead of an old one of the same key.
     fn publish(
         &self,
         offer: &mut Offer<K, V>,
@@ -128,12 +128,12 @@ impl<K: Clone, V> Cache<K, V> {
                 }
                 (Changed::Inserted, _) => {
                     let seen = self.see(&entry);
-                    self.room.add(entry.weight);
+                    self.usage.add(entry.weight);
                     return Ok((entry, seen));
                 }
                 (Changed::Replaced(old), _) => {
                     let seen = self.see(&entry);
-                    self.room.reweigh(old.weight, entry.weight);
+                    self.usage.reweigh(old.weight, entry.weight);
                     // Out of the table, and only now dead: whoever finds it dead looks again and
                     // finds the new one.
                     gone.extend(old.kill().map(|killed| Removed::of(&old, killed)));
@@ -143,23 +143,23 @@ impl<K: Clone, V> Cache<K, V> {
         }
     }
 
-    /// Gives a published entry its stamp and its tick, before anybody can see by the counts that it
-    /// is there; the stamp of the cache after it was published.
-    fn see(&self, entry: &Entry<K, V>) -> Stamp {
+    /// Gives a published entry its epoch and its tick, before anybody can see by the counts that it
+    /// is there; the epoch of the cache after it was published.
+    fn see(&self, entry: &Entry<K, V>) -> Epoch {
         // A read-modify-write: either a removal that comes after it finds the entry in the table, or
         // this finds the removal (G1).
-        let now = Stamp(self.stamp.latest());
-        entry.stamp(now);
+        let now = Epoch(self.epoch.latest());
+        entry.epoch(now);
         entry.settle(&self.clock);
         now
     }
 
     fn new_entry(&self, offer: &mut Offer<K, V>) -> Entry<K, V> {
-        let stamp = Stamp::open(offer.began);
+        let epoch = Epoch::open(offer.began);
         // Relaxed: a number of its own is all that it has to be.
         let id = EntryId(self.next_id.fetch_add(1, Ordering::Relaxed));
         let content = offer.content.take().expect("an offer is made with its content");
-        Entry::new(id, offer.hash, offer.weight, stamp, content)
+        Entry::new(id, offer.hash, offer.weight, epoch, content)
     }
 
     /// The entry of the chain that a put replaces, if there is one.
@@ -197,7 +197,7 @@ impl<K: Clone, V> Cache<K, V> {
     fn withdraw(
         &self,
         entry: &Arc<Entry<K, V>>,
-        now: Stamp,
+        now: Epoch,
         question: &mut impl Question<K>,
         guard: &Guard<'_, K, V>,
         leftovers: &mut Leftovers<K, V>,
@@ -209,16 +209,16 @@ impl<K: Clone, V> Cache<K, V> {
     }
 
     /// Evicts the oldest entries while there is more than the capacity.
-    fn make_room(&self, guard: &Guard<'_, K, V>, put: &mut Put<K, V>) {
+    fn evict_excess(&self, guard: &Guard<'_, K, V>, put: &mut Put<K, V>) {
         let Capacity { entries, bytes } = self.capacity;
-        while let Some(reserved) = self.room.reserve_entry(entries) {
+        while let Some(reserved) = self.usage.reserve_entry(entries) {
             if !self.evict(reserved, guard, put) {
                 return;
             }
         }
-        while self.room.is_too_heavy(bytes) {
+        while self.usage.is_too_heavy(bytes) {
             let Some((oldest, _)) = self.oldest(guard) else { return };
-            if let Some(reserved) = self.room.reserve_weight(bytes, oldest.weight)
+            if let Some(reserved) = self.usage.reserve_weight(bytes, oldest.weight)
                 && !self.evict(reserved, guard, put)
             {
                 return;
@@ -227,24 +227,24 @@ impl<K: Clone, V> Cache<K, V> {
     }
 
     fn oldest<'g>(&'g self, guard: &'g Guard<'_, K, V>) -> Option<(&'g Entry<K, V>, Tick)> {
-        let meeting = Meeting { clock: &self.clock, stamp: &self.stamp };
+        let meeting = Meeting { clock: &self.clock, epoch: &self.epoch };
         self.order.oldest(&self.table, meeting, guard)
     }
 
     /// Evicts the oldest entry; false if there is none, and none came in while it was looked for.
     fn evict(&self, mut reserved: Reserved, guard: &Guard<'_, K, V>, put: &mut Put<K, V>) -> bool {
-        let came = self.room.came();
+        let came = self.usage.came();
         while let Some((oldest, tick)) = self.oldest(guard) {
-            self.room.expect(&mut reserved, oldest.weight);
+            self.usage.expect(&mut reserved, oldest.weight);
             let Some(killed) = oldest.kill_unused_since(tick) else { continue };
             if self.table.remove(oldest, guard) {
                 put.evicted.push(Removed::of(oldest, killed));
                 return true;
             }
-            // A put of the same key had its place already: nothing was evicted.
+            // A put of the same key had replaced it already: nothing was evicted.
             put.removed.push(Removed::of(oldest, killed));
         }
-        self.room.give_back(reserved);
-        self.room.came() != came
+        self.usage.give_back(reserved);
+        self.usage.came() != came
     }
 }

@@ -1,7 +1,7 @@
 //! Entries that go together: those of a view or an op, or all.
 
 use super::entry::Entry;
-use super::stamp::Stamp;
+use super::epoch::Epoch;
 use super::{Cache, EntryId, Match, Removed, Undecided};
 use crate::sync::{Ordering, Word};
 
@@ -17,9 +17,9 @@ impl Drop for Sweep<'_> {
 
 impl<K: Clone, V> Cache<K, V> {
     /// Removes the entries that `matches` accepts and returns them. `commit` writes down, before the
-    /// first is gone, what [`Question::is_still_good`] will go by: from the bump on, no read finds an
-    /// entry that is to be removed. It neither comes back here nor drops what runs foreign code: what
-    /// it returns is dropped for it.
+    /// first is gone, what [`Question::is_still_good`] will go by: once the epoch is advanced, no read
+    /// finds an entry that is to be removed. It neither comes back here nor drops what runs foreign
+    /// code: what it returns is dropped for it.
     ///
     /// # Errors
     /// [`Undecided`]: nothing was removed; compare outside and call again.
@@ -33,14 +33,14 @@ impl<K: Clone, V> Cache<K, V> {
         let (_forgotten, _sweep, before) = self.commits.with(|()| {
             let forgotten = commit();
             let sweep = self.begin_sweep();
-            // Release: pairs with `is_good`; acquire: what was put before the bump is found.
-            let before = self.stamp.fetch_add(Stamp::GENERATION, Ordering::AcqRel);
-            (forgotten, sweep, Stamp(before))
+            // Release: pairs with `is_good`; acquire: what was put before the epoch advanced is found.
+            let before = self.epoch.fetch_add(Epoch::GENERATION, Ordering::AcqRel);
+            (forgotten, sweep, Epoch(before))
         });
-        let now = Stamp::new(before.clears(), before.generation() + 1);
-        // What came in after the bump stays; what came shortly before it and can't be compared is
-        // looked at again at its first read.
-        let is_older = |entry: &Entry<K, V>| entry.stamp(now).generation() < now.generation();
+        let now = Epoch::new(before.clears(), before.generation() + 1);
+        // What came in after the epoch advanced stays; what came shortly before and can't be compared
+        // is looked at again at its first read.
+        let is_older = |entry: &Entry<K, V>| entry.epoch(now).generation() < now.generation();
         let mut goes = |id, key: &K| matches(id, key) == Match::Yes;
         Ok(self.sweep(|entry, key| is_older(entry) && goes(entry.id, key)))
     }
@@ -68,14 +68,14 @@ impl<K: Clone, V> Cache<K, V> {
     pub fn clear(&self) -> Vec<Removed<K, V>> {
         let _sweep = self.begin_sweep();
         // As in `remove_matching`.
-        let before = Stamp(self.stamp.fetch_add(Stamp::CLEAR, Ordering::AcqRel));
-        let now = Stamp::new(before.clears() + 1, before.generation());
-        self.sweep(|entry, _| entry.stamp(now).clears() < now.clears())
+        let before = Epoch(self.epoch.fetch_add(Epoch::CLEAR, Ordering::AcqRel));
+        let now = Epoch::new(before.clears() + 1, before.generation());
+        self.sweep(|entry, _| entry.epoch(now).clears() < now.clears())
     }
 
-    /// Says that a removal has begun, before its stamp does.
+    /// Says that a removal has begun, before the epoch does.
     fn begin_sweep(&self) -> Sweep<'_> {
-        // Relaxed: the stamp, raised next, publishes it.
+        // Relaxed: the epoch, advanced next, publishes it.
         self.sweeps.fetch_add(1, Ordering::Relaxed);
         Sweep(&self.sweeps)
     }

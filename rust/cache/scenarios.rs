@@ -5,7 +5,7 @@
 //! no more than the capacity, counts that are the table's, each value once and under its own key.
 
 use super::flight::{Flights, Joined};
-use super::models::{Is, Numbers, beside, cache, fly, get, put};
+use super::models::{Is, Numbers, cache, fly, get, in_thread, put};
 use super::{Cache, Capacity, Match, Offer};
 use crate::proof::explore;
 use crate::sync::Arc;
@@ -49,7 +49,7 @@ fn validate(cache: &Numbers) {
 fn four(cache: &Arc<Numbers>, play: impl Fn(&Numbers, u32) + Clone + Send + 'static) {
     let threads = [0, 1, 2, 3].map(|number| {
         let play = play.clone();
-        beside(cache, move |cache| play(cache, number))
+        in_thread(cache, move |cache| play(cache, number))
     });
     threads.into_iter().for_each(|thread| thread.join().unwrap());
     validate(cache);

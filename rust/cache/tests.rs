@@ -9,8 +9,9 @@ mod histories;
 mod list;
 mod removals;
 
-use super::stamp::Stamp;
+use super::epoch::Epoch;
 use super::*;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::sync::Arc;
 
 fn cache(maxsize: usize) -> Numbers {
@@ -96,14 +97,14 @@ fn validate(cache: &Numbers) {
     cache.table.for_each(&guard, |entry| {
         let tick = entry.tick().expect("what is in the table is alive");
         assert!(tick < Tick::NEW, "and has a tick");
-        let now = Stamp(cache.stamp.load(Ordering::Acquire));
-        assert_eq!(entry.stamp(now).clears(), now.clears());
+        let now = Epoch(cache.epoch.load(Ordering::Acquire));
+        assert_eq!(entry.epoch(now).clears(), now.clears());
         let key = entry.pin().expect("it is alive").read(|key, _| *key);
         assert!(seen.insert(key), "{key} is there once");
         (entries, weight) = (entries + 1, weight + entry.weight);
     });
     assert_eq!((cache.len(), cache.weight()), (entries, weight), "the counts are the table's");
-    assert!(cache.room.holds(cache.capacity()));
+    assert!(cache.usage.fits(cache.capacity()));
     assert_eq!(cache.is_empty(), entries == 0);
 }
 

@@ -18,7 +18,7 @@ pub(super) use chains::{Guard, Table};
 pub(in crate::cache) enum Change<E> {
     /// Nothing.
     No,
-    /// This entry comes in, in the place of another one if that is given.
+    /// This entry comes in, instead of another one if that is given.
     Insert { entry: Arc<E>, over: Option<Arc<E>> },
 }
 

@@ -1,6 +1,6 @@
 //! The table of threads that run at once: lock-free, papaya's.
 //!
-//! A chain never changes: a change puts another chain in its place, and is made again if another
+//! A chain never changes: a change puts another chain there, and is made again if another
 //! thread was faster.
 
 use super::{Chain, Change, Changed, without};

@@ -7,7 +7,7 @@
 use super::{Chain, Change, Changed, without};
 use crate::cache::entry::Entry;
 use hashbrown::HashTable;
-use hashbrown::hash_table::Entry as Place;
+use hashbrown::hash_table::Entry as Bucket;
 use std::cell::{Cell, UnsafeCell};
 use std::sync::Arc;
 
@@ -121,15 +121,15 @@ impl<K, V> Table<K, V> {
         mut decide: impl FnMut(&[Arc<Entry<K, V>>]) -> Change<Entry<K, V>>,
     ) -> Changed<Entry<K, V>> {
         match self.chains_mut().entry(hash, |(other, _)| *other == hash, |(other, _)| *other) {
-            Place::Vacant(place) => match decide(&[]) {
+            Bucket::Vacant(bucket) => match decide(&[]) {
                 Change::No => Changed::No,
                 Change::Insert { entry, .. } => {
-                    place.insert((hash, Chain::One(entry)));
+                    bucket.insert((hash, Chain::One(entry)));
                     Changed::Inserted
                 }
             },
-            Place::Occupied(mut place) => {
-                let (_, chain) = place.get_mut();
+            Bucket::Occupied(mut bucket) => {
+                let (_, chain) = bucket.get_mut();
                 match decide(chain.as_slice()) {
                     Change::No => Changed::No,
                     Change::Insert { entry, over } => {
@@ -146,14 +146,14 @@ impl<K, V> Table<K, V> {
     /// Takes out this very entry; false if it isn't in the table.
     pub(in crate::cache) fn remove(&self, entry: &Entry<K, V>, _: &Guard<'_, K, V>) -> bool {
         let hash = entry.hash;
-        let Ok(mut place) = self.chains_mut().find_entry(hash, |(other, _)| *other == hash) else {
+        let Ok(mut bucket) = self.chains_mut().find_entry(hash, |(other, _)| *other == hash) else {
             return false;
         };
-        let (_, chain) = place.get_mut();
+        let (_, chain) = bucket.get_mut();
         let is_it = |other: &&Arc<Entry<K, V>>| std::ptr::eq(Arc::as_ptr(other), entry);
         let Some(gone) = chain.as_slice().iter().find(is_it) else { return false };
         match Chain::of(without(chain.as_slice(), Some(gone)).collect()) {
-            None => self.keep(place.remove().0.1),
+            None => self.keep(bucket.remove().0.1),
             Some(rest) => self.keep(std::mem::replace(chain, rest)),
         }
         true

@@ -1,4 +1,4 @@
-//! Which entry goes: the least recently used, also where uses are told late or runs are used up.
+//! Which entry goes: the least recently used, also where uses are told late or a snapshot is used up.
 
 use super::entry::Entry;
 use super::table::{Change, Changed};
@@ -35,9 +35,10 @@ fn a_use_between_two_readings_of_the_order_is_found_in_the_right_place() {
         put_apart(&cache, key);
     }
     let early = cache.clock().now();
-    // Sorts all entries: 1 goes, the run names 2, 3 and 4.
+    // Sorts all entries: 1 goes, the snapshot names 2, 3 and 4.
     assert_eq!(put_apart(&cache, 4), Some(1));
-    // A use from before the run's moment comes late: 2 is now younger than 3, though in its range.
+    // A use from before the snapshot's moment comes late: 2 is now younger than 3, though in its
+    // range.
     use_at(&cache, 2, early);
     assert_eq!(put_apart(&cache, 5), Some(3));
     assert_eq!(put_apart(&cache, 6), Some(2));
@@ -45,7 +46,7 @@ fn a_use_between_two_readings_of_the_order_is_found_in_the_right_place() {
 }
 
 #[test]
-fn entries_are_sorted_when_a_run_is_used_up_and_not_before() {
+fn entries_are_sorted_when_a_snapshot_is_used_up_and_not_before() {
     let cache = cache(100);
     for key in 0..100 {
         put_apart(&cache, key);
@@ -62,9 +63,9 @@ fn entries_are_sorted_when_a_run_is_used_up_and_not_before() {
     assert!(cache.order.sorted_at() > sorted_at);
 }
 
-/// Entries of one hash are met together, and some of them are younger than the run.
+/// Entries of one hash are met together, and some of them are younger than the snapshot.
 #[test]
-fn a_run_is_good_beside_younger_entries_of_its_hashes() {
+fn a_snapshot_stays_good_next_to_younger_entries_of_its_hashes() {
     let cache = cache(6);
     (1..=6).for_each(|key| drop(put(&cache, key, 0)));
     assert_eq!(put(&cache, 7, 0).evicted[0].key, 1);
@@ -80,10 +81,10 @@ fn a_run_is_good_beside_younger_entries_of_its_hashes() {
 fn an_eviction_that_met_an_entry_puts_it_before_a_later_clear() {
     let cache = cache(1);
     put(&cache, 2, 20);
-    // A put of the same key that stalls between coming in and looking at the cache's stamp.
+    // A put of the same key that stalls between coming in and looking at the cache's epoch.
     let (key, value) = (2, 21);
     let content = (key, value);
-    let entry = Entry::new(EntryId(99), hash(key), weight(value), Stamp::open(None), content);
+    let entry = Entry::new(EntryId(99), hash(key), weight(value), Epoch::open(None), content);
     let entry = Arc::new(entry);
     let guard = cache.table.guard();
     let changed = cache.table.change(hash(key), &guard, |chain| Change::Insert {

@@ -1,4 +1,4 @@
-//! Recorded histories of four threads beside the list: some order of the calls explains them all.
+//! Recorded histories of four threads compared with the list: some order of the calls explains them all.
 //!
 //! The search is Wing and Gong's: a call may come next if no other call had returned before it
 //! began, and if the list answers what the cache answered. Positions with the same list are tried
@@ -56,8 +56,8 @@ impl Dice {
     }
 }
 
-/// A key that gives the processor away in some comparisons, so that others call in the midst of this
-/// call, beside what was removed in the meantime.
+/// A key that gives the processor away in some comparisons, so that other threads' calls come in the
+/// middle of this one, with the log of what was removed.
 struct Interrupted<'a> {
     key: u32,
     rest: u64,
@@ -143,7 +143,7 @@ fn record(cache: &Numbers, seed: u64) -> History {
 struct Position {
     /// For each thread the calls that are done, and the steps of the next one.
     done: Vec<(usize, usize)>,
-    /// What a read finds, and what was removed but still takes room.
+    /// What a read finds, and what was removed but still counts.
     entries: Vec<Listed>,
     /// Bytes that each thread has reserved for an entry that it is about to evict.
     reserved: Vec<Option<u64>>,
@@ -156,7 +156,7 @@ struct Position {
 struct Listed {
     key: u32,
     value: u64,
-    /// The thread whose removal it fell to: no read finds it, and it takes room until it is swept.
+    /// The thread whose removal it fell to: no read finds it, and it counts until it is swept.
     removed_by: Option<usize>,
 }
 
@@ -188,9 +188,9 @@ impl Position {
     /// Everywhere that the next step of a thread's call may lead.
     ///
     /// A read or the beginning of a removal is one step; what was removed then goes one by one. A put
-    /// comes in and is counted; for each entry that it evicts it reserves room, legal only while there is too much,
-    /// and takes what is the last of the list by then, if a removal has left anything; it returns only
-    /// when there is room.
+    /// comes in and is counted. For each entry that it evicts it makes a reservation, legal only while
+    /// there is too much, and takes what is the last of the list by then, if a removal has left
+    /// anything. It returns only when there is no excess.
     fn after(mut self, thread: usize, call: &Recorded, capacity: Capacity) -> Vec<Self> {
         let step = self.done[thread].1;
         self.done[thread].1 += 1;
@@ -234,18 +234,18 @@ impl Position {
 
     fn read(mut self, thread: usize, key: u32, value: Option<u64>) -> Vec<Self> {
         let found = self.find(key);
-        if found.map(|place| self.entries[place].value) != value {
+        if found.map(|index| self.entries[index].value) != value {
             return Vec::new();
         }
-        if let Some(place) = found {
-            self.entries[..=place].rotate_right(1);
+        if let Some(index) = found {
+            self.entries[..=index].rotate_right(1);
         }
         vec![self.returned(thread)]
     }
 
     fn putting(mut self, thread: usize, key: u32, value: u64) -> Self {
-        if let Some(place) = self.find(key) {
-            self.take_over(thread, place);
+        if let Some(index) = self.find(key) {
+            self.take_over(thread, index);
         }
         self.uncounted[thread].0 += 1;
         self.uncounted[thread].1 += weight(value) as i64;
@@ -254,20 +254,20 @@ impl Position {
     }
 
     /// An entry goes from the table for a put that will count both together.
-    fn take_over(&mut self, thread: usize, place: usize) {
-        let old = self.entries.remove(place);
+    fn take_over(&mut self, thread: usize, index: usize) {
+        let old = self.entries.remove(index);
         self.uncounted[thread].0 -= 1;
         self.uncounted[thread].1 -= weight(old.value) as i64;
     }
 
-    /// A put may take the place of an entry that a removal has ended and not swept yet, before its
+    /// A put may replace an entry that a removal has ended and not swept yet, before its
     /// own entry has its tick.
     fn replacing_removed(&self, thread: usize, key: u32) -> Vec<Self> {
         let is_there = |entry: &Listed| entry.key == key && entry.removed_by.is_some();
-        let places = (0..self.entries.len()).filter(|&place| is_there(&self.entries[place]));
-        let replaced = places.map(|place| {
+        let indices = (0..self.entries.len()).filter(|&index| is_there(&self.entries[index]));
+        let replaced = indices.map(|index| {
             let mut after = self.clone();
-            after.take_over(thread, place);
+            after.take_over(thread, index);
             after.done[thread].1 = 0;
             after
         });
@@ -277,11 +277,11 @@ impl Position {
     /// One of the removed entries goes, or the removal has nothing left to sweep and returns.
     fn swept(self, thread: usize) -> Vec<Self> {
         let mine = |entry: &Listed| entry.removed_by == Some(thread);
-        let places = (0..self.entries.len()).filter(|&place| mine(&self.entries[place]));
-        let swept: Vec<_> = places
-            .map(|place| {
+        let indices = (0..self.entries.len()).filter(|&index| mine(&self.entries[index]));
+        let swept: Vec<_> = indices
+            .map(|index| {
                 let mut after = self.clone();
-                after.entries.remove(place);
+                after.entries.remove(index);
                 after
             })
             .collect();
@@ -314,11 +314,11 @@ impl Position {
     fn evicting(mut self, thread: usize, victim: u32) -> Vec<Self> {
         self.reserved[thread] = None;
         let kept = self.entries.iter().rposition(|entry| entry.removed_by.is_none());
-        let places = kept.unwrap_or(0)..self.entries.len();
-        let places = places.filter(|&place| self.entries[place].key == victim);
-        let after = places.map(|place| {
+        let indices = kept.unwrap_or(0)..self.entries.len();
+        let indices = indices.filter(|&index| self.entries[index].key == victim);
+        let after = indices.map(|index| {
             let mut after = self.clone();
-            after.entries.remove(place);
+            after.entries.remove(index);
             after
         });
         after.collect()
@@ -433,14 +433,14 @@ fn an_eviction_for_what_a_put_under_way_replaced_is_an_order() {
     let put = |key, value, evicted, began, returned| {
         call(Asked::Put(key, value), Answer::Evicted(evicted), began, returned)
     };
-    let beside = |lighter| {
+    let explained_with = |lighter| {
         let remove = call(Asked::Remove(2), Answer::Done, 3, 4);
         let first = vec![put(2, 9, vec![], 0, 1), remove, put(0, 4, vec![0], 5, 6)];
         is_explained(&vec![first, vec![lighter]], twelve)
     };
-    assert!(beside(put(2, 3, vec![], 2, 7)));
-    assert!(!beside(put(2, 3, vec![], 7, 8)), "it came after the eviction");
-    assert!(!beside(put(5, 3, vec![], 2, 7)), "it replaced nothing");
+    assert!(explained_with(put(2, 3, vec![], 2, 7)));
+    assert!(!explained_with(put(2, 3, vec![], 7, 8)), "it came after the eviction");
+    assert!(!explained_with(put(5, 3, vec![], 2, 7)), "it replaced nothing");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The cache beside a list: the same answers, the same evictions, after any sequence of calls.
+//! The cache compared with a list: the same answers, the same evictions, after any sequence of calls.
 
 use super::*;
 use proptest::prelude::*;

@@ -120,10 +120,10 @@ fn what_is_not_good_any_longer_leaves_at_its_next_read() {
     let cache = cache(2);
     put(&cache, 1, 10);
     // As if the removal were still on its way to the entry.
-    cache.stamp.fetch_add(Stamp::GENERATION, Ordering::AcqRel);
+    cache.epoch.fetch_add(Epoch::GENERATION, Ordering::AcqRel);
     assert_eq!((get(&cache, 1), cache.len()), (None, 0));
     put(&cache, 1, 11);
-    cache.stamp.fetch_add(Stamp::CLEAR, Ordering::AcqRel);
+    cache.epoch.fetch_add(Epoch::CLEAR, Ordering::AcqRel);
     assert_eq!((peek(&cache, 1), cache.len()), (None, 0));
 }
 
@@ -132,9 +132,9 @@ fn a_read_leaves_to_a_removal_what_that_is_about_to_sweep() {
     let cache = cache(2);
     put(&cache, 1, 10);
     cache.sweeps.fetch_add(1, Ordering::Relaxed);
-    cache.stamp.fetch_add(Stamp::CLEAR, Ordering::AcqRel);
+    cache.epoch.fetch_add(Epoch::CLEAR, Ordering::AcqRel);
     assert_eq!(get(&cache, 1), None);
-    assert_eq!(cache.len(), 1, "it takes its room until it is swept");
+    assert_eq!(cache.len(), 1, "it counts until it is swept");
     cache.sweeps.fetch_sub(1, Ordering::Release);
     assert_eq!(get(&cache, 1), None);
     assert_eq!(cache.len(), 0, "what a sweep has left behind goes with the first read");

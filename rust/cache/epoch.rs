@@ -1,12 +1,12 @@
-//! Which entries a removal is about.
+//! Which entries a removal is about: those of an earlier epoch.
 
 /// How many times everything, and how many times something, was removed.
 ///
-/// An entry begins with an *open* stamp, which is closed when the entry is first seen in the table.
+/// An entry begins with an *open* epoch, which is closed when the entry is first seen in the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stamp(pub(super) u64);
+pub(super) struct Epoch(pub(super) u64);
 
-impl Stamp {
+impl Epoch {
     pub(super) const CLEAR: u64 = 1 << 32;
     pub(super) const GENERATION: u64 = 1;
     const OPEN: u32 = u32::MAX;
@@ -23,7 +23,7 @@ impl Stamp {
         self.clears() == Self::OPEN
     }
 
-    /// The stamp of an entry that is there now.
+    /// The epoch of an entry that is there now.
     pub(super) fn closed(self, now: Self) -> Self {
         let generation = self.generation();
         let began = if generation == Self::OPEN { now.generation() } else { generation };

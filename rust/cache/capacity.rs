@@ -1,15 +1,24 @@
-//! How much is held, and who makes room.
+//! How much a cache may hold, how much it holds, and who evicts an excess.
 //!
 //! Entries and bytes follow the table's answers alone: a put over nothing adds one, a removal takes
-//! one away (C1). Room is *reserved* before anything is taken: an excess is given away by one
+//! one away (C1). An eviction is *reserved* before anything is taken: an excess is given away by one
 //! compare-and-swap, so two putters never evict for the same excess (C2).
 
 use crate::sync::{Ordering, Word};
 use std::num::{NonZeroU64, NonZeroUsize};
 
-/// What a cache holds, less what is reserved for eviction.
+/// How much a cache may hold; `None` is no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Capacity {
+    /// The most entries.
+    pub entries: Option<NonZeroUsize>,
+    /// The most weight, in bytes.
+    pub bytes: Option<NonZeroU64>,
+}
+
+/// What a cache holds, minus what is reserved for eviction.
 #[derive(Debug, Default)]
-pub(super) struct Room {
+pub(super) struct Usage {
     /// Two's complement: an entry may be taken before its put has counted it.
     entries: Word,
     weight: Word,
@@ -20,11 +29,11 @@ pub(super) struct Room {
 /// The duty to evict one entry.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Reserved {
-    /// Bytes that are counted as gone already, beside the one entry.
+    /// Bytes that are counted as gone already, in addition to the one entry.
     weight: u64,
 }
 
-impl Room {
+impl Usage {
     // Relaxed where nothing else is said: nothing is published through these numbers. A number that
     // another thread is about to change is that thread's duty to look at again, after its own change.
 
@@ -58,7 +67,7 @@ impl Room {
         self.came.load(Ordering::Acquire)
     }
 
-    /// An entry took the place of another.
+    /// An entry replaced another.
     pub(super) fn reweigh(&self, old: u64, new: u64) {
         if old != new {
             self.weight.fetch_add(new.wrapping_sub(old), Ordering::Relaxed);
@@ -109,7 +118,7 @@ impl Room {
 
     /// Whether everything is within `capacity`.
     #[cfg(all(test, not(any(loom, shuttle))))]
-    pub(super) fn holds(&self, capacity: super::Capacity) -> bool {
+    pub(super) fn fits(&self, capacity: Capacity) -> bool {
         capacity.entries.is_none_or(|most| self.entries() <= most.get())
             && !self.is_too_heavy(capacity.bytes)
     }
