@@ -11,7 +11,7 @@ class TraceEvent:
         ts: Seconds since the epoch.
         probe: Who asked; None if nobody said so.
         view_id: The view of the model.
-        prompt_hash: First 12 hex digits of the prompt's SHA-1: a label, never a key.
+        prompt_hash: First 12 hex digits of the prompt's SHA-1: a hash prefix, never a key.
         top_k: The number of tokens asked for; None where it was not an integer.
         op: The scoring operation.
         wall_ms: Milliseconds that the lookup, or this prompt's share of the computation, took.

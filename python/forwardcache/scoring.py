@@ -236,7 +236,7 @@ class ContinuationLogprob:
         logprob: Sum over the continuation's tokens, nats.
         num_tokens: Number of those tokens.
         is_greedy: Whether greedy decoding would have written exactly these tokens: each has the
-            largest logit at its place, the lowest id among equals.
+            largest logit at its position, the lowest id among equals.
     """
 
     logprob: float
@@ -353,7 +353,7 @@ class ScalableDifferentialBackend(Protocol):
 
 @runtime_checkable
 class NullCalibratedBackend(Protocol):
-    """Whoever can put noise in the adapter's place."""
+    """Whoever can replace the adapter by noise."""
 
     def as_null_adapter(
         self, seed: int, *, init_scale: float = 0.02, rank_scale: float = 1.0

@@ -4,7 +4,7 @@ A session is a process, a thread a track, a call a slice. A batch is a slice aro
 prompts, which share its time as their ``wall_ms`` does. Slices of a track never overlap: they are
 nested or follow each other (``tracks``). What was measured stands in a slice's ``args``.
 
-Lines that name no session or no thread, of some other writer, share a track, one behind the other.
+Lines that name no session or no thread, of some other writer, share a track, one after the other.
 """
 
 from __future__ import annotations

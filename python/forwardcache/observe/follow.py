@@ -1,6 +1,6 @@
 """The events of a file that grows, a look at a time.
 
-What stands behind the last newline is kept for the next look: it is being written. A file that was
+What follows the last newline is kept for the next look: it is being written. A file that was
 replaced or cut is read from its beginning, and the follower says so.
 """
 

@@ -1,6 +1,6 @@
 """The whole lines of a file, in bounded memory.
 
-A line is whole when its newline is there. What stands behind the last newline is being written at
+A line is whole when its newline is there. What follows the last newline is being written at
 this moment, or was torn by a crash; either way nobody can say what it is going to be.
 """
 

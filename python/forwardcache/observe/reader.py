@@ -93,7 +93,7 @@ def read_trace(
     """Read events from one trace or several, also while they are being written.
 
     Lines that can't be used cost no other line: they are left out and counted by reason. What
-    stands behind a file's last newline is left out too, since it may be half a line.
+    follows a file's last newline is left out too, since it may be half a line.
 
     Args:
         paths: A path or an open binary file, or several. A file that the caller opened is read
@@ -154,7 +154,7 @@ def _judged(line: bytes, counts: Counts) -> TraceLine | LostEvents | None:
 
 
 def time_of(said: TraceLine | LostEvents) -> float:
-    """When to merge a line: where nobody knows the time, at once behind the line before it."""
+    """When to merge a line: where nobody knows the time, at once after the line before it."""
     return -inf if isnan(said.ts) else said.ts
 
 

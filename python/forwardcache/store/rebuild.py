@@ -24,7 +24,7 @@ def rebuild(path: Path, connection: sqlite3.Connection, pages: Iterable[Sequence
     """Replaces the content of the store at ``path`` by ``pages``.
 
     Args:
-        path: The store's file, beside which there must be space for another.
+        path: The store's file, next to which there must be space for another.
         connection: Its connection.
         pages: Values, some thousand at a time.
 
@@ -32,17 +32,17 @@ def rebuild(path: Path, connection: sqlite3.Connection, pages: Iterable[Sequence
         OSError: there is no space for the other file.
         sqlite3.Error: it can't be written, or can't be copied.
     """
-    beside = path.with_name(f"{path.name}.rebuilt")
-    _remove(beside)
+    rebuilt = path.with_name(f"{path.name}.rebuilt")
+    _remove(rebuilt)
     try:
-        os.close(os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-        with closing(sqlite3.connect(beside, isolation_level=None)) as fresh:
-            prepare(fresh, beside)
+        os.close(os.open(rebuilt, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        with closing(sqlite3.connect(rebuilt, isolation_level=None)) as fresh:
+            prepare(fresh, rebuilt)
             for page in pages:
                 _put(fresh, page)
             fresh.backup(connection)
     finally:
-        _remove(beside)
+        _remove(rebuilt)
 
 
 def _put(fresh: sqlite3.Connection, page: Sequence[Kept]) -> None:

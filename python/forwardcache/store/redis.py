@@ -1,7 +1,7 @@
 """A store that machines share: Redis or Valkey.
 
 A value's key in Redis is the namespace and the store's key; what stands there is the sealed value
-behind a short header that says when it was written and for which model, view and op. The sealed
+after a short header that says when it was written and for which model, view and op. The sealed
 value is given back as it came: whoever reads it checks it.
 
 A job never waits long for the server. Every round trip has 50 ms (``request_worker``); after an
@@ -52,7 +52,7 @@ _NAMESPACE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """A value that is there: its name in Redis, the bytes behind its header, and the header."""
+    """A value that is there: its name in Redis, the bytes after its header, and the header."""
 
     name: bytes
     nbytes: int

@@ -395,7 +395,7 @@ class SQLiteStore:
 
 @dataclass(frozen=True, slots=True)
 class _Page:
-    """Values that are whole, and how many beside them are not."""
+    """Values that are whole, and how many are not."""
 
     whole: list[Kept]
     broken: int
