@@ -1,4 +1,4 @@
-//! What a key is called in the trace. Neither the label nor the digest ever decides about a hit.
+//! What a key is called in the trace. Neither the hash prefix nor the digest ever decides about a hit.
 //!
 //! Text is *generalized UTF-8* here: UTF-8 in which a lone surrogate keeps its three bytes, as
 //! Python's `surrogatepass` writes it, since a Python `str` may hold one.
@@ -7,16 +7,16 @@ use crate::sync::OnceLock;
 use sha1::{Digest, Sha1};
 use std::hash::{BuildHasher, Hasher, RandomState};
 
-/// Hex digits of a label: 12 of SHA-1's 40, as the trace has always had them.
-pub const LABEL_DIGITS: usize = 12;
+/// Hex digits of a hash prefix: 12 of SHA-1's 40, as the trace has always had them.
+pub const PREFIX_DIGITS: usize = 12;
 /// The first 12 hex digits of the SHA-1 of a prompt.
-pub type Label = [u8; LABEL_DIGITS];
+pub type HashPrefix = [u8; PREFIX_DIGITS];
 
 /// What a trace line says about a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Name {
     /// Of the prompt alone.
-    pub label: Label,
+    pub hash_prefix: HashPrefix,
     /// Of every field of the key, under a key drawn by this process.
     pub digest: u64,
 }
@@ -38,7 +38,7 @@ pub struct KeyText<'a> {
     pub scope: &'a [u8],
 }
 
-/// A secret that goes before the prompt when its label is made.
+/// A secret that goes before the prompt when its hash prefix is computed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Salt {
     bytes: Vec<u8>,
@@ -60,17 +60,17 @@ impl Salt {
     }
 }
 
-/// The label of a prompt: SHA-1 over the salt, then its fields joined by NUL.
+/// The hash prefix of a prompt: SHA-1 over the salt, then its fields joined by NUL.
 #[must_use]
-pub fn label(salt: Option<&Salt>, prompt: &[&[u8]]) -> Label {
-    label_of(&prompt_sha1(salt, prompt))
+pub fn hash_prefix(salt: Option<&Salt>, prompt: &[&[u8]]) -> HashPrefix {
+    prefix_of(&prompt_sha1(salt, prompt))
 }
 
-/// Label and digest of a key; the prompt is hashed once for both.
+/// Hash prefix and digest of a key; the prompt is hashed once for both.
 #[must_use]
 pub fn name(salt: Option<&Salt>, text: &KeyText<'_>) -> Name {
     let sha1 = prompt_sha1(salt, text.prompt);
-    Name { label: label_of(&sha1), digest: digest(text, &sha1) }
+    Name { hash_prefix: prefix_of(&sha1), digest: digest(text, &sha1) }
 }
 
 fn prompt_sha1(salt: Option<&Salt>, prompt: &[&[u8]]) -> [u8; 20] {
@@ -87,8 +87,8 @@ fn prompt_sha1(salt: Option<&Salt>, prompt: &[&[u8]]) -> [u8; 20] {
     hasher.finalize().into()
 }
 
-fn label_of(sha1: &[u8; 20]) -> Label {
-    hex(&sha1[..LABEL_DIGITS / 2])
+fn prefix_of(sha1: &[u8; 20]) -> HashPrefix {
+    hex(&sha1[..PREFIX_DIGITS / 2])
 }
 
 /// One seed a process.
@@ -206,23 +206,23 @@ mod tests {
     }
 
     #[test]
-    fn a_label_is_twelve_digits_of_sha1() {
+    fn a_hash_prefix_is_twelve_digits_of_sha1() {
         // FIPS 180 test vector: SHA-1("abc") = a9993e36 4706816a ba3e2571 7850c26c 9cd0d89d.
-        assert_eq!(&label(None, &[b"abc"]), b"a9993e364706");
-        assert_eq!(label(None, &[b"a", b"b"]), label(None, &[b"a\0b"]));
+        assert_eq!(&hash_prefix(None, &[b"abc"]), b"a9993e364706");
+        assert_eq!(hash_prefix(None, &[b"a", b"b"]), hash_prefix(None, &[b"a\0b"]));
     }
 
     #[test]
     fn a_salt_goes_before_the_prompt() {
         let salt = Salt::new(b"a".to_vec());
-        assert_eq!(label(Some(&salt), &[b"bc"]), label(None, &[b"abc"]));
+        assert_eq!(hash_prefix(Some(&salt), &[b"bc"]), hash_prefix(None, &[b"abc"]));
         assert_ne!(salt.id(), Salt::new(b"b".to_vec()).id());
     }
 
     #[test]
-    fn prompts_with_one_label_have_two_digests() {
+    fn prompts_with_one_hash_prefix_have_two_digests() {
         let (one, other) = (named(&[b"prompt 1 5059353"], 8), named(&[b"prompt 1 8981609"], 8));
-        assert_eq!(one.label, other.label);
+        assert_eq!(one.hash_prefix, other.hash_prefix);
         assert_ne!(one.digest, other.digest);
     }
 

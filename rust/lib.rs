@@ -1,6 +1,6 @@
 //! The core of forwardcache: every forward pass once, never a wrong one, nothing lost.
 //!
-//! Reading order: `key` (what a key is, its label and digest), `cache` (which values are kept),
+//! Reading order: `key` (what a key is, its hash prefix and digest), `cache` (which values are kept),
 //! `stats` (what is counted), `clock` (how time is read), `trace` (what is written down), `observe`
 //! and `curve` (what is read from it), and last `python`, the only room that knows pyo3. Under them
 //! lie `sync` (atomics and locks, ours or loom's) and `process` (what a fork changes). Everything but

@@ -5,7 +5,7 @@
 //! ready made, so its figure has no formatting in it; ours formats in a thread of its own.
 
 use forwardcache::trace::writer::this_thread;
-use forwardcache::trace::{Label, Options, Record, TopK, Writer, Written};
+use forwardcache::trace::{Options, PromptHash, Record, TopK, Writer, Written};
 use rustix::time::{ClockId, clock_gettime};
 use std::io::Write as _;
 use std::path::Path;
@@ -58,7 +58,7 @@ fn write_ours(writer: &Writer) {
             ts: 1_700_000_000.5,
             probe: None,
             view_id,
-            label: Label::inline(b"a9993e364706").expect("it fits"),
+            prompt_hash: PromptHash::inline(b"a9993e364706").expect("it fits"),
             top_k: TopK::Integer(i64::from(number)),
             op,
             wall_ms: 0.25,

@@ -7,7 +7,7 @@
 #![no_main]
 
 use forwardcache::trace::journal::{Found, decode};
-use forwardcache::trace::{Label, Options, Record, TopK, Writer, Written};
+use forwardcache::trace::{PromptHash, Options, Record, TopK, Writer, Written};
 use libfuzzer_sys::fuzz_target;
 use std::path::Path;
 use std::sync::OnceLock;
@@ -85,7 +85,7 @@ fn write(writer: &Writer, number: u64) {
         ts: 1_700_000_000.5,
         probe: run.name(format!("probe {number}").as_bytes()),
         view_id: run.name(b"base"),
-        label: Label::inline(b"a9993e364706").expect("it fits"),
+        prompt_hash: PromptHash::inline(b"a9993e364706").expect("it fits"),
         top_k: TopK::Integer(number as i64),
         op: run.name(b"op"),
         wall_ms: 0.25,

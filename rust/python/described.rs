@@ -3,7 +3,7 @@
 use super::key::as_str;
 use super::text::Text;
 use super::trace::TraceWriter;
-use crate::trace::{Batch, Label, NameId, Record, Run, writer::this_thread};
+use crate::trace::{Batch, NameId, PromptHash, Record, Run, writer::this_thread};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -40,7 +40,7 @@ impl<'a, 'py> Described<'a, 'py> {
         let error = error.map(|_| self.text(intern!(py, "error"))).transpose()?;
         let view_id = self.text(intern!(py, "view_id"))?;
         let op = self.text(intern!(py, "op"))?;
-        let label = self.label()?;
+        let prompt_hash = self.prompt_hash()?;
         let top_k = self.trace.top_k(self.run, &self.field(intern!(py, "top_k"))?);
         let (ts, wall_ms) = (self.field(intern!(py, "ts"))?, self.field(intern!(py, "wall_ms"))?);
         let (ts, wall_ms) = (ts.extract()?, wall_ms.extract()?);
@@ -51,7 +51,7 @@ impl<'a, 'py> Described<'a, 'py> {
         let waited = self.further(intern!(py, "waited"))?;
         let waited = waited.is_some_and(|waited| waited.is_truthy().unwrap_or(false));
         let batch = self.batch()?;
-        let (Some(label), Some(top_k)) = (label, top_k) else {
+        let (Some(prompt_hash), Some(top_k)) = (prompt_hash, top_k) else {
             return Ok(None);
         };
         if view_id.is_none() || op.is_none() || probe == Some(None) || error == Some(None) {
@@ -61,7 +61,7 @@ impl<'a, 'py> Described<'a, 'py> {
             ts,
             probe: probe.flatten(),
             view_id,
-            label,
+            prompt_hash,
             top_k,
             op,
             wall_ms,
@@ -92,11 +92,11 @@ impl<'a, 'py> Described<'a, 'py> {
         self.trace.name(self.event.py(), self.run, &value)
     }
 
-    fn label(&self) -> PyResult<Option<Label>> {
-        let label = self.field(intern!(self.event.py(), "prompt_hash"))?;
-        let label = Text::of(as_str(&label, "prompt_hash")?)?;
-        let label = label.as_bytes();
-        Ok(Label::inline(label).or_else(|| self.run.name(label).map(Label::Name)))
+    fn prompt_hash(&self) -> PyResult<Option<PromptHash>> {
+        let value = self.field(intern!(self.event.py(), "prompt_hash"))?;
+        let text = Text::of(as_str(&value, "prompt_hash")?)?;
+        let text = text.as_bytes();
+        Ok(PromptHash::inline(text).or_else(|| self.run.name(text).map(PromptHash::Name)))
     }
 
     fn batch(&self) -> PyResult<Option<Batch>> {

@@ -6,7 +6,7 @@ use super::parts::Part;
 use super::trace::TraceWriter;
 use crate::clock::{self, Ticks};
 use crate::key::{Name, Salt};
-use crate::trace::{Batch, Label, Record, writer::this_thread};
+use crate::trace::{Batch, PromptHash, Record, writer::this_thread};
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
@@ -71,7 +71,7 @@ impl Part<TraceWriter> {
         }
     }
 
-    /// What goes into the labels of this trace beside the prompt.
+    /// What is hashed before the prompt for the `prompt_hash` of this trace.
     pub(super) fn salt(&self) -> Option<&Salt> {
         match self {
             Self::Native(trace) => trace.get().salt(),
@@ -136,7 +136,7 @@ impl<'py> Source<'_, 'py> {
             ts,
             probe: probe.flatten(),
             view_id: Some(view_id),
-            label: Label::hex(outcome.name.label),
+            prompt_hash: PromptHash::hex(outcome.name.hash_prefix),
             top_k,
             op: Some(op),
             wall_ms: outcome.wall_s * 1e3,
@@ -158,12 +158,13 @@ impl<'py> Source<'_, 'py> {
 
     /// The event as the object that a look-alike's `write` gets.
     fn event_object(&self, outcome: &Outcome) -> PyResult<Bound<'py, PyAny>> {
-        let label = std::str::from_utf8(&outcome.name.label).expect("hex digits are ASCII");
+        let prompt_hash = std::str::from_utf8(&outcome.name.hash_prefix);
+        let prompt_hash = prompt_hash.expect("hex digits are ASCII");
         event_class(self.op.py())?.call1((
             clock::unix_time_s(),
             self.probe.as_ref(),
             self.view_id,
-            label,
+            prompt_hash,
             integer(self.top_k),
             self.op,
             outcome.wall_s * 1e3,

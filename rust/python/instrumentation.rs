@@ -29,7 +29,7 @@ use std::path::PathBuf;
 ///     cache_maxsize: Most values kept; None for no limit.
 ///     cache_max_bytes: Most bytes kept, of values and their prompts; None for no limit.
 ///     trace_path: File that gets one JSON line an event; None for no trace. See `TraceWriter`.
-///     trace_salt: Goes before each prompt when its label is made; see `TraceWriter`.
+///     trace_salt: Is hashed before each prompt for its `prompt_hash`; see `TraceWriter`.
 ///     flight_timeout: Seconds to wait for another thread that computes the same key, before
 ///         computing it as well.
 ///

@@ -8,7 +8,7 @@
 
 use super::text::Text;
 use crate::cache::{EntryId, Match, Undecided};
-use crate::key::{KeyText, Name, Salt, Shares, label, name};
+use crate::key::{KeyText, Name, Salt, Shares, hash_prefix, name};
 use crate::sync::OnceLock;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
@@ -304,7 +304,7 @@ impl StoredKey {
         self.fields.into_iter().for_each(|field| field.drop_ref(py));
     }
 
-    /// Label and digest of a key `(op, view_id, prompt, top_k[, scope])`, made once.
+    /// Hash prefix and digest of a key `(op, view_id, prompt, top_k[, scope])`, made once.
     ///
     /// # Errors
     /// `TypeError` if a field is not of the type that `cached` takes.
@@ -348,7 +348,7 @@ impl EachBound for [Py<PyAny>] {
     }
 }
 
-/// Label and digest of the fields `op, view_id, prompt, top_k[, scope]`.
+/// Hash prefix and digest of the fields `op, view_id, prompt, top_k[, scope]`.
 ///
 /// # Errors
 /// `TypeError` naming the field that has another type than `cached` takes.
@@ -428,7 +428,7 @@ fn with_prompt<R>(prompt: &Bound<'_, PyAny>, run: impl FnOnce(&[&[u8]]) -> R) ->
     Ok(run(&texts))
 }
 
-/// First 12 hex digits of the SHA-1 of the UTF-8 prompt: its label in a trace, never its key.
+/// First 12 hex digits of the SHA-1 of the UTF-8 prompt: how a trace names it, never its key.
 ///
 /// A prompt of several fields is hashed with its fields joined by NUL; a lone surrogate counts as
 /// its three bytes (`surrogatepass`).
@@ -443,6 +443,6 @@ fn with_prompt<R>(prompt: &Bound<'_, PyAny>, run: impl FnOnce(&[&[u8]]) -> R) ->
 ///     TypeError: `prompt` is neither.
 #[pyfunction]
 pub(super) fn prompt_hash(prompt: &Bound<'_, PyAny>) -> PyResult<String> {
-    let digits = with_prompt(prompt, |prompt| label(None, prompt))?;
+    let digits = with_prompt(prompt, |prompt| hash_prefix(None, prompt))?;
     Ok(digits.iter().map(|&digit| char::from(digit)).collect())
 }

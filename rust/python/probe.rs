@@ -1,4 +1,4 @@
-//! Who asks: a label that stands in every later event.
+//! Who asks: the probe's name, which stands in every later event.
 //!
 //! `set_current_probe` names the probe of all threads; `with inst.probe(name)` names that of one
 //! thread or context and comes before it. The second is a `contextvars.ContextVar`, made when it is
@@ -28,7 +28,7 @@ impl Probes {
         drop(replaced);
     }
 
-    /// The label of a call made now, in this context.
+    /// The probe's name for a call made now, in this context.
     pub(super) fn current<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyString>>> {
         if let Some(variable) = self.scoped.get(py) {
             let scoped = variable.bind(py).call_method1("get", (py.None(),))?;

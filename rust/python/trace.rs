@@ -37,8 +37,8 @@ const SLICE: Duration = Duration::from_millis(50);
 ///         events of one interval. Without it, power failures are not provided for.
 ///     journal_events: Events that the journal takes; 128 bytes each. Rounded up to a power of two.
 ///         A full journal makes calls wait; after five seconds without progress events are lost.
-///     salt: Goes before the prompt when its label is made. The SHA-1 of a short prompt can be guessed;
-///         with a secret salt it can't.
+///     salt: Is hashed before the prompt for its `prompt_hash`. The SHA-1 of a short prompt can be
+///         guessed; with a secret salt it can't.
 ///
 /// Writers of one path in one process share a journal, with the options of the first.
 ///

@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyInt;
 use pyo3::{PyTraverseError, PyVisit};
 
-/// Bytes of an entry beyond its key's text and its value: node, table, key fields, label.
+/// Bytes of an entry beyond its key's text and its value: node, table, key fields, hash prefix.
 /// Measured: `tests/instrumentation/test_bytes.py`.
 const ENTRY_BYTES: u64 = 272;
 

@@ -5,7 +5,7 @@
 
 use super::json;
 use super::name::{JsonNames, NameId};
-use super::record::{INLINE_LABEL, Label, Record, TopK};
+use super::record::{INLINE_HASH, PromptHash, Record, TopK};
 use crate::key::digest_hex;
 
 impl Record {
@@ -19,12 +19,12 @@ impl Record {
         line.extend_from_slice(b", \"view_id\": ");
         line.extend_from_slice(name(self.view_id).unwrap_or(b"\"\""));
         line.extend_from_slice(b", \"prompt_hash\": ");
-        match &self.label {
-            Label::Inline(text) => {
+        match &self.prompt_hash {
+            PromptHash::Inline(text) => {
                 let bytes = text.to_le_bytes();
-                quoted(line, &bytes[..usize::from(bytes[INLINE_LABEL])]);
+                quoted(line, &bytes[..usize::from(bytes[INLINE_HASH])]);
             }
-            Label::Name(id) => line.extend_from_slice(name(Some(*id)).unwrap_or(b"\"\"")),
+            PromptHash::Name(id) => line.extend_from_slice(name(Some(*id)).unwrap_or(b"\"\"")),
         }
         line.extend_from_slice(b", \"top_k\": ");
         self.append_top_k(line, names);
@@ -150,7 +150,7 @@ mod tests {
             waited: true,
             lost: Some(5),
             top_k: TopK::Digits(names.push(b"100000000000000000000000")),
-            label: Label::Name(names.push(b"somebody's own label")),
+            prompt_hash: PromptHash::Name(names.push(b"somebody's own text")),
             ..example(&mut names)
         };
         let line = line(&record, &names);
@@ -160,7 +160,7 @@ mod tests {
             "\"lost\": 5}\n"
         );
         assert!(line.ends_with(end), "{line}");
-        assert!(line.contains(r#""prompt_hash": "somebody's own label""#));
+        assert!(line.contains(r#""prompt_hash": "somebody's own text""#));
         assert!(line.contains(r#""top_k": 100000000000000000000000,"#));
     }
 

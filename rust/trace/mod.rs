@@ -38,7 +38,7 @@ pub mod writer;
 pub use {
     live::Options,
     name::NameId,
-    record::{Batch, Label, Record, TopK},
+    record::{Batch, PromptHash, Record, TopK},
     recover::{Recovered, recover},
     writer::{Run, Writer, Written},
 };

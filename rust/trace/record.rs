@@ -13,12 +13,12 @@ pub type Words = [u64; WORDS];
 /// The op of the line that says how many events were lost before it.
 pub const LOSS_OP: &[u8] = b"trace_lost";
 
-/// Bytes of a label that stand in the slot itself.
-pub(super) const INLINE_LABEL: usize = 15;
+/// Bytes of a prompt hash that stand in the slot itself.
+pub(super) const INLINE_HASH: usize = 15;
 
-/// A prompt's label.
+/// What the trace calls a prompt: the field `prompt_hash`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Label {
+pub enum PromptHash {
     /// Up to 15 printable ASCII characters that JSON doesn't escape, little endian, and how many of
     /// them in the highest byte.
     Inline(u128),
@@ -26,27 +26,27 @@ pub enum Label {
     Name(NameId),
 }
 
-impl Label {
+impl PromptHash {
     /// `text` as it stands, if it fits.
     #[must_use]
     pub fn inline(text: &[u8]) -> Option<Self> {
-        let fits = text.len() <= INLINE_LABEL && text.iter().all(|&byte| json::is_plain(byte));
+        let fits = text.len() <= INLINE_HASH && text.iter().all(|&byte| json::is_plain(byte));
         fits.then(|| {
             let mut bytes = [0; 16];
             bytes[..text.len()].copy_from_slice(text);
-            bytes[INLINE_LABEL] = text.len() as u8;
+            bytes[INLINE_HASH] = text.len() as u8;
             Self::Inline(u128::from_le_bytes(bytes))
         })
     }
 
-    /// The label of a key, in hex digits.
+    /// The hash prefix of a key, in hex digits.
     #[inline]
     #[must_use]
-    pub fn hex(label: crate::key::Label) -> Self {
-        let [a, b, c, d, e, f, g, h, i, j, k, l] = label;
+    pub fn hex(prefix: crate::key::HashPrefix) -> Self {
+        let [a, b, c, d, e, f, g, h, i, j, k, l] = prefix;
         let low = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
         let high = u32::from_le_bytes([i, j, k, l]);
-        let length = (label.len() as u128) << (8 * INLINE_LABEL);
+        let length = (prefix.len() as u128) << (8 * INLINE_HASH);
         Self::Inline(u128::from(low) | u128::from(high) << 64 | length)
     }
 }
@@ -82,8 +82,8 @@ pub struct Record {
     pub probe: Option<NameId>,
     /// The view, as it is called in the trace.
     pub view_id: Option<NameId>,
-    /// The prompt's label.
-    pub label: Label,
+    /// The field `prompt_hash`.
+    pub prompt_hash: PromptHash,
     /// The number of tokens asked for.
     pub top_k: TopK,
     /// The scoring operation.
@@ -116,7 +116,7 @@ const BYTES: u32 = 1 << 4;
 const LOST: u32 = 1 << 5;
 const TOP_K_INTEGER: u32 = 1 << 6;
 const TOP_K_DIGITS: u32 = 1 << 7;
-const LABEL_NAME: u32 = 1 << 8;
+const PROMPT_HASH_NAME: u32 = 1 << 8;
 const ALL: u32 = (1 << 9) - 1;
 
 fn halves(low: u32, high: u32) -> u64 {
@@ -141,9 +141,9 @@ impl Record {
             TopK::Integer(integer) => (integer as u64, TOP_K_INTEGER),
             TopK::Digits(id) => (u64::from(NameId::number(Some(id))), TOP_K_DIGITS),
         };
-        let ([label_low, label_high], label_flag) = match self.label {
-            Label::Inline(text) => ([text as u64, (text >> 64) as u64], 0),
-            Label::Name(id) => ([u64::from(NameId::number(Some(id))), 0], LABEL_NAME),
+        let ([hash_low, hash_high], hash_flag) = match self.prompt_hash {
+            PromptHash::Inline(text) => ([text as u64, (text >> 64) as u64], 0),
+            PromptHash::Name(id) => ([u64::from(NameId::number(Some(id))), 0], PROMPT_HASH_NAME),
         };
         let flag = |set: bool, flag: u32| if set { flag } else { 0 };
         let flags = flag(self.hit, HIT)
@@ -153,7 +153,7 @@ impl Record {
             | flag(self.bytes.is_some(), BYTES)
             | flag(self.lost.is_some(), LOST)
             | top_k_flag
-            | label_flag;
+            | hash_flag;
         let batch = self.batch.unwrap_or(Batch { id: 0, size: 0, wall_ms: 0.0 });
         let mut words = [
             0,
@@ -164,8 +164,8 @@ impl Record {
             halves(NameId::number(self.view_id), NameId::number(self.op)),
             halves(NameId::number(self.probe), NameId::number(self.error)),
             halves(self.thread, flags),
-            label_low,
-            label_high,
+            hash_low,
+            hash_high,
             self.key.unwrap_or_default(),
             batch.id,
             u64::from(batch.size),
@@ -201,10 +201,10 @@ impl Record {
             thread: low(words[7]),
             hit: has(HIT),
             waited: has(WAITED),
-            label: if has(LABEL_NAME) {
-                Label::Name(number(words[8])?)
+            prompt_hash: if has(PROMPT_HASH_NAME) {
+                PromptHash::Name(number(words[8])?)
             } else {
-                label_of_words([words[8], words[9]])?
+                prompt_hash_of_words([words[8], words[9]])?
             },
             key: has(KEY).then_some(words[10]),
             batch: has(BATCH).then_some(Batch {
@@ -220,23 +220,23 @@ impl Record {
     /// Whether every name of the event is among `names`.
     #[must_use]
     pub fn is_named_in(&self, names: &JsonNames) -> bool {
-        let label = match self.label {
-            Label::Name(id) => Some(id),
-            Label::Inline(_) => None,
+        let prompt_hash = match self.prompt_hash {
+            PromptHash::Name(id) => Some(id),
+            PromptHash::Inline(_) => None,
         };
         let top_k = match self.top_k {
             TopK::Digits(id) => Some(id),
             TopK::Integer(_) | TopK::None => None,
         };
-        let used = [self.probe, self.view_id, self.op, self.error, label, top_k];
+        let used = [self.probe, self.view_id, self.op, self.error, prompt_hash, top_k];
         used.into_iter().flatten().all(|id| names.get(id).is_some())
     }
 }
 
-fn label_of_words([low, high]: [u64; 2]) -> Option<Label> {
+fn prompt_hash_of_words([low, high]: [u64; 2]) -> Option<PromptHash> {
     let both = (u128::from(low) | u128::from(high) << 64).to_le_bytes();
-    let text = both.get(..usize::from(both[INLINE_LABEL]).min(INLINE_LABEL))?;
-    Label::inline(text)
+    let text = both.get(..usize::from(both[INLINE_HASH]).min(INLINE_HASH))?;
+    PromptHash::inline(text)
 }
 
 /// Over run, position and payload, so that neither another run's slot nor another lap's passes.
@@ -259,7 +259,7 @@ pub(super) mod tests {
             ts: 1_700_000_000.5,
             probe: None,
             view_id: Some(names.push(b"base")),
-            label: Label::inline(b"a9993e364706").unwrap(),
+            prompt_hash: PromptHash::inline(b"a9993e364706").unwrap(),
             top_k: TopK::Integer(8),
             op: Some(names.push(b"next_token_dist")),
             wall_ms: 0.25,
@@ -275,8 +275,8 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_hex_label_is_the_text_inline() {
-        assert_eq!(Label::hex(*b"a9993e364706"), Label::inline(b"a9993e364706").unwrap());
+    fn a_hex_prompt_hash_is_the_text_inline() {
+        assert_eq!(PromptHash::hex(*b"a9993e364706"), PromptHash::inline(b"a9993e364706").unwrap());
     }
 
     pub(in crate::trace) fn records() -> impl Strategy<Value = Record> {
@@ -287,9 +287,9 @@ pub(super) mod tests {
             any::<i64>().prop_map(TopK::Integer),
             (1..9_u32).prop_map(|number| TopK::Digits(NameId::of_number(number).unwrap())),
         ];
-        let label = prop_oneof![
-            "[a-z0-9]{0,15}".prop_map(|text| Label::inline(text.as_bytes()).unwrap()),
-            (1..9_u32).prop_map(|number| Label::Name(NameId::of_number(number).unwrap())),
+        let prompt_hash = prop_oneof![
+            "[a-z0-9]{0,15}".prop_map(|text| PromptHash::inline(text.as_bytes()).unwrap()),
+            (1..9_u32).prop_map(|number| PromptHash::Name(NameId::of_number(number).unwrap())),
         ];
         let batch = prop::option::of((any::<u64>(), any::<u32>(), 0.0..1e9));
         let batch =
@@ -297,7 +297,7 @@ pub(super) mod tests {
         let numbers =
             (prop::option::of(any::<u64>()), prop::option::of(any::<u64>()), any::<u32>());
         let flags = (any::<bool>(), any::<bool>(), prop::option::of(any::<u64>()));
-        (id(), id(), id(), id(), top_k, label, batch, numbers, flags, (0.0..2e9, 0.0..1e6))
+        (id(), id(), id(), id(), top_k, prompt_hash, batch, numbers, flags, (0.0..2e9, 0.0..1e6))
             .prop_map(
                 |(
                     probe,
@@ -305,7 +305,7 @@ pub(super) mod tests {
                     op,
                     error,
                     top_k,
-                    label,
+                    prompt_hash,
                     batch,
                     (key, bytes, thread),
                     flags,
@@ -316,7 +316,7 @@ pub(super) mod tests {
                         ts,
                         probe,
                         view_id,
-                        label,
+                        prompt_hash,
                         top_k,
                         op,
                         wall_ms,

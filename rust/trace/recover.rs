@@ -12,7 +12,7 @@ use super::journal::{self, Found, is_journal_of};
 use super::line::seq_of_line;
 use super::lockfile::{Held, try_lock};
 use super::name::{JsonNames, NameId};
-use super::record::{LOSS_OP, Label, Record, TopK};
+use super::record::{LOSS_OP, PromptHash, Record, TopK};
 use super::sink::{ends_whole, write};
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
@@ -232,7 +232,7 @@ pub(super) fn loss_record(ts: f64, op: NameId, lost: u64) -> Record {
         ts,
         probe: None,
         view_id: None,
-        label: Label::inline(b"").expect("nothing fits"),
+        prompt_hash: PromptHash::inline(b"").expect("nothing fits"),
         top_k: TopK::Integer(0),
         op: Some(op),
         wall_ms: 0.0,
@@ -328,7 +328,7 @@ mod tests {
             view_id: Some(name),
             op: Some(name),
             error: Some(name),
-            label: Label::Name(name),
+            prompt_hash: PromptHash::Name(name),
             top_k: TopK::Digits(name),
             batch: Some(Batch { id: u64::MAX, size: u32::MAX, wall_ms: f64::MAX }),
             key: Some(u64::MAX),

@@ -6,7 +6,7 @@
 use super::Options;
 use super::journal::{self, Found};
 use super::name::NameId;
-use super::record::{Label, Record, TopK};
+use super::record::{PromptHash, Record, TopK};
 use super::recover::{Recovered, recover};
 use super::writer::{Writer, Written, this_thread};
 use proptest::prelude::*;
@@ -47,7 +47,7 @@ fn record(number: u32, view_id: NameId, op: NameId) -> Record {
         ts: 1.5,
         probe: None,
         view_id: Some(view_id),
-        label: Label::inline(b"label").unwrap(),
+        prompt_hash: PromptHash::inline(b"prompt").unwrap(),
         top_k: TopK::Integer(i64::from(number)),
         op: Some(op),
         wall_ms: 0.25,

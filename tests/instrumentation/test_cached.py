@@ -234,7 +234,7 @@ def test_equal_calls_are_one_entry(inst: Any, one: dict[str, Any], other: dict[s
 
 
 @pytest.mark.parametrize("pair", COLLIDING)
-def test_prompts_of_one_label_are_never_served_each_others_value(
+def test_prompts_of_one_hash_prefix_are_never_served_each_others_value(
     inst: Any, pair: tuple[str, str]
 ) -> None:
     for prompt in pair:
@@ -244,7 +244,7 @@ def test_prompts_of_one_label_are_never_served_each_others_value(
     assert inst.cached_batch("op", "view", list(pair), 8, raising(AssertionError())) == list(pair)
 
 
-def test_the_label_of_a_prompt_of_several_fields_is_that_of_its_fields(
+def test_the_hash_of_a_prompt_of_several_fields_is_that_of_its_fields(
     api: ModuleType, inst: Any
 ) -> None:
     inst.cached("op", "view", ("prompt", "completion"), 8, lambda: 1)

@@ -40,7 +40,7 @@ def batch_counts(inst: Any) -> dict[str, int]:
     return {name: getattr(inst.stats, name) for name in fields + sent if getattr(inst.stats, name)}
 
 
-def labels(api: ModuleType, *prompts: str) -> list[str]:
+def hashes(api: ModuleType, *prompts: str) -> list[str]:
     return [api.prompt_hash(prompt) for prompt in prompts]
 
 
@@ -145,7 +145,7 @@ def test_events_are_the_hits_then_the_misses_in_prompt_order(api: ModuleType, in
     warmed(inst, "b", "d")
     inst.cached_batch("op", "view", ["a", "b", "c", "d"], 8, lambda misses: misses)
     events = inst.trace.events
-    assert [event.prompt_hash for event in events] == labels(api, "b", "d", "a", "c")
+    assert [event.prompt_hash for event in events] == hashes(api, "b", "d", "a", "c")
     assert inst.trace.hits == [True, True, False, False]
     assert {(event.op, event.view_id, event.top_k) for event in events} == {("op", "view", 8)}
 
@@ -190,7 +190,7 @@ def test_a_second_position_is_a_hit_whose_event_comes_after_the_miss(
         "max_batch_size": 2,
     }
     seen = [event.prompt_hash for event in inst.trace.events]
-    assert seen == labels(api, "h", "a", "b", "a", "a")
+    assert seen == hashes(api, "h", "a", "b", "a", "a")
     assert inst.trace.hits == [True, False, False, True, True]
 
 

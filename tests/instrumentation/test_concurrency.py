@@ -182,7 +182,7 @@ def test_a_cache_of_two_keeps_one_object_more_alive_for_each_running_call(thread
     assert len(living) == 0
 
 
-def test_the_label_is_that_of_the_context_that_made_the_call_else_the_last_one_set(
+def test_the_probe_is_that_of_the_context_that_made_the_call_else_the_last_one_set(
     tmp_path: Path,
 ) -> None:
     inst, computing = instrument(trace_path=tmp_path / "trace.jsonl"), threading.Event()

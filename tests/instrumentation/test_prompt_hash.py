@@ -1,4 +1,4 @@
-"""``prompt_hash``: the label of a prompt in the trace, 12 hex digits of its SHA-1."""
+"""``prompt_hash``: the name of a prompt in the trace, 12 hex digits of its SHA-1."""
 
 import hashlib
 from types import ModuleType
@@ -37,11 +37,11 @@ def test_every_width_of_character_is_hashed_as_utf8(api: ModuleType, text: str) 
 
 
 @pytest.mark.parametrize("pair", COLLIDING)
-def test_the_known_pairs_share_their_label(api: ModuleType, pair: tuple[str, str]) -> None:
+def test_the_known_pairs_share_their_hash(api: ModuleType, pair: tuple[str, str]) -> None:
     assert api.prompt_hash(pair[0]) == api.prompt_hash(pair[1])
 
 
 @pytest.mark.parametrize("prompt", [None, 1, b"abc", ("a", 1)])
-def test_what_is_no_text_has_no_label(api: ModuleType, prompt: object) -> None:
+def test_what_is_no_text_has_no_hash(api: ModuleType, prompt: object) -> None:
     with pytest.raises(TypeError):
         api.prompt_hash(prompt)

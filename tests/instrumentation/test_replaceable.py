@@ -198,7 +198,7 @@ def test_one_writer_may_serve_two_instrumentations(api: ModuleType, tmp_path: Pa
 
 
 @pytest.mark.parametrize("with_file", [False, True], ids=["look-alike", "writer"])
-def test_values_from_before_the_trace_are_labelled_too(
+def test_values_from_before_the_trace_have_a_prompt_hash_too(
     api: ModuleType, inst: Any, tmp_path: Path, with_file: bool
 ) -> None:
     path = tmp_path / "trace.jsonl"

@@ -1,4 +1,4 @@
-"""A line of the trace: strict JSON, its eight fields, the further ones, digests and labels."""
+"""A line of the trace: strict JSON, its eight fields, the further ones, digests and hashes."""
 
 import dataclasses
 import hashlib
@@ -316,8 +316,10 @@ def test_a_line_that_was_read_is_written_with_its_further_fields(
 # The salt
 
 
-def test_a_salt_changes_the_labels_and_nothing_else(rust: ModuleType, tmp_path: Path) -> None:
-    labels = {}
+def test_a_salt_changes_the_hash_prefixes_and_nothing_else(
+    rust: ModuleType, tmp_path: Path
+) -> None:
+    hashes = {}
     for salt in (None, b"secret", b"other"):
         path = tmp_path / f"{salt!r}.jsonl"
         inst = rust.BackendInstrumentation(trace_path=path, trace_salt=salt)
@@ -325,13 +327,13 @@ def test_a_salt_changes_the_labels_and_nothing_else(rust: ModuleType, tmp_path: 
             inst.cached("op", "view", "abc", 8, lambda: 1)
         miss, hit = lines_of(path, inst)
         assert miss["prompt_hash"] == hit["prompt_hash"]
-        labels[salt] = hit["prompt_hash"]
-    assert labels[None] == "a9993e364706"
-    assert labels[b"secret"] == hashlib.sha1(b"secretabc").hexdigest()[:12]
-    assert len(set(labels.values())) == 3
+        hashes[salt] = hit["prompt_hash"]
+    assert hashes[None] == "a9993e364706"
+    assert hashes[b"secret"] == hashlib.sha1(b"secretabc").hexdigest()[:12]
+    assert len(set(hashes.values())) == 3
 
 
-def test_values_from_before_a_salt_are_labelled_with_it(rust: ModuleType, tmp_path: Path) -> None:
+def test_values_from_before_a_salt_are_hashed_with_it(rust: ModuleType, tmp_path: Path) -> None:
     inst = rust.BackendInstrumentation(trace_path=tmp_path / "unsalted.jsonl")
     inst.cached("op", "view", "abc", 8, lambda: 1)
     inst.trace = rust.TraceWriter(tmp_path / "salted.jsonl", salt=b"secret")
