@@ -1,4 +1,4 @@
-"""Streams of ``HFEngine`` beside transformers' ``generate``: ``python -m benches.engine``.
+"""Streams of ``HFEngine`` compared with transformers' ``generate``: ``python -m benches.engine``.
 
 The question: what do requests gain by decoding together, and what does a stream cost? The model is
 the one that ships with the package; the baseline runs in the same process, interleaved.

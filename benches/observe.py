@@ -1,7 +1,8 @@
 """Measures reading and the curve: ``python -m benches.observe``.
 
 The questions: how many events a second does ``read_trace`` give out from a file in the page cache,
-beside the JSON module alone on the same lines? And how long does the curve of ten million take?
+compared with the JSON module alone on the same lines? And how long does the curve of ten million
+take?
 """
 
 import json

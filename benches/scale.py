@@ -1,8 +1,8 @@
 """Measures what carries values between machines: ``python -m benches.scale``.
 
 The question: what do a shared store and the one process that hands out prompts and writes rows take
-beside the forwards, so that it can be said what limits a run on many GPUs first? The model is the
-demo's; its forwards are not measured.
+in addition to the forwards, so that it can be said what limits a run on many GPUs first? The model
+is the demo's; its forwards are not measured.
 """
 
 import json

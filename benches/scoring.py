@@ -1,9 +1,9 @@
-"""Measures scoring beside its peers and writes the tables: ``python -m benches.scoring``.
+"""Measures scoring compared with its peers and writes the tables: ``python -m benches.scoring``.
 
-The question: what does the log-probability of a completion cost, beside one forward a request with
-a full log-softmax, and beside lm-evaluation-harness at each batch size? Same requests, one process,
-one thread; every sample begins with an empty cache. The models are random, since weights decide
-nothing about time.
+The question: what does the log-probability of a completion cost, compared with one forward a
+request with a full log-softmax, and with lm-evaluation-harness at each batch size? Same requests,
+one process, one thread; every sample begins with an empty cache. The models are random, since
+weights decide nothing about time.
 """
 
 import contextlib
@@ -268,9 +268,9 @@ def second_call(under_test: Model) -> tuple[float, int]:
     for _ in range(under_test.rounds):
         scorer.weights_changed()
         first_ns = elapsed_ns(lambda: scorer.logprob_of_batch(under_test.requests))
-        passes = scorer.stats.forward_passes
+        computed = scorer.stats.forward_passes
         ratios.append(first_ns / elapsed_ns(lambda: scorer.logprob_of_batch(under_test.requests)))
-    return statistics.median(ratios), scorer.stats.forward_passes - passes
+    return statistics.median(ratios), scorer.stats.forward_passes - computed
 
 
 def elapsed_ns(run: Callable[[], object]) -> int:
@@ -350,7 +350,7 @@ def section(rounds: int) -> str:
         for each in (small, big)
     }
     of_small, of_big = requests.values()
-    again, passes = second_call(small)
+    again, computed = second_call(small)
     return "\n".join(
         [
             TITLE,
@@ -380,7 +380,7 @@ def section(rounds: int) -> str:
                 )
                 for name, samples in shared.items()
             ),
-            figure(f"the same call again, tiny ({passes} forwards)", 100, again),
+            figure(f"the same call again, tiny ({computed} forwards)", 100, again),
             "",
             *table_lines("All requests", requests),
             *table_lines(f"{COMPLETIONS} completions on a {PREFIX_TOKENS}-token prompt", shared),

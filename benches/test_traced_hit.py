@@ -1,4 +1,4 @@
-"""What does a line in the trace add to a hit, beside the write that it needs?"""
+"""What does a line in the trace cost a hit, apart from the write that it needs?"""
 
 from pathlib import Path
 

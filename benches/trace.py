@@ -1,9 +1,9 @@
-"""Measures the trace beside other ways to write a line: ``python -m benches.trace``.
+"""Measures the trace compared with other ways to write a line: ``python -m benches.trace``.
 
 The question: what does a traced hit cost the thread that makes it, how many events a second can be
 kept up, and how long does it take to recover what a killed process left? Only the calling
-thread's CPU time is in the table of hits; the writer's thread works beside it, and what both take
-together is a row of its own.
+thread's CPU time is in the table of hits; the writer's thread works at the same time, and what both
+take together is a row of its own.
 """
 
 import json

@@ -33,7 +33,7 @@ def without_bos(make_backend: MakeBackend) -> HFBackend:
     return make_backend("llama", tokenizer=tiny.tokenizer(bos=False))
 
 
-@pytest.mark.thread_unsafe(reason="counts the passes of one backend")
+@pytest.mark.thread_unsafe(reason="counts the values that one backend computes")
 def test_one_bad_prompt_does_not_lose_its_batch(without_bos: HFBackend) -> None:
     prompts = ["hello", "", TOO_LONG, "fox"]
     with pytest.raises(EmptyPromptError) as caught:
@@ -51,7 +51,7 @@ def test_one_bad_prompt_does_not_lose_its_batch(without_bos: HFBackend) -> None:
     assert without_bos.stats.forward_passes == 2
 
 
-def test_errors_can_stand_in_the_place_of_values(without_bos: HFBackend) -> None:
+def test_errors_can_stand_in_for_values(without_bos: HFBackend) -> None:
     found = without_bos.logprob_of_batch(
         [("hello", " fox"), ("hello", ""), ("", "x"), (TOO_LONG, "x")], on_error="return"
     )

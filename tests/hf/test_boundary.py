@@ -113,10 +113,10 @@ def test_completion_logprob_says_what_logprob_of_summed(make_backend: MakeBacken
     assert [each.spans_boundary for each in found[:2]] == [True, False]
     ids = backend.tokenizer("hello world the")["input_ids"]
     assert found[1].num_tokens == len(ids) - len(backend.tokenizer("hello")["input_ids"])
-    passes = backend.stats.forward_passes
+    computed = backend.stats.forward_passes
     assert backend.logprob_of(*pairs[0]) == found[0].logprob
     assert backend.completion_logprob(*pairs[1]) == found[1]
-    assert backend.stats.forward_passes == passes
+    assert backend.stats.forward_passes == computed
     assert isinstance(found[1], CompletionLogprob)
     assert found[1].mean_logprob == pytest.approx(found[1].logprob / found[1].num_tokens)
     assert type(found[2]).__name__ == "EmptyCompletionError"

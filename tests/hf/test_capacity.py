@@ -38,11 +38,11 @@ def test_the_least_recently_used_values_go_when_the_bytes_are_full(
     assert 0 < len(cache) < len(prompts)
     assert cache.nbytes <= 4096
     assert cache.evictions == len(prompts) - len(cache)
-    passes = backend.stats.forward_passes
+    computed = backend.stats.forward_passes
     backend.next_token_dist(prompts[-1], top_k=8)
-    assert backend.stats.forward_passes == passes
+    assert backend.stats.forward_passes == computed
     backend.next_token_dist(prompts[0], top_k=8)
-    assert backend.stats.forward_passes == passes + 1
+    assert backend.stats.forward_passes == computed + 1
 
 
 def test_a_value_larger_than_the_whole_capacity_is_returned_and_not_kept(

@@ -231,7 +231,7 @@ def test_messages_are_prompts_with_turns_and_a_beginning_of_the_answer() -> None
     assert backend.completion_logprob(turns, " dog").num_tokens >= 1
 
 
-def test_what_a_template_is_given_beside_the_messages_is_what_it_says() -> None:
+def test_what_a_template_is_given_besides_the_messages_is_what_it_says() -> None:
     thinking = PLAIN + "{% if enable_thinking %}think{% endif %}"
     on = backend_with(thinking, chat_template_args={"enable_thinking": True})
     assert_reads(on, "ab", "[user:ab][assistant:think")

@@ -41,7 +41,7 @@ def in_threads(*works: Callable[[], Any]) -> list[Any]:
 
 
 @pytest.fixture
-def passes(monkeypatch: pytest.MonkeyPatch) -> Counter[Any]:
+def computed(monkeypatch: pytest.MonkeyPatch) -> Counter[Any]:
     """How often each prompt was run in each view."""
     counted: Counter[Any] = Counter()
     run = Scorer._run
@@ -73,13 +73,13 @@ def overlapping(backend: HFBackend, seed: int) -> Callable[[], Any]:
     return work
 
 
-def test_overlapping_batches_in_two_views_run_each_pass_once(
-    make_backend: MakeBackend, passes: Counter[Any]
+def test_overlapping_batches_in_two_views_compute_each_value_once(
+    make_backend: MakeBackend, computed: Counter[Any]
 ) -> None:
     backend, reference = make_backend(), make_backend()
     found = in_threads(*(overlapping(backend, seed) for seed in range(THREADS)))
-    assert set(passes.values()) == {1}
-    assert backend.stats.forward_passes == len(passes)
+    assert set(computed.values()) == {1}
+    assert backend.stats.forward_passes == len(computed)
     assert backend.stats.duplicate_computes == 0
     expected: dict[Any, Any] = {}
     for seed in range(THREADS):
@@ -92,12 +92,12 @@ def test_overlapping_batches_in_two_views_run_each_pass_once(
 
 
 def test_single_calls_of_one_prompt_run_it_once(
-    make_backend: MakeBackend, passes: Counter[Any]
+    make_backend: MakeBackend, computed: Counter[Any]
 ) -> None:
     backend = make_backend()
     found = in_threads(*[lambda: backend.next_token_dist(PROMPTS[0])] * THREADS)
     assert all(each is found[0] for each in found)
-    assert sum(passes.values()) == backend.stats.cache_misses == 1
+    assert sum(computed.values()) == backend.stats.cache_misses == 1
     assert backend.stats.cache_hits == THREADS - 1
 
 

@@ -70,7 +70,7 @@ def test_one_alone_equals_the_batch(make_backend: MakeBackend) -> None:
     assert_close([backend.continuation_logprob(*pair) for pair in pairs()], batched)
 
 
-def test_greedy_tokens_are_told_from_others_also_behind_a_shared_prefix(
+def test_greedy_tokens_are_told_from_others_also_after_a_shared_prefix(
     make_backend: MakeBackend,
 ) -> None:
     backend = make_backend("llama")

@@ -167,12 +167,12 @@ def test_a_row_that_joins_later_does_not_move_the_others(kind: type[Any]) -> Non
 
     model = made(kind)
     with torch.inference_mode():
-        alone, beside = after([(5, 6)]), after([(5, 6)], [(7, 8, 9, 10, 11)])
-    torch.testing.assert_close(beside, alone, atol=TOLERANCE, rtol=0)
+        alone, batched = after([(5, 6)]), after([(5, 6)], [(7, 8, 9, 10, 11)])
+    torch.testing.assert_close(batched, alone, atol=TOLERANCE, rtol=0)
 
 
 @pytest.mark.parametrize("lora", [False, True], ids=["plain", "lora"])
-def test_a_model_that_does_not_use_the_places_it_is_told_serves_no_streams(
+def test_a_model_that_does_not_use_the_positions_it_is_told_serves_no_streams(
     lora: bool, tokenizer: Any
 ) -> None:
     model = made(LosesPlaces, lora=lora)
@@ -181,7 +181,7 @@ def test_a_model_that_does_not_use_the_places_it_is_told_serves_no_streams(
 
 
 @pytest.mark.parametrize("kind", [*NOT_USING, LooksElsewhere, HandsAllOn])
-def test_a_model_whose_prefixes_are_not_known_to_be_exact_runs_rows_whole(
+def test_a_model_whose_prefixes_are_not_known_to_be_exact_computes_rows_whole(
     kind: type[Any], tokenizer: Any, prefixes: list[int]
 ) -> None:
     found = HFBackend(made(kind), tokenizer, token_budget=15).logprob_of_batch(PAIRS)

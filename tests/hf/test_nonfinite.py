@@ -61,7 +61,7 @@ def test_the_others_of_its_batch_are_stored_without_a_second_forward(
     assert len(backend.instrumentation.cache) == 2
 
 
-def test_hits_beside_it_count_once(make_partly_broken: Any) -> None:
+def test_hits_of_its_batch_count_once(make_partly_broken: Any) -> None:
     backend = make_partly_broken()
     known = backend.next_token_dist_batch([GOOD, "hello hello"])
     found = backend.next_token_dist_batch([GOOD, BAD, "hello hello", "a a"])

@@ -297,7 +297,7 @@ def test_a_hit_walks_no_module_and_hashes_nothing(
         with open_view() as view:
             view.next_token_dist_batch(list(tiny.PROMPTS))
     assert walks
-    passes = backend.stats.forward_passes
+    computed = backend.stats.forward_passes
     walks.clear()
     monkeypatch.setattr(identity_module, "checksums", None)
     for open_view in views:
@@ -305,7 +305,7 @@ def test_a_hit_walks_no_module_and_hashes_nothing(
             view.next_token_dist_batch(list(tiny.PROMPTS))
             view.next_token_dist(tiny.PROMPTS[0])
     assert walks == []
-    assert backend.stats.forward_passes == passes
+    assert backend.stats.forward_passes == computed
 
 
 def test_hits_touch_no_weight(make_backend: MakeBackend) -> None:
@@ -323,14 +323,14 @@ def test_hits_touch_no_weight(make_backend: MakeBackend) -> None:
     tensors = [*backend.model.parameters(), *backend.model.buffers()]
     before = [(each._version, each.data_ptr(), id(each)) for each in tensors]
     state = tiny.frozen_state(backend.model)
-    passes = backend.stats.forward_passes
+    computed = backend.stats.forward_passes
     for module in backend.model.modules():
         module.__class__ = _recording(type(module), written)
     for open_view in views:
         with open_view() as view:
             view.rolling_logprob_batch(list(tiny.PROMPTS))
     assert written == []
-    assert backend.stats.forward_passes == passes
+    assert backend.stats.forward_passes == computed
     for module in backend.model.modules():
         object.__setattr__(module, "__class__", type(module).__bases__[0])
     assert [(each._version, each.data_ptr(), id(each)) for each in tensors] == before

@@ -28,7 +28,7 @@ PAIRS = [(PROMPT, completion) for completion in COMPLETIONS]
 
 @pytest.fixture
 def prefixes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Lengths of the prefixes behind which rows were scored."""
+    """Lengths of the prefixes after which rows were scored."""
     seen: list[int] = []
     begin = ForwardRunner.behind
 
@@ -41,7 +41,7 @@ def prefixes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def cheap(make_backend: MakeBackend, name: str, **options: Any) -> HFBackend:
-    """A backend whose passes cost nothing beside their tokens, so that short prompts are shared."""
+    """A backend whose forwards cost only their tokens, so that short prompts are shared."""
     return make_backend(name, token_budget=options.pop("token_budget", 15), **options)
 
 
@@ -103,7 +103,7 @@ def test_every_view_has_its_own_prefix(make_backend: MakeBackend) -> None:
     hold_views_to_single_form(backend, alone, PAIRS)
 
 
-def test_one_token_completions_take_one_pass(make_backend: MakeBackend) -> None:
+def test_one_token_completions_take_one_forward(make_backend: MakeBackend) -> None:
     backend = measured(cheap(make_backend, "llama"))
     calls: list[Any] = []
     handle = backend.model.register_forward_pre_hook(lambda *_: calls.append(None))
@@ -133,7 +133,7 @@ def test_the_prompt_runs_once_and_nothing_is_padded(make_backend: MakeBackend) -
     assert sum(tokens) == prefix + sum(len(row) - prefix for row in rows)
 
 
-def test_the_bound_on_logits_holds_behind_a_prefix(
+def test_the_bound_on_logits_holds_after_a_prefix(
     make_backend: MakeBackend, head_positions: list[int]
 ) -> None:
     backend = cheap(make_backend, "llama", max_logit_bytes=4 * tiny.VOCAB * 3)

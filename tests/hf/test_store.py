@@ -227,7 +227,7 @@ def test_progress_counts_the_tokens_of_what_is_found(make_backend: MakeBackend, 
 
 
 @pytest.mark.parametrize("bad", ["\ud800", 7, "word " * 5000])
-def test_an_item_that_can_not_be_scored_fails_beside_what_is_found(
+def test_an_item_that_can_not_be_scored_fails_and_the_rest_is_found(
     make_backend: MakeBackend, path: Path, bad: Any
 ) -> None:
     results = [

@@ -47,7 +47,7 @@ def test_an_adapters_own_tokenizer_is_used_unless_the_models_is_asked_for(
     HFBackend.load(folders["model"], adapter, chat_template=True).close()
 
 
-def test_the_same_tokenizer_beside_an_adapter_changes_nothing(
+def test_the_same_tokenizer_next_to_an_adapter_changes_nothing(
     folders: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = Path(shutil.copytree(folders["adapter"], tmp_path / "same"))

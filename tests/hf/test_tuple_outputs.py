@@ -61,7 +61,7 @@ def test_a_model_that_returns_tuples_is_scored_as_one_that_does_not(
     ):
         assert values(backend) == values(other)
         assert asyncio.run(stream(backend)) == asyncio.run(stream(other))
-        passes = backend.stats.forward_passes
+        computed = backend.stats.forward_passes
         backend.next_token_dist(_PROMPT)
-        assert backend.stats.forward_passes == passes
+        assert backend.stats.forward_passes == computed
     assert model.config.return_dict is False

@@ -124,7 +124,7 @@ def test_lambda_multiplies_the_present_scaling(
 @pytest.mark.parametrize(
     ("lam", "same"), [(0.0, VIEWS["base"]), (-0.0, VIEWS["base"]), (1.0, VIEWS["ft"])]
 )
-def test_lambda_zero_is_base_and_one_is_ft_in_one_pass(
+def test_lambda_zero_is_base_and_one_is_ft_in_one_forward(
     lam: float, same: Open, make_backend: MakeBackend
 ) -> None:
     backend = make_backend()

@@ -108,9 +108,9 @@ def test_texts_that_fit_have_their_value_and_batches_equal_singles(
             np.testing.assert_allclose(
                 one.logprobs, plain.rolling_logprob(text).logprobs, atol=1e-4
             )
-    passes = wide.stats.forward_passes
+    computed = wide.stats.forward_passes
     wide.rolling_logprob_batch(texts)
-    assert wide.stats.forward_passes == passes
+    assert wide.stats.forward_passes == computed
     assert wide.noise_floor(texts, "rolling_logprob").prompts == len(texts)
 
 

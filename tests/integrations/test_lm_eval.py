@@ -125,11 +125,13 @@ def test_nothing_is_run_twice_and_the_harness_is_told_what_was(
 ) -> None:
     lm = ours(folders)
     first = evaluated(lm, tasks_folder, ["choice", "rolling"])
-    passes = lm._backend.stats.forward_passes
+    computed = lm._backend.stats.forward_passes
     again = evaluated(lm, tasks_folder, ["choice", "rolling"])
     assert again["results"] == first["results"]
-    assert lm._backend.stats.forward_passes == passes == first["config"]["forwardcache_passes"] > 0
-    assert again["config"]["forwardcache_hits"] >= passes
+    assert (
+        lm._backend.stats.forward_passes == computed == first["config"]["forwardcache_passes"] > 0
+    )
+    assert again["config"]["forwardcache_hits"] >= computed
 
 
 @pytest.mark.parametrize("view", ["base", "scaled:0.5", "null:3"])
@@ -285,7 +287,7 @@ def test_a_continuation_of_no_tokens_is_certain_and_the_others_are_answered(
     lm = ours(folders)
     found = lm.loglikelihood(asked)
     assert found[1:3] == [(0.0, True)] * 2
-    # Beside another request of its context, the harness's own model gives the same.
+    # Batched with another request of its context, the harness's own model gives the same.
     assert hf.loglikelihood(asked[:2])[1] == (0.0, True)
     expected = [hf.loglikelihood([asked[place]])[0] for place in (0, 3)]
     assert_same_answers([found[0], found[3]], expected)

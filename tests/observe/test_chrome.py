@@ -141,7 +141,7 @@ def test_a_batch_is_around_calls_that_its_computation_made() -> None:
     assert all(one["args"]["wall_ms"] == 50.0 for one in named(slices, "computed base dist"))
 
 
-def test_each_thread_of_each_run_has_a_track_with_a_name() -> None:
+def test_each_thread_of_each_session_has_a_track_with_a_name() -> None:
     threads = [("a", 0), ("a", 1), ("b", 0), (None, None)]
     events = [line(10.0, 500.0, run=run, thread=thread) for run, thread in threads]
     left_out: Counter[str] = Counter()
@@ -162,7 +162,7 @@ def test_a_clock_that_was_set_back_shortens_no_call() -> None:
     assert interval(slices[3])[1] - interval(slices[1])[1] == 500_000_000
 
 
-def test_events_without_a_place_in_time_are_counted() -> None:
+def test_events_without_a_usable_time_are_counted() -> None:
     day = 86_400.0
     events = [line(10 * day), line(float("nan")), line(1e300), line(8 * day), line(-1.0)]
     slices, left_out = exported(events)

@@ -106,7 +106,7 @@ def test_bytes_are_simulated_at_each_size() -> None:
         assert miss_ratio_curve(events, sizes=sizes, weight="bytes") == simulated
 
 
-def test_more_keys_than_places_are_numbered_anew() -> None:
+def test_more_keys_than_slots_are_numbered_anew() -> None:
     rounds = [use(f"{n:016x}") for _ in range(3) for n in range(5000)]
     assert miss_ratio_curve(rounds) == {1: 1.0, 5000: pytest.approx(1 / 3)}
 

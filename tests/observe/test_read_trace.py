@@ -267,7 +267,7 @@ def test_the_counts_are_those_of_what_was_read_so_far(tmp_path: Path) -> None:
         assert next(reader, None) is None
 
 
-def test_a_loop_and_next_share_their_place() -> None:
+def test_a_loop_and_next_share_their_position() -> None:
     reader = read_trace(BytesIO(b"".join(line(ts=float(number)) for number in range(4))))
     assert next(reader).ts == 0.0
     for event in reader:
@@ -290,7 +290,7 @@ def open_files() -> set[str]:
     return {str(entry.resolve()) for entry in Path("/proc/self/fd").iterdir() if entry.exists()}
 
 
-def test_a_file_that_the_caller_opened_is_read_from_its_place_and_stays_open(
+def test_a_file_that_the_caller_opened_is_read_from_its_position_and_stays_open(
     tmp_path: Path,
 ) -> None:
     (path,) = files(tmp_path, [line(ts=1.0), line(ts=2.0)])

@@ -58,7 +58,7 @@ def test_batches_are_counted_by_their_misses() -> None:
     assert (found.batches, found.batched, found.mean_batch_size) == (2, 4, 2.0)
 
 
-def test_batches_of_threads_and_runs_are_told_apart_also_when_their_lines_mix() -> None:
+def test_batches_of_threads_and_sessions_are_told_apart_also_when_their_lines_mix() -> None:
     one, other, third = batch(1, 2), batch(2, 2, thread=1), batch(1, 2, run="b")
     mixed = [event for each in zip(one, other, third, strict=True) for event in each]
     assert figures(*mixed).batches == 3

@@ -2,7 +2,7 @@
 
 A session is a process, a thread a track, a call a slice. A batch is a slice around those of its
 prompts, which share its time as their ``wall_ms`` does. Slices of a track never overlap: they are
-nested or follow each other (``tracks``). What was measured stands in a slice's ``args``.
+nested or follow each other (``tracks``). What was measured is in a slice's ``args``.
 
 Lines that name no session or no thread, of some other writer, share a track, one after the other.
 """
@@ -25,7 +25,7 @@ NO_TIME = "no time"
 TOO_EARLY = "more than a day before the first"
 
 # A double holds nanoseconds of some months, but not those since 1970. A batch of another thread
-# may stand later in the file than the first event and have begun earlier.
+# may be later in the file than the first event and have begun earlier.
 _BEFORE_FIRST_NS = 86_400 * 1_000_000_000
 _LAST_SECOND = 2**63 / 1e9
 
@@ -47,7 +47,7 @@ def chrome_trace(events: Iterable[TraceLine], left_out: Counter[str]) -> Iterato
         left_out: Counts events without a usable time, by reason.
 
     Yields:
-        Pieces of text; together one JSON object, in UTF-8 as a file. Names stand in it as they are,
+        Pieces of text; together one JSON object, in UTF-8 as a file. Names are in it as they are,
         since Perfetto shows an escape as its letters; half a surrogate pair, which UTF-8 doesn't
         have, is U+FFFD. Memory grows with the largest batch and the number of threads only.
     """

@@ -26,7 +26,7 @@ def line_blocks(
     """The lines of ``file`` without their newlines, up to its last newline, a block at a time.
 
     Args:
-        file: Read from where it stands, in blocks; it need not be seekable.
+        file: Read from its current position, in blocks; it need not be seekable.
         skipped: Counts what is left out, by reason.
         max_line_bytes: A longer line is left out and never held in memory as a whole.
     """

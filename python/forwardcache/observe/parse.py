@@ -122,7 +122,7 @@ class _Shape(NamedTuple):
     Attributes:
         flaw: Why the line is no event; None if it is one.
         usable: Names of the fields that are there and ours.
-        to_float: Those that are numbers but stand there as integers or null.
+        to_float: Those that are numbers but are given as integers or null.
         finite: Those that are floats: JSON may hold 1e999, which is none.
     """
 

@@ -97,7 +97,7 @@ def read_trace(
 
     Args:
         paths: A path or an open binary file, or several. A file that the caller opened is read
-            from where it stands and stays open.
+            from its current position and stays open.
         merge: Read several by time instead of one after the other. Each file keeps its own order,
             and with it the order of each thread, also where the clock stepped back; all files are
             open at the same time.

@@ -2,7 +2,7 @@
 
 A client library takes options that it doesn't know as they come, some of them as text where it
 wants another type, and lets them win over what its caller sets. A mistake would show in a job as
-values that nobody keeps or finds. So what may stand in an address is listed here with its type.
+values that nobody keeps or finds. So what an address may hold is listed here with its type.
 """
 
 from __future__ import annotations
@@ -270,7 +270,7 @@ _A_TEXT = (_matching(".+"), "a text that is not empty")
 _A_FILE = (_there(Path.is_file), "a file that is there")
 _VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 
-# Every option that may stand in an address: how it is read, and what it must be.
+# Every option that an address may hold: how it is read, and what it must be.
 _KNOWN: dict[str, tuple[Reader, str]] = {
     "namespace": _A_TEXT,
     "ttl_s": (str, "a positive number of seconds"),

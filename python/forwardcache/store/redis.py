@@ -1,8 +1,8 @@
 """A store that machines share: Redis or Valkey.
 
-A value's key in Redis is the namespace and the store's key; what stands there is the sealed value
-after a short header that says when it was written and for which model, view and op. The sealed
-value is given back as it came: whoever reads it checks it.
+A value's key in Redis is the namespace and the store's key; what is stored there is the sealed
+value after a short header that says when it was written and for which model, view and op. The
+sealed value is given back as it came: whoever reads it checks it.
 
 A job never waits long for the server. Every round trip has 50 ms (``request_worker``); after an
 error or a slow answer the store is left alone for at least forty times as long as that took
@@ -69,7 +69,7 @@ class RedisStore:
     Args:
         url: ``redis://[[user]:password@]host[:port][/database]``; ``rediss://`` for TLS;
             ``valkey://`` and ``valkeys://`` mean the same. ``namespace``, ``ttl_s`` and options of
-            the connection may stand in its query: ``redis://host/0?namespace=team&ttl_s=86400``. A
+            the connection may be in its query: ``redis://host/0?namespace=team&ttl_s=86400``. A
             time-out there only shortens this store's own.
         namespace: Who shares values: 1 to 64 letters, digits and ``_.-``.
         ttl_s: Seconds after which a value that was not written again is dropped; None for never.
@@ -281,7 +281,7 @@ class RedisStore:
             return None
 
     def _values(self, names: list[bytes], client: Any) -> list[bytes | None]:
-        """What stands under those names; a cluster is asked for one after the other."""
+        """What is stored under those names; a cluster is asked for one after the other."""
         if not self._is_cluster:
             try:
                 return _mget(names, client)
@@ -339,7 +339,7 @@ def _mget(names: list[bytes], client: Any) -> list[bytes | None]:
 
 
 def _gets(names: list[bytes], client: Any) -> list[bytes | None]:
-    """As ``_mget``, for keys that stand in several slots of a cluster."""
+    """As ``_mget``, for keys that are in several slots of a cluster."""
     pipeline = client.pipeline(transaction=False)
     for name in names:
         pipeline.get(name)

@@ -1,6 +1,6 @@
 """Every row of a store's file, also of one that is damaged in places.
 
-A page that can't be read hides the rows that stand in it, and those of all pages below it. A range
+A page that can't be read hides the rows that are in it, and those of all pages below it. A range
 of numbers that can't be read as a whole is therefore cut in two, again and again, until what is
 left can be read or is one number. Wide ranges go first, so that what damage has made endless costs
 nothing of the rest.
@@ -104,7 +104,7 @@ class Scan:
         return total if isinstance(total, int) else 0
 
 
-# The table's own end, and the two indexes, in which every number stands too.
+# The table's own end, and the two indexes, in which every number is too.
 _HIGHEST = (
     "SELECT max(id) FROM sealed NOT INDEXED",
     "SELECT max(id + 0) FROM sealed INDEXED BY sealed_by_use",

@@ -4,7 +4,7 @@ A write-ahead log, so readers and the writer don't wait for each other; a commit
 so a killed process leaves none or all of it. Totals by kind are kept by triggers in the same
 transaction as the values, so they need no scan and hold for all processes together.
 
-Values stand in the order in which they were put, which is the one in which they are asked for
+Values lie in the order in which they were put, which is the one in which they are asked for
 again, and are found by the first eight bytes of their keys: an index a third the size of one of
 whole keys, so that it stays in memory. The whole key is compared with what is found.
 """
@@ -311,8 +311,8 @@ class SQLiteStore:
     def _put_in_parts(self, records: Sequence[Record]) -> int:
         """How many were kept.
 
-        All at once if that works. Of what doesn't fit, or stands where the file is damaged, as much
-        as can be: parts are halved after a failure and doubled after a success.
+        All at once if that works. Of what doesn't fit, or belongs where the file is damaged, as
+        much as can be: parts are halved after a failure and doubled after a success.
         """
         kept = at = 0
         size = 1 if self._is_full else len(records)

@@ -121,7 +121,7 @@ SEED_FAULTS = [
             "component_metrics_dp_ranks changes": e.having(
                 component_metrics_dp_ranks=e.plainly([0], [1])
             ),
-            "component_metrics_dp_ranks changes beside no bindings": e.having(
+            "component_metrics_dp_ranks changes without bindings": e.having(
                 setup_metrics=e.returning(None), component_metrics_dp_ranks=e.plainly([0], [1])
             ),
         },
@@ -202,8 +202,8 @@ SEED_FAULTS = [
         kit.ConcurrentGenerateFailed,
         "concurrent_generates",
         {
-            "generate raises beside others": e.RefusesConcurrentStreams,
-            "a stream is empty beside others": e.crowding(lambda item: []),
+            "generate raises together with others": e.RefusesConcurrentStreams,
+            "a stream is empty together with others": e.crowding(lambda item: []),
         },
     ),
     *faults(
@@ -342,9 +342,9 @@ SEED_PASSES = [
     ),
     Case("no chunk but the last is judged when stopped", e.stopped(7, chunk(finish="cancelled"))),
     Case("wrong usage when stopped", e.stopped(chunk(1, finish="cancelled", usage=usage(3, 9)))),
-    Case("streams that raise beside others", e.RaisesInConcurrentStreams),
-    Case("streams without terminal beside others", e.crowding(lambda item: [chunk(1)])),
-    Case("items that are no chunks beside others", e.crowding(lambda item: [None])),
+    Case("streams that raise together with others", e.RaisesInConcurrentStreams),
+    Case("streams without terminal together with others", e.crowding(lambda item: [chunk(1)])),
+    Case("items that are no chunks together with others", e.crowding(lambda item: [None])),
     Case("one dict for all chunks", e.OneChunkObject),
     Case("chunks as objects", e.edited(e.as_object)),
     Case("reasons as enum", e.with_enum_reasons(e.Reason, "CANCELLED")),

@@ -1,4 +1,4 @@
-"""Engines that keep the event loop busy, or work beside it."""
+"""Engines that keep the event loop busy, or work outside it."""
 
 from __future__ import annotations
 

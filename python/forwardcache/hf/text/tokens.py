@@ -1,4 +1,4 @@
-"""A text's tokens: its own, those that the tokenizer adds before it, and where they stand in it."""
+"""A text's tokens: its own, those that the tokenizer adds before it, and where they are in it."""
 
 from __future__ import annotations
 

@@ -137,7 +137,7 @@ class ForwardCacheLM(HFLM):
         """Log-likelihood of each whole text, in windows of the model's length.
 
         Each token counts once, after as many tokens as its window has before it; the first one
-        stands after the prefix token.
+        comes after the prefix token.
 
         Args:
             requests: The harness's, each with a text as its only argument.
