@@ -118,7 +118,7 @@ cross:  ## wheels for Linux on aarch64, tried under qemu, and for macOS, which c
 mutants: build  ## faults put into the cache one at a time, each of which a test must notice
 	$(QUICK_BUILD) $(PY) tools/mutants.py
 
-bench-rust:  ## the cache in Rust beside other caches
+bench-rust:  ## the cache in Rust compared with other caches
 	cd benches/peers && CARGO_TARGET_DIR=$(CURDIR)/target/peers cargo bench
 
 test-python: build redis-server chromium
@@ -182,7 +182,7 @@ $(VENV)/.bench: $(VENV)/.installed
 
 BENCHES := run large trace engine scoring identity observe scale store
 
-bench: build $(VENV)/.bench  ## measures beside the peers; PARTS="run trace" only those, WRITE=1 rewrites benches/RESULTS.md
+bench: build $(VENV)/.bench  ## measures compared with the peers; PARTS="run trace" only those, WRITE=1 rewrites benches/RESULTS.md
 	@for part in $(or $(PARTS),$(BENCHES)); do echo "benches.$$part"; \
 		$(PY) -m benches.$$part $(if $(filter 1,$(WRITE)),--write benches/RESULTS.md) || exit 1; done
 
@@ -226,7 +226,7 @@ try-wheel: wheel sdist  ## installs both where nothing else is and uses them; TR
 reproducible: $(VENV)/.release  ## builds the last commit's wheel in two folders and compares the bytes
 	PY=$(PYO3_PYTHON) tools/reproducible.sh
 
-audit:  ## licences, sources and doubles of the crates (needs cargo-deny)
+audit:  ## licences, sources and duplicates of the crates (needs cargo-deny)
 	cargo deny --locked check licenses bans sources
 
 advisories: $(VENV)/.release  ## known holes in crates and packages (needs cargo-deny and the network)

@@ -3,7 +3,7 @@
 //! An LRU cache of n entries holds the n keys that were used last, so a use hits at every size from
 //! its *stack distance* on: the number of distinct keys used since its last use, itself included
 //! (Mattson et al., 1970). A Fenwick tree over the order of last uses counts them in logarithmic
-//! time. When its places are used up the live ones are numbered anew, so memory follows the number
+//! time. When its positions are used up the live ones are numbered anew, so memory follows the number
 //! of distinct keys, not that of uses. For bytes there is no such order of inclusion, so each size
 //! that is asked for is simulated.
 
@@ -51,16 +51,16 @@ impl Keys {
 }
 
 const UNUSED: u32 = u32::MAX;
-const LEAST_PLACES: usize = 1 << 10;
+const LEAST_POSITIONS: usize = 1 << 10;
 
 /// Stack distances of all uses so far.
 #[derive(Default)]
 pub struct Distances {
-    /// For each key the place of its last use.
-    places: Vec<u32>,
-    /// For each place the key that was last used there, or `UNUSED`.
+    /// For each key the position of its last use.
+    positions: Vec<u32>,
+    /// For each position the key that was last used there, or `UNUSED`.
     owners: Vec<u32>,
-    /// A Fenwick tree: how many places up to one are live.
+    /// A Fenwick tree: how many positions up to one are live.
     tree: Vec<u32>,
     next: usize,
     live: u32,
@@ -76,21 +76,21 @@ impl Distances {
             self.renumber();
         }
         let at = key as usize;
-        if at >= self.places.len() {
-            self.places.resize(at + 1, UNUSED);
+        if at >= self.positions.len() {
+            self.positions.resize(at + 1, UNUSED);
         }
-        let place = self.places[at];
-        if place == UNUSED {
+        let position = self.positions[at];
+        if position == UNUSED {
             self.first.add(seconds);
             self.live += 1;
         } else {
-            let distance = (self.live - self.up_to(place as usize)) as usize;
+            let distance = (self.live - self.up_to(position as usize)) as usize;
             if distance >= self.hits.len() {
                 self.hits.resize(distance + 1, Amount::default());
             }
             self.hits[distance].add(seconds);
-            self.change(place as usize, u32::MAX);
-            self.owners[place as usize] = UNUSED;
+            self.change(position as usize, u32::MAX);
+            self.owners[position as usize] = UNUSED;
         }
         self.settle(key);
     }
@@ -107,25 +107,25 @@ impl Distances {
         self.first
     }
 
-    #[allow(clippy::cast_possible_truncation)] // `renumber` keeps places below 2^32.
+    #[allow(clippy::cast_possible_truncation)] // `renumber` keeps positions below 2^32.
     fn settle(&mut self, key: u32) {
-        let place = self.next;
+        let position = self.next;
         self.next += 1;
-        self.owners[place] = key;
-        self.places[key as usize] = place as u32;
-        self.change(place, 1);
+        self.owners[position] = key;
+        self.positions[key as usize] = position as u32;
+        self.change(position, 1);
     }
 
-    fn change(&mut self, place: usize, by: u32) {
-        let mut at = place + 1;
+    fn change(&mut self, position: usize, by: u32) {
+        let mut at = position + 1;
         while at < self.tree.len() {
             self.tree[at] = self.tree[at].wrapping_add(by);
             at += at & at.wrapping_neg();
         }
     }
 
-    fn up_to(&self, place: usize) -> u32 {
-        let (mut at, mut sum) = (place + 1, 0u32);
+    fn up_to(&self, position: usize) -> u32 {
+        let (mut at, mut sum) = (position + 1, 0u32);
         while at > 0 {
             sum = sum.wrapping_add(self.tree[at]);
             at &= at - 1;
@@ -135,9 +135,9 @@ impl Distances {
 
     fn renumber(&mut self) {
         let live: Vec<u32> = self.owners.iter().copied().filter(|&key| key != UNUSED).collect();
-        let room = (2 * live.len()).max(LEAST_PLACES);
-        self.owners = vec![UNUSED; room];
-        self.tree = vec![0; room + 1];
+        let length = (2 * live.len()).max(LEAST_POSITIONS);
+        self.owners = vec![UNUSED; length];
+        self.tree = vec![0; length + 1];
         self.next = 0;
         for key in live {
             self.settle(key);

@@ -99,7 +99,7 @@ fn seeded() -> &'static RandomState {
 
 /// Keyed, so that nobody can search for the prompt of a published trace by its digest.
 ///
-/// The lengths of the prompt's fields stand beside its SHA-1, which runs over the joined text:
+/// The lengths of the prompt's fields are hashed with its SHA-1, which runs over the joined text:
 /// ("a\0b", "c") and ("a", "b\0c") get two digests.
 fn digest(text: &KeyText<'_>, sha1: &[u8; 20]) -> u64 {
     let mut hasher = seeded().build_hasher();
@@ -138,7 +138,7 @@ fn hex<const DIGITS: usize>(bytes: &[u8]) -> [u8; DIGITS] {
 ///
 /// The fields' own hashes are seeded by whoever made them (CPython seeds those of `str` and `bytes`,
 /// unless it is told not to); the factors here are drawn once a process, so that nobody can choose
-/// prompts that meet in one place of the table.
+/// prompts that collide in one bucket of the table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Shares(u64);
 
@@ -239,8 +239,8 @@ mod tests {
         fields.iter().enumerate().fold(Shares::default(), with).hash(fields.len(), tag)
     }
 
-    /// How many of 2^16 places in a table the hashes of 2^16 keys take whose prompts have these hashes.
-    fn places(prompt: impl Fn(u64) -> u64) -> usize {
+    /// How many of a table's 2^16 buckets the hashes of 2^16 keys take whose prompts have these hashes.
+    fn buckets(prompt: impl Fn(u64) -> u64) -> usize {
         let hashes = (0..1 << 16).map(|i| hash_of(&[11, 22, prompt(i), 33], 0));
         hashes.map(|hash| hash & 0xFFFF).collect::<std::collections::HashSet<_>>().len()
     }
@@ -250,9 +250,9 @@ mod tests {
         // About 40,000 with most factors; one draw in 10^5 gives fewer than this.
         const LEAST: usize = 128;
         for shift in [0, 7, 16, 20, 32, 48] {
-            assert!(places(|i| i << shift) > LEAST, "only 16 bits from {shift} on differ");
+            assert!(buckets(|i| i << shift) > LEAST, "only 16 bits from {shift} on differ");
         }
-        assert!(places(|i| i.rotate_right(9)) > LEAST, "the top and a few at the bottom");
+        assert!(buckets(|i| i.rotate_right(9)) > LEAST, "the top and a few at the bottom");
     }
 
     #[test]
@@ -277,10 +277,10 @@ mod tests {
     #[test]
     fn hashes_that_differ_in_one_bit_spread_over_a_table() {
         for bit in 0..64 {
-            let place = |hash: u64| hash_of(&[7, 8, hash, 256], 0) & 0xFFFF;
+            let bucket = |hash: u64| hash_of(&[7, 8, hash, 256], 0) & 0xFFFF;
             let met =
-                (0..1_000_u64).filter(|n| place(n << 13) == place(n << 13 ^ 1 << bit)).count();
-            assert!(met < 5, "bit {bit}: {met} of 1,000 meet in one of 65,536 places");
+                (0..1_000_u64).filter(|n| bucket(n << 13) == bucket(n << 13 ^ 1 << bit)).count();
+            assert!(met < 5, "bit {bit}: {met} of 1,000 collide in one of 65,536 buckets");
         }
     }
 }

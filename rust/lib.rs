@@ -2,7 +2,7 @@
 //!
 //! Reading order: `key` (what a key is, its hash prefix and digest), `cache` (which values are kept),
 //! `stats` (what is counted), `clock` (how time is read), `trace` (what is written down), `observe`
-//! and `curve` (what is read from it), and last `python`, the only room that knows pyo3. Under them
+//! and `curve` (what is read from it), and last `python`, the only module that knows pyo3. Under them
 //! lie `sync` (atomics and locks, ours or loom's) and `process` (what a fork changes). Everything but
 //! `python` builds and is tested without an interpreter: `cargo nextest run`.
 

@@ -1,4 +1,4 @@
-//! The one place that names atomics and locks, so that a model checker can replace them.
+//! The one file that names atomics and locks, so that a model checker can replace them.
 //!
 //! Under `cfg(loom)` and `cfg(shuttle)` the types of the cache and of the trace's hand-over are those
 //! of the model checker. What stands in a `static` keeps the standard types: loom's are not const,
@@ -214,7 +214,7 @@ impl Word {
         self.0.store(value, order);
     }
 
-    /// Puts `change(value)` in the place of the value, if it gives one; the old value either way.
+    /// Replaces the value by `change(value)`, if that gives one; the old value either way.
     ///
     /// # Errors
     /// The old value, which `change` refused.
@@ -235,7 +235,7 @@ impl Word {
         Err(value)
     }
 
-    /// Puts `to` in the place of `from`.
+    /// Replaces `from` by `to`.
     ///
     /// # Errors
     /// What is there instead; without threads that take turns, perhaps `from` itself: try again.
@@ -440,13 +440,13 @@ mod published {
     }
 
     pub fn swap<T>(inner: &Inner<T>, current: &Loaded<T>, next: T) -> bool {
-        let place = {
+        let index = {
             let mut all = inner.all.lock().unwrap();
             all.push(Arc::new(next));
             all.len() as u64 - 1
         };
         let (from, to) = (Ordering::AcqRel, Ordering::Acquire);
-        inner.index.compare_exchange(current.index, place, from, to).is_ok()
+        inner.index.compare_exchange(current.index, index, from, to).is_ok()
     }
 }
 

@@ -47,7 +47,7 @@ pub enum Value<'a> {
     Text(&'a str),
 }
 
-/// The values of one line, by their place in [`NAMES`].
+/// The values of one line, by their index in [`NAMES`].
 pub type Fields<'a> = [Option<Value<'a>>; NAMES.len()];
 
 /// The fields of an event in its plain form; `None` if somebody else has to look.
@@ -58,13 +58,13 @@ pub fn parse(line: &[u8]) -> Option<Fields<'_>> {
     let mut expected = 0;
     rest.expect(b'{')?;
     loop {
-        let place = rest.name(expected)?;
+        let index = rest.name(expected)?;
         rest.expect(b':')?;
-        let value = fitting(place, rest.value()?)?;
-        if fields[place].replace(value).is_some() {
+        let value = fitting(index, rest.value()?)?;
+        if fields[index].replace(value).is_some() {
             return None;
         }
-        expected = place + 1;
+        expected = index + 1;
         match rest.next()? {
             b',' => {}
             b'}' => break,
@@ -76,13 +76,13 @@ pub fn parse(line: &[u8]) -> Option<Fields<'_>> {
     whole.then_some(fields)
 }
 
-fn place_of(name: &[u8]) -> Option<usize> {
+fn index_of(name: &[u8]) -> Option<usize> {
     NAMES.iter().position(|known| known.as_bytes() == name)
 }
 
-/// The value as the table's type of the field at `place`.
-fn fitting(place: usize, value: Value<'_>) -> Option<Value<'_>> {
-    match (NAMES[place], value) {
+/// The value as the table's type of the field at `index`.
+fn fitting(index: usize, value: Value<'_>) -> Option<Value<'_>> {
+    match (NAMES[index], value) {
         ("ts" | "wall_ms", Value::Null) => Some(Value::Float(f64::NAN)),
         ("ts" | "wall_ms" | "batch_wall_ms", Value::Float(_)) => Some(value),
         // Integers of so few digits are floats without rounding.
@@ -119,7 +119,7 @@ impl<'a> Rest<'a> {
         (self.next()? == byte).then_some(())
     }
 
-    /// Reads a name; its place in the table. Writers keep the table's order, so it is first looked
+    /// Reads a name; its index in the table. Writers keep the table's order, so it is first looked
     /// for behind the field before, without looking for its end.
     fn name(&mut self, expected: usize) -> Option<usize> {
         self.skip_blanks();
@@ -131,7 +131,7 @@ impl<'a> Rest<'a> {
                 return Some(at);
             }
         }
-        place_of(self.raw_text()?)
+        index_of(self.raw_text()?)
     }
 
     fn text(&mut self) -> Option<&'a str> {

@@ -40,7 +40,7 @@ struct Repeat {
     miss: usize,
 }
 
-/// What a batch has to compute, and the duty to end the flight, unless it computes beside it.
+/// What a batch has to compute, and the duty to end the flight, unless it computes without one.
 struct Mine<'c> {
     miss: usize,
     ticket: Option<PyTicket<'c>>,
@@ -283,7 +283,7 @@ impl<'c, 'a, 'py> Batch<'c, 'a, 'py> {
         // Dropped when all flights have ended: a `__del__` may ask for these keys.
         let (mut evicted, mut replaced, mut recomputed) = (Vec::new(), Vec::new(), 0);
         let mut outcomes = self.miss_outcomes(&mine, counts.wall_s)?;
-        for (place, (Mine { miss, ticket }, value)) in mine.into_iter().zip(values).enumerate() {
+        for (index, (Mine { miss, ticket }, value)) in mine.into_iter().zip(values).enumerate() {
             let Miss { position, key, .. } = &self.misses[miss];
             let value = value.unbind();
             let kept = Kept { value: value.clone_ref(call.py), cost_s };
@@ -293,7 +293,7 @@ impl<'c, 'a, 'py> Batch<'c, 'a, 'py> {
             evicted.extend(stored.evicted);
             replaced.extend(stored.replaced);
             recomputed += u64::from(stored.recomputed);
-            if let Some(outcome) = outcomes.get_mut(place) {
+            if let Some(outcome) = outcomes.get_mut(index) {
                 *outcome = outcome.stored(stored.bytes);
             }
             if let Some(ticket) = ticket {

@@ -287,7 +287,7 @@ impl ForwardCache {
     }
 }
 
-/// A query beside what Python has said about entries so far.
+/// A query, with what Python has said about entries so far.
 struct Asked<'a, 'py> {
     query: &'a Query<'a, 'py>,
     made: &'a Made,

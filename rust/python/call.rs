@@ -4,7 +4,7 @@ use super::cache::Kept;
 use super::ending;
 use super::event::{Outcome, Source};
 use super::flight::{PyFlight, PyFlights, PyTicket, Waited};
-use super::hashes::{Beside, Hashes, PROMPT};
+use super::hashes::{Hashes, OtherFields, PROMPT};
 use super::key::{Field, Query, SharedKey, check_prompt, with_share};
 use super::op_counters::Counts;
 use super::parts::{Found, Parts, Seen, SeenKey, Unseen};
@@ -28,7 +28,7 @@ pub(super) struct Call<'a, 'py> {
     pub(super) parts: &'a Parts,
     pub(super) flights: &'a PyFlights,
     probes: &'a Probes,
-    key: Beside<'a, 'py>,
+    key: OtherFields<'a, 'py>,
     /// What the fields of `key` add to a hash.
     shares: Shares,
     /// Whether events are wanted.
@@ -48,7 +48,7 @@ impl<'a, 'py> Call<'a, 'py> {
         py: Python<'py>,
         parts: &'a Parts,
         (flights, probes, hashes): (&'a PyFlights, &'a Probes, &Hashes),
-        key: Beside<'a, 'py>,
+        key: OtherFields<'a, 'py>,
         use_call: impl FnOnce(&Self) -> PyResult<R>,
     ) -> PyResult<R> {
         let started = clock::ordered_now();
@@ -56,7 +56,7 @@ impl<'a, 'py> Call<'a, 'py> {
             None => None,
             Some(scope) => checked_scope(scope)?,
         };
-        let key = Beside { scope, ..key };
+        let key = OtherFields { scope, ..key };
         let shares = hashes.shares(&key)?;
         let (traced, ended_before) = (parts.trace.is_on(), flights.ended());
         use_call(&Self { py, parts, flights, probes, key, shares, traced, started, ended_before })
@@ -81,7 +81,7 @@ impl<'a, 'py> Call<'a, 'py> {
         prompt: &Bound<'py, PyAny>,
         use_query: impl FnOnce(&Query<'_, 'py>) -> PyResult<R>,
     ) -> PyResult<R> {
-        let Beside { op, view_id, top_k, scope } = self.key;
+        let OtherFields { op, view_id, top_k, scope } = self.key;
         let [op, view_id, top_k] = [op.as_borrowed(), view_id.as_borrowed(), top_k.as_borrowed()];
         let scope_or_any = scope.map_or(top_k, Bound::as_borrowed);
         let fields: [Field<'_, 'py>; 5] = [op, view_id, prompt.as_borrowed(), top_k, scope_or_any];
@@ -106,7 +106,7 @@ impl<'a, 'py> Call<'a, 'py> {
         self.run_as::<Unseen>(prompt, compute)
     }
 
-    /// Where a trace or a look-alike takes part.
+    /// Where a trace or a foreign part is used.
     #[inline(never)]
     fn run_at_length(
         &self,
@@ -149,7 +149,7 @@ impl<'a, 'py> Call<'a, 'py> {
     fn hit<S: Seen>(&self, query: &Query<'_, '_>, found: Found<S>) -> PyResult<Py<PyAny>> {
         let ended = clock::now();
         let wall_s = ended.seconds_since(self.started);
-        let Beside { op, view_id, .. } = self.key;
+        let OtherFields { op, view_id, .. } = self.key;
         self.parts.stats.add_hit(op, view_id, wall_s, found.cost_s)?;
         if self.is_traced() {
             let name = found.key.name(query, &self.parts.trace)?;
@@ -254,7 +254,7 @@ impl<'a, 'py> Call<'a, 'py> {
                 let value = value.unbind();
                 let kept = Kept { value: value.clone_ref(self.py), cost_s: wall_s };
                 let stored = self.parts.cache.put(self.py, query, key, kept, generation)?;
-                let Beside { op, view_id, .. } = self.key;
+                let OtherFields { op, view_id, .. } = self.key;
                 self.parts.stats.add_computed(op, view_id, wall_s, &stored)?;
                 let outcome = outcome.map(|outcome| outcome.stored(stored.bytes));
                 self.write(outcome.as_slice(), None)?;
@@ -315,7 +315,7 @@ impl<'a, 'py> Call<'a, 'py> {
         if outcomes.is_empty() {
             return Ok(());
         }
-        let Beside { op, view_id, top_k, .. } = self.key;
+        let OtherFields { op, view_id, top_k, .. } = self.key;
         let probe = self.probes.current(self.py)?;
         let source = Source { probe, op, view_id, top_k, at };
         match self.parts.trace.write(&source, outcomes, error)? {

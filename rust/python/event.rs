@@ -156,7 +156,7 @@ impl<'py> Source<'_, 'py> {
         Ok(lost)
     }
 
-    /// The event as the object that a look-alike's `write` gets.
+    /// The event as the object that a foreign trace's `write` gets.
     fn event_object(&self, outcome: &Outcome) -> PyResult<Bound<'py, PyAny>> {
         let prompt_hash = std::str::from_utf8(&outcome.name.hash_prefix);
         let prompt_hash = prompt_hash.expect("hex digits are ASCII");

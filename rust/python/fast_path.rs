@@ -5,7 +5,7 @@
 //! arguments, and perhaps `scope`, come in here; all others take the method as it is declared, which
 //! also raises the errors of a wrong call.
 
-use super::hashes::Beside;
+use super::hashes::OtherFields;
 use super::instrumentation::BackendInstrumentation;
 use super::key::Field;
 use pyo3::panic::PanicException;
@@ -112,7 +112,7 @@ impl<'py> Arguments<'_, 'py> {
         };
         match positional {
             [op, view_id, prompt, top_k, compute] => {
-                let key = Beside { op, view_id, top_k, scope: scope.map(|scope| &**scope) };
+                let key = OtherFields { op, view_id, top_k, scope: scope.map(|scope| &**scope) };
                 self.this.get().run_cached(py, key, prompt, compute)
             }
             _ => self.call_declared(),

@@ -1,4 +1,5 @@
-//! The share that the fields beside the prompt have in a key's hash, remembered from call to call.
+//! The share that the fields other than the prompt have in a key's hash, remembered from call to
+//! call.
 
 #[cfg(take_turns)]
 use super::identity::ByIdentity;
@@ -13,16 +14,16 @@ use pyo3::types::PyNone;
 /// Where the prompt stands in a key `(op, view_id, prompt, top_k[, scope])`.
 pub(super) const PROMPT: usize = 2;
 
-/// The fields of a key beside its prompt.
+/// The fields of a key other than its prompt.
 #[derive(Clone, Copy)]
-pub(super) struct Beside<'a, 'py> {
+pub(super) struct OtherFields<'a, 'py> {
     pub(super) op: &'a Bound<'py, PyAny>,
     pub(super) view_id: &'a Bound<'py, PyAny>,
     pub(super) top_k: &'a Bound<'py, PyAny>,
     pub(super) scope: Option<&'a Bound<'py, PyAny>>,
 }
 
-impl Beside<'_, '_> {
+impl OtherFields<'_, '_> {
     /// # Errors
     /// Those of a field's `__hash__`.
     fn shares(&self) -> PyResult<Shares> {
@@ -48,8 +49,8 @@ impl Hashes {
     /// Those of a field's `__hash__`.
     #[cfg(take_turns)]
     #[inline]
-    pub(super) fn shares(&self, fields: &Beside<'_, '_>) -> PyResult<Shares> {
-        let Beside { op, view_id, top_k, scope } = *fields;
+    pub(super) fn shares(&self, fields: &OtherFields<'_, '_>) -> PyResult<Shares> {
+        let OtherFields { op, view_id, top_k, scope } = *fields;
         let no_scope = PyNone::get(op.py());
         let row = [op, view_id, top_k, scope.unwrap_or(&no_scope)];
         match self.known.with(|known| known.get(row)) {
@@ -60,7 +61,7 @@ impl Hashes {
 
     #[cfg(take_turns)]
     #[cold]
-    fn learn(&self, fields: &Beside<'_, '_>, row: [&Bound<'_, PyAny>; 4]) -> PyResult<Shares> {
+    fn learn(&self, fields: &OtherFields<'_, '_>, row: [&Bound<'_, PyAny>; 4]) -> PyResult<Shares> {
         Python::attach(|_| {
             let shares = fields.shares()?;
             let _forgotten = self.known.with(|known| known.keep(row, shares));
@@ -73,7 +74,7 @@ impl Hashes {
     /// # Errors
     /// Those of a field's `__hash__`.
     #[cfg(not(take_turns))]
-    pub(super) fn shares(&self, fields: &Beside<'_, '_>) -> PyResult<Shares> {
+    pub(super) fn shares(&self, fields: &OtherFields<'_, '_>) -> PyResult<Shares> {
         fields.shares()
     }
 }

@@ -8,13 +8,13 @@
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyInt, PyString};
 
-/// Rows that are remembered; a later one takes the place of an earlier one.
-const PLACES: usize = 16;
+/// Rows that are remembered; a later one replaces the earlier one in its slot.
+const SLOTS: usize = 16;
 
 /// A `T` for each of the last few rows of `FIELDS` objects.
 pub(super) struct ByIdentity<const FIELDS: usize, T> {
-    places: [Option<Row<FIELDS, T>>; PLACES],
-    /// The place of the row that was asked for last, and mostly is again.
+    slots: [Option<Row<FIELDS, T>>; SLOTS],
+    /// The slot of the row that was asked for last, and mostly is again.
     last: usize,
 }
 
@@ -22,7 +22,7 @@ type Row<const FIELDS: usize, T> = ([Py<PyAny>; FIELDS], T);
 
 impl<const FIELDS: usize, T> Default for ByIdentity<FIELDS, T> {
     fn default() -> Self {
-        Self { places: [const { None }; PLACES], last: 0 }
+        Self { slots: [const { None }; SLOTS], last: 0 }
     }
 }
 
@@ -38,13 +38,13 @@ impl<const FIELDS: usize, T: Copy> ByIdentity<FIELDS, T> {
 
     #[inline(never)]
     fn find(&mut self, row: [&Bound<'_, PyAny>; FIELDS]) -> Option<T> {
-        self.last = place_of(row);
+        self.last = slot_of(row);
         self.get_at(self.last, row)
     }
 
     #[inline(always)]
-    fn get_at(&self, place: usize, row: [&Bound<'_, PyAny>; FIELDS]) -> Option<T> {
-        let (known, value) = self.places[place % PLACES].as_ref()?;
+    fn get_at(&self, slot: usize, row: [&Bound<'_, PyAny>; FIELDS]) -> Option<T> {
+        let (known, value) = self.slots[slot % SLOTS].as_ref()?;
         // Without a branch for each: they are the same nearly always.
         let same =
             known.iter().zip(row).fold(true, |same, (known, object)| same & known.is(object));
@@ -63,7 +63,7 @@ impl<const FIELDS: usize, T: Copy> ByIdentity<FIELDS, T> {
             return None;
         }
         let known = row.map(|object| object.clone().unbind());
-        self.places[place_of(row)].replace((known, value)).map(|(forgotten, _)| forgotten)
+        self.slots[slot_of(row)].replace((known, value)).map(|(forgotten, _)| forgotten)
     }
 }
 
@@ -75,10 +75,10 @@ fn is_its_identity(object: &Bound<'_, PyAny>) -> bool {
 }
 
 #[inline]
-fn place_of<const FIELDS: usize>(row: [&Bound<'_, PyAny>; FIELDS]) -> usize {
+fn slot_of<const FIELDS: usize>(row: [&Bound<'_, PyAny>; FIELDS]) -> usize {
     // Objects lie at multiples of 16 bytes; each field shifts the ones before it apart.
     let mixed = row
         .iter()
         .fold(0, |mixed: usize, object| mixed.rotate_left(3) ^ (object.as_ptr() as usize >> 4));
-    (mixed ^ mixed >> 5) % PLACES
+    (mixed ^ mixed >> 5) % SLOTS
 }

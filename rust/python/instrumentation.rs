@@ -4,7 +4,7 @@ use super::batch;
 use super::cache::ForwardCache;
 use super::call::Call;
 use super::flight::PyFlights;
-use super::hashes::{Beside, Hashes};
+use super::hashes::{Hashes, OtherFields};
 use super::invalidate::Pattern;
 use super::limits::{MaxBytes, MaxSize};
 use super::parts::{Part, Parts};
@@ -22,8 +22,8 @@ use std::path::PathBuf;
 
 /// Cache, trace and statistics under the scoring calls of a backend.
 ///
-/// `cache`, `trace` and `stats` can be replaced from outside, also by plain Python look-alikes; the
-/// next call uses the object assigned.
+/// `cache`, `trace` and `stats` can be replaced from outside, also by any object with the same
+/// methods; the next call uses the object assigned.
 ///
 /// Args:
 ///     cache_maxsize: Most values kept; None for no limit.
@@ -60,7 +60,7 @@ impl BackendInstrumentation {
     pub(super) fn run_cached<'py>(
         &self,
         py: Python<'py>,
-        key: Beside<'_, 'py>,
+        key: OtherFields<'_, 'py>,
         prompt: &Bound<'py, PyAny>,
         compute: &Bound<'py, PyAny>,
     ) -> PyResult<Py<PyAny>> {
@@ -238,7 +238,7 @@ impl BackendInstrumentation {
         compute: &Bound<'py, PyAny>,
         scope: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Py<PyAny>> {
-        self.run_cached(py, Beside { op, view_id, top_k, scope }, prompt, compute)
+        self.run_cached(py, OtherFields { op, view_id, top_k, scope }, prompt, compute)
     }
 
     /// Looks every prompt up, then calls `compute_misses(indices)` once with the ascending indices
@@ -279,7 +279,7 @@ impl BackendInstrumentation {
         scope: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyList>> {
         let parts = self.parts.load(py);
-        let key = Beside { op, view_id, top_k, scope };
+        let key = OtherFields { op, view_id, top_k, scope };
         let tools = (self.flights(), &self.probes, &self.hashes);
         Call::with(py, parts.get(), tools, key, |call| batch::run(call, prompts, compute_misses))
     }
@@ -287,7 +287,7 @@ impl BackendInstrumentation {
     /// Drops the cached values of a view, of an op, of both together, or all.
     ///
     /// A computation that began before does not put its value back, and whoever asks from now on does
-    /// not join it. A look-alike cache needs a method `invalidate(view_id=None, *, op=None)` of its own.
+    /// not join it. A cache of another class needs a method `invalidate(view_id=None, *, op=None)`.
     ///
     /// Args:
     ///     view_id: The view, as it is called in the trace; None for every view.
@@ -297,7 +297,7 @@ impl BackendInstrumentation {
     ///     How many values were dropped.
     ///
     /// Raises:
-    ///     TypeError: a look-alike cache has no such method.
+    ///     TypeError: a cache of another class has no such method.
     #[pyo3(signature = (view_id=None, *, op=None))]
     fn invalidate<'py>(
         &self,
@@ -323,7 +323,7 @@ impl BackendInstrumentation {
     /// What was done for each op and view, and what the cache holds for them: a `Report`.
     ///
     /// Raises:
-    ///     TypeError: `stats` was replaced by a look-alike.
+    ///     TypeError: `stats` was replaced by an object that is no `BackendStats`.
     fn report<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let parts = self.parts.load(py);
         let stats = parts.get().stats.as_object().bind(py);
@@ -340,11 +340,11 @@ impl BackendInstrumentation {
 
     /// The figures of `report` as Prometheus text, for an endpoint that is scraped.
     ///
-    /// Hits have lookups beside them, so a rate is a quotient of two counters. Times are in seconds;
+    /// Hits and lookups are both counted, so a rate is a quotient of two counters. Times are in seconds;
     /// `op` and `view` are labels.
     ///
     /// Raises:
-    ///     TypeError: `stats` was replaced by a look-alike.
+    ///     TypeError: `stats` was replaced by an object that is no `BackendStats`.
     fn metrics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let prometheus = py.import("forwardcache.observe.metrics")?;
         prometheus.getattr("prometheus_text")?.call1((self.report(py)?,))

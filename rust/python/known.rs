@@ -21,8 +21,8 @@ struct Known {
 impl KnownNames {
     #[inline]
     pub(super) fn find(&self, run: u64, text: &Bound<'_, PyAny>) -> Option<NameId> {
-        let place = place_of(text);
-        self.0.with(|known| match &known.names[place] {
+        let slot = slot_of(text);
+        self.0.with(|known| match &known.names[slot] {
             Some((held, id)) if known.run == run && held.is(text) => Some(*id),
             _ => None,
         })
@@ -44,21 +44,21 @@ impl KnownNames {
     }
 
     pub(super) fn keep(&self, _py: Python<'_>, run: u64, text: &Bound<'_, PyString>, id: NameId) {
-        let (place, entry) = (place_of(text), (text.clone().unbind(), id));
+        let (slot, entry) = (slot_of(text), (text.clone().unbind(), id));
         // What was known before is dropped here, with nothing held.
         let _before = self.0.with(|known| {
             if known.run != run {
                 let names = std::mem::take(&mut known.names);
-                (known.run, known.names[place]) = (run, Some(entry));
+                (known.run, known.names[slot]) = (run, Some(entry));
                 return (Some(names), None);
             }
-            (None, known.names[place].replace(entry))
+            (None, known.names[slot].replace(entry))
         });
     }
 }
 
 #[inline]
-fn place_of(text: &Bound<'_, PyAny>) -> usize {
+fn slot_of(text: &Bound<'_, PyAny>) -> usize {
     let address = text.as_ptr() as usize;
     (address >> 4 ^ address >> 9) % KNOWN
 }

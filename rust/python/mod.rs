@@ -1,4 +1,4 @@
-//! The extension module `forwardcache._core`: the one room that knows Python.
+//! The extension module `forwardcache._core`: the one module that knows Python.
 //!
 //! A function here converts, calls the core, and maps the error. Rule of the house: while the core
 //! holds anything, no Python code runs, so `__eq__`, `__hash__`, `__del__` and `compute` may call

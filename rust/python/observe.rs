@@ -41,17 +41,17 @@ fn fill<'py>(
 ) -> PyResult<()> {
     let py = event.py();
     // The class is frozen: its own __setattr__ would refuse.
-    let place = event.getattr(pyo3::intern!(py, "__dict__"))?;
-    let place = place.cast::<PyDict>()?;
+    let attributes = event.getattr(pyo3::intern!(py, "__dict__"))?;
+    let attributes = attributes.cast::<PyDict>()?;
     for (at, value) in fields.iter().enumerate() {
         let Some(value) = value else { continue };
         let name = names[at].bind(py);
         match *value {
-            Value::Null => place.set_item(name, py.None())?,
-            Value::Bool(value) => place.set_item(name, value)?,
-            Value::Int(value) => place.set_item(name, value)?,
-            Value::Float(value) => place.set_item(name, value)?,
-            Value::Text(text) => place.set_item(name, texts.of(py, at, text))?,
+            Value::Null => attributes.set_item(name, py.None())?,
+            Value::Bool(value) => attributes.set_item(name, value)?,
+            Value::Int(value) => attributes.set_item(name, value)?,
+            Value::Float(value) => attributes.set_item(name, value)?,
+            Value::Text(text) => attributes.set_item(name, texts.of(py, at, text))?,
         }
     }
     Ok(())

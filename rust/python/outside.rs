@@ -184,7 +184,7 @@ fn storage_of(tensor: &Bound<'_, PyAny>) -> PyResult<(usize, u64)> {
     Ok((address, storage.call_method0(intern!(py, "nbytes"))?.extract()?))
 }
 
-/// What libtorch has for a tensor and its storage beside the Python object.
+/// What libtorch has for a tensor and its storage, in addition to the Python object.
 const TENSOR_BYTES: u64 = 320;
 
 /// Bytes of a buffer, such as a mapped file or an array of ctypes.

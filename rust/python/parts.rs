@@ -1,7 +1,8 @@
-//! Cache, trace and statistics of an instrumentation: ours, or look-alikes that somebody assigned.
+//! Cache, trace and statistics of an instrumentation: ours, or objects of others that were assigned.
 //!
-//! Ours are reached directly. A look-alike, or a subclass of ours, is used through the methods and
-//! attributes that the plain-Python original has, so whatever it overrides is called.
+//! Ours are reached directly. An object of another class, also of a subclass of ours, is used
+//! through the methods and attributes that the plain-Python original has, so whatever it overrides
+//! is called.
 
 use super::cache::{ForwardCache, Kept, Left, Stored, miss};
 use super::key::{Query, SharedKey, name_of};
@@ -54,7 +55,7 @@ pub(super) struct Parts {
 }
 
 impl Parts {
-    /// Whether neither cache nor statistics are a look-alike.
+    /// Whether both cache and statistics are ours.
     #[inline]
     pub(super) fn are_ours(&self) -> bool {
         matches!((&self.cache, &self.stats), (Part::Native(_), Part::Native(_)))
@@ -88,7 +89,7 @@ pub(super) struct Found<S> {
 
 /// What a lookup takes along from the key that it found.
 pub(super) trait Seen: Sized {
-    /// From a key of ours; a look-alike cache keeps its keys to itself.
+    /// From a key of ours; a foreign cache keeps its keys to itself.
     fn of(key: Option<&SharedKey>, trace: &Part<TraceWriter>) -> Self;
 
     /// What a trace calls the key, if it is wanted.
@@ -115,7 +116,7 @@ impl Seen for Unseen {
 
 /// The key of a value that was found, for a trace.
 pub(super) enum SeenKey {
-    /// The cache is a look-alike.
+    /// The cache is a foreign one.
     Unknown,
     /// Its name was made before.
     Named(Name),
@@ -282,7 +283,7 @@ fn add_by_attribute(stats: &Bound<'_, PyAny>, counts: Counts) -> PyResult<()> {
 }
 
 impl<'py> Query<'_, 'py> {
-    /// The tuple that a look-alike cache, or a weigher, gets as the key.
+    /// The tuple that a foreign cache, or a weigher, gets as the key.
     pub(super) fn to_tuple(&self) -> PyResult<Bound<'py, PyTuple>> {
         PyTuple::new(self.py(), self.fields())
     }

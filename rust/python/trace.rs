@@ -24,7 +24,7 @@ const SLICE: Duration = Duration::from_millis(50);
 
 /// Writes one JSON line an event.
 ///
-/// An event is accepted when the call that wrote it returns: it then lies in a journal beside the
+/// An event is accepted when the call that wrote it returns: it then lies in a journal next to the
 /// file, which survives the end of the process however it comes (SIGKILL, ``os._exit``), and the next
 /// writer of the path, or ``forwardcache trace recover``, completes the file from it. A thread appends
 /// the accepted events every ``interval_s``. After ``close`` or the interpreter's end there is only the
@@ -350,7 +350,7 @@ pub(super) fn error_name(py: Python<'_>, error: &PyErr) -> PyResult<Py<PyString>
     Ok(error.get_type(py).qualname()?.unbind())
 }
 
-/// Completes the trace at `path` from the journals that dead processes left beside it.
+/// Completes the trace at `path` from the journals that dead processes left next to it.
 ///
 /// Args:
 ///     path: The trace file, a `str` or a path.

@@ -1,4 +1,4 @@
-//! The file beside a trace that holds what is accepted and not yet written as a line.
+//! The file next to a trace that holds what is accepted and not yet written as a line.
 //!
 //! ```text
 //! byte 0      header: magic, capacity, run, checksum; losses; intent; head
@@ -15,7 +15,7 @@
 //! before the first byte of a block and cleared after `head` has moved past its events, so whoever
 //! finds it set reads the trace from there and sees which of the events it owes are in it (J6).
 
-use super::lockfile::{beside, try_lock, unlock};
+use super::lockfile::{companion, try_lock, unlock};
 use super::name::{JsonNames, NameId};
 use super::record::{Record, WORDS, Words};
 use super::ring::{InSlot, Memory, Ring, found_in_slot};
@@ -82,7 +82,7 @@ pub(super) struct Journal {
 }
 
 impl Journal {
-    /// Makes the journal of a run beside `trace`. Under the trace's lock, so that nobody takes it
+    /// Makes the journal of a run next to `trace`. Under the trace's lock, so that nobody takes it
     /// for a dead one's before it is locked itself.
     ///
     /// # Errors
@@ -177,7 +177,7 @@ pub(super) fn write_intent(journal: &File, offset: u64) -> io::Result<()> {
 pub(super) fn path_of(trace: &Path, run: u64) -> PathBuf {
     let run = digest_hex(run);
     let run = std::str::from_utf8(&run).expect("hex digits are ASCII");
-    beside(trace, &format!("{run}.journal"))
+    companion(trace, &format!("{run}.journal"))
 }
 
 /// Whether `name` is that of a journal of a trace called `trace`.

@@ -35,7 +35,7 @@ pub(super) struct Held<'l> {
 
 impl PathLock {
     pub(super) fn new(trace: &Path) -> Self {
-        let path = beside(trace, "lock");
+        let path = companion(trace, "lock");
         Self { trace: trace.to_path_buf(), path, file: Mutex::new(None) }
     }
 
@@ -104,7 +104,7 @@ pub(super) fn unlock(file: &File) {
 }
 
 /// The path of a trace's companion: the same folder and name, and an extension more.
-pub(super) fn beside(trace: &Path, extension: &str) -> PathBuf {
+pub(super) fn companion(trace: &Path, extension: &str) -> PathBuf {
     let mut name = OsString::from(trace);
     name.push(".");
     name.push(extension);

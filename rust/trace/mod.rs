@@ -1,6 +1,6 @@
 //! What is written down: one JSON line an event, none lost by a kill, none twice.
 //!
-//! An accepted event lies in a *journal*, mapped memory of a file beside the trace, from which a
+//! An accepted event lies in a *journal*, mapped memory of a file next to the trace, from which a
 //! thread makes lines in large blocks. Reading order: `ring` (the journal's queue), `record` (what
 //! an event is), `line` and `json` (its line), `name` (the texts that events share), `journal` (the
 //! file), `sink` (the trace), `lockfile` (one process at a time), `recover` (what dead processes

@@ -37,7 +37,7 @@ pub struct Recovered {
     pub lost: u64,
 }
 
-/// Completes `trace` from the journals beside it.
+/// Completes `trace` from the journals next to it.
 ///
 /// # Errors
 /// Those of the system; what was done by then stays done, and a later call does the rest.
@@ -51,7 +51,7 @@ pub fn recover(trace: &Path) -> io::Result<Recovered> {
     if !ends_whole(&file, size)? {
         write(&file, b"\n").1?;
     }
-    if recovered.alive == 0 && registry().journals().iter().all(|own| !is_beside(own, &trace)) {
+    if recovered.alive == 0 && registry().journals().iter().all(|own| !is_companion(own, &trace)) {
         held.remove_file();
     }
     Ok(recovered)
@@ -97,7 +97,7 @@ struct Dead {
 
 fn find_dead(trace: &Path, recovered: &mut Recovered) -> io::Result<Vec<Dead>> {
     let mut dead = Vec::new();
-    for path in journals_beside(trace)? {
+    for path in journals_of(trace)? {
         // Ours: opening and closing it would give its lock away (W4).
         if registry().journals().contains(&path) {
             continue;
@@ -121,12 +121,12 @@ fn find_dead(trace: &Path, recovered: &mut Recovered) -> io::Result<Vec<Dead>> {
     Ok(dead)
 }
 
-fn journals_beside(trace: &Path) -> io::Result<Vec<PathBuf>> {
+fn journals_of(trace: &Path) -> io::Result<Vec<PathBuf>> {
     let folder = trace.parent().unwrap_or_else(|| Path::new("."));
     let mut paths = Vec::new();
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
-        if is_beside(&path, trace) {
+        if is_companion(&path, trace) {
             paths.push(path);
         }
     }
@@ -135,7 +135,7 @@ fn journals_beside(trace: &Path) -> io::Result<Vec<PathBuf>> {
 }
 
 /// Whether `path` is the path of a journal of `trace`.
-fn is_beside(path: &Path, trace: &Path) -> bool {
+fn is_companion(path: &Path, trace: &Path) -> bool {
     let name = |path: &Path| path.file_name().map(OsStr::to_os_string);
     match (name(path), name(trace)) {
         (Some(journal), Some(trace_name)) => {

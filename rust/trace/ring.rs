@@ -142,7 +142,7 @@ impl<M: Memory, const WORDS: usize> Ring<M, WORDS> {
     /// it sleeps (J5).
     #[must_use]
     pub fn tail_before_sleep(&self) -> u64 {
-        // A read-modify-write, so it has a place among those of the producers: what comes before it
+        // A read-modify-write, so it is ordered with those of the producers: what comes before it
         // is seen here, and what comes after it acquires what was stored before it.
         self.tail.fetch_add(0, Ordering::AcqRel) & !SEALED
     }

@@ -273,7 +273,7 @@ fn share(path: &Path) -> Option<Arc<Live>> {
     Some(Arc::clone(live))
 }
 
-/// One handle less; the last one ends the run.
+/// Lets go of one handle; the last one ends the run.
 fn release(live: &Arc<Live>) {
     let mut registry = registry();
     let is_last = live.handles.fetch_sub(1, Ordering::Relaxed) == 1;

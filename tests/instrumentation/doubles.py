@@ -1,4 +1,4 @@
-"""Plain look-alikes that tests assign to an instrumentation or put into a key, a usual event, and
+"""Test doubles in plain Python that tests assign to an instrumentation or put into a key, a usual event, and
 how tests read a trace file.
 """
 

@@ -1,4 +1,4 @@
-"""``inst.cache``, ``inst.trace``, ``inst.stats`` assigned from outside, also plain look-alikes."""
+"""``inst.cache``, ``inst.trace``, ``inst.stats`` assigned from outside, also plain objects."""
 
 import dataclasses
 import gc
@@ -197,7 +197,7 @@ def test_one_writer_may_serve_two_instrumentations(api: ModuleType, tmp_path: Pa
     assert views == ["one", "other"]
 
 
-@pytest.mark.parametrize("with_file", [False, True], ids=["look-alike", "writer"])
+@pytest.mark.parametrize("with_file", [False, True], ids=["plain object", "writer"])
 def test_values_from_before_the_trace_have_a_prompt_hash_too(
     api: ModuleType, inst: Any, tmp_path: Path, with_file: bool
 ) -> None:

@@ -154,7 +154,7 @@ def invalidations_and_cycles() -> None:
 
 
 class Plain:
-    """A look-alike of a cache, of a trace and of statistics."""
+    """A cache, a trace and statistics in plain Python."""
 
     cache_hits = cache_misses = forward_passes = 0
     batches_sent = batched_prompts = max_batch_size = 0
@@ -178,7 +178,7 @@ class Plain:
 
 
 def parts_replaced() -> None:
-    """An instrumentation with look-alikes in it."""
+    """An instrumentation whose parts were replaced by plain Python objects."""
     inst: Any = BackendInstrumentation()
     inst.cache = inst.trace = inst.stats = plain = Plain()
     for number in range(8):
