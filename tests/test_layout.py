@@ -147,6 +147,22 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
     assert {"store.base", "store.tiers"} <= set(circles(imports))
 
 
+def rust_python_graph() -> dict[str, set[str]]:
+    """By module of ``rust/python``: those next to it that it names."""
+    files = {path.stem: path.read_text() for path in (RUST / "python").glob("*.rs")}
+    del files["mod"]
+    used = {name: set(re.findall(r"\bsuper::(\w+)", text)) for name, text in files.items()}
+    return {name: others & files.keys() for name, others in used.items()}
+
+
+def test_no_modules_of_rust_python_use_each_other_in_a_circle() -> None:
+    used = rust_python_graph()
+    assert len(used) > 30
+    assert circles(used) == []
+    used["known"].add("trace")
+    assert {"described", "known", "trace"} <= set(circles(used))
+
+
 def test_a_line_of_the_table_stands_below_those_that_it_names() -> None:
     seen: set[str] = set()
     for room, others in MAY_IMPORT.items():

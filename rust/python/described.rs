@@ -1,8 +1,8 @@
 //! An event that an object describes by its attributes.
 
 use super::key::as_str;
+use super::known::KnownNames;
 use super::text::Text;
-use super::trace::TraceWriter;
 use crate::trace::{Batch, NameId, PromptHash, Record, Run, writer::this_thread};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -11,7 +11,7 @@ use pyo3::types::{PyString, PyType};
 
 /// The object, and the run that takes its event.
 pub(super) struct Described<'a, 'py> {
-    trace: &'a TraceWriter,
+    known: &'a KnownNames,
     run: Run<'a>,
     event: &'a Bound<'py, PyAny>,
     has_further: bool,
@@ -19,13 +19,13 @@ pub(super) struct Described<'a, 'py> {
 
 impl<'a, 'py> Described<'a, 'py> {
     pub(super) fn new(
-        trace: &'a TraceWriter,
+        known: &'a KnownNames,
         run: Run<'a>,
         event: &'a Bound<'py, PyAny>,
     ) -> PyResult<Self> {
         // The class with the eight fields has no others, and asking for what isn't there is slow.
         let has_further = !event.get_type().is(event_class(event.py())?);
-        Ok(Self { trace, run, event, has_further })
+        Ok(Self { known, run, event, has_further })
     }
 
     /// The event; None if a text of it can't be written down.
@@ -41,7 +41,7 @@ impl<'a, 'py> Described<'a, 'py> {
         let view_id = self.text(intern!(py, "view_id"))?;
         let op = self.text(intern!(py, "op"))?;
         let prompt_hash = self.prompt_hash()?;
-        let top_k = self.trace.top_k(self.run, &self.field(intern!(py, "top_k"))?);
+        let top_k = self.known.top_k(self.run, &self.field(intern!(py, "top_k"))?);
         let (ts, wall_ms) = (self.field(intern!(py, "ts"))?, self.field(intern!(py, "wall_ms"))?);
         let (ts, wall_ms) = (ts.extract()?, wall_ms.extract()?);
         let hit = self.field(intern!(py, "hit"))?.is_truthy()?;
@@ -89,7 +89,7 @@ impl<'a, 'py> Described<'a, 'py> {
     fn text(&self, name: &Bound<'py, PyString>) -> PyResult<Option<NameId>> {
         let value = self.field(name)?;
         as_str(&value, &name.to_string_lossy())?;
-        self.trace.name(self.event.py(), self.run, &value)
+        self.known.name(self.event.py(), self.run, &value)
     }
 
     fn prompt_hash(&self) -> PyResult<Option<PromptHash>> {

@@ -117,14 +117,14 @@ impl<'py> Source<'_, 'py> {
         error: Option<&Bound<'_, PyString>>,
     ) -> PyResult<u64> {
         let py = self.op.py();
-        let Some(run) = trace.run() else {
+        let Some((run, known)) = trace.run() else {
             return Ok(0);
         };
-        let op = trace.name(py, run, self.op)?;
-        let view_id = trace.name(py, run, self.view_id)?;
-        let probe = self.probe.as_ref().map(|probe| trace.name(py, run, probe)).transpose()?;
-        let error = error.map(|error| trace.name(py, run, error)).transpose()?;
-        let top_k = trace.top_k(run, self.top_k);
+        let op = known.name(py, run, self.op)?;
+        let view_id = known.name(py, run, self.view_id)?;
+        let probe = self.probe.as_ref().map(|probe| known.name(py, run, probe)).transpose()?;
+        let error = error.map(|error| known.name(py, run, error)).transpose()?;
+        let top_k = known.top_k(run, self.top_k);
         let (Some(op), Some(view_id), Some(top_k), false, false) =
             (op, view_id, top_k, probe == Some(None), error == Some(None))
         else {

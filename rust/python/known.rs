@@ -1,7 +1,10 @@
 //! Numbers of the names that calls bring again and again, found by identity.
 
+use super::finish::finish_with_a_forked_child;
+use super::key::integer;
+use super::text::Text;
 use crate::sync::Turns;
-use crate::trace::NameId;
+use crate::trace::{NameId, Run, TopK};
 use pyo3::prelude::*;
 use pyo3::types::{PyInt, PyString};
 
@@ -19,8 +22,46 @@ struct Known {
 }
 
 impl KnownNames {
+    /// The number of `text`, or of its `str`; None if it can't be written down.
     #[inline]
-    pub(super) fn find(&self, run: u64, text: &Bound<'_, PyAny>) -> Option<NameId> {
+    pub(super) fn name(
+        &self,
+        py: Python<'_>,
+        run: Run<'_>,
+        text: &Bound<'_, PyAny>,
+    ) -> PyResult<Option<NameId>> {
+        if let Some(id) = self.find(run.id(), text) {
+            return Ok(Some(id));
+        }
+        finish_with_a_forked_child(py);
+        let exact = text.cast_exact::<PyString>().ok();
+        let id = run.name(Text::of(&text.str()?)?.as_bytes());
+        if let (Some(exact), Some(id)) = (exact, id) {
+            self.keep(py, run.id(), exact, id);
+        }
+        Ok(id)
+    }
+
+    /// `top_k` as the trace writes it; None if its digits can't be written down.
+    #[inline]
+    pub(super) fn top_k(&self, run: Run<'_>, top_k: &Bound<'_, PyAny>) -> Option<TopK> {
+        if let Some(integer) = self.find_top_k(top_k) {
+            return Some(TopK::Integer(integer));
+        }
+        let Some(integer) = integer(top_k) else {
+            return Some(TopK::None);
+        };
+        match i64::try_from(integer) {
+            Ok(integer) => {
+                self.keep_top_k(top_k, integer);
+                Some(TopK::Integer(integer))
+            }
+            Err(_) => run.name(integer.to_string().as_bytes()).map(TopK::Digits),
+        }
+    }
+
+    #[inline]
+    fn find(&self, run: u64, text: &Bound<'_, PyAny>) -> Option<NameId> {
         let slot = slot_of(text);
         self.0.with(|known| match &known.names[slot] {
             Some((held, id)) if known.run == run && held.is(text) => Some(*id),
@@ -29,21 +70,21 @@ impl KnownNames {
     }
 
     #[inline]
-    pub(super) fn find_top_k(&self, top_k: &Bound<'_, PyAny>) -> Option<i64> {
+    fn find_top_k(&self, top_k: &Bound<'_, PyAny>) -> Option<i64> {
         self.0.with(|known| match &known.top_k {
             Some((held, integer)) if held.is(top_k) => Some(*integer),
             _ => None,
         })
     }
 
-    pub(super) fn keep_top_k(&self, top_k: &Bound<'_, PyAny>, integer: i64) {
+    fn keep_top_k(&self, top_k: &Bound<'_, PyAny>, integer: i64) {
         if let Ok(exact) = top_k.cast_exact::<PyInt>() {
             let entry = (exact.clone().unbind(), integer);
             let _before = self.0.with(|known| known.top_k.replace(entry));
         }
     }
 
-    pub(super) fn keep(&self, _py: Python<'_>, run: u64, text: &Bound<'_, PyString>, id: NameId) {
+    fn keep(&self, _py: Python<'_>, run: u64, text: &Bound<'_, PyString>, id: NameId) {
         let (slot, entry) = (slot_of(text), (text.clone().unbind(), id));
         // What was known before is dropped here, with nothing held.
         let _before = self.0.with(|known| {

@@ -7,9 +7,9 @@
 //! Reading order: `instrumentation` (what a backend calls) with `parts` and `slot` (what can be
 //! replaced), `fast_path`, `call`, `batch` and `ending` (one call of each kind), `key`, `text`,
 //! `hashes`, `known` and `identity` (from arguments to a key), `cache` with `limits` and
-//! `invalidate`, `weigh` (what an entry counts for) with `held`, `outside` and `raw`, `flight`,
-//! `stats` with `op_counters` and `figures`, `described`, `trace` with `event` and `probe`, and
-//! `observe` and `curve`.
+//! `invalidate`, `weigh` (what an entry counts for) with `held`, `outside`, `walk` and `raw`,
+//! `flight`, `stats` with `op_counters` and `figures`, `trace` with `described`, `event`, `probe` and
+//! `finish`, and `observe` and `curve`.
 
 mod batch;
 mod cache;
@@ -21,6 +21,7 @@ mod event;
 #[cfg(take_turns)]
 mod fast_path;
 mod figures;
+mod finish;
 mod flight;
 mod hashes;
 mod held;
@@ -40,6 +41,7 @@ mod slot;
 mod stats;
 mod text;
 mod trace;
+mod walk;
 mod weigh;
 
 use pyo3::prelude::*;
@@ -58,6 +60,8 @@ mod _core {
     #[pymodule_export]
     use super::empty_call;
     #[pymodule_export]
+    use super::finish::finish_traces;
+    #[pymodule_export]
     use super::instrumentation::BackendInstrumentation;
     #[pymodule_export]
     use super::key::prompt_hash;
@@ -66,7 +70,7 @@ mod _core {
     #[pymodule_export]
     use super::stats::BackendStats;
     #[pymodule_export]
-    use super::trace::{TraceWriter, finish_traces, recover_trace};
+    use super::trace::{TraceWriter, recover_trace};
 
     /// The version, which lives in `Cargo.toml` alone.
     #[pymodule_export]

@@ -5,8 +5,8 @@
 //! a lower bound, never the answer; and it is believed where its class computes it, not where it is
 //! a field that somebody called so.
 
-use super::held::Walk;
 use super::raw::has_buffer;
+use super::walk::Walk;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;

@@ -1,17 +1,14 @@
 //! `TraceWriter`: the trace of a backend, and events that others write into it.
 
 use super::described::Described;
-use super::key::integer;
 use super::known::KnownNames;
-use super::text::Text;
 use crate::clock::{self, Ticks, WallClock};
 use crate::key::Salt;
-use crate::sync::{OnceLock, Ordering, StaticU64, Turns};
-use crate::trace::writer::{finish_all, forks_behind};
-use crate::trace::{NameId, Options, Record, Run, TopK, Writer, Written};
+use crate::sync::{OnceLock, Turns};
+use crate::trace::{Options, Record, Run, Writer, Written};
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyRuntimeWarning, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{IntoPyDict, PyBytes, PyDict, PyString, PyTuple};
+use pyo3::types::{PyBytes, PyDict, PyString, PyTuple};
 use std::ffi::CString;
 use std::io;
 use std::path::PathBuf;
@@ -119,10 +116,11 @@ impl TraceWriter {
         self.opened.get().and_then(|opened| opened.writer.as_ref())
     }
 
-    /// The run that takes events now.
+    /// The run that takes events now, and the names that calls bring again and again.
     #[inline]
-    pub(super) fn run(&self) -> Option<Run<'_>> {
-        self.writer().and_then(Writer::run)
+    pub(super) fn run(&self) -> Option<(Run<'_>, &KnownNames)> {
+        let opened = self.opened.get()?;
+        Some((opened.writer.as_ref()?.run()?, &opened.known))
     }
 
     /// Whether an event would be written.
@@ -136,28 +134,7 @@ impl TraceWriter {
     }
 
     pub(super) fn next_batch(&self) -> Option<u64> {
-        self.run().map(Run::next_batch)
-    }
-
-    /// The number of `text`, or of its `str`; None if it can't be written down.
-    #[inline]
-    pub(super) fn name(
-        &self,
-        py: Python<'_>,
-        run: Run<'_>,
-        text: &Bound<'_, PyAny>,
-    ) -> PyResult<Option<NameId>> {
-        let known = self.opened.get().map(|opened| &opened.known);
-        if let Some(id) = known.and_then(|known| known.find(run.id(), text)) {
-            return Ok(Some(id));
-        }
-        finish_with_a_forked_child(py);
-        let exact = text.cast_exact::<PyString>().ok();
-        let id = run.name(Text::of(&text.str()?)?.as_bytes());
-        if let (Some(known), Some(exact), Some(id)) = (known, exact, id) {
-            known.keep(py, run.id(), exact, id);
-        }
-        Ok(id)
+        self.run().map(|(run, _)| run.next_batch())
     }
 
     /// Seconds since the epoch at a reading that was just made.
@@ -165,25 +142,6 @@ impl TraceWriter {
     pub(super) fn unix_time_s(&self, _py: Python<'_>, now: Ticks) -> f64 {
         let clock = self.opened.get().map(|opened| &opened.clock);
         clock.map_or_else(clock::unix_time_s, |clock| clock.with(|clock| clock.unix_time_s(now)))
-    }
-
-    /// `top_k` as the trace writes it; None if its digits can't be written down.
-    #[inline]
-    pub(super) fn top_k(&self, run: Run<'_>, top_k: &Bound<'_, PyAny>) -> Option<TopK> {
-        let known = self.opened.get().map(|opened| &opened.known);
-        if let Some(integer) = known.and_then(|known| known.find_top_k(top_k)) {
-            return Some(TopK::Integer(integer));
-        }
-        let Some(integer) = integer(top_k) else {
-            return Some(TopK::None);
-        };
-        match i64::try_from(integer) {
-            Ok(integer) => {
-                known.inspect(|known| known.keep_top_k(top_k, integer));
-                Some(TopK::Integer(integer))
-            }
-            Err(_) => run.name(integer.to_string().as_bytes()).map(TopK::Digits),
-        }
     }
 
     /// Appends what is accepted, with the interpreter free meanwhile.
@@ -308,10 +266,10 @@ impl TraceWriter {
     /// Raises:
     ///     AttributeError, TypeError: a field is missing or has another type.
     fn write(&self, event: &Bound<'_, PyAny>) -> PyResult<()> {
-        let Some(run) = self.run() else {
+        let Some((run, known)) = self.run() else {
             return Ok(());
         };
-        match Described::new(self, run, event)?.record()? {
+        match Described::new(known, run, event)?.record()? {
             Some(record) => write(event.py(), run, &record).map(drop),
             None => {
                 run.lose(1);
@@ -373,34 +331,4 @@ pub(super) fn recover_trace(py: Python<'_>, path: PathBuf) -> PyResult<Bound<'_,
     counts.set_item("alive", recovered.alive)?;
     counts.set_item("lost", recovered.lost)?;
     Ok(counts)
-}
-
-/// Has `multiprocessing` end the traces of a child that it forked, once a child: such a child leaves
-/// by `os._exit`, past `atexit`. The first event in a child always comes by here.
-fn finish_with_a_forked_child(py: Python<'_>) {
-    static ARRANGED: StaticU64 = StaticU64::new(0);
-    let forks = forks_behind();
-    // Relaxed: who comes second has nothing to do.
-    if ARRANGED.swap(forks, Ordering::Relaxed) != forks {
-        // Without it the journal stays, and whoever opens or closes the trace next completes it.
-        let _ = finish_by_multiprocessing(py);
-    }
-}
-
-fn finish_by_multiprocessing(py: Python<'_>) -> PyResult<()> {
-    let modules = py.import("sys")?.getattr("modules")?;
-    let util = modules.get_item("multiprocessing.util")?;
-    let finish = py.import("forwardcache._core")?.getattr("_finish_traces")?;
-    let last = [("exitpriority", LAST)].into_py_dict(py)?;
-    util.call_method("Finalize", (py.None(), finish), Some(&last)).map(drop)
-}
-
-/// Below what `multiprocessing` itself ends.
-const LAST: i32 = -100;
-
-/// Ends every trace of this process; called at the interpreter's end.
-#[pyfunction]
-#[pyo3(name = "_finish_traces")]
-pub(super) fn finish_traces(py: Python<'_>) {
-    py.detach(finish_all);
 }

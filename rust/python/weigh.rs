@@ -1,7 +1,8 @@
 //! How many bytes an entry counts for, where a cache is bounded in bytes.
 
-use super::held::Walk;
+use super::held::bytes_of;
 use super::key::Query;
+use super::walk::Walk;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyInt;
@@ -13,7 +14,7 @@ const ENTRY_BYTES: u64 = 272;
 
 /// The function that says how many bytes an entry counts for.
 pub(super) enum Weigher {
-    /// The memory that the value keeps, as [`Walk`] finds it.
+    /// The memory that the value keeps, as [`bytes_of`] finds it.
     Default,
     /// `weigher(key, value) -> int`.
     Custom(Py<PyAny>),
@@ -63,7 +64,7 @@ fn bytes_of_entry(query: &Query<'_, '_>, value: &Py<PyAny>, most: u64) -> PyResu
     let mut walk = Walk::new(most);
     let mut bytes = ENTRY_BYTES;
     for field in query.fields() {
-        bytes = bytes.saturating_add(walk.bytes_of(field)?);
+        bytes = bytes.saturating_add(bytes_of(&mut walk, field)?);
     }
-    Ok(bytes.saturating_add(walk.bytes_of(value.bind(query.py()))?))
+    Ok(bytes.saturating_add(bytes_of(&mut walk, value.bind(query.py()))?))
 }

@@ -1,5 +1,5 @@
-"""Test doubles in plain Python that tests assign to an instrumentation or put into a key, a usual event, and
-how tests read a trace file.
+"""Test doubles in plain Python that tests assign to an instrumentation or put into a key, a usual
+event, and how tests read a trace file.
 """
 
 import json
