@@ -91,7 +91,7 @@ fn prefix_of(sha1: &[u8; 20]) -> HashPrefix {
     hex(&sha1[..PREFIX_DIGITS / 2])
 }
 
-/// One seed a process.
+/// One seed per process.
 fn seeded() -> &'static RandomState {
     static SEED: OnceLock<RandomState> = OnceLock::new();
     SEED.get_or_init(RandomState::new)
@@ -137,7 +137,7 @@ fn hex<const DIGITS: usize>(bytes: &[u8]) -> [u8; DIGITS] {
 /// shares can be kept and added in any order.
 ///
 /// The fields' own hashes are seeded by whoever made them (CPython seeds those of `str` and `bytes`,
-/// unless it is told not to); the factors here are drawn once a process, so that nobody can choose
+/// unless it is told not to); the factors here are drawn once per process, so that nobody can choose
 /// prompts that collide in one bucket of the table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Shares(u64);
@@ -165,7 +165,7 @@ impl Shares {
     }
 }
 
-/// Drawn once a process.
+/// Drawn once per process.
 struct Factors {
     fields: [u64; 8],
     last: u64,

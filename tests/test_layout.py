@@ -1,7 +1,7 @@
-"""Claims: each concern keeps to its room (DESIGN.md): Python's interface in ``rust/python``, atomic
-types in ``rust/sync.rs``, torch in ``forwardcache/hf`` and in the harness's own model class. Rooms
-import only those that ``MAY_IMPORT`` allows them, and no modules import each other in a circle. A
-room of several files says in which order they are read.
+"""Claims: each concern keeps to its package (DESIGN.md): Python's interface in ``rust/python``,
+atomic types in ``rust/sync.rs``, torch in ``forwardcache/hf`` and in the harness's own model class.
+Packages import only those that ``MAY_IMPORT`` allows them, and no modules import each other in a
+circle. A package of several files says in which order they are read.
 """
 
 import ast
@@ -52,14 +52,14 @@ def test_no_lock_is_on_the_way_of_get_put_and_evict() -> None:
     assert those_with(LOCKS, files) == set()
 
 
-def test_pyo3_stays_in_its_room() -> None:
+def test_pyo3_stays_in_rust_python() -> None:
     files = {
         name: text for name, text in sources(RUST, ".rs").items() if not name.startswith("python/")
     }
     assert those_with(re.compile(r"\bpyo3::"), files) == set()
 
 
-def test_torch_stays_in_its_room() -> None:
+def test_torch_stays_in_hf() -> None:
     outside = {
         name: text for name, text in sources(PYTHON, ".py").items() if not name.startswith("hf/")
     }
@@ -98,7 +98,7 @@ MAY_IMPORT = {
 """Who may import whom, at run time; each line stands below those that it names."""
 
 
-def room_of(module: str) -> str:
+def package_of(module: str) -> str:
     first, _, rest = module.partition(".")
     if first in BASE or not module:
         return "base"
@@ -113,11 +113,11 @@ def forbidden(imports: dict[str, set[str]]) -> list[str]:
         f"{module} imports {other}"
         for module, others in sorted(imports.items())
         for other in sorted(others)
-        if room_of(other) not in MAY_IMPORT[room_of(module)] | {room_of(module)}
+        if package_of(other) not in MAY_IMPORT[package_of(module)] | {package_of(module)}
     ]
 
 
-def test_rooms_import_only_those_that_they_may() -> None:
+def test_packages_import_only_those_that_they_may() -> None:
     imports = graph()
     assert len(imports) > 150
     assert forbidden(imports) == []
@@ -165,9 +165,9 @@ def test_no_modules_of_rust_python_use_each_other_in_a_circle() -> None:
 
 def test_a_line_of_the_table_stands_below_those_that_it_names() -> None:
     seen: set[str] = set()
-    for room, others in MAY_IMPORT.items():
-        assert others <= seen, room
-        seen.add(room)
+    for package, others in MAY_IMPORT.items():
+        assert others <= seen, package
+        seen.add(package)
 
 
 def reading_orders() -> dict[str, tuple[str, set[str]]]:
@@ -199,6 +199,6 @@ def test_a_reading_order_leaves_no_file_out() -> None:
     assert {file: names for file, names in missing.items() if names} == {}
 
 
-def test_a_room_of_many_files_has_a_reading_order() -> None:
+def test_a_package_of_many_files_has_a_reading_order() -> None:
     many = {file: header for file, (header, names) in reading_orders().items() if len(names) > 6}
     assert [file for file, header in many.items() if "Reading order" not in header] == []

@@ -104,7 +104,7 @@ impl<K, V> Entry<K, V> {
     }
 
     /// The epoch under which the entry is known to be good. An entry of the table gets its first one
-    /// from `now`, by whoever meets it first: a `clear` is before or after its put, never in its midst.
+    /// from `now`, by whoever meets it first: a `clear` is before or after its put, never within it.
     #[inline]
     pub(super) fn epoch(&self, now: Epoch) -> Epoch {
         // Relaxed: a number that only grows; an older one costs a check.

@@ -1,6 +1,6 @@
 //! Which entries a removal is about: those of an earlier epoch.
 
-/// How many times everything, and how many times something, was removed.
+/// How many times everything was removed, and how many times something was.
 ///
 /// An entry begins with an *open* epoch, which is closed when the entry is first seen in the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -349,7 +349,7 @@ impl<'c, 'a, 'py> Batch<'c, 'a, 'py> {
         call.write(&outcomes.collect::<PyResult<Vec<_>>>()?, None)
     }
 
-    /// One outcome a miss; each took its share of the batch.
+    /// One outcome for each miss; each took its share of the batch.
     fn miss_outcomes(&self, mine: &[Mine<'_>], batch_wall_s: f64) -> PyResult<Vec<Outcome>> {
         let wall_s = batch_wall_s / mine.len() as f64;
         let names =
@@ -360,7 +360,7 @@ impl<'c, 'a, 'py> Batch<'c, 'a, 'py> {
     }
 }
 
-/// One value a prompt, or the exception that says why not.
+/// One value for each prompt, or the exception that says why not.
 fn checked_values(values: Bound<'_, PyAny>, asked: usize) -> PyResult<Vec<Bound<'_, PyAny>>> {
     let values = refuse_coroutine(values)?.try_iter()?;
     let values = values.map(|value| value.and_then(refuse_coroutine));

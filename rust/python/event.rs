@@ -87,7 +87,7 @@ impl Part<TraceWriter> {
         }
     }
 
-    /// Writes one event an outcome; `error` is the exception's type where there was one. Returns how
+    /// Writes one event for each outcome; `error` is the exception's type where there was one. Returns how
     /// many could not be accepted.
     pub(super) fn write(
         &self,

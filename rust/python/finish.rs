@@ -5,8 +5,8 @@ use crate::trace::writer::{finish_all, forks_behind};
 use pyo3::prelude::*;
 use pyo3::types::IntoPyDict;
 
-/// Has `multiprocessing` end the traces of a child that it forked, once a child: such a child leaves
-/// by `os._exit`, past `atexit`. The first event in a child always comes by here.
+/// Has `multiprocessing` end the traces of a child that it forked, once per child: such a child leaves
+/// by `os._exit`, past `atexit`. The first event in a child always passes here.
 pub(super) fn finish_with_a_forked_child(py: Python<'_>) {
     static ARRANGED: StaticU64 = StaticU64::new(0);
     let forks = forks_behind();

@@ -2,7 +2,7 @@
 //! objects (arrays, tensors, buffers).
 //!
 //! What an object refers to is asked of the garbage collector and not of a list of classes, so
-//! instances, slots, named tuples, deques and closures are found alike. Each object counts once a
+//! instances, slots, named tuples, deques and closures are found alike. Each object counts once per
 //! walk. Not entered, since keeping a value doesn't keep them: classes, modules and a module's names.
 
 use super::outside;

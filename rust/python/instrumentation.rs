@@ -28,7 +28,7 @@ use std::path::PathBuf;
 /// Args:
 ///     cache_maxsize: Most values kept; None for no limit.
 ///     cache_max_bytes: Most bytes kept, of values and their prompts; None for no limit.
-///     trace_path: File that gets one JSON line an event; None for no trace. See `TraceWriter`.
+///     trace_path: File that gets one JSON line per event; None for no trace. See `TraceWriter`.
 ///     trace_salt: Is hashed before each prompt for its `prompt_hash`; see `TraceWriter`.
 ///     flight_timeout: Seconds to wait for another thread that computes the same key, before
 ///         computing it as well.
@@ -245,7 +245,7 @@ impl BackendInstrumentation {
     /// of those to compute; returns the values in the order of the prompts.
     ///
     /// A prompt that stands twice is computed once. Without a miss, `compute_misses` isn't called; it
-    /// is called again only for what another thread was computing and failed at. One event a prompt
+    /// is called again only for what another thread was computing and failed at. One event per prompt
     /// goes to the trace: the hits, then the misses, each with its share of the batch's time.
     ///
     /// Args:
@@ -258,7 +258,7 @@ impl BackendInstrumentation {
     ///     scope: As in `cached`.
     ///
     /// Returns:
-    ///     One value a prompt.
+    ///     One value per prompt.
     ///
     /// Raises:
     ///     RuntimeError: `compute_misses` returned another number of values: a backend bug.

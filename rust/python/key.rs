@@ -29,7 +29,7 @@ pub(super) struct StoredKey {
     // often, and a hit among a million takes a quarter longer (`benches/large.py`).
     fields: SmallVec<[Py<PyAny>; 5]>,
     opaque: bool,
-    /// Made once an entry, when a trace first needs it.
+    /// Made once per entry, when a trace first needs it.
     name: OnceLock<Box<(Option<u64>, Name)>>,
 }
 

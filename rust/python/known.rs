@@ -1,4 +1,4 @@
-//! Numbers of the names that calls bring again and again, found by identity.
+//! Numbers of the names that recur from call to call, found by identity.
 
 use super::finish::finish_with_a_forked_child;
 use super::key::integer;
@@ -10,7 +10,7 @@ use pyo3::types::{PyInt, PyString};
 
 const KNOWN: usize = 16;
 
-/// What the objects that calls bring again and again stand for, found by identity.
+/// What the objects that recur from call to call stand for, found by identity.
 #[derive(Default)]
 pub(super) struct KnownNames(Turns<Known>);
 

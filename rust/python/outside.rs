@@ -218,7 +218,7 @@ fn has(object: &Bound<'_, PyAny>, name: &Bound<'_, PyString>) -> bool {
     get(object, name).is_ok_and(|found| found.is_some())
 }
 
-/// An attribute, without the exception that is dear to make where there is none.
+/// An attribute, without the exception for a missing one, which is expensive to make.
 fn get<'py>(
     object: &Bound<'py, PyAny>,
     name: &Bound<'py, PyString>,

@@ -19,7 +19,7 @@ pub(super) const DEFAULT_JOURNAL_EVENTS: u64 = 1 << 15;
 /// A signal is seen after at most this long.
 const SLICE: Duration = Duration::from_millis(50);
 
-/// Writes one JSON line an event.
+/// Writes one JSON line per event.
 ///
 /// An event is accepted when the call that wrote it returns: it then lies in a journal next to the
 /// file, which survives the end of the process however it comes (SIGKILL, ``os._exit``), and the next
@@ -116,7 +116,7 @@ impl TraceWriter {
         self.opened.get().and_then(|opened| opened.writer.as_ref())
     }
 
-    /// The run that takes events now, and the names that calls bring again and again.
+    /// The run that takes events now, and the names that recur from call to call.
     #[inline]
     pub(super) fn run(&self) -> Option<(Run<'_>, &KnownNames)> {
         let opened = self.opened.get()?;

@@ -1,7 +1,7 @@
 //! A walk over the objects that one entry keeps: what is still to be looked at, what was met, and
 //! the bytes so far.
 //!
-//! There is no recursion, so depth is no matter. An object that nothing else refers to can't be
+//! There is no recursion, so depth doesn't matter. An object that nothing else refers to can't be
 //! met twice and needn't be remembered; that is what makes the walk over a list of numbers cheap.
 
 use super::raw::references;

@@ -1,6 +1,6 @@
 //! One run of a trace: the journal that takes events, and the thread that makes lines of them.
 //!
-//! An event is accepted when the ring has it. The thread wakes once an interval, or when a quarter of
+//! An event is accepted when the ring has it. The thread wakes once per interval, or when a quarter of
 //! the ring has filled, and appends everything accepted in large blocks. Only whoever holds `work`
 //! drains: the thread, a flush, or the end.
 //!

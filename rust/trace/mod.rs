@@ -1,4 +1,4 @@
-//! What is written down: one JSON line an event, none lost by a kill, none twice.
+//! What is written down: one JSON line per event, none lost by a kill, none twice.
 //!
 //! An accepted event lies in a *journal*, mapped memory of a file next to the trace, from which a
 //! thread makes lines in large blocks. Reading order: `ring` (the journal's queue), `record` (what

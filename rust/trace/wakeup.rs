@@ -1,6 +1,6 @@
 //! How the drainer sleeps and is woken.
 //!
-//! While events come, the drainer looks once an interval, or sooner when somebody wakes it. With
+//! While events come, the drainer looks once per interval, or sooner when somebody wakes it. With
 //! nothing to do it sleeps until it is woken, and says so by a flag that every producer reads after
 //! it has taken its position. The drainer raises the flag and then reads the tail by a
 //! read-modify-write (`tail_before_sleep`); a producer moves the tail by a read-modify-write and then

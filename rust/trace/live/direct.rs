@@ -22,7 +22,7 @@ impl Live {
         self.append_lines(records, &mut work)
     }
 
-    /// Appends the line about losses, if there were any, and one line an event.
+    /// Appends the line about losses, if there were any, and one line per event.
     pub(super) fn append_lines(&self, records: &[Record], work: &mut Work) -> u64 {
         let lost = self.unreported.swap(0, Ordering::Relaxed);
         let loss = (lost > 0).then(|| self.name(LOSS_OP).ok()).flatten();
