@@ -9,7 +9,7 @@ are equal bit for bit.
 from collections.abc import Sequence
 from typing import Any
 
-from forwardcache.hf.scoring.selfcheck import same_within
+from forwardcache.operations import of_value
 
 TOLERANCE = 1e-4
 """Nats a token, in float32."""
@@ -19,4 +19,5 @@ def hold_to_tolerance(found: Sequence[Any], expected: Sequence[Any]) -> None:
     """Asserts that values of some batches are those of others: distributions, scores or sums."""
     assert len(found) == len(expected)
     for one, other in zip(found, expected, strict=True):
-        assert same_within(one, other, TOLERANCE), (one, other)
+        assert type(one) is type(other), (one, other)
+        assert of_value(one).is_same(one, other, TOLERANCE), (one, other)

@@ -1,11 +1,12 @@
 """Every forward pass once, never a wrong one, nothing lost.
 
 Reading order: ``instrumentation`` (the cached, traced calls under a backend), ``scoring`` (values
-and protocols), ``errors``, ``hf`` (Hugging Face models as views), ``store`` (values that last),
-``observe`` (reading traces), ``conformance`` (is it an engine, is it a backend), ``jobs`` (prompts
+and protocols), ``errors``, ``operation`` and ``operations`` (what can be asked of a model, a file
+each), ``hf`` (Hugging Face models as views), ``store`` (values that last), ``observe`` (reading
+traces), ``conformance`` (is it an engine, is it a backend), ``divergence`` and ``jobs`` (prompts
 through views, as data), ``distributed`` and ``integrations``, ``cli``; ``extras`` says what to
-install. This package imports neither numpy
-nor torch; ``scoring`` imports numpy, ``hf`` imports torch, when they are imported.
+install. This package imports neither numpy nor torch; ``scoring`` imports numpy, ``hf`` imports
+torch, when they are imported.
 """
 
 from forwardcache._core import __version__

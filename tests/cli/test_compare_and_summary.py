@@ -11,17 +11,18 @@ import numpy as np
 import pytest
 
 from forwardcache.cli.tables import show_comparison
+from forwardcache.divergence import divergence, narrowed, with_tail
 from forwardcache.hf.scoring.noise import NoiseFloor
 from forwardcache.instrumentation import BackendInstrumentation
 from forwardcache.jobs.differences import Comparison, differences
 from forwardcache.jobs.digits import float32_lists
-from forwardcache.jobs.divergence import divergence, narrowed, with_tail
 from forwardcache.jobs.hits import HitRecorder
 from forwardcache.jobs.intervals import interval_of_mean
 from forwardcache.jobs.job import Tally
-from forwardcache.jobs.rows import encoded, float32_list
+from forwardcache.jobs.rows import encoded
 from forwardcache.jobs.summary import as_json, figures_between, notes
 from forwardcache.jobs.views import parse_views
+from forwardcache.operations import operation
 from forwardcache.scoring import TokenDist
 
 VOCABULARY = 64
@@ -116,9 +117,10 @@ def test_a_narrowed_distribution_joins_what_it_drops_to_its_tail() -> None:
 
 def test_floats_in_rows_read_back_as_the_same_float32() -> None:
     values = np.random.default_rng(0).normal(-5, 4, 1000).astype(np.float32)
-    assert np.array_equal(np.array(float32_list(values), dtype=np.float32), values)
-    assert float32_list(np.array([-np.inf, 0.5], dtype=np.float32)) == [None, 0.5]
-    assert max(len(str(value)) for value in float32_list(values)) <= 14
+    found, others = float32_lists([values, np.array([-np.inf, 0.5], dtype=np.float32)])
+    assert np.array_equal(np.array(found, dtype=np.float32), values)
+    assert others == [None, 0.5]
+    assert max(len(str(value)) for value in found) <= 14
 
 
 @pytest.mark.parametrize("kind", ["any bits", "log-probabilities", "magnitudes", "corners"])
@@ -224,14 +226,14 @@ def compared(
     norms: Mapping[str, float | None] | None = None,
 ) -> Comparison:
     """The comparison of rows with these values, prompt by prompt."""
-    tally = Tally()
+    tally = Tally(operation(op).figure)
     name = "kl_base_nats" if op == "next_token_dist" else "delta_nats"
     for view, of_view in values.items():
         for line, value in enumerate(of_view):
             tally.note({"line": line, "view": view, name: value})
     known = None if texts is None else dict(enumerate(texts))
     asked = parse_views(views, has_adapter=True)
-    found = differences(asked, tally, op=op, texts=known)
+    found = differences(asked, tally, texts=known)
     return Comparison(op, found, floor, dict(norms or {}))
 
 
@@ -354,12 +356,12 @@ def test_the_tables_fit_a_terminal_of_80_columns() -> None:
 
 
 def test_a_bound_is_called_one_and_says_over_how_much() -> None:
-    tally = Tally()
+    tally = Tally(operation("next_token_dist").figure)
     for line, (tokens, outside) in enumerate([(300, 0.25), (256, 0.5)]):
         tally.note({"line": line, "view": "ft", "kl_lower_bound": 1.0, "mass_outside": outside,
                     "compared_tokens": tokens})  # fmt: skip
     views = parse_views("base,ft", has_adapter=True)
-    found = differences(views, tally, op="next_token_dist")
+    found = differences(views, tally)
     comparison = Comparison(
         "next_token_dist",
         found,

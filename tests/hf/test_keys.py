@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from forwardcache.hf import HFBackend
-from forwardcache.hf.scoring.ops import next_token_dist
 from forwardcache.hf.spec import null, scaled, tagged
 from forwardcache.hf.text.encode import EncodingOptions
+from forwardcache.operations.next_token_dist import NextTokenDist
 from tests.hf.conftest import MakeBackend
 from tests.tolerance import TOLERANCE
 
@@ -87,7 +87,7 @@ def test_encoding_options_are_in_the_key(make_backend: MakeBackend) -> None:
     options = [EncodingOptions(), EncodingOptions(False), EncodingOptions(prefix_token_id=1)]
     scopes = set()
     for scorer.options in options:
-        scopes.add(scorer._begin(None, next_token_dist(4), [PROMPT]).scope)
+        scopes.add(scorer._begin(None, NextTokenDist(4), [PROMPT]).scope)
     assert len(scopes) == len(options)
 
 

@@ -11,8 +11,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from forwardcache.divergence import narrowed
 from forwardcache.hf.batch.kernels import top_dists
-from forwardcache.hf.scoring.slices import first_of
 from forwardcache.instrumentation import _MISS, BackendInstrumentation
 from tests.hf import tiny
 from tests.hf.conftest import MakeBackend
@@ -99,7 +99,7 @@ def test_a_slice_equals_the_direct_selection_also_with_ties(
     row: Any = torch.tensor([logits], dtype=torch.float32)
     if larger < top_k:
         top_k, larger = larger, top_k
-    found, direct = first_of(top_dists(row, larger)[0], top_k), top_dists(row, top_k)[0]
+    found, direct = narrowed(top_dists(row, larger)[0], top_k), top_dists(row, top_k)[0]
     assert found.token_ids.tolist() == direct.token_ids.tolist()
     assert found.logprobs.tolist() == direct.logprobs.tolist()
     if direct.tail_logprob is None or found.tail_logprob is None:

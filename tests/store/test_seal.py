@@ -116,4 +116,4 @@ def test_what_can_not_be_sealed_is_refused() -> None:
     with pytest.raises(InvalidInputError, match="32 bytes, got 3"):
         seal(b"key", 1.0)
     with pytest.raises(TypeError, match="str"):
-        seal(KEY, "text")  # type: ignore[arg-type]
+        seal(KEY, "text")

@@ -17,6 +17,7 @@ from forwardcache.jobs.kinds import STDIN, FileKind, check_kind, kind_of
 from forwardcache.jobs.outfile import check_place
 from forwardcache.jobs.reasons import first_line, shown
 from forwardcache.jobs.views import View, parse_views
+from forwardcache.operations import of_prompts, operation
 
 if TYPE_CHECKING:
     from forwardcache.jobs.options import ModelOptions, ScoreOptions
@@ -61,11 +62,13 @@ def check_template(options: ScoreOptions) -> None:
     """
     if options.loading.chat_template_args is not None and not options.loading.chat_template:
         raise InvalidInputError("--chat-template-args needs --chat-template")
-    if options.loading.windows and options.op != "rolling_logprob":
-        raise InvalidInputError(f"--windows is for rolling_logprob, not for {options.op}")
-    if options.loading.chat_template and options.op == "rolling_logprob":
+    op = operation(options.op)
+    if options.loading.windows and "windows" not in op.options:
+        fitting = [name for name in of_prompts() if "windows" in operation(name).options]
+        raise InvalidInputError(f"--windows is for {' and '.join(fitting)}, not for {options.op}")
+    if options.loading.chat_template and not op.takes_template:
         raise InvalidInputError(
-            "--chat-template doesn't go with rolling_logprob, which scores a text as it stands"
+            f"--chat-template doesn't go with {options.op}, which scores a text as it stands"
         )
 
 

@@ -26,7 +26,8 @@ def tables(comparison: Comparison) -> list[Table]:
 
 def _distances(comparison: Comparison) -> Table:
     bound = ",\nlower bound" if comparison.is_bound else ""
-    what = "view - base,\nnats" if comparison.is_signed else f"KL(base‖view), nats{bound}"
+    title = comparison.figure.title
+    what = f"{title},\nnats" if comparison.is_signed else f"{title}, nats{bound}"
     signs = ("better", "worse") if comparison.is_signed else ()
     shown = _table("view", "prompts", what, "95 % interval", *signs)
     for one in comparison.found:

@@ -20,9 +20,8 @@ from forwardcache.jobs.results import RowSink
 from forwardcache.jobs.rows import Row
 from forwardcache.jobs.skips import OnError, Skipped
 from forwardcache.jobs.views import View, parse_views
+from forwardcache.operations import of_prompts
 from forwardcache.store import absolute_address
-
-OPS = ("next_token_dist", "rolling_logprob", "logprob_of")
 
 # Prompts whose lengths are asked for at once.
 _LENGTHS = 1024
@@ -42,7 +41,7 @@ class TeamScoring:
     def __init__(self, team: Team, job: Job) -> None:
         self._team = team
         self.job = job
-        self.tally = Tally()
+        self.tally = Tally(job.operation.figure)
         self.stats: dict[str, int | float] = dict(BackendStats().to_dict())
         self.nonfinite = 0
         self.on_skip: Callable[[Sequence[Skipped]], None] = lambda _: None
@@ -200,7 +199,7 @@ def score(
         workers: How many models are loaded; each takes a GPU where the cluster has any.
         adapter: Folder of an adapter.
         views: As ``--views`` of the command line.
-        op: ``next_token_dist``, ``rolling_logprob`` or ``logprob_of``.
+        op: An operation that needs nothing but prompts, such as ``next_token_dist``.
         top_k: Tokens of a distribution.
         address: A Ray cluster: "local" makes one here, "auto" finds the one of this machine,
             "HOST:PORT" or "ray://HOST:PORT".
@@ -217,8 +216,8 @@ def score(
         InvalidInputError: a view is unknown, or a prompt can't be scored (its number is named).
         WorkerError: workers keep dying, or one failed.
     """
-    if op not in OPS:
-        raise InvalidInputError(f"unknown op {op!r}; there are {', '.join(OPS)}")
+    if op not in of_prompts():
+        raise InvalidInputError(f"unknown op {op!r}; there are {', '.join(of_prompts())}")
     named = views or ("base" if adapter is None else "base,ft")
     asked = parse_views(named, has_adapter=adapter is not None)
     loading = ModelOptions(model=model, adapter=adapter, **options)

@@ -16,6 +16,7 @@ from forwardcache.jobs.job import Job, Scoring
 from forwardcache.jobs.prompts import PromptSet
 from forwardcache.jobs.session import Session, load
 from forwardcache.jobs.views import View
+from forwardcache.operations import operation
 
 
 class Worker:
@@ -71,7 +72,7 @@ class Worker:
 
     def _lengths(self, op: str, items: list[Any]) -> list[int | str]:
         # A pair is a list in JSON; so is a prompt of messages, and stays one.
-        asked = list(map(tuple, items)) if op == "logprob_of" else items
+        asked = list(map(tuple, items)) if operation(op).form == "pair" else items
         found = self._loaded().backend.token_lengths(asked, op=op)
         return [str(each) if isinstance(each, ForwardCacheError) else each for each in found]
 

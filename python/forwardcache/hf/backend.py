@@ -17,7 +17,6 @@ from forwardcache.hf.model import load as loading
 from forwardcache.hf.model.identity import ModelIdentity, Policy
 from forwardcache.hf.operations import Operations
 from forwardcache.hf.scoring.noise import SAMPLE, NoiseFloor, measured_floor
-from forwardcache.hf.scoring.ops import form_of
 from forwardcache.hf.scoring.preflight import nonfinite_logits
 from forwardcache.hf.scoring.provenance import Provenance, collecting
 from forwardcache.hf.scoring.scorer import Scorer
@@ -27,6 +26,7 @@ from forwardcache.hf.spec import BASE, FINETUNED, ViewSpec, null, scaled
 from forwardcache.hf.text.encode import encoding_options
 from forwardcache.hf.view import HFView, check_views, refuse_inside_view
 from forwardcache.instrumentation import BackendInstrumentation, BackendStats
+from forwardcache.operations import operation
 from forwardcache.store import Store, open_store
 
 DEFAULT_CACHE_MAX_BYTES = 512 * 2**20
@@ -333,8 +333,7 @@ class HFBackend(Operations):
         Args:
             prompts: Prompts, texts, or for ``logprob_of`` pairs of prompt and completion.
             views: Views of this backend that are not entered yet (``as_base()`` and so on).
-            op: The operation: ``next_token_dist``, ``rolling_logprob``, ``logprob_of``,
-                ``continuation_logprob`` or ``logprobs_at``.
+            op: An operation of ``forwardcache.operations``, such as ``next_token_dist``.
             **options: Those of the operation's batched form (``top_k``, ``token_ids``,
                 ``on_error``).
 
@@ -346,12 +345,13 @@ class HFBackend(Operations):
                 the same id.
             ForwardCacheError: as in the batched form; what the views before gave is cached.
         """
-        form_of(op)
+        operation(op)
         check_views(views, self._scorer)
         results: dict[str, list[Any]] = {}
         for view in views:
             with view as entered:
-                results[view.view_id] = getattr(entered, f"{op}_batch")(prompts, **options)
+                batch = getattr(entered, f"{op}_batch", partial(entered.values, op))
+                results[view.view_id] = batch(prompts, **options)
         return results
 
     def token_lengths(self, items: Sequence[Any], *, op: str) -> list[int | ForwardCacheError]:
@@ -368,8 +368,8 @@ class HFBackend(Operations):
         Raises:
             InvalidInputError: there is no such operation.
         """
-        form = form_of(op, windows=self._scorer.options.windows)
-        return self._scorer.token_lengths(form, items)
+        asked = operation(op).of(windows=self._scorer.options.windows)
+        return self._scorer.token_lengths(asked.form, items)
 
     def rendered(self, items: Sequence[Any], *, op: str) -> list[Any]:
         """Items with their prompts as the chat template writes them now.
@@ -388,7 +388,7 @@ class HFBackend(Operations):
         Raises:
             InvalidInputError: there is no such operation.
         """
-        return self._scorer.framed(form_of(op), items)
+        return self._scorer.framed(operation(op).form, items)
 
     def provenance(self) -> AbstractContextManager[list[Provenance]]:
         """Collects what is computed: ``with backend.provenance() as computed: ...``.
@@ -417,7 +417,7 @@ class HFBackend(Operations):
 
         Args:
             items: Prompts, texts, or for ``logprob_of`` pairs of prompt and completion.
-            op: ``next_token_dist``, ``rolling_logprob`` or ``logprob_of``.
+            op: An operation that needs nothing but prompts, such as ``next_token_dist``.
             view: A view that is not entered; None for the model as it stands.
             top_k: Tokens over which the KL is computed, and one bucket for all others.
             sample: Most items that are run.

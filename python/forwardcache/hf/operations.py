@@ -10,23 +10,20 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from forwardcache.errors import ForwardCacheError
+from forwardcache.errors import ForwardCacheError, InvalidInputError
 from forwardcache.hf.batch.row import Encoded
-from forwardcache.hf.scoring.ops import (
-    CONTINUATION_LOGPROB,
-    LOGPROB_OF,
-    TOKEN_DIST_AT,
-    Operation,
-    checked_ids,
-    items_with_ids,
-    next_token_dist,
-    rolling_logprob,
-)
 from forwardcache.hf.scoring.scorer import OnError, Scorer
 from forwardcache.hf.spec import ViewSpec
 from forwardcache.hf.stream import generate as generation
 from forwardcache.hf.text.chat import RenderedPrompt
 from forwardcache.hf.text.encode import Encoder
+from forwardcache.operation import Operation
+from forwardcache.operations import logprobs_at, operation
+from forwardcache.operations.continuation_logprob import ContinuationLogprob as OfContinuation
+from forwardcache.operations.logprob_of import LogprobOf
+from forwardcache.operations.logprobs_at import LogprobsAt
+from forwardcache.operations.next_token_dist import NextTokenDist
+from forwardcache.operations.rolling_logprob import RollingLogprob as OfText
 from forwardcache.scoring import (
     CompletionLogprob,
     ContinuationLogprob,
@@ -54,6 +51,32 @@ class Operations(ABC):
     def _in_force(self) -> Scorer:
         """The scorer, if it may be used here and now."""
 
+    def values(
+        self,
+        op: str | Operation,
+        items: Sequence[Any],
+        *,
+        on_error: OnError = "raise",
+        **options: Any,
+    ) -> list[Any]:
+        """The value of each item, in order, of any operation.
+
+        Args:
+            op: The operation, or its name.
+            items: What it takes: prompts, texts, pairs, ...
+            on_error: As in ``next_token_dist_batch``.
+            **options: Of an operation that is named: those it has, such as ``top_k``.
+
+        Returns:
+            A value an item, or its error with "return".
+
+        Raises:
+            InvalidInputError: there is no such operation, or it has no such option.
+            ForwardCacheError: an item can't be scored.
+        """
+        asked = self._named(op, options) if isinstance(op, str) else op
+        return self._in_force().many(self.spec, asked, items, on_error)
+
     def next_token_dist(self, prompt: Prompt, *, top_k: int = 256) -> TokenDist:
         """Distribution of the token after ``prompt``.
 
@@ -73,7 +96,7 @@ class Operations(ABC):
             EmptyPromptError: the prompt has no token and there is no BOS token.
             ContextLengthError: the prompt is longer than the model's context.
         """
-        dist: TokenDist = self._in_force().one(self.spec, next_token_dist(top_k), prompt)
+        dist: TokenDist = self._in_force().one(self.spec, NextTokenDist(top_k), prompt)
         return dist
 
     def next_token_dist_batch(
@@ -94,8 +117,7 @@ class Operations(ABC):
         Raises:
             ForwardCacheError: as in the single form.
         """
-        op = next_token_dist(top_k)
-        return self._in_force().many(self.spec, op, prompts, on_error)
+        return self.values(NextTokenDist(top_k), prompts, on_error=on_error)
 
     def rolling_logprob(self, text: str, *, windows: bool | None = None) -> RollingLogprob:
         """Log-probability of each token of ``text`` given those before it.
@@ -133,7 +155,7 @@ class Operations(ABC):
         Raises:
             ForwardCacheError: as in the single form.
         """
-        return self._in_force().many(self.spec, self._rolling(windows), texts, on_error)
+        return self.values(self._rolling(windows), texts, on_error=on_error)
 
     def logprob_of(self, prompt: Prompt, completion: str) -> float:
         """Log-probability of ``completion`` after ``prompt``.
@@ -164,7 +186,7 @@ class Operations(ABC):
             completion, cuts the joint tokens at the prompt's own number, which may be inside the
             completion, or scores the EOS.
         """
-        logprob: float = self._in_force().one(self.spec, LOGPROB_OF, (prompt, completion))
+        logprob: float = self._in_force().one(self.spec, LogprobOf(), (prompt, completion))
         return logprob
 
     def logprob_of_batch(
@@ -182,7 +204,7 @@ class Operations(ABC):
         Raises:
             ForwardCacheError: as in the single form.
         """
-        return self._in_force().many(self.spec, LOGPROB_OF, _tuples(pairs), on_error)
+        return self.values(LogprobOf(), _tuples(pairs), on_error=on_error)
 
     def completion_logprob(self, prompt: Prompt, completion: str) -> CompletionLogprob:
         """``logprob_of`` with the number of tokens scored and how they meet the prompt.
@@ -202,7 +224,7 @@ class Operations(ABC):
         [pair] = self._scorer.framed("pair", [(prompt, completion)])
         if isinstance(pair, ForwardCacheError):
             raise pair
-        logprob: float = self._in_force().one(self.spec, LOGPROB_OF, pair)
+        logprob: float = self._in_force().one(self.spec, LogprobOf(), pair)
         found: CompletionLogprob = self._with_tokens([pair], [logprob])[0]
         return found
 
@@ -258,7 +280,7 @@ class Operations(ABC):
             ContextLengthError: both are longer than the model's context.
         """
         item = (context, continuation)
-        found: ContinuationLogprob = self._in_force().one(self.spec, CONTINUATION_LOGPROB, item)
+        found: ContinuationLogprob = self._in_force().one(self.spec, OfContinuation(), item)
         return found
 
     def continuation_logprob_batch(
@@ -279,7 +301,7 @@ class Operations(ABC):
         Raises:
             ForwardCacheError: as in the single form.
         """
-        return self._in_force().many(self.spec, CONTINUATION_LOGPROB, pairs, on_error)
+        return self.values(OfContinuation(), pairs, on_error=on_error)
 
     def token_dist_at(self, prompt: Prompt, token_ids: ArrayLike) -> TokenDist:
         """Next-token log-probabilities of given ids, and the mass of all others.
@@ -295,7 +317,7 @@ class Operations(ABC):
             InvalidInputError: the ids are empty, not integers, or outside the vocabulary.
         """
         item = (prompt, self._ids(token_ids))
-        dist: TokenDist = self._in_force().one(self.spec, TOKEN_DIST_AT, item)
+        dist: TokenDist = self._in_force().one(self.spec, LogprobsAt(), item)
         return dist
 
     def token_dist_at_batch(
@@ -319,8 +341,8 @@ class Operations(ABC):
             InvalidInputError: there are not as many lists of ids as prompts.
             ForwardCacheError: as in the single form.
         """
-        items = items_with_ids(prompts, token_ids, self._scorer.runner.vocab_size)
-        return self._in_force().many(self.spec, TOKEN_DIST_AT, items, on_error)
+        items = logprobs_at.items(prompts, token_ids, self._scorer.runner.vocab_size)
+        return self.values(LogprobsAt(), items, on_error=on_error)
 
     def logprobs_at(self, prompt: Prompt, token_ids: ArrayLike) -> NDArray[np.float32]:
         """Next-token log-probabilities of given ids.
@@ -424,11 +446,18 @@ class Operations(ABC):
         result: Result = scorer.run_in(self.spec, lambda _: work(scorer.model))
         return result
 
+    def _named(self, name: str, options: Mapping[str, Any]) -> Operation:
+        named = operation(name)
+        if unknown := [each for each in options if each not in named.options]:
+            there = f"it has {', '.join(named.options)}" if named.options else "it has none"
+            raise InvalidInputError(f"{name} has no option {unknown[0]!r}; {there}")
+        return named.of(**{"windows": self._scorer.options.windows, **options})
+
     def _rolling(self, windows: bool | None) -> Operation:
-        return rolling_logprob(windows=self._scorer.options.windows if windows is None else windows)
+        return OfText.of(windows=self._scorer.options.windows if windows is None else windows)
 
     def _ids(self, token_ids: ArrayLike) -> tuple[int, ...]:
-        return checked_ids(token_ids, self._scorer.runner.vocab_size)
+        return logprobs_at.checked_ids(token_ids, self._scorer.runner.vocab_size)
 
 
 @contextmanager

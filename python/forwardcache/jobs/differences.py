@@ -17,6 +17,8 @@ import numpy as np
 from forwardcache.jobs.intervals import FEWEST_TEXTS, Interval, interval_of_mean
 from forwardcache.jobs.job import Job, Tally
 from forwardcache.jobs.views import View
+from forwardcache.operation import Figure
+from forwardcache.operations import operation
 
 if TYPE_CHECKING:
     from forwardcache.hf.scoring.noise import NoiseFloor
@@ -78,7 +80,17 @@ class Comparison:
     @property
     def is_signed(self) -> bool:
         """Whether values are differences with a sign, not divergences."""
-        return self.op != "next_token_dist"
+        return self.figure.is_signed
+
+    @property
+    def figure(self) -> Figure:
+        """How values are compared with base's."""
+        return operation(self.op).figure
+
+    @property
+    def field(self) -> str:
+        """The field of a row that has it."""
+        return self.figure.nats[-1] if self.is_bound else self.figure.nats[0]
 
     @property
     def nulls(self) -> list[Difference]:
@@ -124,32 +136,31 @@ def comparison_of(
     norms: Mapping[str, float | None] | None = None,
 ) -> Comparison:
     """What the rows of ``job`` come to."""
-    found = differences(job.views, tally, op=job.op, texts=job.texts())
+    found = differences(job.views, tally, texts=job.texts())
     return Comparison(
         job.op,
         found,
         floor,
         norms or {},
-        is_bound="kl_lower_bound" in tally.fields,
+        is_bound=any(map(tally.figure.is_bound, tally.fields)),
         fewest_tokens=tally.fewest_tokens,
         most_outside=tally.most_outside,
     )
 
 
 def differences(
-    views: Sequence[View], tally: Tally, *, op: str, texts: Mapping[int, str] | None = None
+    views: Sequence[View], tally: Tally, *, texts: Mapping[int, str] | None = None
 ) -> list[Difference]:
     """One for every view beside base, in the order of ``views``.
 
     Args:
         views: Those that were scored.
         tally: What was found.
-        op: The scoring operation.
         texts: By line: what a prompt counts as in an interval. None: every prompt for itself.
     """
     found = [(view, tally.differences.get(view.name)) for view in views]
     return [
-        _difference(view, values, _texts_of(tally.lines.get(view.name), texts), op)
+        _difference(view, values, _texts_of(tally.lines.get(view.name), texts), tally.figure)
         for view, values in found
         if values
     ]
@@ -160,14 +171,14 @@ def _texts_of(lines: Sequence[int] | None, texts: Mapping[int, str] | None) -> S
 
 
 def _difference(
-    view: View, values: Sequence[float | None], texts: Sequence[str] | None, op: str
+    view: View, values: Sequence[float | None], texts: Sequence[str] | None, figure: Figure
 ) -> Difference:
     places = [place for place, value in enumerate(values) if value is not None]
     known = np.array([values[place] for place in places], dtype=np.float64)
     names = None if texts is None else [texts[place] for place in places]
     mean, interval = _mean(known), interval_of_mean(known, names)
     size, size_interval = mean, interval
-    if op != "next_token_dist":
+    if figure.is_signed:
         size, size_interval = _mean(np.abs(known)), interval_of_mean(np.abs(known), names)
     return Difference(
         view,

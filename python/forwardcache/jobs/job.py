@@ -12,22 +12,18 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from forwardcache.errors import MachineError
-from forwardcache.jobs.divergence import Divergence, divergence, narrowed
 from forwardcache.jobs.hits import HitRecorder
 from forwardcache.jobs.prompts import PromptSet
 from forwardcache.jobs.reasons import is_out_of_memory
 from forwardcache.jobs.results import RowSink
-from forwardcache.jobs.rows import Row, fields_of, finite, row
+from forwardcache.jobs.rows import Row, row, written
 from forwardcache.jobs.skips import OnError, Skipped
 from forwardcache.jobs.views import View
-from forwardcache.scoring import CompletionLogprob
+from forwardcache.operation import Figure, Operation
+from forwardcache.operations import operation
 
 CHUNK_TOKENS = 8192
 CHUNK_PROMPTS = 256
-AGAINST_BASE = ("kl_base_nats", "kl_lower_bound", "delta_nats")
-"""A row beside base has one of them: exact KL(base ‖ view), a bound of it, or view - base."""
-TALLIED = ("line", "view", "hit", *AGAINST_BASE, "mass_outside", "compared_tokens")
-"""The fields of a row that a tally reads."""
 
 
 class Progress(Protocol):
@@ -58,6 +54,11 @@ class Job:
     top_k: int
     asked_k: int
     on_error: OnError = "fail"
+
+    @property
+    def operation(self) -> Operation:
+        """The operation as the model is asked for it."""
+        return operation(self.op).of(top_k=self.asked_k)
 
     def places(self) -> list[tuple[int, str]]:
         """Line and view of every row, in order."""
@@ -103,11 +104,14 @@ class Job:
 class Tally:
     """What a job found, for its summary.
 
+    Args:
+        figure: How the operation's values are compared with base's.
+
     Attributes:
-        differences: Per view beside base: KL(base ‖ view) of each prompt, or its difference in
-            log-probability, nats; None where that is no finite number.
+        differences: Per view beside base: that figure of each prompt, nats; None where it is no
+            finite number.
         lines: Per view: the prompt of each of these.
-        fields: Which of ``AGAINST_BASE`` the rows have.
+        fields: In which of the figure's fields.
         fewest_tokens: The fewest tokens that a divergence was computed over; None where all were.
         most_outside: The largest probability of base outside of them.
         tokens_run: Tokens of the prompts that were not in the cache.
@@ -116,6 +120,7 @@ class Tally:
         skipped: Prompts that the model failed on, those of an earlier run included.
     """
 
+    figure: Figure
     differences: dict[str, list[float | None]] = field(default_factory=dict)
     lines: dict[str, list[int]] = field(default_factory=dict)
     fields: set[str] = field(default_factory=set)
@@ -126,18 +131,22 @@ class Tally:
     hits: int = 0
     skipped: list[Skipped] = field(default_factory=list)
 
-    def note(self, written: Row) -> None:
+    def reads(self) -> tuple[str, ...]:
+        """The fields of a row that are taken into account."""
+        return ("line", "view", "hit", *self.figure.columns)
+
+    def note(self, noted: Row) -> None:
         """Take one row into account."""
         self.rows += 1
-        self.hits += bool(written.get("hit"))
-        for name in AGAINST_BASE:
-            if name in written:
+        self.hits += bool(noted.get("hit"))
+        for name in self.figure.nats:
+            if name in noted:
                 self.fields.add(name)
-                self.differences.setdefault(written["view"], []).append(written[name])
-                self.lines.setdefault(written["view"], []).append(written["line"])
-        if (tokens := written.get("compared_tokens")) is not None:
+                self.differences.setdefault(noted["view"], []).append(noted[name])
+                self.lines.setdefault(noted["view"], []).append(noted["line"])
+        if (tokens := noted.get("compared_tokens")) is not None:
             self.fewest_tokens = min(tokens, self.fewest_tokens or tokens)
-            self.most_outside = max(self.most_outside, written.get("mass_outside") or 0.0)
+            self.most_outside = max(self.most_outside, noted.get("mass_outside") or 0.0)
 
 
 class Scoring:
@@ -156,7 +165,8 @@ class Scoring:
         # Rendered once: lengths, views and hits are those of one text, whatever the clock.
         self._items = backend.rendered(job.source.items(job.op), op=job.op)
         self._keys = _keys_of(self._items)
-        self.tally = Tally()
+        self._op = job.operation
+        self.tally = Tally(self._op.figure)
         self.on_skip: Callable[[Sequence[Skipped]], None] = lambda _: None
 
     def run(self, sink: RowSink, progress: Progress, *, done: int = 0) -> None:
@@ -175,8 +185,8 @@ class Scoring:
                 self.on_skip(skipped)
                 self.tally.skipped += skipped
             sink.write(rows)
-            for written in rows:
-                self.tally.note(written)
+            for each in rows:
+                self.tally.note(each)
 
     def rows_of(
         self, chunk: range, progress: Progress | None = None
@@ -204,7 +214,7 @@ class Scoring:
         items = [self._items[position] for position in positions]
         self._recorder.forget()
         with view.of(self._backend) as scorer:
-            found = self._ask(scorer, items)
+            found = self._op.ask(scorer, items)
             hits = self._recorder.hits([self._keys[position] for position in positions])
             failed = {
                 at: value
@@ -214,12 +224,11 @@ class Scoring:
             values = {
                 at: value for at, value in zip(positions, found, strict=True) if at not in failed
             }
-            shown = dict(zip(values, self._shown(list(values.values())), strict=True))
             against = self._against(scorer, values, base_values)
         pairs = zip(positions, hits, strict=True)
         is_hit = {position: hit for position, hit in pairs if position in values}
         self.tally.tokens_run += sum(self.job.lengths[at] for at, hit in is_hit.items() if not hit)
-        fields = fields_of(self.job.op, list(shown.values()), self.job.top_k)
+        fields = written([self._op.row(one, top_k=self.job.top_k) for one in values.values()])
         rows = {
             at: row(
                 self.job.source.prompts[at],
@@ -229,26 +238,9 @@ class Scoring:
                 fields=each,
                 against_base=other,
             )
-            for at, each, other in zip(shown, fields, against, strict=True)
+            for at, each, other in zip(values, fields, against, strict=True)
         }
         return values, failed, rows
-
-    def _ask(self, scorer: Any, items: Sequence[Any]) -> list[Any]:
-        """The values of ``items``, in one call; an error stands for one that has none."""
-        values: list[Any]
-        if self.job.op == "next_token_dist":
-            values = scorer.next_token_dist_batch(items, top_k=self.job.asked_k, on_error="return")
-        elif self.job.op == "rolling_logprob":
-            values = scorer.rolling_logprob_batch(items, on_error="return")
-        else:
-            values = scorer.completion_logprob_batch(items, on_error="return")
-        return values
-
-    def _shown(self, values: list[Any]) -> list[Any]:
-        """Values with as many tokens as a row has."""
-        if self.job.op != "next_token_dist":
-            return values
-        return [narrowed(value, self.job.top_k) for value in values]
 
     def _against(
         self, scorer: Any, values: dict[int, Any], base_values: dict[int, Any] | None
@@ -256,39 +248,10 @@ class Scoring:
         """The field that holds each value against base's, where there are any."""
         if base_values is None:
             return [None] * len(values)
+        items = [self._items[position] for position in values]
         bases = [base_values[position] for position in values]
-        if self.job.op == "next_token_dist":
-            items = [self._items[position] for position in values]
-            found = self._divergences(scorer, items, list(values.values()), bases)
-            return [_divergence_fields(one) for one in found]
-        pairs = zip(map(_total, values.values()), map(_total, bases), strict=True)
-        return [{"delta_nats": finite(value - base)} for value, base in pairs]
-
-    def _divergences(
-        self, scorer: Any, items: Sequence[Any], values: list[Any], bases: list[Any]
-    ) -> list[Divergence]:
-        """KL(base ‖ view) of each prompt; a second pass where the first lacks a token."""
-        needed = self.job.top_k
-        pairs = zip(bases, values, strict=True)
-        found = [divergence(base, value, needed=needed) for base, value in pairs]
-        lacking = [place for place, one in enumerate(found) if one is None]
-        if lacking:
-            wanted = [bases[place].token_ids for place in lacking]
-            at_base = scorer.token_dist_at_batch([items[place] for place in lacking], wanted)
-            for place, dist in zip(lacking, at_base, strict=True):
-                found[place] = divergence(bases[place], dist, needed=needed)
-        return [one for one in found if one is not None]
-
-
-def _divergence_fields(found: Divergence) -> Row:
-    """The exact name only where the whole vocabulary was compared."""
-    if found.is_exact:
-        return {"kl_base_nats": finite(found.nats)}
-    return {
-        "kl_lower_bound": finite(found.nats),
-        "mass_outside": finite(found.mass_outside),
-        "compared_tokens": found.tokens,
-    }
+        found = self._op.against(scorer, items, list(values.values()), bases, top_k=self.job.top_k)
+        return written(found)
 
 
 def _keys_of(items: Sequence[Any]) -> list[Any]:
@@ -296,9 +259,3 @@ def _keys_of(items: Sequence[Any]) -> list[Any]:
     from forwardcache.hf.text.chat import key_of
 
     return list(map(key_of, items))
-
-
-def _total(value: Any) -> float:
-    """The log-probability of a whole text or completion, nats."""
-    name = "logprob" if isinstance(value, CompletionLogprob) else "total_logprob"
-    return float(getattr(value, name))

@@ -10,6 +10,10 @@ from typing import Any
 
 from forwardcache.jobs.columns import InputColumns
 from forwardcache.jobs.reasons import first_line
+from forwardcache.operation import Column
+from forwardcache.operations import operation
+
+_COMMON: dict[str, Column] = {"line": "int64", "view": "text", "op": "text", "hit": "bool"}
 
 
 def write_parquet(
@@ -28,19 +32,10 @@ def write_parquet(
     """
     import polars as pl
 
-    types: dict[str, Any] = {
-        "id": None, "line": pl.Int64, "view": pl.String, "op": pl.String, "hit": pl.Boolean,
-        "top_k": pl.Int64,
-        "token_ids": pl.List(pl.Int64), "logprobs": pl.List(pl.Float32), "tail_logprob": pl.Float64,
-        "vocab_size": pl.Int64, "num_tokens": pl.Int64, "total_logprob": pl.Float64,
-        "logprob": pl.Float64, "spans_boundary": pl.Boolean, "kl_base_nats": pl.Float64,
-        "kl_lower_bound": pl.Float64, "mass_outside": pl.Float64, "compared_tokens": pl.Int64,
-        "delta_nats": pl.Float64, "input": None,
-    }  # fmt: skip
-    types.update(input_columns.types())
-    columns = _columns(part)
-    # All prompts may have been skipped.
-    columns = columns or {"id", "line", "view", "op", "hit", "input"}
+    op, columns = _first_prompt(part)
+    fields = _COMMON if op is None else {**_COMMON, **operation(op).row_columns()}
+    types = {"id": None, **{name: _type_of(column) for name, column in fields.items()}}
+    types = {**types, "input": None, **input_columns.types()}
     schema = {name: kind for name, kind in types.items() if name in columns}
     try:
         pl.scan_ndjson(part, schema=schema).sink_parquet(target, metadata=dict(metadata))
@@ -48,14 +43,30 @@ def write_parquet(
         raise OSError(errno.EIO, first_line(error)) from error
 
 
-def _columns(part: Path) -> set[str]:
-    """The fields of the first prompt's rows; a view beside base has one that base hasn't."""
-    columns: set[str] = set()
+def _first_prompt(part: Path) -> tuple[str | None, set[str]]:
+    """The operation, None without a row, and the fields of the first prompt's rows.
+
+    A view other than base has fields that base hasn't.
+    """
+    op = None
+    # All prompts may have been skipped.
+    columns = {"id", *_COMMON, "input"}
     views: set[str] = set()
     with part.open("rb") as lines:
         for row in map(json.loads, lines):
             if row["view"] in views:
                 break
+            op = row["op"]
             views.add(row["view"])
             columns.update(row)
-    return columns
+    return op, columns
+
+
+def _type_of(column: Column) -> Any:
+    """The column's type in polars."""
+    import polars as pl
+
+    plain = {"text": pl.String, "bool": pl.Boolean, "int64": pl.Int64, "float64": pl.Float64}
+    plain["float32"] = pl.Float32
+    inner = column.removesuffix("[]")
+    return plain[inner] if inner == column else pl.List(plain[inner])

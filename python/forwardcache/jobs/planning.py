@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from forwardcache.jobs.divergence import WIDE
+from forwardcache.divergence import WIDE
 from forwardcache.jobs.job import Job
 from forwardcache.jobs.prompts import PromptSet
 from forwardcache.jobs.session import Session

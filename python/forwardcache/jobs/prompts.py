@@ -18,6 +18,7 @@ from forwardcache.errors import InvalidInputError
 from forwardcache.jobs.kinds import STDIN, FileKind, check_kind
 from forwardcache.jobs.reasons import shown
 from forwardcache.jobs.skips import OnError, Skipped, skipped_line
+from forwardcache.operations import operation
 
 JSON_SUFFIXES = frozenset({".jsonl", ".ndjson", ".json"})
 TEXT_SUFFIXES = frozenset({".txt", ".text"})
@@ -107,10 +108,11 @@ class PromptSet:
         if on_error == "fail":
             self.items(op)
             return self
+        asked = operation(op).of()
         lacking = {
             at: reason
             for at, prompt in enumerate(self.prompts)
-            if (reason := _unfit(prompt, op)) is not None
+            if (reason := asked.lacking(prompt)) is not None
         }
         return self.without(lacking) if lacking else self
 
@@ -118,26 +120,13 @@ class PromptSet:
         """What the backend is asked for ``op``: prompts, texts, or pairs of prompt and completion.
 
         Raises:
-            InvalidInputError: ``op`` scores completions and a prompt has none, or texts and a
-                prompt is a list of messages.
+            InvalidInputError: a prompt hasn't what ``op`` scores.
         """
+        asked = operation(op).of()
         for prompt in self.prompts:
-            if (reason := _unfit(prompt, op)) is not None:
+            if (reason := asked.lacking(prompt)) is not None:
                 self.refuse(prompt, reason)
-        if op == "logprob_of":
-            return [(prompt.asked, prompt.completion) for prompt in self.prompts]
-        if op == "rolling_logprob":
-            return [prompt.text for prompt in self.prompts]
-        return [prompt.asked for prompt in self.prompts]
-
-
-def _unfit(prompt: Prompt, op: str) -> str | None:
-    """Why ``op`` can't be asked of a prompt; None if it can."""
-    if op == "rolling_logprob" and prompt.messages is not None:
-        return "rolling_logprob scores a text, and this is a list of messages"
-    if op == "logprob_of" and prompt.completion is None:
-        return "no completion, which logprob_of scores (JSON lines only)"
-    return None
+        return [asked.item(prompt) for prompt in self.prompts]
 
 
 def read_prompts(source: str, *, limit: int | None = None, on_error: OnError = "fail") -> PromptSet:

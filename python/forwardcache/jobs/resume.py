@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence, Set
 
-from forwardcache.jobs.job import TALLIED, Job, Tally
+from forwardcache.jobs.job import Job, Tally
 from forwardcache.jobs.results import PartFile
 from forwardcache.jobs.skips import Skipped
 
@@ -21,8 +21,9 @@ def take_up(part: PartFile, job: Job, tally: Tally) -> int:
     ends = _prompts_at_ends(job, lines)
     places = (place for place in job.places() if place[0] not in lines)
     pending, done, end = [], 0, 0
+    read = tally.reads()
     for count, (row, offset) in enumerate(part.whole_rows(places), start=1):
-        pending.append({name: row[name] for name in TALLIED if name in row})
+        pending.append({name: row[name] for name in read if name in row})
         if count in ends:
             done, end = ends[count], offset
             for known in pending:

@@ -9,56 +9,37 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from forwardcache.jobs.digits import Numbers, float32_lists
 from forwardcache.jobs.prompts import Prompt
-from forwardcache.scoring import CompletionLogprob, RollingLogprob, TokenDist
 
 Row = dict[str, Any]
 
 
-def fields_of(op: str, values: Sequence[Any], top_k: int) -> list[Row]:
-    """The fields of each value, by op."""
-    if op == "logprob_of":
-        return list(map(_completion_fields, values))
-    logprobs = float32_lists([value.logprobs for value in values])
-    if op == "rolling_logprob":
-        return list(map(_rolling_fields, values, logprobs))
-    return [
-        _dist_fields(value, digits, top_k) for value, digits in zip(values, logprobs, strict=True)
+def written(rows: Sequence[Mapping[str, Any]]) -> list[Row]:
+    """Fields as JSON has them: lists for arrays, and null for what is no finite number.
+
+    Args:
+        rows: Plain values and one-dimensional arrays; those of float32 get the digits it has.
+    """
+    arrays = [
+        value
+        for fields in rows
+        for value in fields.values()
+        if isinstance(value, np.ndarray) and value.dtype == np.float32
     ]
+    digits = iter(float32_lists(arrays))
+    return [{name: _plain(value, digits) for name, value in each.items()} for each in rows]
 
 
-def _completion_fields(value: CompletionLogprob) -> Row:
-    return {
-        "logprob": finite(value.logprob),
-        "num_tokens": value.num_tokens,
-        "spans_boundary": value.spans_boundary,
-    }
-
-
-def _dist_fields(dist: TokenDist, logprobs: Numbers, top_k: int) -> Row:
-    return {
-        "top_k": top_k,
-        "token_ids": dist.token_ids.tolist(),
-        "logprobs": logprobs,
-        "tail_logprob": finite(dist.tail_logprob),
-        "vocab_size": dist.vocab_size,
-    }
-
-
-def _rolling_fields(rolling: RollingLogprob, logprobs: Numbers) -> Row:
-    return {
-        "num_tokens": rolling.num_tokens,
-        "token_ids": rolling.token_ids.tolist(),
-        "logprobs": logprobs,
-        "total_logprob": finite(rolling.total_logprob),
-    }
+def _plain(value: Any, digits: Iterator[Numbers]) -> Any:
+    if isinstance(value, np.ndarray):
+        return next(digits) if value.dtype == np.float32 else value.tolist()
+    return finite(value) if isinstance(value, float) else value
 
 
 def row(
@@ -72,11 +53,6 @@ def row(
 def finite(value: float | None) -> float | None:
     """``value``, or None where JSON has no number for it."""
     return value if value is not None and math.isfinite(value) else None
-
-
-def float32_list(values: NDArray[np.float32]) -> Numbers:
-    """The shortest decimals that read back as the same float32; None for what is no number."""
-    return float32_lists([values])[0]
 
 
 def encoded(rows: Sequence[Row]) -> bytes:

@@ -96,7 +96,7 @@ def _view_as_json(comparison: Comparison, one: Difference) -> dict[str, Any]:
         "prompts": one.prompts,
         "distinct_prompts": one.interval.texts,
         "not_finite": one.not_finite,
-        f"mean_{_field(comparison)}": finite(one.mean_nats),
+        f"mean_{comparison.field}": finite(one.mean_nats),
         "low": finite(low),
         "high": finite(high),
         "interval": _kind(one.interval),
@@ -116,12 +116,6 @@ def _signs_as_json(one: Difference) -> dict[str, Any]:
         "better": finite(one.better),
         "worse": finite(one.worse),
     }
-
-
-def _field(comparison: Comparison) -> str:
-    if comparison.is_signed:
-        return "delta_nats"
-    return "kl_lower_bound" if comparison.is_bound else "kl_base_nats"
 
 
 def _kind(interval: Interval) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from forwardcache.cli.commands.options import EXIT_STATUS, ForceOption, Format, FormatOption
+from forwardcache.operations import of_prompts
 
 if TYPE_CHECKING:
     from forwardcache.jobs.options import ScoreOptions
@@ -20,12 +21,9 @@ TOP_K_MAX = 2**31 - 1
 commands = typer.Typer()
 
 
-class Op(StrEnum):
-    """The scoring operations."""
-
-    NEXT_TOKEN_DIST = "next_token_dist"
-    ROLLING_LOGPROB = "rolling_logprob"
-    LOGPROB_OF = "logprob_of"
+# Whatever is in ``forwardcache.operations``, which no type checker can know.
+Op = StrEnum("Op", {name: name for name in of_prompts()})  # type: ignore[misc]
+DEFAULT_OP = Op("next_token_dist")
 
 
 class OnErrorChoice(StrEnum):
@@ -225,7 +223,7 @@ def _score(  # noqa: PLR0917 - typer calls it, by name
     prompts: PromptsOption,
     adapter: AdapterOption = None,
     views: ViewsOption = None,
-    op: OpOption = Op.NEXT_TOKEN_DIST,
+    op: OpOption = DEFAULT_OP,
     top_k: TopKOption = 256,
     out: OutOption = None,
     force: ForceOption = False,

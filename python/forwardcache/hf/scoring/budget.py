@@ -18,8 +18,9 @@ import torch
 from forwardcache.errors import ModelMemoryError
 from forwardcache.hf.batch.forward import ForwardRunner
 from forwardcache.hf.batch.prefix_group import PrefixGroup, plan_packs
-from forwardcache.hf.scoring.ops import Operation, Task
 from forwardcache.hf.scoring.provenance import RanBatch
+from forwardcache.hf.scoring.task import Task
+from forwardcache.operation import Operation
 
 _log = logging.getLogger(__name__)
 

@@ -10,11 +10,12 @@ from typing import Any
 from forwardcache.errors import ForwardCacheError
 from forwardcache.hf.batch.row import Encoded
 from forwardcache.hf.model.identity import ModelState
-from forwardcache.hf.scoring.ops import Operation, Task
 from forwardcache.hf.scoring.shelf import Place
+from forwardcache.hf.scoring.task import Task
 from forwardcache.hf.spec import ViewSpec, tagged
 from forwardcache.hf.text.ahead import groups
 from forwardcache.hf.text.encode import Encoder, EncodingOptions
+from forwardcache.operation import Operation
 
 
 class Call:
@@ -118,6 +119,12 @@ class Call:
         """Whatever else decides the call's values."""
         spec, options = tagged(self.spec.key_fields), self._options.key
         return tagged((b"forwardcache.hf", self.state.key, spec, options))
+
+    def may_keep(self, value: Any) -> bool:
+        """Whether a value is finite; an error is not, and None stands for one not computed yet."""
+        if value is None:
+            return True
+        return not isinstance(value, ForwardCacheError) and self.op.is_finite(value)
 
     def raise_error(self) -> None:
         """Raises the error of the first item that can't be scored."""

@@ -9,21 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from forwardcache.errors import ForwardCacheError, InvalidInputError
-from forwardcache.hf.scoring.ops import (
-    LOGPROB_OF,
-    TOKEN_DIST_AT,
-    form_of,
-    items_with_ids,
-    next_token_dist,
-    rolling_logprob,
-)
+from forwardcache.errors import InvalidInputError
 from forwardcache.hf.spec import ViewSpec
-from forwardcache.scoring import kl_divergence
+from forwardcache.operations import operation
 
 if TYPE_CHECKING:
     from forwardcache.hf.scoring.scorer import Scorer
@@ -88,48 +81,12 @@ def measured_floor(
     Raises:
         InvalidInputError: there are no items, or no such operation.
     """
+    named = operation(op)
+    if not named.needs_only_prompts:
+        raise InvalidInputError(f"there is no noise floor of {op!r}")
+    asked = named.of(top_k=top_k, windows=scorer.options.windows)
     chosen = sample_of(items, sample)
-    lengths = scorer.token_lengths(form_of(op, windows=scorer.options.windows), chosen)
+    lengths = scorer.token_lengths(asked.form, chosen)
     fit = [one for one, length in zip(chosen, lengths, strict=True) if isinstance(length, int)]
     dtype = str(scorer.causal_lm.dtype).removeprefix("torch.")
-    return floor_of(op, dtype, differences_alone(scorer, spec, op, fit, top_k))
-
-
-def differences_alone(
-    scorer: Scorer, spec: ViewSpec | None, op: str, items: Sequence[Any], top_k: int
-) -> list[float]:
-    """How far each item's value in company is from the one alone, nats, past the cache."""
-    windows = scorer.options.windows
-    plain = {"rolling_logprob": rolling_logprob(windows=windows), "logprob_of": LOGPROB_OF}
-    if op in plain:
-        together = scorer.fresh(spec, plain[op], items, alone=False)
-        return log_differences(together, scorer.fresh(spec, plain[op], items, alone=True))
-    if op != "next_token_dist":
-        raise InvalidInputError(f"there is no noise floor of {op!r}")
-    together = scorer.fresh(spec, next_token_dist(top_k), items, alone=False)
-    ids = [() if isinstance(one, ForwardCacheError) else one.token_ids for one in together]
-    same_ids = items_with_ids(items, ids, scorer.runner.vocab_size)
-    return kl_between(together, scorer.fresh(spec, TOKEN_DIST_AT, same_ids, alone=True))
-
-
-def kl_between(together: Sequence[Any], alone: Sequence[Any]) -> list[float]:
-    """KL(together ‖ alone) of each prompt, nats; ``alone`` is over the ids of ``together``."""
-    return [
-        kl_divergence(one, other.logprobs, other_tail_logprob=other.tail_logprob)
-        for one, other in _without_errors(together, alone)
-    ]
-
-
-def log_differences(together: Sequence[Any], alone: Sequence[Any]) -> list[float]:
-    """Absolute differences of log-probabilities, or of their sums, nats."""
-    pairs = _without_errors(together, alone)
-    return [abs(_logprob(one) - _logprob(other)) for one, other in pairs]
-
-
-def _without_errors(one: Sequence[Any], other: Sequence[Any]) -> list[tuple[Any, Any]]:
-    pairs = zip(one, other, strict=True)
-    return [pair for pair in pairs if not any(isinstance(each, ForwardCacheError) for each in pair)]
-
-
-def _logprob(value: Any) -> float:
-    return value if isinstance(value, float) else float(value.total_logprob)
+    return floor_of(op, dtype, asked.noise(partial(scorer.fresh, spec), fit))

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from forwardcache.hf.scoring.noise import sample_of
-from forwardcache.hf.scoring.ops import LOGPROB_OF, Operation, next_token_dist, rolling_logprob
+from forwardcache.operation import Operation
+from forwardcache.operations import operation
 
 if TYPE_CHECKING:
     from forwardcache.hf.operations import Operations
@@ -19,7 +20,7 @@ def distinct_missing(view: Operations, op: str, items: Sequence[Any], *, top_k: 
 
     Args:
         view: A view that has been entered.
-        op: ``next_token_dist``, ``rolling_logprob`` or ``logprob_of``.
+        op: The name of an operation.
         items: Its arguments, as ``HFBackend.rendered`` gives them.
         top_k: Tokens of a distribution.
     """
@@ -46,10 +47,10 @@ def seconds_a_token(
         Seconds a token, and the tokens that were run; None where none could be.
     """
     scorer = view._in_force()
-    operation = _operation(scorer, op, top_k)
+    asked = _operation(scorer, op, top_k)
     chosen: list[Any] = []
     tokens = 0
-    for item, length in zip(items, scorer.token_lengths(operation.form, items), strict=True):
+    for item, length in zip(items, scorer.token_lengths(asked.form, items), strict=True):
         if isinstance(length, int) and length and (not chosen or tokens + length <= most_tokens):
             chosen.append(item)
             tokens += length
@@ -58,7 +59,7 @@ def seconds_a_token(
     took = 0.0
     for _ in range(2):
         began = time.perf_counter()
-        values = scorer.fresh(view.spec, operation, chosen, alone=False)
+        values = scorer.fresh(view.spec, asked, chosen, alone=False)
         took = time.perf_counter() - began
     return None if any(isinstance(one, Exception) for one in values) else (took / tokens, tokens)
 
@@ -69,8 +70,4 @@ def typical(items: Sequence[Any], most: int) -> list[Any]:
 
 
 def _operation(scorer: Scorer, op: str, top_k: int) -> Operation:
-    if op == "next_token_dist":
-        return next_token_dist(top_k)
-    if op == "logprob_of":
-        return LOGPROB_OF
-    return rolling_logprob(windows=scorer.options.windows)
+    return operation(op).of(top_k=top_k, windows=scorer.options.windows)

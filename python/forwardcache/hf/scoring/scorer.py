@@ -9,7 +9,6 @@ only: a call whose values are all cached touches no weight.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -29,16 +28,17 @@ from forwardcache.hf.model.switch import switched
 from forwardcache.hf.scoring import provenance
 from forwardcache.hf.scoring.budget import BatchedRuns
 from forwardcache.hf.scoring.call import Call
-from forwardcache.hf.scoring.ops import ROLLING_WINDOWS, Operation, Task, rolling_value
 from forwardcache.hf.scoring.selfcheck import SelfCheck
 from forwardcache.hf.scoring.shelf import Place, Shelf
 from forwardcache.hf.scoring.slices import Slices
+from forwardcache.hf.scoring.task import Task
 from forwardcache.hf.scoring.windows import run_in_windows
 from forwardcache.hf.spec import BASE, FINETUNED, ViewSpec
 from forwardcache.hf.text.chat import framed
 from forwardcache.hf.text.encode import Encoder, EncodingOptions, Form, max_positions
 from forwardcache.hf.text.tokens import refuse_drawing
 from forwardcache.instrumentation import _MISS, BackendInstrumentation, prompt_hash
+from forwardcache.operation import Operation
 
 OnError = Literal["raise", "return"]
 
@@ -231,7 +231,7 @@ class Scorer:
             return None
         # The base model's values don't depend on what the adapter holds.
         model = self.identity.lasting_key(self.tokenizer, without_adapter=spec == BASE)
-        return None if model is None else Place(model, spec, self.options.key, op.name, op.top_k)
+        return None if model is None else Place(model, spec, self.options.key, op)
 
     def _encoder_for(self, structure: Structure) -> Encoder:
         if self._encoder is None or self._encoder[0] != structure.number:
@@ -260,7 +260,7 @@ class Scorer:
             kept = [
                 task
                 for task in call.tasks
-                if call.key(task) not in hits and _may_keep(call.computed.get(call.key(task)))
+                if call.key(task) not in hits and call.may_keep(call.computed.get(call.key(task)))
             ]
             try:
                 values = self._look_up(call, kept, batched) if kept or not call.computed else []
@@ -329,7 +329,7 @@ class Scorer:
     def _keep_in_store(self, call: Call, tasks: Sequence[Task]) -> None:
         if self.shelf is not None and call.place is not None:
             values = {call.key(task): call.computed[call.key(task)] for task in tasks}
-            good = {key: value for key, value in values.items() if _may_keep(value)}
+            good = {key: value for key, value in values.items() if call.may_keep(value)}
             self.shelf.keep(call.place, good)
 
     def _checked_again(self, call: Call, tasks: Sequence[Task], values: list[Any]) -> list[Any]:
@@ -341,7 +341,9 @@ class Scorer:
         fresh = self._run_unchanged(call, [tasks[n] for n in chosen])
         values, wrong = list(values), {}
         for n, value in zip(chosen, fresh, strict=True):
-            if _may_keep(value) and self.selfcheck.differs(values[n], value, self.causal_lm.dtype):
+            if call.may_keep(value) and self.selfcheck.differs(
+                call.op, values[n], value, self.causal_lm.dtype
+            ):
                 values[n] = wrong[call.key(tasks[n])] = value
         scope = call.scope
         for key, value in wrong.items():
@@ -362,7 +364,7 @@ class Scorer:
             call.computed.update(zip(map(call.key, missing), values, strict=True))
             self._keep_in_store(call, missing)
             errors = [value for value in values if isinstance(value, ModelMemoryError)]
-            bad = sum(not _may_keep(value) for value in values) - len(errors)
+            bad = sum(not call.may_keep(value) for value in values) - len(errors)
             self.nonfinite_results += bad
             if errors:
                 raise errors[0]
@@ -392,15 +394,15 @@ class Scorer:
     def _run_distinct(self, call: Call, tasks: list[Task]) -> list[Any]:
         op = call.op
         values: dict[int, Any] = {
-            place: rolling_value(task.encoded, [])
+            place: value
             for place, task in enumerate(tasks)
-            if not op.last_only and not task.encoded.scored
+            if (value := op.without_run(task.encoded)) is not None
         }
         rest = [place for place in range(len(tasks)) if place not in values]
         run, report = [tasks[place] for place in rest], partial(self._report, call)
-        if op is ROLLING_WINDOWS:
+        if op.in_windows:
             positions = max_positions(self.causal_lm.config)
-            scored, run = run_in_windows(self.runs, run, positions, report)
+            scored, run = run_in_windows(self.runs, op, run, positions, report)
         else:
             scored = self.runs.values(op, run, report)
         self._write_down(call, run)
@@ -457,17 +459,6 @@ def _checked(structure: Structure, spec: ViewSpec | None) -> ViewSpec:
     runs = _own_spec(structure) if spec is None else spec.canonical()
     structure.traits.check(runs)
     return runs
-
-
-def _may_keep(value: Any) -> bool:
-    """Whether a value is finite; an error is not, and None stands for one not computed yet."""
-    if value is None:
-        return True
-    if isinstance(value, ForwardCacheError):
-        return False
-    if isinstance(value, float):
-        return math.isfinite(value)
-    return bool(value.is_finite)
 
 
 def _raise_first(results: list[Any], *, batched: bool = True) -> list[Any]:

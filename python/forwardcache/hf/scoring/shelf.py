@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from forwardcache.hf.spec import ViewSpec, tagged
+from forwardcache.operation import Operation
 from forwardcache.store import Record, Store
 from forwardcache.store.seal import seal, unseal
 
@@ -45,28 +46,27 @@ class Place:
         model: Bytes that the model's state has in every process.
         view: The view that is run.
         options: How text becomes tokens, as the key has it.
-        op: Name of the operation.
-        top_k: Its number of tokens; 0 where it means nothing.
+        op: The operation.
     """
 
     model: bytes
     view: ViewSpec
     options: bytes
-    op: str
-    top_k: int
+    op: Operation
 
     def keys(self, items: Iterable[Hashable]) -> dict[Any, bytes]:
         """The store's key of each item, which is a str or a tuple of them."""
         # The number grows where the same item has other tokens than before, so another value.
         prefix = hashlib.sha256(b"forwardcache.store\x02")
-        fields = self.model, tagged(self.view.key_fields), self.options, self.op.encode()
-        prefix.update(tagged([*fields, str(self.top_k).encode()]))
+        fields = self.model, tagged(self.view.key_fields), self.options, self.op.name.encode()
+        prefix.update(tagged([*fields, str(self.op.top_k).encode()]))
         return {item: _continued(prefix, item) for item in items}
 
     def record(self, key: bytes, value: Any) -> Record:
         """A value on its way into a store."""
         model = self.model.hex()[:_SHORT]
-        return Record(key, seal(key, value), model, self.view.view_id, self.op)
+        blob = seal(key, value, self.op)
+        return Record(key, blob, model, self.view.view_id, self.op.name)
 
 
 class Shelf:

@@ -11,8 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
+from forwardcache.divergence import narrowed
 from forwardcache.instrumentation import _MISS
 from forwardcache.scoring import TokenDist
 
@@ -40,7 +39,7 @@ class Slices:
                 if cache.get(key(prompt, top_k)) is _MISS:
                     found = cache.get(key(prompt, larger))
                     if isinstance(found, TokenDist):
-                        cache.put(key(prompt, top_k), first_of(found, top_k))
+                        cache.put(key(prompt, top_k), narrowed(found, top_k))
 
     def _larger(self, top_k: int) -> list[int]:
         """Those asked for before, smallest first; ``top_k`` is remembered."""
@@ -48,21 +47,3 @@ class Slices:
         if top_k not in self._asked:
             self._asked = dict.fromkeys([*self._asked, top_k][-_MOST_ASKED:])
         return larger
-
-
-def first_of(dist: TokenDist, top_k: int) -> TokenDist:
-    """The ``top_k`` most likely tokens of a distribution that has at least as many.
-
-    Its order is already the one asked for, so these are the tokens of a direct call; the
-    mass of those left out joins the tail, in float64.
-    """
-    if top_k >= len(dist.token_ids):
-        return dist
-    rest = dist.logprobs[top_k:].astype(np.float64)
-    tail = -np.inf if dist.tail_logprob is None else dist.tail_logprob
-    return TokenDist(
-        dist.token_ids[:top_k],
-        dist.logprobs[:top_k],
-        dist.vocab_size,
-        float(np.logaddexp.reduce([tail, *rest])),
-    )

@@ -11,12 +11,11 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Any
 
-import numpy as np
-
 from forwardcache.errors import ForwardCacheError
 from forwardcache.hf.batch.row import Encoded
 from forwardcache.hf.scoring.budget import BatchedRuns
-from forwardcache.hf.scoring.ops import ROLLING_WINDOWS, Task, rolling_value
+from forwardcache.hf.scoring.task import Task
+from forwardcache.operation import Operation
 
 
 def windows_of(encoded: Encoded, positions: int | None) -> list[Encoded]:
@@ -35,18 +34,23 @@ def windows_of(encoded: Encoded, positions: int | None) -> list[Encoded]:
 
 
 def run_in_windows(
-    runs: BatchedRuns, tasks: Sequence[Task], positions: int | None, report: Callable[[int], None]
+    runs: BatchedRuns,
+    op: Operation,
+    tasks: Sequence[Task],
+    positions: int | None,
+    report: Callable[[int], None],
 ) -> tuple[list[Any], list[Task]]:
     """The values of texts of any length.
 
     Args:
         runs: Runs batches.
+        op: One that runs in windows.
         tasks: The texts; each has two tokens or more.
         positions: The model's context length in tokens; None if it has no fixed one.
         report: Told the number of tokens that are newly done.
 
     Returns:
-        A ``RollingLogprob`` a text, or the error of a window that didn't fit into memory; and the
+        A value a text, or the error of a window that didn't fit into memory; and the
         windows that were run.
     """
     cut = [windows_of(task.encoded, positions) for task in tasks]
@@ -55,14 +59,14 @@ def run_in_windows(
         for task, windows in zip(tasks, cut, strict=True)
         for window in windows
     ]
-    scored = iter(runs.values(ROLLING_WINDOWS, pieces, report))
+    scored = iter(runs.values(op, pieces, report))
     values = [
-        _joined(task.encoded, list(islice(scored, len(windows))))
+        _joined(op, task.encoded, list(islice(scored, len(windows))))
         for task, windows in zip(tasks, cut, strict=True)
     ]
     return values, pieces
 
 
-def _joined(encoded: Encoded, found: Sequence[Any]) -> Any:
+def _joined(op: Operation, encoded: Encoded, found: Sequence[Any]) -> Any:
     errors = [each for each in found if isinstance(each, ForwardCacheError)]
-    return errors[0] if errors else rolling_value(encoded, np.concatenate(found))
+    return errors[0] if errors else op.joined(encoded, found)

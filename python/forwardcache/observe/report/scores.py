@@ -12,12 +12,12 @@ import polars as pl
 
 from forwardcache.errors import InvalidInputError
 from forwardcache.observe.report.figures import Figures, rows_of
+from forwardcache.operation import Figure
+from forwardcache.operations import of_prompts, operation
 
 _SCHEMA: dict[str, Any] = {
     "id": pl.String, "line": pl.Int64, "view": pl.String, "op": pl.String,
-    "token_ids": pl.List(pl.Int64), "logprobs": pl.List(pl.Float64),
-    "kl_base_nats": pl.Float64, "kl_lower_bound": pl.Float64, "delta_nats": pl.Float64,
-    "vocab_size": pl.Int64,
+    "token_ids": pl.List(pl.Int64), "logprobs": pl.List(pl.Float64), "vocab_size": pl.Int64,
 }  # fmt: skip
 _SCALED = re.compile(r"scaled_(-?\d+(?:\.\d+)?(?:e[+-]?\d+)?)\Z")
 _MOST_PROMPTS = 200
@@ -70,15 +70,16 @@ def _with_token(row: Figures, token_text: Callable[[int], str | None]) -> Figure
 def _scanned(path: Path) -> pl.LazyFrame:
     with path.open("rb"):
         pass
+    schema = {**_SCHEMA, **dict.fromkeys(_figure_fields(), pl.Float64)}
     if path.suffix.lower() != ".parquet":
-        rows = pl.scan_ndjson(path, schema=_SCHEMA)
+        rows = pl.scan_ndjson(path, schema=schema)
     else:
         rows = pl.scan_parquet(path)
         there = rows.collect_schema().names()
         rows = rows.select(
             *(
                 (pl.col(name) if name in there else pl.lit(None)).cast(kind).alias(name)
-                for name, kind in _SCHEMA.items()
+                for name, kind in schema.items()
             )
         )
     # Rows of earlier versions have the line alone, from 0, under another name.
@@ -89,9 +90,15 @@ def _scanned(path: Path) -> pl.LazyFrame:
     return rows.with_columns(line=pl.coalesce("line", line_of_old), is_bound=is_bound)
 
 
+def _figure_fields() -> list[str]:
+    """The fields that hold a figure of any operation."""
+    fields = (field for name in of_prompts() for field in operation(name).figure.nats)
+    return list(dict.fromkeys(fields))
+
+
 def _distances(rows: pl.LazyFrame, path: Path) -> pl.DataFrame:
     """Line, id, view, op and distance from base of each row; base's own is null."""
-    nats = pl.coalesce("kl_base_nats", "kl_lower_bound", "delta_nats").fill_nan(None)
+    nats = pl.coalesce(*_figure_fields()).fill_nan(None)
     names = ("line", "id", "view", "op")
     found = rows.select(*names, "is_bound", nats=nats).collect()
     if found.is_empty() or found.select(names).null_count().sum_horizontal().item():
@@ -104,12 +111,12 @@ def _distances(rows: pl.LazyFrame, path: Path) -> pl.DataFrame:
 def _figures(rows: pl.LazyFrame, distances: pl.DataFrame, texts: dict[int, str] | None) -> Figures:
     order = distances["view"].unique(maintain_order=True).to_list()
     compared = distances.filter(pl.col("view") != "base") if "base" in order else distances.clear()
-    op = distances["op"][0]
+    op = operation(distances["op"][0])
     figures: Figures = {
-        "op": op,
-        "measure": _measure(op, is_bound=bool(compared["is_bound"].any())),
+        "op": op.name,
+        "measure": _measure(op.figure, is_bound=bool(compared["is_bound"].any())),
         "prompt_count": distances["line"].n_unique(),
-        "views": _views(compared, order, signed=op != "next_token_dist"),
+        "views": _views(compared, order, signed=op.figure.is_signed),
     }
     figures["null_band"] = _null_band(figures["views"])
     figures["sweep"] = _sweep(figures["views"])
@@ -121,14 +128,12 @@ def _figures(rows: pl.LazyFrame, distances: pl.DataFrame, texts: dict[int, str] 
         )
     }
     most_moved = {row["line"]: row["id"] for row in figures["prompts"][:_MOVED_PROMPTS]}
-    figures["moved"] = _moved(rows, most_moved) if op == "next_token_dist" else []
+    figures["moved"] = _moved(rows, most_moved) if op.names_tokens else []
     return {"verdict": _verdict(figures), **figures}
 
 
-def _measure(op: str, *, is_bound: bool) -> str:
-    if op != "next_token_dist":
-        return "view - base, nats"
-    return "KL(base‖view), lower bound, nats" if is_bound else "KL(base‖view), nats"
+def _measure(figure: Figure, *, is_bound: bool) -> str:
+    return f"{figure.title}, lower bound, nats" if is_bound else f"{figure.title}, nats"
 
 
 def _views(compared: pl.DataFrame, order: list[str], *, signed: bool) -> list[Figures]:
@@ -258,7 +263,7 @@ def _verdict(figures: Figures) -> str:
     if tuned is None:
         return f"{count:,} prompts; no distance between base and ft is in them."
     prompts = "1 prompt" if count == 1 else f"{count:,} prompts"
-    signed = figures["op"] != "next_token_dist"
+    signed = operation(figures["op"]).figure.is_signed
     what = "in the mean of absolute differences" if signed else "in the mean"
     said = f"ft is {tuned:.3g} nats from base {what} of {prompts}"
     nulls = [size for view, size in sizes.items() if view.startswith("null_") and size is not None]

@@ -1,0 +1,137 @@
+"""The most likely next tokens of a prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from numbers import Integral
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from forwardcache.errors import ViewParameterError
+from forwardcache.operation import (
+    Column,
+    Figure,
+    Fresh,
+    Runner,
+    Task,
+    without_errors,
+)
+from forwardcache.operations.logprobs_at import LogprobsAt, OfDistribution
+
+if TYPE_CHECKING:
+    from forwardcache.divergence import Divergence
+    from forwardcache.hf.text.chat import Frame
+    from forwardcache.scoring import TokenDist
+
+DIVERGENCE = Figure(
+    ("kl_base_nats", "kl_lower_bound"),
+    {
+        "kl_base_nats": "float64",
+        "kl_lower_bound": "float64",
+        "mass_outside": "float64",
+        "compared_tokens": "int64",
+    },
+    "KL(base‖view)",
+    is_signed=False,
+)
+
+
+class NextTokenDist(OfDistribution):
+    """The ``top_k`` most likely next tokens of a prompt; its value is a ``TokenDist``.
+
+    Raises:
+        ViewParameterError: ``top_k`` is not an integer of at least 1.
+    """
+
+    name = "next_token_dist"
+    options = ("top_k",)
+    needs_only_prompts = True
+    columns: ClassVar[Mapping[str, Column]] = {
+        "top_k": "int64",
+        "token_ids": "int64[]",
+        "logprobs": "float32[]",
+        "tail_logprob": "float64",
+        "vocab_size": "int64",
+    }
+    names_tokens = True
+    figure = DIVERGENCE
+
+    def __init__(self, top_k: int = 256) -> None:
+        if isinstance(top_k, bool) or not isinstance(top_k, Integral) or top_k < 1:
+            raise ViewParameterError(f"top_k must be an integer of at least 1, got {top_k!r}")
+        self.top_k = int(top_k)
+
+    def key(self, item: Any) -> Any:
+        from forwardcache.hf.text.chat import key_of
+
+        return key_of(item)
+
+    def framed(self, item: Any, frame: Frame) -> Any:
+        return frame(item)
+
+    def run(self, runner: Runner, tasks: Sequence[Task]) -> list[Any]:
+        from forwardcache.hf.batch.kernels import top_dists
+
+        return list(top_dists(runner.last_logits([task.encoded.fed for task in tasks]), self.top_k))
+
+    def ask(self, view: Any, items: Sequence[Any]) -> list[Any]:
+        found: list[Any] = view.next_token_dist_batch(items, top_k=self.top_k, on_error="return")
+        return found
+
+    def row(self, value: TokenDist, *, top_k: int) -> dict[str, Any]:
+        from forwardcache.divergence import narrowed
+
+        shown = narrowed(value, top_k)
+        return {
+            "top_k": top_k,
+            "token_ids": shown.token_ids,
+            "logprobs": shown.logprobs,
+            "tail_logprob": shown.tail_logprob,
+            "vocab_size": shown.vocab_size,
+        }
+
+    def against(
+        self, view: Any, items: Sequence[Any], values: Sequence[Any], bases: Sequence[Any],
+        *, top_k: int,
+    ) -> list[dict[str, Any]]:  # fmt: skip
+        """KL(base ‖ view) of each prompt; a second forward where the value lacks a token."""
+        from forwardcache.divergence import divergence
+
+        pairs = zip(bases, values, strict=True)
+        found = [divergence(base, value, needed=top_k) for base, value in pairs]
+        lacking = [at for at, one in enumerate(found) if one is None]
+        if lacking:
+            wanted = [bases[at].token_ids for at in lacking]
+            at_base = view.token_dist_at_batch([items[at] for at in lacking], wanted)
+            for at, dist in zip(lacking, at_base, strict=True):
+                found[at] = divergence(bases[at], dist, needed=top_k)
+        return [_fields(one) for one in found if one is not None]
+
+    def noise(self, fresh: Fresh, items: Sequence[Any]) -> list[float]:
+        """KL(together ‖ alone) of each prompt, over the ``top_k`` tokens and one bucket."""
+        from forwardcache.scoring import kl_divergence
+
+        together = fresh(self, items, alone=False)
+        scored = [one for one in together if not isinstance(one, Exception)]
+        same_ids = [
+            (item, tuple(one.token_ids.tolist()))
+            for item, one in zip(items, together, strict=True)
+            if not isinstance(one, Exception)
+        ]
+        return [
+            kl_divergence(one, other.logprobs, other_tail_logprob=other.tail_logprob)
+            for one, other in without_errors(scored, fresh(LogprobsAt(), same_ids, alone=True))
+        ]
+
+
+OPERATION = NextTokenDist
+
+
+def _fields(found: Divergence) -> dict[str, Any]:
+    """The exact name only where the whole vocabulary was compared."""
+    if found.is_exact:
+        return {"kl_base_nats": found.nats}
+    return {
+        "kl_lower_bound": found.nats,
+        "mass_outside": found.mass_outside,
+        "compared_tokens": found.tokens,
+    }
