@@ -70,7 +70,7 @@ def test_the_table_is_for_a_person(
     monkeypatch.chdir(tmp_path)
     assert main(["demo"]) == 0
     shown = capsys.readouterr()
-    for word in ("null_7 (random)", "0.02", "95 % interval", "passes", "second", "from base"):
+    for word in ("null_7 (random)", "0.02", "95 % interval", "computed", "second", "from base"):
         assert word in shown.out
     assert "forwardcache-demo/trace.jsonl" in shown.out
     assert len(read_lines(tmp_path / "forwardcache-demo" / "trace.jsonl")) == 3000

@@ -1,9 +1,9 @@
-"""KL(base ‖ view) from as few passes as can be.
+"""KL(base ‖ view) from as few forwards as can be.
 
 The row of a view holds its own k most likely tokens, the divergence needs its log-probabilities at
-base's. Both come from one pass if the distribution asked for is wide enough to hold base's tokens
-too, so a wider one is asked for, compared as it is, and cut down for the row; a prompt where it
-lacks one of base's first k costs a second pass (``token_dist_at``). Where the wider one is the
+base's. Both come from one forward if the distribution asked for is wide enough to hold base's
+tokens too, so a wider one is asked for, compared as it is, and cut down for the row; a prompt where
+it lacks one of base's first k costs a second one (``token_dist_at``). Where the wider one is the
 whole vocabulary the divergence is exact, else it is a lower bound.
 """
 

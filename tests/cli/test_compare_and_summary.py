@@ -18,7 +18,7 @@ from forwardcache.jobs.differences import Comparison, differences
 from forwardcache.jobs.digits import float32_lists
 from forwardcache.jobs.hits import HitRecorder
 from forwardcache.jobs.intervals import interval_of_mean
-from forwardcache.jobs.job import Tally
+from forwardcache.jobs.job import Totals
 from forwardcache.jobs.rows import encoded
 from forwardcache.jobs.summary import as_json, figures_between, notes
 from forwardcache.jobs.views import parse_views
@@ -226,14 +226,14 @@ def compared(
     norms: Mapping[str, float | None] | None = None,
 ) -> Comparison:
     """The comparison of rows with these values, prompt by prompt."""
-    tally = Tally(operation(op).figure)
+    totals = Totals(operation(op).figure)
     name = "kl_base_nats" if op == "next_token_dist" else "delta_nats"
     for view, of_view in values.items():
         for line, value in enumerate(of_view):
-            tally.note({"line": line, "view": view, name: value})
+            totals.note({"line": line, "view": view, name: value})
     known = None if texts is None else dict(enumerate(texts))
     asked = parse_views(views, has_adapter=True)
-    found = differences(asked, tally, texts=known)
+    found = differences(asked, totals, texts=known)
     return Comparison(op, found, floor, dict(norms or {}))
 
 
@@ -247,7 +247,7 @@ def test_sizes_are_held_to_the_mean_of_the_nulls() -> None:
     values: dict[str, list[float | None]]
     values = {"ft": [2.0, 4.0, None], "null_1": [0.1, 0.3, 0.2], "null_2": [0.5, 0.5, 0.5]}
     comparison = compared("base,ft,null:1,null:2", values)
-    assert comparison.yardstick_nats == pytest.approx(0.35)
+    assert comparison.null_baseline_nats == pytest.approx(0.35)
     tuned = as_json(comparison)[0]
     assert tuned["mean_kl_base_nats"] == pytest.approx(3.0)
     assert tuned["times_null"] == pytest.approx(3.0 / 0.35)
@@ -287,7 +287,7 @@ def test_a_table_with_nulls_says_their_deviation_and_both_norms() -> None:
     assert [one["update_norm"] for one in as_json(comparison)] == [35.5, 1.25, 125.0]
 
 
-def test_a_null_that_can_t_be_told_from_0_is_no_yardstick() -> None:
+def test_a_null_that_can_t_be_told_from_0_is_no_baseline() -> None:
     chance = np.random.default_rng(2)
     tuned, null = chance.exponential(1.0, 50), chance.normal(0, 1e-9, 50)
     comparison = compared(
@@ -302,7 +302,7 @@ def test_a_null_that_can_t_be_told_from_0_is_no_yardstick() -> None:
     assert as_json(comparison)[0]["interval"] == "none"
 
 
-def test_nulls_within_other_batches_are_no_yardstick() -> None:
+def test_nulls_within_other_batches_are_no_baseline() -> None:
     floor = NoiseFloor("next_token_dist", "bfloat16", 32, mean_nats=1e-3, max_nats=2e-3)
     values: dict[str, list[float]] = {"ft": [0.5], "null_1": [1e-4]}
     comparison = compared("base,ft,null:1", values, floor=floor)
@@ -356,18 +356,18 @@ def test_the_tables_fit_a_terminal_of_80_columns() -> None:
 
 
 def test_a_bound_is_called_one_and_says_over_how_much() -> None:
-    tally = Tally(operation("next_token_dist").figure)
+    totals = Totals(operation("next_token_dist").figure)
     for line, (tokens, outside) in enumerate([(300, 0.25), (256, 0.5)]):
-        tally.note({"line": line, "view": "ft", "kl_lower_bound": 1.0, "mass_outside": outside,
+        totals.note({"line": line, "view": "ft", "kl_lower_bound": 1.0, "mass_outside": outside,
                     "compared_tokens": tokens})  # fmt: skip
     views = parse_views("base,ft", has_adapter=True)
-    found = differences(views, tally)
+    found = differences(views, totals)
     comparison = Comparison(
         "next_token_dist",
         found,
         is_bound=True,
-        fewest_tokens=tally.fewest_tokens,
-        most_outside=tally.most_outside,
+        fewest_tokens=totals.fewest_tokens,
+        most_outside=totals.most_outside,
     )
     assert as_json(comparison)[0]["mean_kl_lower_bound"] == 1.0
     assert "mean_kl_base_nats" not in as_json(comparison)[0]

@@ -49,7 +49,7 @@ def test_it_tells_what_the_run_then_does(
     assert told["estimate"]["seconds"] > 0
     assert told["estimate"]["measured_tokens"] > 0
     for view in told["views"]:
-        assert (view["passes"], view["kept"], view["to_run"]) == (13, 6, 7)
+        assert (view["prompts"], view["kept"], view["to_run"]) == (13, 6, 7)
 
     ended = score(*options, "--out", tmp_path / "out.jsonl")
     run: dict[str, Any] = json.loads(ended.out)["run"]

@@ -86,5 +86,5 @@ def test_wrong_use_names_the_help_that_has_the_answer(
 
 def test_a_wrong_choice_is_told_without_a_validators_words(run: Run) -> None:
     ended = run("score", "--model", "m", "--prompts", "p", "--op", "logprobof")
-    ended.refused("'--op'", "'logprobof' is not one of 'next_token_dist'")
+    ended.refused("'--op'", "'logprobof' is not one of 'logprob_of'")
     assert "Value error" not in ended.err

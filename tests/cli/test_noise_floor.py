@@ -12,7 +12,7 @@ import pytest
 from forwardcache.cli import tables
 from forwardcache.hf.scoring.noise import NoiseFloor
 from forwardcache.jobs.differences import Comparison, differences
-from forwardcache.jobs.job import Tally
+from forwardcache.jobs.job import Totals
 from forwardcache.jobs.views import parse_views
 from forwardcache.operations import operation
 from tests.cli.conftest import Run
@@ -69,10 +69,10 @@ def test_the_line_says_what_is_not_measured(score: Run, prompts: Path) -> None:
 
 
 def labels(op: str, values: dict[str, list[float]]) -> list[str]:
-    tally = Tally(operation(op).figure)
-    tally.differences.update(values)  # type: ignore[arg-type]
+    totals = Totals(operation(op).figure)
+    totals.differences.update(values)  # type: ignore[arg-type]
     views = parse_views("base,ft,scaled:0.5", has_adapter=True)
-    found = differences(views, tally)
+    found = differences(views, totals)
     floor = NoiseFloor(op, "bfloat16", 2, mean_nats=1e-5, max_nats=2e-5)
     without, *_ = tables.tables(Comparison(op, found))
     assert list(without.columns[0].cells) == ["ft", "scaled_0.50"]

@@ -137,7 +137,7 @@ def test_a_terminal_has_a_bar_with_a_steady_label(prompts: Path) -> None:
         said = read_to_end(leader)
         assert process.wait(timeout=120) == 0
     _, bar = said.split("views base, ft", 1)
-    bar = bar.split("passes run")[0]
+    bar = bar.split("values computed")[0]
     labels = set(re.findall(r"(\w+)\s+[━╸╺ ]*\x1b?\S*\s*[\d,]+ of 12 prompts", strip_escapes(bar)))
     assert labels == {"scoring"}, bar
     assert re.search(r"12 of 12 prompts, [\d,.]+ prompts/s, 0 hits, 0:00:00 left", bar), bar

@@ -144,7 +144,7 @@ def test_where_no_null_is_asked_for_it_is_said_how(
 
 def test_comparing_costs_no_second_pass(score: Run, prompts: Path) -> None:
     ended = score("--prompts", prompts, "--views", "base,ft,null:1", "--top-k", "4")
-    assert "36 passes run, 0 hits" in ended.err
+    assert "36 values computed, 0 hits" in ended.err
 
 
 def test_texts_are_the_backend_s(score: Run, prompts: Path, backend: HFBackend) -> None:
@@ -180,7 +180,7 @@ def test_hits_are_told_row_by_row(score: Run) -> None:
     hits = {(row["id"], row["view"]): row["hit"] for row in ended.rows}
     assert [hits[i, "base"] for i in (1, 2, 3)] == [False, False, True]
     assert [hits[i, "scaled_0.00"] for i in (1, 2, 3)] == [True, True, True]
-    assert "4 passes run, 5 hits, hit rate 55.6%" in ended.err
+    assert "4 values computed, 5 hits, hit rate 55.6%" in ended.err
 
 
 def test_base_may_stand_anywhere_among_the_views(score: Run, prompts: Path) -> None:
@@ -217,8 +217,8 @@ def test_a_file_holds_what_standard_output_would(score: Run, prompts: Path, tmp_
     ]
     for text in (streamed.err, filed.out):
         assert re.search(r"null_7 \(random\).*0\.02.* 1\.0 ", text)
-    assert "passes run" in filed.err
-    assert "passes run" not in filed.out
+    assert "values computed" in filed.err
+    assert "values computed" not in filed.out
 
 
 def test_parquet_holds_the_same_rows(score: Run, prompts: Path, tmp_path: Path) -> None:

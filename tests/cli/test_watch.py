@@ -129,8 +129,8 @@ def test_one_frame_has_rate_passes_probe_and_slowest(
     assert (ended.code, ended.err) == (0, "")
     rows = dict(row.split(None, 1) for row in ended.out.splitlines() if row)
     assert rows["probe"].strip() == "gsm8k"
-    assert "rate  33.3%  (20.0% in the last 10 s)" in rows["hit"]
-    assert rows["passes/s"].startswith("0.4  █")
+    assert "rate    33.3%  (20.0% in the last 10 s)" in rows["hit"]
+    assert rows["computed/s"].startswith("0.4  █")
     assert "6: 2 hits, 4 computed" in rows["events"]
     assert "skipped 1 line (not JSON: 1)" in ended.out
     assert "2 events lost" in ended.out
@@ -178,7 +178,7 @@ def test_a_run_is_followed_from_before_its_trace_is_there(tmp_path: Path) -> Non
         assert "75.0%" in text
         assert "second" in text
         # One frame, drawn over the one before.
-        assert text.count("passes/s") == 1
+        assert text.count("computed/s") == 1
         assert terminal.cursor_is_hidden
         assert terminal.interrupt() == 130
         assert "forwardcache: interrupted" in terminal.text

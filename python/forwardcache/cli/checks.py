@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from forwardcache.cli.extras import check_installed
 from forwardcache.errors import InvalidInputError
 from forwardcache.jobs.kinds import STDIN, FileKind, check_kind, kind_of
-from forwardcache.jobs.outfile import check_place
+from forwardcache.jobs.outfile import check_target
 from forwardcache.jobs.reasons import first_line, shown
 from forwardcache.jobs.views import View, parse_views
 from forwardcache.operations import of_prompts, operation
@@ -211,7 +211,7 @@ def check_trace(trace: Path | None) -> None:
     """
     if trace is None:
         return
-    check_place(trace, f"--trace {trace}")
+    check_target(trace, f"--trace {trace}")
     if not os.access(there := trace if trace.exists() else trace.parent, os.W_OK):
         raise InvalidInputError(f"--trace {trace}: {there} can't be written")
 

@@ -127,7 +127,7 @@ def _run_twice(session: Session, rows: Path) -> Outcome:
         finally:
             sink.close()
     norms = update_norms(session.backend, VIEWS)
-    found = comparison_of(job, scoring.tally, norms=norms)
+    found = comparison_of(job, scoring.totals, norms=norms)
     equal = sinks[0].digest.digest() == sinks[1].digest.digest()
     return Outcome(found, runs[0], runs[1], equal)
 
@@ -168,7 +168,7 @@ def _print_tables(outcome: Outcome, rows: Path, trace: Path) -> None:
 def _runs_table(outcome: Outcome) -> Table:
     from rich.table import Table
 
-    shown = Table("run", "passes", "hits", "hit rate", "seconds", "tokens/s")
+    shown = Table("run", "computed", "hits", "hit rate", "seconds", "tokens/s")
     for column in shown.columns[1:]:
         column.justify = "right"
     for name, run in (("first", outcome.first), ("second", outcome.second)):

@@ -34,14 +34,14 @@ class Share:
 
     Attributes:
         view: Its name in the rows.
-        passes: Prompts of the job.
+        prompts: Prompts of the job.
         kept: Those whose values the store has, or that stand there twice.
         to_run: The others.
         tokens: Tokens of these.
     """
 
     view: str
-    passes: int
+    prompts: int
     kept: int
     to_run: int
     tokens: int
@@ -93,8 +93,8 @@ def dry_run(options: ScoreOptions, source: PromptSet, views: tuple[View, ...]) -
 
 def _looking(loading: ModelOptions) -> ModelOptions:
     """The options of loading without what would be written."""
-    places = [] if loading.store is None else loading.store.split(",")
-    there = [place for place in places if "://" in place or Path(place).exists()]
+    stores = [] if loading.store is None else loading.store.split(",")
+    there = [store for store in stores if "://" in store or Path(store).exists()]
     return replace(loading, trace=None, store=",".join(there) or None, verify=0.0)
 
 
@@ -149,7 +149,7 @@ def _show(job: Job, shares: Sequence[Share], estimate: Estimate) -> None:
     for column in table.columns[1:]:
         column.justify = "right"
     for share in shares:
-        figures = share.passes, share.kept, share.to_run, share.tokens
+        figures = share.prompts, share.kept, share.to_run, share.tokens
         table.add_row(share.view, *(f"{figure:,}" for figure in figures))
     Console(file=sys.stdout).print(table)
     print(

@@ -39,7 +39,7 @@ class RunProgress:
         self._prompts, self._views = len(job.lengths), len(job.views)
         self._before, self._hits, self._interrupts = done, hits, interrupts
         self.total_tokens = sum(job.lengths[done:]) * self._views
-        self.tokens = self._settled_tokens = self._settled_passes = 0
+        self.tokens = self._settled_tokens = self._settled_prompts = 0
         self._began = time.monotonic()
         self.changed: Callable[[], object] = lambda: None
 
@@ -52,13 +52,13 @@ class RunProgress:
     def settle(self, tokens: int, prompts: int) -> None:
         """``tokens`` more are done in all, run or not: those of ``prompts`` in one view."""
         self._interrupts.check()
-        self._settled_passes += prompts
+        self._settled_prompts += prompts
         self.tokens = self._settled_tokens = self._settled_tokens + tokens
         self.changed()
 
     def told(self) -> str:
         """The figures in one line."""
-        done = self._before + self._settled_passes // self._views
+        done = self._before + self._settled_prompts // self._views
         said = f"{done:,} of {self._prompts:,} prompts"
         share = self.tokens / self.total_tokens if self.total_tokens else 1.0
         # A share of a chunk is no whole prompt, but it is work that was done.

@@ -45,7 +45,7 @@ def _check_once(command: Any, context: Any, args: list[str]) -> None:
 
 
 def _is_single(parameter: Any) -> bool:
-    """Whether it keeps one of several; arguments are told apart by their places."""
+    """Whether it keeps one of several; arguments are told apart by their positions."""
     is_option = parameter.param_type_name == "option"
     gathers = parameter.multiple or getattr(parameter, "count", False)
     # An eager one (--help) ends the command as soon as it is met.

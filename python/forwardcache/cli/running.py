@@ -25,7 +25,7 @@ def timed_team_run(scoring: TeamScoring, sink: RowSink, *, done: int = 0) -> Run
     with run_progress(scoring.job, hits=hits, done=done) as progress:
         scoring.run(sink, progress, done=done)
     stats = figures_between(dict.fromkeys(scoring.stats, 0), scoring.stats)
-    return RunFigures(stats, scoring.tally.tokens_run, time.perf_counter() - began)
+    return RunFigures(stats, scoring.totals.tokens_run, time.perf_counter() - began)
 
 
 def timed_run(session: Session, scoring: Scoring, sink: RowSink, *, done: int = 0) -> RunFigures:
@@ -42,4 +42,4 @@ def timed_run(session: Session, scoring: Scoring, sink: RowSink, *, done: int = 
         finally:
             session.backend.progress = None
     stats = figures_between(before, session.backend.stats.to_dict())
-    return RunFigures(stats, scoring.tally.tokens_run, time.perf_counter() - began)
+    return RunFigures(stats, scoring.totals.tokens_run, time.perf_counter() - began)

@@ -129,7 +129,7 @@ def _score_with(
     sink, done = _open_sink(options, scoring, job_facts)
     try:
         figures = timed_run(session, scoring, sink, done=done)
-        are_compared = bool(scoring.tally.differences)
+        are_compared = bool(scoring.totals.differences)
         floor = _noise_floor(session, options, job, are_compared)
         sink.publish(_facts(options, scoring, job_facts, session.arithmetic(), floor))
     except KeyboardInterrupt:
@@ -137,7 +137,7 @@ def _score_with(
     finally:
         sink.close()
     norms = update_norms(session.backend, job.views) if are_compared else {}
-    _report(options, scoring, comparison_of(job, scoring.tally, floor=floor, norms=norms), figures)
+    _report(options, scoring, comparison_of(job, scoring.totals, floor=floor, norms=norms), figures)
     if session.store is not None:
         _tell_of_store(session)
     with warnings.catch_warnings(action="ignore", category=RuntimeWarning):
@@ -176,9 +176,9 @@ def _score_on_team(
             raise InterruptedRunError(_how_to_go_on(options, scoring)) from None
         finally:
             sink.close()
-        norms = scoring.norms() if scoring.tally.differences else {}
+        norms = scoring.norms() if scoring.totals.differences else {}
         missing = team.close()
-    _report(options, scoring, comparison_of(job, scoring.tally, norms=norms), figures)
+    _report(options, scoring, comparison_of(job, scoring.totals, norms=norms), figures)
     _warn(scoring.nonfinite, missing)
     if options.loading.trace is not None:
         say(f"each worker has a trace, {trace_of(options.loading.trace, '*')}: see trace merge")
@@ -200,7 +200,7 @@ def _facts(
     return facts_of(
         options,
         scoring.job,
-        scoring.tally,
+        scoring.totals,
         job_facts=job_facts,
         skipped=_all_skipped(scoring),
         arithmetic=arithmetic,
@@ -210,7 +210,7 @@ def _facts(
 
 def _all_skipped(scoring: Scoring | TeamScoring) -> list[Skipped]:
     """The prompts without rows, in order."""
-    found = [*scoring.job.source.skipped, *scoring.tally.skipped]
+    found = [*scoring.job.source.skipped, *scoring.totals.skipped]
     return sorted(found, key=lambda one: one.line)
 
 
@@ -231,7 +231,7 @@ def _open_sink(
         prompts=scoring.job.source.prompts,
     )
     scoring.on_skip = part.add_skipped
-    done = take_up(part, scoring.job, scoring.tally) if options.resume else 0
+    done = take_up(part, scoring.job, scoring.totals) if options.resume else 0
     if done:
         say(f"going on after {done:,} of {len(scoring.job.source.prompts):,} prompts")
     return part, done
@@ -243,11 +243,10 @@ def _how_to_go_on(options: ScoreOptions, scoring: Scoring | TeamScoring) -> str:
     from forwardcache.jobs.resume import prompts_done
 
     job, out = scoring.job, options.out
-    # The interrupt may have come before the tally had what the part has, or amid a write.
-    rows = scoring.tally.rows if out is None else rows_kept(out)
-    count = (
-        f"{prompts_done(job, rows, scoring.tally.skipped):,} of {len(job.source.prompts):,} prompts"
-    )
+    # The interrupt may have come before the totals had what the part has, or amid a write.
+    rows = scoring.totals.rows if out is None else rows_kept(out)
+    done = prompts_done(job, rows, scoring.totals.skipped)
+    count = f"{done:,} of {len(job.source.prompts):,} prompts"
     if out is None:
         return f"interrupted; the rows of {count} were written"
     if not is_unfinished(out):

@@ -48,7 +48,7 @@ def _sizes(comparison: Comparison) -> Table:
     columns = [
         *(["mean |view -\nbase|, nats"] if signed else []),
         *(["norm added\nto weights", "random,\ndeviation"] if nulls else []),
-        *(["x nulls'\nmean"] if comparison.yardstick_nats else []),
+        *(["x nulls'\nmean"] if comparison.null_baseline_nats else []),
     ]
     shown = _table("view", *columns)
     for one in comparison.found:
@@ -57,7 +57,7 @@ def _sizes(comparison: Comparison) -> Table:
             norm = comparison.norms.get(one.view.name)
             deviation = f"{one.view.deviation:g}" if one.view.is_null else "-"
             cells += ["-" if norm is None else significant(norm), deviation]
-        if comparison.yardstick_nats:
+        if comparison.null_baseline_nats:
             ratio = comparison.ratio(one)
             cells.append("-" if ratio is None else f"{ratio:,.1f}")
         shown.add_row(_label(one), *cells)

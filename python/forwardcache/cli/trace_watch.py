@@ -32,7 +32,7 @@ def watch(path: Path, *, once: bool, interval_s: float, slowest: int) -> int:
         path: The trace; unless ``once``, it may not be there yet.
         once: Show it as it is, its last event taken for now, and end.
         interval_s: Seconds between two looks.
-        slowest: How many of the slowest passes are shown.
+        slowest: How many of the slowest computations are shown.
 
     Raises:
         InvalidInputError: standard output is no terminal, and not ``once``; or the file is of
@@ -110,7 +110,7 @@ def _rows(watched: _Watched, now: float) -> list[tuple[str, Text]]:
         ("state", Text(_state(watched, now))),
         ("probe", Text(probe)),
         ("hit rate", Text(_hit_rate(recent, now))),
-        ("passes/s", Text(f"{recent.computed_a_second(now):,.1f}  {_bars(recent, now)}")),
+        ("computed/s", Text(f"{recent.computed_a_second(now):,.1f}  {_bars(recent, now)}")),
         ("events", Text(_events(watched))),
     ]
 
@@ -132,12 +132,12 @@ def _hit_rate(recent: Recent, now: float) -> str:
 
 
 def _bars(recent: Recent, now: float) -> str:
-    """A bar a second; a second without passes is blank."""
+    """A bar a second; a second without any is blank."""
     history = recent.history(now)
     most = max(history)
     if not most:
         return ""
-    bars = (_BARS[(passes * len(_BARS) - 1) // most] if passes else " " for passes in history)
+    bars = (_BARS[(count * len(_BARS) - 1) // most] if count else " " for count in history)
     return "".join(bars).lstrip() + f"  (up to {most:,} in the last {HISTORY_S} s)"
 
 

@@ -12,7 +12,7 @@ from forwardcache.distributed.team import LOCAL, Team
 from forwardcache.distributed.wire import Part, answer, packed, packed_options
 from forwardcache.errors import InvalidInputError
 from forwardcache.instrumentation import BackendStats
-from forwardcache.jobs.job import Job, Progress, Tally
+from forwardcache.jobs.job import Job, Progress, Totals
 from forwardcache.jobs.options import ModelOptions
 from forwardcache.jobs.planning import asked_k, with_lengths
 from forwardcache.jobs.prompts import Prompt, PromptSet
@@ -32,7 +32,7 @@ class TeamScoring:
 
     Attributes:
         job: What is scored.
-        tally: What was found.
+        totals: What was found.
         stats: What the workers' counters gained.
         nonfinite: Values that were not finite.
         on_skip: As of ``Scoring``.
@@ -41,7 +41,7 @@ class TeamScoring:
     def __init__(self, team: Team, job: Job) -> None:
         self._team = team
         self.job = job
-        self.tally = Tally(job.operation.figure)
+        self.totals = Totals(job.operation.figure)
         self.stats: dict[str, int | float] = dict(BackendStats().to_dict())
         self.nonfinite = 0
         self.on_skip: Callable[[Sequence[Skipped]], None] = lambda _: None
@@ -57,7 +57,7 @@ class TeamScoring:
         for chunk, rows in self.rows(done=done):
             sink.write(rows)
             for written in rows:
-                self.tally.note(written)
+                self.totals.note(written)
             tokens, views = sum(self.job.lengths[chunk.start : chunk.stop]), len(self.job.views)
             progress.settle(tokens * views, len(chunk) * views)
 
@@ -83,7 +83,7 @@ class TeamScoring:
             first = skipped[0]
             raise InvalidInputError(f"{self.job.source.name} line {first.line}: {first.reason}")
         self.on_skip(skipped)
-        self.tally.skipped += skipped
+        self.totals.skipped += skipped
 
     def arithmetic(self) -> dict[str, Any]:
         """That of the first worker that loaded the model."""
@@ -98,13 +98,15 @@ class TeamScoring:
         return norms
 
     def _packed(self, chunk: range) -> bytes:
-        job, place = self.job, slice(chunk.start, chunk.stop)
-        lengths = tuple(job.lengths[place])
-        part = Part(job.source.prompts[place], lengths, job.op, job.views, job.top_k, job.asked_k)
+        job, positions = self.job, slice(chunk.start, chunk.stop)
+        lengths = tuple(job.lengths[positions])
+        part = Part(
+            job.source.prompts[positions], lengths, job.op, job.views, job.top_k, job.asked_k
+        )
         return part.packed()
 
     def _note(self, found: dict[str, Any]) -> None:
-        self.tally.tokens_run += found["tokens_run"]
+        self.totals.tokens_run += found["tokens_run"]
         self.nonfinite += found["nonfinite"]
         for name, gained in found["stats"].items():
             before = self.stats.get(name, 0)

@@ -90,7 +90,7 @@ class Worker:
         return {
             "rows": rows,
             "skipped": [one.as_json() for one in skipped],
-            "tokens_run": scoring.tally.tokens_run,
+            "tokens_run": scoring.totals.tokens_run,
             "stats": added,
             "nonfinite": session.backend.nonfinite_results - bad,
         }

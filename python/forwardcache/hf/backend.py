@@ -21,7 +21,7 @@ from forwardcache.hf.scoring.preflight import nonfinite_logits
 from forwardcache.hf.scoring.provenance import Provenance, collecting
 from forwardcache.hf.scoring.scorer import Scorer
 from forwardcache.hf.scoring.selfcheck import SelfCheck
-from forwardcache.hf.scoring.shelf import Shelf, StoreFigures
+from forwardcache.hf.scoring.value_store import StoreFigures, ValueStore
 from forwardcache.hf.spec import BASE, FINETUNED, ViewSpec, null, scaled
 from forwardcache.hf.text.encode import encoding_options
 from forwardcache.hf.view import HFView, check_views, refuse_inside_view
@@ -143,7 +143,7 @@ class HFBackend(Operations):
             ),
             identity=ModelIdentity(model, identity, label=identity_label),
             store_nonfinite=store_nonfinite,
-            shelf=None if kept is None else Shelf(kept),
+            value_store=None if kept is None else ValueStore(kept),
             check=check,
         )
         # Looks at the adapter now, so that one that can't be handled is refused here.
@@ -241,11 +241,11 @@ class HFBackend(Operations):
     @property
     def store(self) -> StoreFigures:
         """What the store gave and took, and what the self-check found."""
-        shelf, check = self._scorer.shelf, self._scorer.selfcheck
+        values, check = self._scorer.value_store, self._scorer.selfcheck
         checked = check.verified, check.mismatches
-        if shelf is None:
+        if values is None:
             return StoreFigures(0, 0, 0, 0, 0, *checked)
-        moved = shelf.hits, shelf.misses, shelf.damaged, shelf.kept, shelf.not_kept
+        moved = values.hits, values.misses, values.damaged, values.kept, values.not_kept
         return StoreFigures(*moved, *checked)
 
     @property
@@ -292,7 +292,7 @@ class HFBackend(Operations):
         """The model with ``lam`` times its adapter's present scaling.
 
         Args:
-            lam: Any finite number, also negative. 0 is ``base`` and 1 is ``ft``: the same passes.
+            lam: Any finite number, also negative. 0 is ``base`` and 1 is ``ft``: the same values.
 
         Raises:
             ViewParameterError: ``lam`` is not finite.

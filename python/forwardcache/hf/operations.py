@@ -209,7 +209,7 @@ class Operations(ABC):
     def completion_logprob(self, prompt: Prompt, completion: str) -> CompletionLogprob:
         """``logprob_of`` with the number of tokens scored and how they meet the prompt.
 
-        The same pass and the same cache entry as ``logprob_of``.
+        The same forward and the same cache entry as ``logprob_of``.
 
         Args:
             prompt: As in ``logprob_of``.

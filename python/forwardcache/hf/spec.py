@@ -1,4 +1,4 @@
-"""Which view: its name in the trace and its exact place in the key.
+"""Which view: its name in the trace and what it is in the key.
 
 The name is short (two decimals of λ), so it never decides about a hit; ``ViewSpec.key_fields`` do,
 with every parameter in full and every field length-tagged.

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from forwardcache.jobs.intervals import FEWEST_TEXTS, Interval, interval_of_mean
-from forwardcache.jobs.job import Job, Tally
+from forwardcache.jobs.job import Job, Totals
 from forwardcache.jobs.views import View
 from forwardcache.operation import Figure
 from forwardcache.operations import operation
@@ -98,7 +98,7 @@ class Comparison:
         return [one for one in self.found if one.view.is_null]
 
     @property
-    def yardstick_nats(self) -> float | None:
+    def null_baseline_nats(self) -> float | None:
         """The mean size of the null views; None where a ratio to it would say nothing."""
         return None if not self.nulls or self.why_no_ratio else _mean_size(self.nulls)
 
@@ -114,10 +114,10 @@ class Comparison:
 
     def ratio(self, one: Difference) -> float | None:
         """The size of ``one`` in mean sizes of the null views."""
-        yardstick = self.yardstick_nats
-        if yardstick is None or one.size_interval.holds_zero or not np.isfinite(one.size_nats):
+        baseline = self.null_baseline_nats
+        if baseline is None or one.size_interval.holds_zero or not np.isfinite(one.size_nats):
             return None
-        return one.size_nats / yardstick
+        return one.size_nats / baseline
 
     def is_within_floor(self, one: Difference) -> bool:
         """Whether other batches move base as far."""
@@ -130,37 +130,37 @@ class Comparison:
 
 def comparison_of(
     job: Job,
-    tally: Tally,
+    totals: Totals,
     *,
     floor: NoiseFloor | None = None,
     norms: Mapping[str, float | None] | None = None,
 ) -> Comparison:
     """What the rows of ``job`` come to."""
-    found = differences(job.views, tally, texts=job.texts())
+    found = differences(job.views, totals, texts=job.texts())
     return Comparison(
         job.op,
         found,
         floor,
         norms or {},
-        is_bound=any(map(tally.figure.is_bound, tally.fields)),
-        fewest_tokens=tally.fewest_tokens,
-        most_outside=tally.most_outside,
+        is_bound=any(map(totals.figure.is_bound, totals.fields)),
+        fewest_tokens=totals.fewest_tokens,
+        most_outside=totals.most_outside,
     )
 
 
 def differences(
-    views: Sequence[View], tally: Tally, *, texts: Mapping[int, str] | None = None
+    views: Sequence[View], totals: Totals, *, texts: Mapping[int, str] | None = None
 ) -> list[Difference]:
     """One for every view beside base, in the order of ``views``.
 
     Args:
         views: Those that were scored.
-        tally: What was found.
+        totals: What was found.
         texts: By line: what a prompt counts as in an interval. None: every prompt for itself.
     """
-    found = [(view, tally.differences.get(view.name)) for view in views]
+    found = [(view, totals.differences.get(view.name)) for view in views]
     return [
-        _difference(view, values, _texts_of(tally.lines.get(view.name), texts), tally.figure)
+        _difference(view, values, _texts_of(totals.lines.get(view.name), texts), totals.figure)
         for view, values in found
         if values
     ]
@@ -173,9 +173,9 @@ def _texts_of(lines: Sequence[int] | None, texts: Mapping[int, str] | None) -> S
 def _difference(
     view: View, values: Sequence[float | None], texts: Sequence[str] | None, figure: Figure
 ) -> Difference:
-    places = [place for place, value in enumerate(values) if value is not None]
-    known = np.array([values[place] for place in places], dtype=np.float64)
-    names = None if texts is None else [texts[place] for place in places]
+    known_at = [at for at, value in enumerate(values) if value is not None]
+    known = np.array([values[at] for at in known_at], dtype=np.float64)
+    names = None if texts is None else [texts[at] for at in known_at]
     mean, interval = _mean(known), interval_of_mean(known, names)
     size, size_interval = mean, interval
     if figure.is_signed:

@@ -48,8 +48,8 @@ def float32_lists(arrays: Sequence[NDArray[np.float32]]) -> list[Numbers]:
     decimals = pl.Series(flat, dtype=pl.Float32).cast(pl.String)
     floats, texts = decimals.cast(pl.Float64).to_list(), decimals.to_list()
     size = np.abs(flat)
-    for place in np.flatnonzero(~((size >= _LEAST) & (size < _MOST))).tolist():
-        floats[place], texts[place] = _number(flat[place])
+    for at in np.flatnonzero(~((size >= _LEAST) & (size < _MOST))).tolist():
+        floats[at], texts[at] = _number(flat[at])
     ends = accumulate(map(len, arrays), initial=0)
     return [
         Numbers(floats[begin:end], f"[{', '.join(texts[begin:end])}]")

@@ -93,10 +93,10 @@ def _totals(values: _Float64s, texts: Sequence[Hashable] | None) -> tuple[_Float
     if texts is None:
         return values, np.ones(len(values))
     numbers: dict[Hashable, int] = {}
-    place = np.array([numbers.setdefault(text, len(numbers)) for text in texts], dtype=np.intp)
+    number = np.array([numbers.setdefault(text, len(numbers)) for text in texts], dtype=np.intp)
     most = len(numbers)
-    sums: _Float64s = np.bincount(place, weights=values, minlength=most).astype(np.float64)
-    return sums, np.bincount(place, minlength=most).astype(np.float64)
+    sums: _Float64s = np.bincount(number, weights=values, minlength=most).astype(np.float64)
+    return sums, np.bincount(number, minlength=most).astype(np.float64)
 
 
 def _standard_error(errors: _Float64s, rows: float) -> float:

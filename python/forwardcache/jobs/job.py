@@ -60,7 +60,7 @@ class Job:
         """The operation as the model is asked for it."""
         return operation(self.op).of(top_k=self.asked_k)
 
-    def places(self) -> list[tuple[int, str]]:
+    def row_names(self) -> list[tuple[int, str]]:
         """Line and view of every row, in order."""
         names = [view.name for view in self.views]
         return [(prompt.line, name) for prompt in self.source.prompts for name in names]
@@ -101,7 +101,7 @@ class Job:
 
 
 @dataclass(slots=True)
-class Tally:
+class Totals:
     """What a job found, for its summary.
 
     Args:
@@ -154,7 +154,7 @@ class Scoring:
 
     Attributes:
         job: What is scored.
-        tally: What was found.
+        totals: What was found.
         on_skip: Told of the prompts of a chunk that are skipped, before its rows are written.
     """
 
@@ -166,7 +166,7 @@ class Scoring:
         self._items = backend.rendered(job.source.items(job.op), op=job.op)
         self._keys = _keys_of(self._items)
         self._op = job.operation
-        self.tally = Tally(self._op.figure)
+        self.totals = Totals(self._op.figure)
         self.on_skip: Callable[[Sequence[Skipped]], None] = lambda _: None
 
     def run(self, sink: RowSink, progress: Progress, *, done: int = 0) -> None:
@@ -183,10 +183,10 @@ class Scoring:
             rows, skipped = self.rows_of(chunk, progress)
             if skipped:
                 self.on_skip(skipped)
-                self.tally.skipped += skipped
+                self.totals.skipped += skipped
             sink.write(rows)
             for each in rows:
-                self.tally.note(each)
+                self.totals.note(each)
 
     def rows_of(
         self, chunk: range, progress: Progress | None = None
@@ -227,7 +227,7 @@ class Scoring:
             against = self._against(scorer, values, base_values)
         pairs = zip(positions, hits, strict=True)
         is_hit = {position: hit for position, hit in pairs if position in values}
-        self.tally.tokens_run += sum(self.job.lengths[at] for at, hit in is_hit.items() if not hit)
+        self.totals.tokens_run += sum(self.job.lengths[at] for at, hit in is_hit.items() if not hit)
         fields = written([self._op.row(one, top_k=self.job.top_k) for one in values.values()])
         rows = {
             at: row(

@@ -20,7 +20,7 @@ from forwardcache import __version__
 from forwardcache.jobs.views import View
 
 if TYPE_CHECKING:
-    from forwardcache.jobs.job import Job, Tally
+    from forwardcache.jobs.job import Job, Totals
     from forwardcache.jobs.options import ScoreOptions
     from forwardcache.jobs.skips import Skipped
 
@@ -42,7 +42,7 @@ _SAID_ELSEWHERE = frozenset({"model", "adapter", "op", "views", "prompts"})
 def facts_of(
     options: ScoreOptions,
     job: Job,
-    tally: Tally,
+    totals: Totals,
     *,
     job_facts: Facts,
     skipped: Sequence[Skipped],
@@ -54,7 +54,7 @@ def facts_of(
     Args:
         options: What was asked for.
         job: What was scored.
-        tally: What was found.
+        totals: What was found.
         job_facts: What decides the rows.
         skipped: The prompts without rows.
         arithmetic: Dtype, device, kernels and threads.
@@ -73,8 +73,8 @@ def facts_of(
         "prompts": {"file": options.prompts, "sha256": job.source.sha256},
         "counts": {
             "prompts": len(job.source.prompts) + len(job.source.skipped),
-            "rows": tally.rows,
-            "hits": tally.hits,
+            "rows": totals.rows,
+            "hits": totals.hits,
             "skipped": len(skipped),
         },
         "skipped": [one.as_json() for one in skipped],

@@ -8,7 +8,7 @@ from forwardcache.errors import InvalidInputError, MachineError
 from forwardcache.jobs.reasons import machine_failed, os_reason
 
 
-def check_place(path: Path, named: str) -> None:
+def check_target(path: Path, named: str) -> None:
     """Refuse a path at which there can be no file; no folder is made for one.
 
     Args:

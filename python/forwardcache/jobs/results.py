@@ -29,7 +29,7 @@ from forwardcache.errors import InvalidInputError
 from forwardcache.jobs.columns import InputColumns
 from forwardcache.jobs.durable import to_disk
 from forwardcache.jobs.metadata import PARQUET_KEY, Facts, is_ours, meta_of, written
-from forwardcache.jobs.outfile import check_place, part_of, write_failed
+from forwardcache.jobs.outfile import check_target, part_of, write_failed
 from forwardcache.jobs.parquet import write_parquet
 from forwardcache.jobs.prompts import Prompt
 from forwardcache.jobs.rows import Row, encoded
@@ -85,7 +85,7 @@ def check_out(out: Path, *, force: bool, resume: bool) -> None:
     """
     if out.suffix.lower() not in {JSONL, PARQUET}:
         raise InvalidInputError(f"--out {out} must end in {JSONL} or {PARQUET}")
-    check_place(out, f"--out {out}")
+    check_target(out, f"--out {out}")
     _check_nobody_writes(out)
     _check_free(out, force=force, resume=resume)
 
@@ -286,9 +286,9 @@ class PartFile:
         """
         self._part.seek(0)
         end = 0
-        for line, place in zip(self._part, expected, strict=False):
+        for line, name in zip(self._part, expected, strict=False):
             row = _whole_row(line)
-            if row is None or (row.get("line"), row.get("view")) != place:
+            if row is None or (row.get("line"), row.get("view")) != name:
                 return
             end += len(line)
             yield row, end
@@ -350,17 +350,17 @@ class PartFile:
             return
         if not self._force and os.path.lexists(self._out):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(self._out))
-        place = meta_of(self._out)
-        before = place.read_bytes() if place.is_file() else None
-        self._put(place, written(meta).encode("ascii"))
+        target = meta_of(self._out)
+        before = target.read_bytes() if target.is_file() else None
+        self._put(target, written(meta).encode("ascii"))
         _sync_folder(self._out.parent)
         try:
             yield
         except BaseException:
-            place.unlink() if before is None else self._put(place, before)
+            target.unlink() if before is None else self._put(target, before)
             raise
 
-    def _put(self, place: Path, content: bytes) -> None:
+    def _put(self, target: Path, content: bytes) -> None:
         """Write a small file beside the part, whole or not at all."""
         passing = _passing_of(self._out)
         try:
@@ -368,7 +368,7 @@ class PartFile:
                 file.write(content)
                 file.flush()
                 to_disk(file.fileno())
-            passing.replace(place)
+            passing.replace(target)
         finally:
             passing.unlink(missing_ok=True)
 

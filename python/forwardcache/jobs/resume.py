@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence, Set
 
-from forwardcache.jobs.job import Job, Tally
+from forwardcache.jobs.job import Job, Totals
 from forwardcache.jobs.results import PartFile
 from forwardcache.jobs.skips import Skipped
 
 
-def take_up(part: PartFile, job: Job, tally: Tally) -> int:
+def take_up(part: PartFile, job: Job, totals: Totals) -> int:
     """Go on with the rows of an unfinished run.
 
     Returns:
@@ -19,20 +19,20 @@ def take_up(part: PartFile, job: Job, tally: Tally) -> int:
     known_skips = part.skipped()
     lines = {one.line for one in known_skips}
     ends = _prompts_at_ends(job, lines)
-    places = (place for place in job.places() if place[0] not in lines)
+    expected = (name for name in job.row_names() if name[0] not in lines)
     pending, done, end = [], 0, 0
-    read = tally.reads()
-    for count, (row, offset) in enumerate(part.whole_rows(places), start=1):
+    read = totals.reads()
+    for count, (row, offset) in enumerate(part.whole_rows(expected), start=1):
         pending.append({name: row[name] for name in read if name in row})
         if count in ends:
             done, end = ends[count], offset
             for known in pending:
-                tally.note(known)
+                totals.note(known)
             pending.clear()
     part.cut(end)
     done_lines = {prompt.line for prompt in job.source.prompts[:done]}
-    tally.skipped = [one for one in known_skips if one.line in done_lines]
-    part.set_skipped(tally.skipped)
+    totals.skipped = [one for one in known_skips if one.line in done_lines]
+    part.set_skipped(totals.skipped)
     return done
 
 

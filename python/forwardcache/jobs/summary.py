@@ -145,9 +145,9 @@ class RunFigures:
 
     def line(self) -> str:
         """One line for a person."""
-        passes, hits = self.stats["forward_passes"], self.stats["cache_hits"]
+        computed, hits = self.stats["forward_passes"], self.stats["cache_hits"]
         return (
-            f"{passes:,} passes run, {hits:,} hits, hit rate {self.stats['hit_rate']:.1%}, "
+            f"{computed:,} values computed, {hits:,} hits, hit rate {self.stats['hit_rate']:.1%}, "
             f"{self.seconds:.1f} s, {self.tokens_per_s:,.0f} tokens/s"
         )
 

@@ -15,7 +15,7 @@ from typing import BinaryIO
 from forwardcache.errors import InvalidInputError
 from forwardcache.jobs.durable import to_disk
 from forwardcache.jobs.kinds import STDIN
-from forwardcache.jobs.outfile import check_place, part_of, write_failed
+from forwardcache.jobs.outfile import check_target, part_of, write_failed
 
 _BUFFER_BYTES = 1 << 20
 _STDIN_NAME = "/dev/stdin"
@@ -68,7 +68,7 @@ def check_out(out: Path, inputs: Sequence[str], *, force: bool) -> None:
     Raises:
         InvalidInputError: saying what stands in the way.
     """
-    check_place(out, str(out))
+    check_target(out, str(out))
     paths = [Path(_STDIN_NAME if path == STDIN else path) for path in inputs]
     for written in (out, part_of(out)):
         for path in paths:

@@ -69,7 +69,7 @@ def _trace_watch(
         float, typer.Option("--interval", min=0.05, max=60.0, help="Seconds between two looks.")
     ] = 0.5,
     slowest: Annotated[
-        int, typer.Option(min=0, max=100, help="How many of the slowest passes are shown.")
+        int, typer.Option(min=0, max=100, help="How many of the slowest computations are shown.")
     ] = 5,
 ) -> int:
     """Follow a trace that is being written; Ctrl-C ends it."""

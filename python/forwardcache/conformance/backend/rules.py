@@ -78,7 +78,7 @@ def distribution_order(subject: Subject) -> None:
 
 
 def batch_equals_single(subject: Subject) -> None:
-    """A batched result is the single one within ``atol``, in any order and with any company."""
+    """A batched result is the single one within ``atol``, in any order and any batch."""
     with subject.scoring() as view:
         for name, single, batch, items in _ops(subject, view):
             subject.forget_values()
@@ -226,7 +226,7 @@ def values_cannot_be_changed(subject: Subject) -> None:
 
 
 def counters_add_up(subject: Subject) -> None:
-    """Each new prompt is one miss and one pass, each repeated one a hit, single and batched."""
+    """Each new prompt is one miss and one forward, each repeated one a hit, single and batched."""
     stats = getattr(subject.backend, "stats", None)
     if stats is None:
         raise RuleSkipped("the backend has no stats")
@@ -251,7 +251,7 @@ def _require_counts(
     after: tuple[int, ...], before: tuple[int, ...], expected: tuple[int, ...], what: str
 ) -> None:
     grown = tuple(new - old for new, old in zip(after, before, strict=True))
-    names = "(hits, misses, passes)"
+    names = "(hits, misses, forwards)"
     require(grown == expected, f"{what}: {names} grew by {grown}, not by {expected}")
 
 

@@ -24,9 +24,10 @@ from forwardcache.operation import Operation
 
 _log = logging.getLogger(__name__)
 
-# What a pass costs beside its tokens, and how much is packed behind a prefix, in parts of the token
-# budget: both grow with what the device does at once. A CPU has less to do before it begins.
-_PASS_COST = {"cpu": 32, "cuda": 16}
+# What a forward costs in addition to its tokens, and how much is packed behind a prefix, in parts
+# of the token budget: both grow with what the device does at once. A CPU has less to do before it
+# begins.
+_FORWARD_COST = {"cpu": 32, "cuda": 16}
 _PACK = {"cpu": 8, "cuda": 4}
 
 
@@ -72,45 +73,45 @@ class BatchedRuns:
         """The value of each task, or the error of one that does not fit into memory alone."""
         found: dict[int, Any] = {}
         self.ran, self.refused = [], []
-        families = self._runner.prefix_groups(
+        groups = self._runner.prefix_groups(
             [task.encoded for task in tasks],
-            forward_cost=self.budget(op) // _PASS_COST[self._runner.device],
+            forward_cost=self.budget(op) // _FORWARD_COST[self._runner.device],
             last_only=op.last_only,
         )
-        for family in families:
-            self._run_family(op, tasks, family, found, report)
+        for group in groups:
+            self._run_group(op, tasks, group, found, report)
         while len(found) < len(tasks):
             self._run_rest(op, tasks, found, report)
-        return [found[place] for place in range(len(tasks))]
+        return [found[position] for position in range(len(tasks))]
 
     def budget(self, op: Operation) -> int:
         """Most positions in a batch of ``op`` at present."""
         return self._budgets.get(op.name, self._runner.limits.token_budget)
 
-    def _run_family(
+    def _run_group(
         self,
         op: Operation,
         tasks: Sequence[Task],
-        family: PrefixGroup,
+        group: PrefixGroup,
         found: dict[int, Any],
         report: Report,
     ) -> None:
         """Rows of one prefix; those that don't fit into memory are left to the ordinary way."""
-        prefix = tasks[family.items[0]].encoded.fed[: family.shared]
+        prefix = tasks[group.items[0]].encoded.fed[: group.shared]
         packs = plan_packs(
-            family,
-            [len(task.encoded.fed) - family.shared for task in tasks],
+            group,
+            [len(task.encoded.fed) - group.shared for task in tasks],
             [max(1, len(task.encoded.scored)) for task in tasks],
             most_tokens=self.budget(op) // _PACK[self._runner.device],
             most_needed=self._runner.most_logit_rows,
         )
-        shared = self._tried(self._runner.behind, prefix, first=family.items[0])
+        shared = self._tried(self._runner.behind, prefix, first=group.items[0])
         for pack in packs if shared is not None else []:
             values = self._tried(op.run, shared, [tasks[at] for at in pack], first=pack[0])
             if values is None:
                 return
-            rests = sum(len(tasks[at].encoded.fed) - family.shared for at in pack)
-            self.ran.append(RanBatch(tuple(pack), rests, rests, family.shared))
+            rests = sum(len(tasks[at].encoded.fed) - group.shared for at in pack)
+            self.ran.append(RanBatch(tuple(pack), rests, rests, group.shared))
             found.update(zip(pack, values, strict=True))
             report(sum(len(tasks[at].encoded.fed) for at in pack))
 
@@ -118,18 +119,18 @@ class BatchedRuns:
         self, op: Operation, tasks: Sequence[Task], found: dict[int, Any], report: Report
     ) -> None:
         """All that is not done yet, until it is, or until a batch doesn't fit into memory."""
-        rest = [place for place in range(len(tasks)) if place not in found]
-        lengths = [len(tasks[place].encoded.fed) for place in rest]
+        rest = [position for position in range(len(tasks)) if position not in found]
+        lengths = [len(tasks[position].encoded.fed) for position in rest]
         batches = self._runner.plan(lengths, last_only=op.last_only, token_budget=self.budget(op))
         for batch in batches:
-            places = [rest[item] for item in batch.items]
-            group = [tasks[at] for at in places]
-            values = self._tried(op.run, self._runner, group, first=places[0])
-            if values is None and len(places) > 1:
+            positions = [rest[item] for item in batch.items]
+            group = [tasks[at] for at in positions]
+            values = self._tried(op.run, self._runner, group, first=positions[0])
+            if values is None and len(positions) > 1:
                 self._shrink(op, batch.positions)
                 return
-            self.ran.append(RanBatch(tuple(places), batch.positions, batch.tokens))
-            found.update(zip(places, values or [_too_large(batch.longest)], strict=True))
+            self.ran.append(RanBatch(tuple(positions), batch.positions, batch.tokens))
+            found.update(zip(positions, values or [_too_large(batch.longest)], strict=True))
             report(batch.tokens)
 
     def _shrink(self, op: Operation, positions: int) -> None:

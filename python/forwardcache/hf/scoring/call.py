@@ -10,8 +10,8 @@ from typing import Any
 from forwardcache.errors import ForwardCacheError
 from forwardcache.hf.batch.row import Encoded
 from forwardcache.hf.model.identity import ModelState
-from forwardcache.hf.scoring.shelf import Place
 from forwardcache.hf.scoring.task import Task
+from forwardcache.hf.scoring.value_store import KeySpace
 from forwardcache.hf.spec import ViewSpec, tagged
 from forwardcache.hf.text.ahead import groups
 from forwardcache.hf.text.encode import Encoder, EncodingOptions
@@ -29,7 +29,7 @@ class Call:
         reported: Tokens whose progress is reported.
         computed: What this call computed, by key; a value that is not finite stays here only.
         fetched: What it took from the store, by key.
-        place: Where its values stand in the store; None without one.
+        key_space: Where its values stand in the store; None without one.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Call:
         encoder: Encoder,
         *,
         options: EncodingOptions,
-        place: Place | None,
+        key_space: KeySpace | None,
     ) -> None:
         self.state = state
         self.spec = spec
@@ -50,17 +50,17 @@ class Call:
         self.reported = 0
         self.computed: dict[Any, Any] = {}
         self.fetched: dict[Any, Any] = {}
-        self.place = place
+        self.key_space = key_space
         self._items = items
         self._encoder = encoder
         self._options = options
         self._outcomes: list[Task | ForwardCacheError] = []
 
     def keys(self) -> list[tuple[int, Any]]:
-        """Place and key of each item that is of the right type."""
+        """Position and key of each item that is of the right type."""
         return [
-            (place, self.op.key(item))
-            for place, item in enumerate(self._items)
+            (position, self.op.key(item))
+            for position, item in enumerate(self._items)
             if not isinstance(item, ForwardCacheError) and self._is_of_its_type(item)
         ]
 
@@ -68,20 +68,22 @@ class Call:
         """Makes the tasks.
 
         Args:
-            found: Places of items whose values are there. Something with this call's keys has been
-                scored, so it has tokens, which may wait until they are needed.
+            found: Positions of items whose values are there. Something with this call's keys has
+                been scored, so it has tokens, which may wait until they are needed.
         """
         self._outcomes = []
-        for places in groups(len(self._items)):
-            if len(missing := [place for place in places if place not in found]) > 1:
+        for positions in groups(len(self._items)):
+            if len(missing := [position for position in positions if position not in found]) > 1:
                 self._read_ahead(missing)
-            self._outcomes += [self._task(self._items[place], place in found) for place in places]
+            self._outcomes += [
+                self._task(self._items[position], position in found) for position in positions
+            ]
         self.tasks = [each for each in self._outcomes if isinstance(each, Task)]
 
-    def _read_ahead(self, places: Sequence[int]) -> None:
-        """Has the tokenizer read the items at ``places`` together; each is encoded after that."""
+    def _read_ahead(self, positions: Sequence[int]) -> None:
+        """Has the tokenizer read these items together; each is encoded after that."""
         texts = []
-        for item in (self._items[place] for place in places):
+        for item in (self._items[position] for position in positions):
             if not isinstance(item, ForwardCacheError):
                 with suppress(ForwardCacheError):
                     texts.append(self.op.text(item))

@@ -1,8 +1,8 @@
 """The noise floor: how far one view is from itself in another batch.
 
-In half precision the same row gives slightly different log-probabilities alone and in company. A
-divergence between two views that is no larger than that says nothing about the views. One that is
-larger may still be rounding: what every batch rounds alike isn't seen here.
+In half precision the same row gives slightly different log-probabilities alone and in a batch with
+others. A divergence between two views that is no larger than that says nothing about the views. One
+that is larger may still be rounding: what every batch rounds alike isn't seen here.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ def sample_of(items: Sequence[Any], most: int) -> list[Any]:
         )
     if len(items) <= most:
         return list(items)
-    places = np.linspace(0, len(items) - 1, most).round().astype(int)
-    return [items[place] for place in dict.fromkeys(places.tolist())]
+    positions = np.linspace(0, len(items) - 1, most).round().astype(int)
+    return [items[position] for position in dict.fromkeys(positions.tolist())]
 
 
 def floor_of(op: str, dtype: str, differences: Sequence[float]) -> NoiseFloor:

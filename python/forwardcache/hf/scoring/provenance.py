@@ -55,7 +55,7 @@ class Provenance:
 
     @property
     def plan_digest(self) -> str:
-        """16 hex digits over the batches: equal digits, equal rows in equal company."""
+        """16 hex digits over the batches: equal digits, equal rows in equal batches."""
         text = repr([(each.items, each.positions, each.prefix) for each in self.batches])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -27,7 +27,7 @@ def distinct_missing(view: Operations, op: str, items: Sequence[Any], *, top_k: 
     scorer = view._in_force()
     call = scorer._begin(view.spec, _operation(scorer, op, top_k), list(items))
     kept = scorer._found(call)
-    missing = {key: place for place, key in reversed(call.keys()) if place not in kept}
+    missing = {key: position for position, key in reversed(call.keys()) if position not in kept}
     return sorted(missing.values())
 
 

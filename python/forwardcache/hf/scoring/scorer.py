@@ -29,9 +29,9 @@ from forwardcache.hf.scoring import provenance
 from forwardcache.hf.scoring.budget import BatchedRuns
 from forwardcache.hf.scoring.call import Call
 from forwardcache.hf.scoring.selfcheck import SelfCheck
-from forwardcache.hf.scoring.shelf import Place, Shelf
 from forwardcache.hf.scoring.slices import Slices
 from forwardcache.hf.scoring.task import Task
+from forwardcache.hf.scoring.value_store import KeySpace, ValueStore
 from forwardcache.hf.scoring.windows import run_in_windows
 from forwardcache.hf.spec import BASE, FINETUNED, ViewSpec
 from forwardcache.hf.text.chat import framed
@@ -66,7 +66,7 @@ class Scorer:
         options: How text becomes tokens.
         identity: Tells states of the model apart.
         store_nonfinite: Whether values with a NaN or infinity are stored too.
-        shelf: The store under the cache; None without one.
+        value_store: The store under the cache; None without one.
         check: Which hits are computed again.
 
     Attributes:
@@ -85,7 +85,7 @@ class Scorer:
         options: EncodingOptions,
         identity: ModelIdentity,
         store_nonfinite: bool,
-        shelf: Shelf | None,
+        value_store: ValueStore | None,
         check: SelfCheck,
     ) -> None:
         self.model = model
@@ -101,7 +101,7 @@ class Scorer:
         self.lock: ModelLock = lock_of(causal_lm)
         self.identity = identity
         self.store_nonfinite = store_nonfinite
-        self.shelf = shelf
+        self.value_store = value_store
         self.selfcheck = check
         self._encoder: tuple[int, Encoder] | None = None
         self._warned: set[str] = set()
@@ -221,17 +221,17 @@ class Scorer:
             state = self.identity.state(self.tokenizer)
             runs = _checked(state.structure, spec)
             encoder = self._encoder_for(state.structure)
-            place = self._place(runs, op)
+            key_space = self._key_space(runs, op)
             put = partial(encoder.framed, "prompt")
             items = [framed(item, lambda item: op.framed(item, put)) for item in items]
-        return Call(state, runs, op, items, encoder, options=self.options, place=place)
+        return Call(state, runs, op, items, encoder, options=self.options, key_space=key_space)
 
-    def _place(self, spec: ViewSpec, op: Operation) -> Place | None:
-        if self.shelf is None:
+    def _key_space(self, spec: ViewSpec, op: Operation) -> KeySpace | None:
+        if self.value_store is None:
             return None
         # The base model's values don't depend on what the adapter holds.
         model = self.identity.lasting_key(self.tokenizer, without_adapter=spec == BASE)
-        return None if model is None else Place(model, spec, self.options.key, op)
+        return None if model is None else KeySpace(model, spec, self.options.key, op)
 
     def _encoder_for(self, structure: Structure) -> Encoder:
         if self._encoder is None or self._encoder[0] != structure.number:
@@ -281,13 +281,13 @@ class Scorer:
         if peek is None:
             return {}
         keys = {call.key(task) for task in call.tasks}.difference(call.computed)
-        place, scope = (call.op.name, call.spec.view_id), call.scope
-        found = {key: peek((*place, key, call.op.top_k, scope)) for key in keys}
+        names, scope = (call.op.name, call.spec.view_id), call.scope
+        found = {key: peek((*names, key, call.op.top_k, scope)) for key in keys}
         return {key: value for key, value in found.items() if value is not _MISS}
 
     def _look_up(self, call: Call, tasks: Sequence[Task], batched: bool) -> list[Any]:
         op, scope = call.op, call.scope
-        place, keys = (op.name, call.spec.view_id), [call.key(task) for task in tasks]
+        names, keys = (op.name, call.spec.view_id), [call.key(task) for task in tasks]
         self._fill_slices(call, keys)
 
         def compute(indices: Sequence[int]) -> list[Any]:
@@ -295,16 +295,16 @@ class Scorer:
 
         if batched:
             batch = self.instrumentation.cached_batch
-            return list(batch(*place, keys, op.top_k, compute, scope=scope))
+            return list(batch(*names, keys, op.top_k, compute, scope=scope))
         single = self.instrumentation.cached
-        return [single(*place, keys[0], op.top_k, lambda: compute([0])[0], scope=scope)]
+        return [single(*names, keys[0], op.top_k, lambda: compute([0])[0], scope=scope)]
 
     def _found(self, call: Call) -> set[int]:
-        """Places of the items whose values are in the cache, with what only the store had.
+        """Positions of the items whose values are in the cache, with what only the store had.
 
         What the store has is put into the cache, so that looking it up is an ordinary hit.
         """
-        if self.shelf is None or call.place is None:
+        if self.value_store is None or call.key_space is None:
             return set()
         keys = call.keys()
         asked = dict.fromkeys(key for _, key in keys)
@@ -314,11 +314,11 @@ class Scorer:
         name, view_id, top_k = call.op.name, call.spec.view_id, call.op.top_k
         missing = [key for key in asked if look((name, view_id, key, top_k, scope)) is _MISS]
         if missing:
-            call.fetched = self.shelf.fetch(call.place, missing)
+            call.fetched = self.value_store.fetch(call.key_space, missing)
             for key, value in call.fetched.items():
                 cache.put((name, view_id, key, top_k, scope), value)
         lost = set(missing).difference(call.fetched)
-        return {place for place, key in keys if key not in lost}
+        return {position for position, key in keys if key not in lost}
 
     def _fill_slices(self, call: Call, keys: Sequence[Any]) -> None:
         if call.op.top_k:
@@ -327,10 +327,10 @@ class Scorer:
             self._slices.fill(cache, keys, call.op.top_k, lambda *key: (*names, *key, scope))
 
     def _keep_in_store(self, call: Call, tasks: Sequence[Task]) -> None:
-        if self.shelf is not None and call.place is not None:
+        if self.value_store is not None and call.key_space is not None:
             values = {call.key(task): call.computed[call.key(task)] for task in tasks}
             good = {key: value for key, value in values.items() if call.may_keep(value)}
-            self.shelf.keep(call.place, good)
+            self.value_store.keep(call.key_space, good)
 
     def _checked_again(self, call: Call, tasks: Sequence[Task], values: list[Any]) -> list[Any]:
         """``values``, of which a share of the hits was computed again; what differs is replaced."""
@@ -347,10 +347,10 @@ class Scorer:
                 values[n] = wrong[call.key(tasks[n])] = value
         scope = call.scope
         for key, value in wrong.items():
-            place = call.op.name, call.spec.view_id, key, call.op.top_k, scope
-            self.instrumentation.cache.put(place, value)
-        if wrong and self.shelf is not None and call.place is not None:
-            self.shelf.keep(call.place, wrong)
+            name = call.op.name, call.spec.view_id, key, call.op.top_k, scope
+            self.instrumentation.cache.put(name, value)
+        if wrong and self.value_store is not None and call.key_space is not None:
+            self.value_store.keep(call.key_space, wrong)
         return values
 
     def _compute(self, call: Call, tasks: Sequence[Task]) -> list[Any]:
@@ -394,12 +394,12 @@ class Scorer:
     def _run_distinct(self, call: Call, tasks: list[Task]) -> list[Any]:
         op = call.op
         values: dict[int, Any] = {
-            place: value
-            for place, task in enumerate(tasks)
+            position: value
+            for position, task in enumerate(tasks)
             if (value := op.without_run(task.encoded)) is not None
         }
-        rest = [place for place in range(len(tasks)) if place not in values]
-        run, report = [tasks[place] for place in rest], partial(self._report, call)
+        rest = [position for position in range(len(tasks)) if position not in values]
+        run, report = [tasks[position] for position in rest], partial(self._report, call)
         if op.in_windows:
             positions = max_positions(self.causal_lm.config)
             scored, run = run_in_windows(self.runs, op, run, positions, report)
@@ -407,7 +407,7 @@ class Scorer:
             scored = self.runs.values(op, run, report)
         self._write_down(call, run)
         values.update(zip(rest, scored, strict=True))
-        return [values[place] for place in range(len(tasks))]
+        return [values[position] for position in range(len(tasks))]
 
     def _write_down(self, call: Call, tasks: Sequence[Task]) -> None:
         """What was run goes to whoever collects it, what memory refused into the trace."""
@@ -418,8 +418,8 @@ class Scorer:
             note = provenance.Provenance(op.name, view_id, dtype, device, runs.budget(op), *ran)
             provenance.note(lists, note)
         for refused in runs.refused:
-            label = prompt_hash(op.key(tasks[refused.task].item))
-            eight = time.time(), None, view_id, label, op.top_k, op.name, refused.seconds * 1e3
+            prefix = prompt_hash(op.key(tasks[refused.task].item))
+            eight = time.time(), None, view_id, prefix, op.top_k, op.name, refused.seconds * 1e3
             self.instrumentation.trace.write(TraceLine(*eight, hit=False, error=refused.error))
 
     def fresh(

@@ -3,7 +3,7 @@
 Before a lookup with ``top_k`` 8, where the same prompt, view and model state are there with 64 and
 not with 8, the first 8 are put into the cache under their own key. The lookup that follows is then
 an ordinary hit: counted, traced and kept as one, with ``top_k`` 8. Nothing is computed, so nothing
-counts as a miss or a forward pass. Only ``get`` and ``put`` of the cache are used.
+counts as a miss or a forward. Only ``get`` and ``put`` of the cache are used.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ class StoreFigures:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class KeySpace:
     """Where one call's values stand in every store.
 
     Attributes:
@@ -69,7 +69,7 @@ class Place:
         return Record(key, blob, model, self.view.view_id, self.op.name)
 
 
-class Shelf:
+class ValueStore:
     """A store as a scorer sees it: values in, values out.
 
     Args:
@@ -80,9 +80,9 @@ class Shelf:
         self.store = store
         self.hits = self.misses = self.damaged = self.kept = self.not_kept = 0
 
-    def fetch(self, place: Place, items: Iterable[Hashable]) -> dict[Any, Any]:
+    def fetch(self, key_space: KeySpace, items: Iterable[Hashable]) -> dict[Any, Any]:
         """Those items' values that are in the store and whole."""
-        keys = place.keys(items)
+        keys = key_space.keys(items)
         blobs = self.store.get_many(list(keys.values()))
         found: dict[Any, Any] = {}
         for item, key in keys.items():
@@ -95,10 +95,10 @@ class Shelf:
         self.damaged += len(blobs) - len(found)
         return found
 
-    def keep(self, place: Place, values: Mapping[Any, Any]) -> None:
+    def keep(self, key_space: KeySpace, values: Mapping[Any, Any]) -> None:
         """Gives values to the store, by item; they last from the end of this call."""
-        keys = place.keys(values)
-        records: Sequence[Record] = [place.record(keys[item], values[item]) for item in values]
+        keys = key_space.keys(values)
+        records: Sequence[Record] = [key_space.record(keys[item], values[item]) for item in values]
         kept = self.store.put_many(records) if records else 0
         self.kept += kept
         self.not_kept += len(records) - kept

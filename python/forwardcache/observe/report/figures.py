@@ -97,16 +97,16 @@ def _joined_with_causes(events: pl.DataFrame) -> pl.DataFrame:
     The events of a key are brought together by sorting, which takes less memory than windows do.
     """
     events = events.with_columns(pl.col("wall_ms").fill_nan(None), pl.col("ts").fill_nan(None))
-    place = pl.int_range(pl.len(), dtype=pl.UInt32)
+    row_number = pl.int_range(pl.len(), dtype=pl.UInt32)
     computed = _COMPUTED & pl.col("same").is_not_null()
     # A name is a number in a column of categories, also that of nobody.
     probe = pl.col("probe").cast(pl.String).fill_null("").cast(pl.Categorical)
     found_there = pl.col("hit") & ~pl.col("waited") & pl.col("same").is_not_null()
     sorted_ = events.select(
-        "same", "wall_ms", probe, computed=computed, found=found_there, row=place
+        "same", "wall_ms", probe, computed=computed, found=found_there, row=row_number
     )
     sorted_ = sorted_.sort("same", maintain_order=True)
-    last = pl.when("computed").then(place).forward_fill()
+    last = pl.when("computed").then(row_number).forward_fill()
     # Another thread's hit may be written before the event of the computation.
     sorted_ = sorted_.with_columns(last=last, before=last.shift(1), later=last.backward_fill())
     found = sorted_.select(
@@ -122,9 +122,7 @@ def _joined_with_causes(events: pl.DataFrame) -> pl.DataFrame:
 
 def _never_computed() -> pl.Expr:
     """Whether no event of the row's key is a computation: its value came from elsewhere."""
-    return pl.all_horizontal(
-        _of_the_same_key("computed", place).is_null() for place in ("last", "later")
-    )
+    return pl.all_horizontal(_of_the_same_key("computed", at).is_null() for at in ("last", "later"))
 
 
 def _with_origins(events: pl.DataFrame) -> pl.DataFrame:
@@ -155,10 +153,10 @@ def _with_origins(events: pl.DataFrame) -> pl.DataFrame:
     ).drop("from_outside", "is_first", "top_k")
 
 
-def _of_the_same_key(values: str, place: str) -> pl.Expr:
-    """``values`` at ``place``, where the key there is that of the row; else null."""
-    there = pl.col("same").gather(pl.col(place)) == pl.col("same")
-    return pl.when(there).then(pl.col(values).gather(pl.col(place)))
+def _of_the_same_key(values: str, at: str) -> pl.Expr:
+    """``values`` in the row that column ``at`` names, if the key there is the same; else null."""
+    there = pl.col("same").gather(pl.col(at)) == pl.col("same")
+    return pl.when(there).then(pl.col(values).gather(pl.col(at)))
 
 
 def total_of(events: pl.DataFrame) -> Figures:
@@ -209,16 +207,16 @@ def _threads(events: pl.DataFrame) -> list[Figures]:
     return [{**row, "busy_s": _spread(row.pop("at"), row["busy_s"], width)} for row in found]
 
 
-def _spread(places: Sequence[int], values: Sequence[float], width: float) -> list[float]:
+def _spread(bins: Sequence[int], values: Sequence[float], width: float) -> list[float]:
     """Seconds of each part of the time; a thread that ended more in one was busy before it too."""
     spread = [0.0] * _TIME_BINS
-    for place, value in zip(places, values, strict=True):
-        spread[place] = value
-    for place in reversed(range(_TIME_BINS)):
-        more = max(0.0, spread[place] - width)
-        spread[place] -= more
-        if place:
-            spread[place - 1] += more
+    for at, value in zip(bins, values, strict=True):
+        spread[at] = value
+    for at in reversed(range(_TIME_BINS)):
+        more = max(0.0, spread[at] - width)
+        spread[at] -= more
+        if at:
+            spread[at - 1] += more
     return spread
 
 

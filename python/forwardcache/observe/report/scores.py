@@ -251,9 +251,9 @@ def _moved(rows: pl.LazyFrame, ids: dict[int, str | int]) -> list[Figures]:
     size = pl.col("probability_change").abs()
     most = moved.sort(size, "token_id", descending=[True, False], nulls_last=True)
     few = most.group_by("line", maintain_order=True).head(_MOVED_TOKENS)
-    place = {one: at for at, one in enumerate(ids)}
+    order_of = {one: at for at, one in enumerate(ids)}
     kept = few.select("line", "token_id", "base_logprob", "ft_logprob", "probability_change")
-    found = sorted(kept.iter_rows(named=True), key=lambda row: place[row["line"]])
+    found = sorted(kept.iter_rows(named=True), key=lambda row: order_of[row["line"]])
     return [{"id": ids[row["line"]], **row} for row in found]
 
 
