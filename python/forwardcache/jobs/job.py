@@ -162,10 +162,10 @@ class Scoring:
         self._backend = backend
         self._recorder = recorder
         self.job = job
+        self._op = job.operation
         # Rendered once: lengths, views and hits are those of one text, whatever the clock.
         self._items = backend.rendered(job.source.items(job.op), op=job.op)
-        self._keys = _keys_of(self._items)
-        self._op = job.operation
+        self._keys = list(map(self._op.key, self._items))
         self.totals = Totals(self._op.figure)
         self.on_skip: Callable[[Sequence[Skipped]], None] = lambda _: None
 
@@ -252,10 +252,3 @@ class Scoring:
         bases = [base_values[position] for position in values]
         found = self._op.against(scorer, items, list(values.values()), bases, top_k=self.job.top_k)
         return written(found)
-
-
-def _keys_of(items: Sequence[Any]) -> list[Any]:
-    """Each item as the cache has it."""
-    from forwardcache.hf.text.chat import key_of
-
-    return list(map(key_of, items))
