@@ -137,7 +137,7 @@ def test_packages_import_only_those_that_they_may() -> None:
     [
         ("jobs.prompts", "cli.exits"),
         ("distributed.scoring", "cli.app"),
-        ("hf.batch.forward", "hf.scoring.budget"),
+        ("hf.batch.forward", "hf.scoring.batched_forwards"),
         ("hf.model.load", "hf.scoring.scorer"),
         ("scoring", "hf.spec"),
         ("store.base", "observe.reader"),

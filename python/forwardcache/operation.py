@@ -1,8 +1,18 @@
 """What a scoring operation is: all that the rest of the package asks one.
 
-Each operation is one file in ``operations``, whose class derives from ``Operation``. Neither numpy
-nor torch is imported with these files: a command line and a report ask them too. What computes
-imports what it needs.
+Each operation is one file in ``operations``, whose class derives from ``Operation``. To add one,
+begin with a copy of ``tests/operations/next_token_entropy.py`` as ``operations/NAME.py``:
+
+- ``name`` is the file's name, and ``OPERATION`` at its end is the class.
+- ``form``, ``columns``, ``run`` and ``row`` have no default; ``last_only`` goes with a ``run`` that
+  asks for ``last_logits``.
+- A value that is no float also needs ``kind``, ``stored``, ``holds``, ``is_finite``, ``is_same``,
+  ``pack``, ``unpack`` and ``total``.
+- A figure other than view - base also needs ``figure``, ``against`` and ``noise``; another name for
+  the difference needs ``figure`` alone.
+
+Neither numpy nor torch is imported with these files: a command line and a report ask them too. What
+computes imports what it needs.
 """
 
 from __future__ import annotations
@@ -77,7 +87,8 @@ class Figure:
         nats: The fields of a row that may hold it, the exact one first. Any other is a lower bound.
         columns: The type of each field that a row has for it, those of ``nats`` included.
         title: What a table and a plot call it, without its unit.
-        is_signed: Whether it is a difference, which has a sign, and not a divergence.
+        is_signed: Whether it is a difference, which has a sign, and not a divergence. Tables then
+            say in which share of the prompts it is above 0 ("better") and below ("worse").
     """
 
     nats: tuple[str, ...]
@@ -100,16 +111,17 @@ class Operation:
     By default its value is a float, a log-probability in nats.
 
     Attributes:
-        name: In the key, the trace and the rows.
+        name: In the key, the trace and the rows; that of the file.
         options: Names of what ``of`` takes.
-        form: What of an item is encoded.
+        form: What of an item is encoded: a ``prompt``, a whole ``text`` (or one in ``windows``), a
+            ``pair`` of prompt and completion, or a pair of lists of ``tokens``.
         last_only: Whether it needs the logits of one position a row only.
         top_k: What the key and the trace have for it; 0 where it means nothing.
         in_windows: Whether a text may be longer than the context: ``run`` then gives what
             ``joined`` makes a value of.
         needs_only_prompts: Whether a line of a file of prompts has all that an item needs.
         takes_template: Whether a prompt may be put into a chat template.
-        kind: The name that stored values of its type have; operations may share one.
+        kind: The name that stored values of its type have; operations share one that pack alike.
         stored: Type of each array of a stored value.
         columns: Type of each field of a row.
         names_tokens: Whether a row lists tokens of a distribution with their log-probabilities.
@@ -130,6 +142,10 @@ class Operation:
     names_tokens: ClassVar[bool] = False
     figure: ClassVar[Figure] = DELTA
 
+    def __init_subclass__(cls) -> None:
+        if "stored" in vars(cls) and "kind" not in vars(cls):
+            raise TypeError(f"{cls.__name__} has its own `stored` and needs its own `kind`")
+
     @classmethod
     def of(cls, **options: Any) -> Operation:
         """The operation with those of ``options`` that it has."""
@@ -147,7 +163,7 @@ class Operation:
         return item
 
     def key(self, item: Any) -> Any:
-        """An item as the cache's key: a str or a tuple of them."""
+        """An item as the cache's key: a str, or a tuple of them, or of a prompt and these."""
         return item
 
     def argument(self, item: Any) -> Any:
@@ -156,7 +172,9 @@ class Operation:
 
     def framed(self, item: Any, frame: Frame) -> Any:
         """An item with its prompt in the chat template."""
-        return item
+        if self.form == "prompt":
+            return frame(item)
+        return first_framed(item, frame) if self.form == "pair" else item
 
     # From tokens to a value.
 
@@ -272,6 +290,11 @@ class Fresh(Protocol):
 
     def __call__(self, op: Operation, items: Sequence[Any], *, alone: bool) -> list[Any]:
         """The value of each item, all in the batches of one plan or each alone; errors in place."""
+
+
+def first_framed(item: Any, frame: Frame) -> Any:
+    """A tuple whose first field is a prompt, with that prompt in the chat template."""
+    return (frame(item[0]), *item[1:]) if isinstance(item, tuple) and item else item
 
 
 def without_errors(one: Sequence[Any], other: Sequence[Any]) -> list[tuple[Any, Any]]:

@@ -1,7 +1,7 @@
 //! One event as a line of JSON.
 //!
 //! The line is a pure function of the event's words, the run and its names, so whoever finds a
-//! journal writes the same line as the process that left it (J5).
+//! journal writes the same line as the process that left it (J6).
 
 use super::json;
 use super::name::{JsonNames, NameId};

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from forwardcache.operation import Column, Figure, Operation, Runner, Task
-
-if TYPE_CHECKING:
-    from forwardcache.hf.text.chat import Frame
 
 
 class NextTokenEntropy(Operation):
@@ -17,6 +14,7 @@ class NextTokenEntropy(Operation):
     name = "next_token_entropy"
     form = "prompt"
     last_only = True
+    # Kind, `pack` and `unpack` show how a value of another type is stored; a float has defaults.
     kind = "entropy"
     stored: ClassVar[Mapping[str, Column]] = {"nats": "float64[]"}
     columns: ClassVar[Mapping[str, Column]] = {"entropy_nats": "float64", "is_sure": "bool"}
@@ -26,14 +24,6 @@ class NextTokenEntropy(Operation):
         "change of entropy",
         is_signed=True,
     )
-
-    def key(self, item: Any) -> Any:
-        from forwardcache.hf.text.chat import key_of
-
-        return key_of(item)
-
-    def framed(self, item: Any, frame: Frame) -> Any:
-        return frame(item)
 
     def run(self, runner: Runner, tasks: Sequence[Task]) -> list[Any]:
         logits = runner.last_logits([task.encoded.fed for task in tasks])

@@ -159,13 +159,15 @@ class Scoring:
     """
 
     def __init__(self, backend: Any, recorder: HitRecorder, job: Job) -> None:
+        from forwardcache.hf.text.chat import key_of
+
         self._backend = backend
         self._recorder = recorder
         self.job = job
         self._op = job.operation
         # Rendered once: lengths, views and hits are those of one text, whatever the clock.
         self._items = backend.rendered(job.source.items(job.op), op=job.op)
-        self._keys = list(map(self._op.key, self._items))
+        self._keys = [key_of(self._op.key(item)) for item in self._items]
         self.totals = Totals(self._op.figure)
         self.on_skip: Callable[[Sequence[Skipped]], None] = lambda _: None
 

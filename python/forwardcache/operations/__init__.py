@@ -30,6 +30,8 @@ def operation(name: str) -> type[Operation]:
     if name not in names():
         raise InvalidInputError(f"unknown op {name!r}; there are {', '.join(names())}")
     found: type[Operation] = import_module(f"{__name__}.{name}").OPERATION
+    if found.name != name:
+        raise TypeError(f"operations/{name}.py holds an operation that is called {found.name!r}")
     return found
 
 

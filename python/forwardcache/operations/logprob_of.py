@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from forwardcache.operation import AskedPrompt, Column, Operation, Runner, Task
 
 if TYPE_CHECKING:
-    from forwardcache.hf.text.chat import Frame
     from forwardcache.scoring import CompletionLogprob
 
 
@@ -22,16 +21,6 @@ class LogprobOf(Operation):
         "logprob": "float64",
         "spans_boundary": "bool",
     }
-
-    def key(self, item: Any) -> Any:
-        from forwardcache.hf.text.chat import key_of
-
-        return key_of(item)
-
-    def framed(self, item: Any, frame: Frame) -> Any:
-        from forwardcache.hf.text.chat import first_framed
-
-        return first_framed(item, frame)
 
     def run(self, runner: Runner, tasks: Sequence[Task]) -> list[Any]:
         scored = runner.scored_logprobs([task.encoded for task in tasks])

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from forwardcache.errors import InvalidInputError
-from forwardcache.operation import Column, Operation, Runner, Task, is_close
+from forwardcache.operation import Column, Operation, Runner, Task, first_framed, is_close
 
 if TYPE_CHECKING:
     from forwardcache.hf.text.chat import Frame
@@ -82,18 +82,14 @@ class LogprobsAt(OfDistribution):
         return prompt
 
     def key(self, item: Item) -> Any:
-        from forwardcache.hf.text.chat import key_of
-
         # The ids are part of the key, exactly.
-        return key_of((item[0], ",".join(map(str, self.argument(item)))))
+        return item[0], ",".join(map(str, self.argument(item)))
 
     def argument(self, item: Item) -> tuple[int, ...]:
         ids = item[1]
         return () if isinstance(ids, InvalidInputError) else ids
 
     def framed(self, item: Item, frame: Frame) -> Any:
-        from forwardcache.hf.text.chat import first_framed
-
         return first_framed(item, frame)
 
     def run(self, runner: Runner, tasks: Sequence[Task]) -> list[Any]:

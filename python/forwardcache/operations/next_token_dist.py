@@ -19,7 +19,6 @@ from forwardcache.operations.logprobs_at import LogprobsAt, OfDistribution
 
 if TYPE_CHECKING:
     from forwardcache.divergence import Divergence
-    from forwardcache.hf.text.chat import Frame
     from forwardcache.scoring import TokenDist
 
 DIVERGENCE = Figure(
@@ -59,14 +58,6 @@ class NextTokenDist(OfDistribution):
         if isinstance(top_k, bool) or not isinstance(top_k, Integral) or top_k < 1:
             raise ViewParameterError(f"top_k must be an integer of at least 1, got {top_k!r}")
         self.top_k = int(top_k)
-
-    def key(self, item: Any) -> Any:
-        from forwardcache.hf.text.chat import key_of
-
-        return key_of(item)
-
-    def framed(self, item: Any, frame: Frame) -> Any:
-        return frame(item)
 
     def run(self, runner: Runner, tasks: Sequence[Task]) -> list[Any]:
         from forwardcache.hf.batch.kernels import top_dists

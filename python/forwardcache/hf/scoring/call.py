@@ -14,6 +14,7 @@ from forwardcache.hf.scoring.task import Task
 from forwardcache.hf.scoring.value_store import KeySpace
 from forwardcache.hf.spec import ViewSpec, tagged
 from forwardcache.hf.text.ahead import groups
+from forwardcache.hf.text.chat import key_of
 from forwardcache.hf.text.encode import Encoder, EncodingOptions
 from forwardcache.operation import Operation
 
@@ -59,7 +60,7 @@ class Call:
     def keys(self) -> list[tuple[int, Any]]:
         """Position and key of each item that is of the right type."""
         return [
-            (position, self.op.key(item))
+            (position, key_of(self.op.key(item)))
             for position, item in enumerate(self._items)
             if not isinstance(item, ForwardCacheError) and self._is_of_its_type(item)
         ]
@@ -114,7 +115,7 @@ class Call:
 
     def key(self, task: Task) -> Any:
         """The task's item as the cache's key."""
-        return self.op.key(task.item)
+        return key_of(self.op.key(task.item))
 
     @cached_property
     def scope(self) -> bytes:

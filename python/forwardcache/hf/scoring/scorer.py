@@ -26,7 +26,7 @@ from forwardcache.hf.model.identity import ModelIdentity, Policy, Structure
 from forwardcache.hf.model.lock import ModelLock, lock_of
 from forwardcache.hf.model.switch import switched
 from forwardcache.hf.scoring import provenance
-from forwardcache.hf.scoring.budget import BatchedRuns
+from forwardcache.hf.scoring.batched_forwards import BatchedForwards
 from forwardcache.hf.scoring.call import Call
 from forwardcache.hf.scoring.selfcheck import SelfCheck
 from forwardcache.hf.scoring.slices import Slices
@@ -92,7 +92,7 @@ class Scorer:
         self.causal_lm = causal_lm
         self.tokenizer = tokenizer
         self.runner = runner
-        self.runs = BatchedRuns(runner)
+        self.runs = BatchedForwards(runner)
         self._slices = Slices()
         self.instrumentation = instrumentation
         self.options = options
@@ -418,7 +418,7 @@ class Scorer:
             note = provenance.Provenance(op.name, view_id, dtype, device, runs.budget(op), *ran)
             provenance.note(lists, note)
         for refused in runs.refused:
-            prefix = prompt_hash(op.key(tasks[refused.task].item))
+            prefix = prompt_hash(call.key(tasks[refused.task]))
             eight = time.time(), None, view_id, prefix, op.top_k, op.name, refused.seconds * 1e3
             self.instrumentation.trace.write(TraceLine(*eight, hit=False, error=refused.error))
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from forwardcache.errors import ForwardCacheError
 from forwardcache.hf.batch.row import Encoded
-from forwardcache.hf.scoring.budget import BatchedRuns
+from forwardcache.hf.scoring.batched_forwards import BatchedForwards
 from forwardcache.hf.scoring.task import Task
 from forwardcache.operation import Operation
 
@@ -34,7 +34,7 @@ def windows_of(encoded: Encoded, positions: int | None) -> list[Encoded]:
 
 
 def run_in_windows(
-    runs: BatchedRuns,
+    runs: BatchedForwards,
     op: Operation,
     tasks: Sequence[Task],
     positions: int | None,

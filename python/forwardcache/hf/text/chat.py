@@ -67,11 +67,6 @@ def key_of(item: Any) -> Any:
     return item
 
 
-def first_framed(item: Any, frame: Frame) -> Any:
-    """A tuple whose first field is a prompt, with that prompt framed."""
-    return (frame(item[0]), *item[1:]) if isinstance(item, tuple) and item else item
-
-
 def framed(item: Any, put: Callable[[Any], Any]) -> Any:
     """What ``put`` makes of ``item``, or the error in its place; an error stays what it is."""
     if isinstance(item, ForwardCacheError):

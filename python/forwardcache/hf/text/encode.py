@@ -31,13 +31,13 @@ from forwardcache.hf.text.boundary import cut
 from forwardcache.hf.text.chat import (
     ChatTemplate,
     RenderedPrompt,
-    first_framed,
     framed,
     refuse_messages,
     template_arguments,
 )
 from forwardcache.hf.text.item import blamed_on_item
 from forwardcache.hf.text.tokens import TokenReader, shown
+from forwardcache.operation import first_framed
 
 Form = Literal["prompt", "text", "windows", "pair", "tokens"]
 

@@ -50,7 +50,7 @@ Report = Callable[[int], None]
 """Told the number of tokens that are newly done."""
 
 
-class BatchedRuns:
+class BatchedForwards:
     """Runs operations on a model. The caller holds the model's lock and has switched the view.
 
     Args:
