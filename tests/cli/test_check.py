@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from forwardcache.__main__ import main
+from tests.patience import PATIENCE_S
 
 MODULE = """
 from tests.conformance.backend.dummy import DummyBackend
@@ -127,7 +128,7 @@ def test_a_real_process_leaves_with_the_verdict_though_a_thread_is_left(tmp_path
     )
     command = [sys.executable, "-m", "forwardcache", "check", "engine", "left:Engine"]
     done = subprocess.run(
-        command, cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE_S, check=False
     )
     assert done.returncode == 1
     assert "EmptyModelInConfig" in done.stdout

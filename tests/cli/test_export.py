@@ -15,6 +15,7 @@ import pytest
 from forwardcache.observe import read_trace
 from tests.cli.conftest import Run
 from tests.cli.test_trace import command, line, trace
+from tests.patience import PATIENCE_S
 
 COLUMNS = [
     "ts", "probe", "view_id", "prompt_hash", "top_k", "op", "wall_ms", "hit", "run", "thread",
@@ -136,4 +137,6 @@ def test_chrome_needs_no_numbers_and_no_model(tmp_path: Path) -> None:
         f"assert main(['trace', 'export', {str(path)!r}, '--chrome', {str(path) + '2'!r}]) == 0\n"
         "assert not {'torch', 'numpy', 'transformers', 'polars'} & set(sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", script], check=True, timeout=60, capture_output=True)
+    subprocess.run(
+        [sys.executable, "-c", script], check=True, timeout=PATIENCE_S, capture_output=True
+    )

@@ -14,6 +14,7 @@ import pytest
 
 from forwardcache import __version__
 from tests.cli.conftest import ASSETS, Run, read_rows, without_first_line
+from tests.patience import PATIENCE_S
 
 # Comes before every finder and knows nothing of the packages named.
 BLOCKED = """
@@ -31,7 +32,7 @@ sys.exit(main({argv!r}))
 def python(*arguments: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, *arguments]
     return subprocess.run(
-        command, capture_output=True, text=True, timeout=120, check=False, cwd=folder
+        command, capture_output=True, text=True, timeout=PATIENCE_S, check=False, cwd=folder
     )
 
 
@@ -83,7 +84,7 @@ def test_standard_output_that_is_full_is_the_machine_s_failure() -> None:
     with Path("/dev/full").open("w") as full:
         ended = subprocess.run(
             [sys.executable, "-m", "forwardcache", "score", "--help"],
-            stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False,
+            stdout=full, stderr=subprocess.PIPE, text=True, timeout=PATIENCE_S, check=False,
         )  # fmt: skip
     assert ended.returncode == 3
     assert ended.stderr == "forwardcache: No space left on device\n"
@@ -94,7 +95,7 @@ def test_a_reader_that_leaves_is_no_error() -> None:
     os.close(reader)
     ended = subprocess.run(
         [sys.executable, "-m", "forwardcache", "score", "--help"],
-        stdout=writer, stderr=subprocess.PIPE, text=True, timeout=60, check=False,
+        stdout=writer, stderr=subprocess.PIPE, text=True, timeout=PATIENCE_S, check=False,
     )  # fmt: skip
     os.close(writer)
     assert (ended.returncode, ended.stderr) == (141, "")
@@ -117,7 +118,7 @@ def test_ctrl_c_keeps_rows_and_trace_and_the_run_goes_on(score: Run, tmp_path: P
                 process.send_signal(signal.SIGINT)
                 break
             time.sleep(0.01)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=PATIENCE_S)
 
     assert process.returncode == 130, err
     assert without_first_line(err).count("\n") == 1, err
@@ -140,7 +141,11 @@ def test_a_warning_is_one_line_without_source() -> None:
     code = "import warnings; from forwardcache.cli.exits import say_warnings; say_warnings(); "
     warn = "warnings.warn('the disk\\nis full', RuntimeWarning)"
     ended = subprocess.run(
-        [sys.executable, "-c", code + warn], capture_output=True, text=True, timeout=120, check=True
+        [sys.executable, "-c", code + warn],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=True,
     )
     assert ended.stderr == "forwardcache: the disk is full\n"
 
@@ -149,7 +154,13 @@ def test_closed_standard_output_is_one_line(tmp_path: Path) -> None:
     command = f"{sys.executable} -m forwardcache trace summary trace.jsonl >&-"
     (tmp_path / "trace.jsonl").touch()
     ended = subprocess.run(
-        command, shell=True, capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path
+        command,
+        shell=True,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+        cwd=tmp_path,
     )
     assert ended.returncode == 3
     assert ended.stderr.splitlines() == [
@@ -170,7 +181,7 @@ def test_a_file_on_standard_input_may_not_be_written(tmp_path: Path) -> None:
                 stdin=stdin,
                 capture_output=True,
                 text=True,
-                timeout=120,
+                timeout=PATIENCE_S,
                 check=False,
             )
         assert ended.returncode == 2, ended.stderr

@@ -24,6 +24,7 @@ from forwardcache.jobs.job import Job
 from forwardcache.jobs.prompts import Prompt, PromptSet
 from forwardcache.jobs.views import View
 from tests.cli.conftest import ASSETS, Run
+from tests.patience import PATIENCE_S
 
 MODEL = ["--model", str(ASSETS / "model"), "--adapter", str(ASSETS / "adapter")]
 COMMAND = [sys.executable, "-m", "forwardcache", "score", *MODEL, "--dtype", "float32"]
@@ -41,7 +42,7 @@ def test_the_first_line_is_said_before_torch_is_imported(tmp_path: Path) -> None
     path = f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
     ended = subprocess.run(
         [*COMMAND, "--prompts", str(ASSETS / "prompts.jsonl")],
-        env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=120,
+        env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=PATIENCE_S,
         check=False,
     )  # fmt: skip
     first, second = ended.stderr.splitlines()
@@ -64,7 +65,7 @@ def test_the_first_line_is_said_before_the_prompts_are_there(by_name: bool, tmp_
         first = process.stderr.readline()
         if by_name:
             pipe.write_text("one\n")
-        rows, _ = process.communicate(None if by_name else "one\n", timeout=120)
+        rows, _ = process.communicate(None if by_name else "one\n", timeout=PATIENCE_S)
     assert first.startswith(f"forwardcache: scoring {pipe if by_name else 'standard input'} (")
     assert rows.count("\n") == 1
 
@@ -135,7 +136,7 @@ def test_a_terminal_has_a_bar_with_a_steady_label(prompts: Path) -> None:
     ) as process:
         os.close(follower)
         said = read_to_end(leader)
-        assert process.wait(timeout=120) == 0
+        assert process.wait(timeout=PATIENCE_S) == 0
     _, bar = said.split("views base, ft", 1)
     bar = bar.split("values computed")[0]
     labels = set(re.findall(r"(\w+)\s+[━╸╺ ]*\x1b?\S*\s*[\d,]+ of 12 prompts", strip_escapes(bar)))

@@ -21,6 +21,7 @@ import pytest
 from forwardcache import TraceEvent, TraceWriter, _core
 from forwardcache.observe import read_trace
 from tests.cli.conftest import Ended, Run
+from tests.patience import PATIENCE_S
 
 
 def line(ts: float | None = 1.0, **fields: Any) -> bytes:
@@ -45,7 +46,7 @@ def command(
 
     ended = subprocess.run(
         [sys.executable, "-m", "forwardcache", "trace", *map(str, arguments)],
-        input=stdin, capture_output=True, timeout=60, check=False,
+        input=stdin, capture_output=True, timeout=PATIENCE_S, check=False,
         preexec_fn=limited if limit else None,
     )  # fmt: skip
     return subprocess.CompletedProcess(
@@ -160,7 +161,9 @@ def test_summary_needs_no_numbers_and_no_model(tmp_path: Path) -> None:
         f"assert main(['trace', 'merge', {str(path)!r}, '-o', {str(path) + '2'!r}]) == 0\n"
         "assert not {'torch', 'numpy', 'transformers', 'polars'} & set(sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", script], check=True, timeout=60, capture_output=True)
+    subprocess.run(
+        [sys.executable, "-c", script], check=True, timeout=PATIENCE_S, capture_output=True
+    )
 
 
 # merge
@@ -218,7 +221,11 @@ def test_merge_reads_standard_input_and_does_not_write_it(tmp_path: Path) -> Non
     arguments = ["-m", "forwardcache", "trace", "merge", "-", "--force", "-o", str(one)]
     with one.open("rb") as stdin:
         refused = subprocess.run(
-            [sys.executable, *arguments], stdin=stdin, capture_output=True, timeout=60, check=False
+            [sys.executable, *arguments],
+            stdin=stdin,
+            capture_output=True,
+            timeout=PATIENCE_S,
+            check=False,
         )
     assert (refused.returncode, b"is also read: /dev/stdin" in refused.stderr) == (2, True)
     assert one.read_bytes() == line(1.0) + line(3.0)
@@ -359,7 +366,9 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 def killed(path: Path) -> None:
     """Leaves at ``path`` the trace of a process that wrote 1,000 events and was killed."""
-    ended = subprocess.run([sys.executable, "-c", KILLED, str(path)], timeout=60, check=False)
+    ended = subprocess.run(
+        [sys.executable, "-c", KILLED, str(path)], timeout=PATIENCE_S, check=False
+    )
     assert ended.returncode == -signal.SIGKILL
 
 

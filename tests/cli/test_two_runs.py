@@ -23,6 +23,7 @@ from forwardcache.jobs import results as output
 from forwardcache.jobs.outfile import part_of
 from forwardcache.jobs.results import PartFile, job_of
 from tests.cli.conftest import ASSETS, Run, read_rows, without_first_line
+from tests.patience import PATIENCE_S
 
 ROWS = [{"id": 0, "view": "base", "op": "logprob_of", "hit": False, "logprob": -1.0, "input": {}}]
 VIEWS = ("--views", "base")
@@ -87,7 +88,7 @@ def test_two_processes_end_with_one_file(prompts: Path, jsonl: Path) -> None:
         subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         for _ in range(2)
     ]
-    told = {process.communicate(timeout=120)[1]: process.returncode for process in runs}
+    told = {process.communicate(timeout=PATIENCE_S)[1]: process.returncode for process in runs}
     assert sorted(told.values()) == [0, 2], told
     (refusal,) = (err for err, code in told.items() if code == 2)
     assert without_first_line(refusal).count("\n") == 1

@@ -25,9 +25,10 @@ from types import FunctionType
 from typing import Any
 
 from tests.docs.blocks import Block, Command, blocks_of, commands_of, without_figures
+from tests.patience import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
-_TIMEOUT_S = 200
+_TIMEOUT_S = PATIENCE_S
 
 
 class Page:

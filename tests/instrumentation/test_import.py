@@ -10,6 +10,7 @@ import pytest
 
 import forwardcache
 from forwardcache import instrumentation
+from tests.patience import PATIENCE_S
 
 HEAVY = ["torch", "numpy", "transformers", "peft", "typer", "rich", "polars", "asyncio"]
 PUBLIC = [
@@ -28,7 +29,7 @@ pytestmark = pytest.mark.thread_unsafe(reason="measures processes of its own")
 def python(program: str) -> Any:
     """What a fresh interpreter prints as JSON."""
     command = [sys.executable, "-c", program]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=PATIENCE_S)
     return json.loads(done.stdout)
 
 

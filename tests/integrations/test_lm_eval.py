@@ -22,6 +22,7 @@ from forwardcache.hf import HFBackend
 from forwardcache.integrations.lm_eval import ForwardCacheLM
 from tests.hf import tiny
 from tests.integrations.conftest import TASKS, TEXTS
+from tests.patience import PATIENCE_S
 
 Folders = dict[str, str]
 
@@ -304,7 +305,7 @@ def test_the_command_line_knows_the_model(
         *("--model", "forwardcache", "--model_args", arguments, "--tasks", "choice"),
         *("--include_path", str(tasks_folder), "--output_path", str(tmp_path / "out")),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
     assert done.returncode == 0, done.stderr
     [results] = (tmp_path / "out").rglob("results_*.json")
     found = json.loads(results.read_text(encoding="utf-8"))["results"]["choice"]

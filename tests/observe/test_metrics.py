@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from forwardcache import BackendInstrumentation, BackendStats, CallStats, Report
 from forwardcache.observe.metrics import prometheus_text
 from tests.instrumentation.doubles import raising
+from tests.patience import PATIENCE_S
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
@@ -160,7 +161,7 @@ def test_it_needs_nothing_but_the_base_install() -> None:
         "names = {'torch', 'numpy', 'rich', 'polars', 'prometheus_client', 'typer'}\n"
         "assert not names & set(sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=PATIENCE_S)
 
 
 def test_names_that_utf_8_does_not_have_stand_once_with_all_their_figures() -> None:

@@ -22,6 +22,7 @@ import pytest
 from forwardcache.observe import TraceEvent, TraceLine, read_trace
 from forwardcache.observe.lines import MAX_LINE_BYTES
 from forwardcache.observe.parse import parse_line, plain_events
+from tests.patience import PATIENCE_S
 
 EIGHT: dict[str, Any] = {
     "ts": 1.5,
@@ -355,7 +356,7 @@ def test_reading_imports_no_model_and_no_numbers() -> None:
         "import sys, forwardcache.observe\n"
         "assert not {'torch', 'numpy', 'transformers', 'typer', 'rich'} & set(sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=PATIENCE_S)
 
 
 def test_reading_needs_nothing_of_the_package_but_events_figures_and_the_core() -> None:

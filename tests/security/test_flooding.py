@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PATIENCE_S
 from tests.security.flood import PROMPTS
 
 FLOOD = Path(__file__).with_name("flood.py")
@@ -27,7 +28,7 @@ def flood(what: str, file: Path, seed: str) -> str:
         check=True,
         stdout=subprocess.PIPE,
         text=True,
-        timeout=240,
+        timeout=PATIENCE_S,
     )
     return done.stdout
 

@@ -12,6 +12,7 @@ import pytest
 
 from forwardcache.instrumentation import TraceWriter
 from forwardcache.observe import read_trace
+from tests.patience import PATIENCE_S
 
 HUGE = 1 << 30
 EVENT = (
@@ -35,7 +36,7 @@ def bounded(code: str, path: Path) -> str:
         [sys.executable, "-c", BOUNDED + code, str(path)],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -85,7 +86,7 @@ for i in range(100):
         inst.trace.flush()
 os.kill(os.getpid(), signal.SIGKILL)
 """
-    subprocess.run([sys.executable, "-c", killed, str(path)], check=False, timeout=60)
+    subprocess.run([sys.executable, "-c", killed, str(path)], check=False, timeout=PATIENCE_S)
     with path.open("ab") as file:
         file.seek(HUGE, 1)
         file.truncate()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PATIENCE_S
 from tests.security.without_network import REFUSED
 
 HOOK = Path(__file__).with_name("without_network.py")
@@ -20,7 +21,7 @@ def run(*command: str, folder: Path) -> subprocess.CompletedProcess[str]:
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert done.returncode != REFUSED, done.stderr
@@ -58,5 +59,7 @@ def test_a_hub_name_that_nobody_allowed_is_refused_without_asking(tmp_path: Path
 def test_the_watch_sees_an_attempt(tmp_path: Path, code: str) -> None:
     (tmp_path / "attempt.py").write_text(code)
     command = [sys.executable, str(HOOK), "attempt.py"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=60, check=False)
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, timeout=PATIENCE_S, check=False
+    )
     assert done.returncode == REFUSED

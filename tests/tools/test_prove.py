@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PATIENCE_S
 from tools.prove.__main__ import main
 from tools.prove.page import ranges
 from tools.prove.parts import PARTS, Part, Way
@@ -246,7 +247,7 @@ def test_an_interrupt_ends_the_command_and_keeps_what_was_done(root: Path) -> No
         assert process.poll() is None
         time.sleep(0.01)
     process.terminate()
-    process.communicate(timeout=30)
+    process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 128 + 15
     with pytest.raises(ProcessLookupError):
         os.kill(int((root / "pid").read_text()), 0)

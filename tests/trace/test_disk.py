@@ -17,6 +17,7 @@ import pytest
 
 from forwardcache.instrumentation import BackendInstrumentation, TraceWriter
 from tests.instrumentation.doubles import strict_loads
+from tests.patience import PATIENCE_S
 from tests.trace import events, faults
 from tests.trace.fork_server import ForkServer
 
@@ -152,7 +153,7 @@ def without_rights(path: Path, program: str) -> subprocess.CompletedProcess[str]
     # Without rights the interpreter's own files may be out of reach.
     imports = "import pathlib, sys; from forwardcache.instrumentation import *; path = sys.argv[1];"
     command = [sys.executable, "-c", f"{imports} {drop} {program}", str(path)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
 
 
 def test_a_folder_that_takes_no_new_file_is_a_clear_error(everybodys_folder: Path) -> None:
@@ -203,7 +204,7 @@ else:
     raise AssertionError("it was opened")
 """
     command = [sys.executable, "-c", program, str(tmp_path / "trace.jsonl")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
     assert done.returncode == 0, done.stderr
 
 

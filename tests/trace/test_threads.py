@@ -17,6 +17,7 @@ import pytest
 from forwardcache import _core
 from forwardcache.instrumentation import BackendInstrumentation, TraceWriter
 from tests import proof
+from tests.patience import PATIENCE_S
 from tests.trace import events
 
 EVENTS = proof.knob("TRACE_EVENTS", 170_000)
@@ -152,7 +153,9 @@ ENDS = {
 def ended(path: Path, end: str) -> int:
     program = f"{TRACE_100}{end}\n"
     command = [sys.executable, "-c", program, str(path)]
-    return subprocess.run(command, timeout=60, check=False, stderr=subprocess.DEVNULL).returncode
+    return subprocess.run(
+        command, timeout=PATIENCE_S, check=False, stderr=subprocess.DEVNULL
+    ).returncode
 
 
 @pytest.mark.parametrize("end", ENDS)
@@ -219,5 +222,7 @@ time.sleep(0.02)
     path = str(tmp_path / "trace.jsonl") if is_traced else ""
     for _ in range(8):
         command = [sys.executable, "-c", program, path]
-        done = subprocess.run(command, timeout=60, check=False, capture_output=True, text=True)
+        done = subprocess.run(
+            command, timeout=PATIENCE_S, check=False, capture_output=True, text=True
+        )
         assert (done.returncode, done.stderr) == (0, "")
