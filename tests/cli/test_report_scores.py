@@ -71,8 +71,8 @@ def test_distances_by_view_and_factor(run: Run, rows: Path) -> None:
     ]
     assert said["sorted_nats"]["ft"] == [0.5, 1.5]
     assert said["verdict"] == (
-        "ft is 1 nats from base in the mean of 2 prompts, 40.0 times what null views move (0.025 "
-        "nats in their mean). Those are random adapters of another norm: whether a random change "
+        "ft is 1 nats from base, averaged over 2 prompts, 40.0 times what null views move (0.025 "
+        "nats on average). Those are random adapters of another norm: whether a random change "
         "of the adapter's own norm would move it as far, this doesn't say."
     )
 
@@ -109,7 +109,7 @@ def test_differences_that_cancel_are_seen(run: Run, tmp_path: Path) -> None:
     tuned = said["views"][0]
     assert (tuned["mean_nats"], tuned["mean_abs_nats"]) == (0.0, 2.0)
     assert (tuned["better_rate"], tuned["worse_rate"]) == (0.5, 0.5)
-    assert "ft is 2 nats from base in the mean of absolute differences" in said["verdict"]
+    assert "ft is 2 nats from base, absolute differences averaged" in said["verdict"]
     assert "4.0 times" in said["verdict"]
 
 

@@ -146,7 +146,7 @@ class ComputeError(Exception):
 
 
 class Setting(NamedTuple):
-    """What a call is asked beside its prompts."""
+    """What a call is asked in addition to its prompts."""
 
     op: str
     view_id: str

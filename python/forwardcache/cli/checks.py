@@ -133,8 +133,8 @@ def _refuse_same(
 ) -> None:
     for written, (name, other) in product(writes, others):
         if _is_same_file(other, written):
-            beside = "" if str(written) == str(given) else f" writes {written}, which"
-            raise InvalidInputError(f"{option} {given}{beside} is also the file of the {name}")
+            through = "" if str(written) == str(given) else f" writes {written}, which"
+            raise InvalidInputError(f"{option} {given}{through} is also the file of the {name}")
 
 
 def _stdin_file() -> Path | None:
@@ -229,6 +229,6 @@ def check_store_files(where: str, named: str = "") -> None:
     from forwardcache.store import files_of
 
     for path in files_of(where):
-        # Beside the file itself these are SQLite's own.
+        # In addition to the file itself these are SQLite's own.
         if path.is_file():
             check_kind(path, FileKind.STORE, named=f"{named}{path}")

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from forwardcache.jobs.metadata import Facts
     from forwardcache.jobs.results import RowSink
     from forwardcache.jobs.rows import Row
-    from forwardcache.jobs.summary import RunFigures
+    from forwardcache.jobs.summary import JobFigures
 
 ASSETS = Path(forwardcache.__file__).parent / "demo"
 VIEWS = parse_views("base,ft,scaled:0.5,null:7,null:8", has_adapter=True)
@@ -48,8 +48,8 @@ class Outcome:
     """
 
     found: Comparison
-    first: RunFigures
-    second: RunFigures
+    first: JobFigures
+    second: JobFigures
     equal: bool
 
     @property
@@ -107,7 +107,7 @@ def demo(out: Path, *, json: bool) -> int:
 
 def _run_twice(session: Session, rows: Path) -> Outcome:
     """Score the shipped prompts twice on one backend."""
-    from forwardcache.cli.running import timed_run
+    from forwardcache.cli.timing import timed_job
     from forwardcache.jobs.differences import comparison_of, update_norms
     from forwardcache.jobs.job import Scoring
     from forwardcache.jobs.planning import make_job
@@ -122,7 +122,7 @@ def _run_twice(session: Session, rows: Path) -> Outcome:
         scoring = Scoring(session.backend, session.recorder, job)
         try:
             with session.instrumentation.probe(name):
-                runs.append(timed_run(session, scoring, sink))
+                runs.append(timed_job(session, scoring, sink))
             sink.publish()
         finally:
             sink.close()
@@ -133,7 +133,7 @@ def _run_twice(session: Session, rows: Path) -> Outcome:
 
 
 def verdict(found: Comparison) -> str:
-    """How far the adapter is from base, what stands beside it, and what that doesn't answer."""
+    """How far the adapter is from base, what it is compared with, and what that doesn't answer."""
     (tuned,) = (one for one in found.found if one.view.kind == "ft")
     nulls, norm = found.nulls, found.norms.get("ft")
     said = (

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from forwardcache.jobs.job import Job, Scoring
     from forwardcache.jobs.options import ScoreOptions
     from forwardcache.jobs.results import RowSink
-    from forwardcache.jobs.summary import RunFigures
+    from forwardcache.jobs.summary import JobFigures
 
 FLOAT32_BYTES = 4
 ROW_FORMAT = 4
@@ -114,7 +114,7 @@ def _score_with(
     job_facts: dict[str, Any],
 ) -> list[Skipped]:
     """Score, publish, report; the prompts that were skipped."""
-    from forwardcache.cli.running import timed_run
+    from forwardcache.cli.timing import timed_job
     from forwardcache.jobs.differences import comparison_of, update_norms
     from forwardcache.jobs.job import Scoring
     from forwardcache.jobs.planning import make_job
@@ -128,7 +128,7 @@ def _score_with(
         job_facts[TEMPLATE] = written
     sink, done = _open_sink(options, scoring, job_facts)
     try:
-        figures = timed_run(session, scoring, sink, done=done)
+        figures = timed_job(session, scoring, sink, done=done)
         are_compared = bool(scoring.totals.differences)
         floor = _noise_floor(session, options, job, are_compared)
         sink.publish(_facts(options, scoring, job_facts, session.arithmetic(), floor))
@@ -153,7 +153,7 @@ def _score_on_team(
     job_facts: dict[str, Any],
 ) -> list[Skipped]:
     """The same with the workers of a Ray cluster."""
-    from forwardcache.cli.running import timed_team_run
+    from forwardcache.cli.timing import timed_team_job
     from forwardcache.distributed.scoring import TeamScoring, make_job, team_for, trace_of
     from forwardcache.jobs.differences import comparison_of
     from forwardcache.jobs.results import TEMPLATE
@@ -170,7 +170,7 @@ def _score_on_team(
             job_facts[TEMPLATE] = written
         sink, done = _open_sink(options, scoring, job_facts)
         try:
-            figures = timed_team_run(scoring, sink, done=done)
+            figures = timed_team_job(scoring, sink, done=done)
             sink.publish(_facts(options, scoring, job_facts, scoring.arithmetic(), None))
         except KeyboardInterrupt:
             raise InterruptedRunError(_how_to_go_on(options, scoring)) from None
@@ -192,7 +192,7 @@ def _facts(
     arithmetic: dict[str, Any],
     floor: NoiseFloor | None,
 ) -> dict[str, Any] | None:
-    """What is kept beside the rows; None where they are not in a file."""
+    """What is kept with the rows; None where they are not in a file."""
     from forwardcache.jobs.summary import floor_as_json
 
     if options.out is None:
@@ -299,7 +299,7 @@ def _report(
     options: ScoreOptions,
     scoring: Scoring | TeamScoring,
     found: Comparison,
-    figures: RunFigures,
+    figures: JobFigures,
 ) -> None:
     """The comparison where rows don't go, and one line of figures on standard error."""
     from forwardcache.cli import tables

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.table import Table
@@ -11,9 +11,6 @@ from rich.table import Table
 from forwardcache.jobs.differences import Comparison, Difference
 from forwardcache.jobs.intervals import Interval
 from forwardcache.jobs.summary import notes, significant
-
-if TYPE_CHECKING:
-    pass
 
 
 def tables(comparison: Comparison) -> list[Table]:
@@ -89,7 +86,7 @@ def _ends(interval: Interval) -> str:
 
 
 def show_comparison(stream: TextIO, comparison: Comparison, *others: Table) -> None:
-    """Print the tables with what has to be said beside them."""
+    """Print the tables with what has to be said about them."""
     show(stream, *tables(comparison))
     stream.writelines(f"{note}\n" for note in notes(comparison))
     show(stream, *others)

@@ -69,7 +69,7 @@ def say_what_is_pending(paths: Sequence[str]) -> None:
     for path in paths:
         if path != STDIN and _has_journal(Path(path).resolve()):
             say(
-                f"{path}: there is a journal beside it, so the last events may be missing: a "
+                f"{path}: there is a journal next to it, so the last events may be missing: a "
                 f"process is writing it, or was killed (then: forwardcache trace recover {path})"
             )
 
@@ -188,7 +188,7 @@ def counted(number: int, noun: str) -> str:
 
 
 def recover(path: Path, *, as_json: bool) -> int:
-    """Complete the trace ``path`` with what killed processes left beside it.
+    """Complete the trace ``path`` with what killed processes left next to it.
 
     Returns:
         NO if a journal was damaged or events are lost, so that the trace isn't complete.

@@ -1,4 +1,4 @@
-"""What the arithmetic of a model's values depends on beside its weights: to be kept with them."""
+"""What the arithmetic of a model's values depends on, other than its weights: kept with them."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ class HFBackend(Operations):
             name of one of several. A prompt may then be a list of messages too, dicts with role and
             content; where the last is the assistant's, the model goes on with it. What the template
             writes is in the key, so one that prints the day is never served another day's value.
-        chat_template_args: What the template is given beside the messages, such as
+        chat_template_args: What the template is given with the messages, such as
             ``{"enable_thinking": False}``; JSON values.
         prefix_token_id: Token (its id or text) that a first one stands after where the tokenizer
             adds no BOS: for an empty prompt, and in ``rolling_logprob``, which then scores the
@@ -319,7 +319,7 @@ class HFBackend(Operations):
         Raises:
             ViewParameterError: a parameter is out of range.
             AdapterError: (on entering) the model has no adapter.
-            UnsupportedModelError: (on entering) the adapter has trained parts beside A and B.
+            UnsupportedModelError: (on entering) the adapter has trained parts other than A and B.
         """
         return HFView(self._scorer, null(seed, init_scale, rank_scale))
 

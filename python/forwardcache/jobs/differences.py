@@ -2,7 +2,7 @@
 
 A divergence has one size; a difference in log-probability has a sign, so that its mean may be near
 0 where the view moved every prompt. Sizes are therefore means of absolute differences there, and it
-is sizes that are held beside those of null views.
+is sizes that are compared with those of null views.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Comparison:
 
     Attributes:
         op: The scoring operation.
-        found: One for each view beside base, in the order asked for.
+        found: One for each view but base, in the order asked for.
         floor: How far base is from itself in other batches, where that was measured.
         norms: By the view's name: the norm of what it adds to the weights; None where unknown.
         is_bound: Whether divergences are lower bounds: over some tokens and one bucket.
@@ -151,7 +151,7 @@ def comparison_of(
 def differences(
     views: Sequence[View], totals: Totals, *, texts: Mapping[int, str] | None = None
 ) -> list[Difference]:
-    """One for every view beside base, in the order of ``views``.
+    """One for every view but base, in the order of ``views``.
 
     Args:
         views: Those that were scored.

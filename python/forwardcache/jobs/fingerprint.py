@@ -1,7 +1,7 @@
 """Is it still the same model folder? For joining the rows of two runs.
 
 Whole contents are hashed of whatever may decide a row: weights, configuration, tokenizer, template.
-What lies beside them (pages, licences, a trainer's notes, other frameworks' weights, hidden files)
+What lies next to them (pages, licences, a trainer's notes, other frameworks' weights, hidden files)
 doesn't count, and neither do dates and where the folder is.
 """
 

@@ -108,7 +108,7 @@ class Totals:
         figure: How the operation's values are compared with base's.
 
     Attributes:
-        differences: Per view beside base: that figure of each prompt, nats; None where it is no
+        differences: Per view but base: that figure of each prompt, nats; None where it is no
             finite number.
         lines: Per view: the prompt of each of these.
         fields: In which of the figure's fields.

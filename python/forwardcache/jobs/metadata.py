@@ -49,7 +49,7 @@ def facts_of(
     arithmetic: Mapping[str, Any],
     noise_floor: Mapping[str, Any] | None,
 ) -> Facts:
-    """What is to be kept beside the rows, as JSON values.
+    """What is to be kept with the rows, as JSON values.
 
     Args:
         options: What was asked for.

@@ -21,7 +21,7 @@ class ModelOptions:
         dtype: auto, float32, bfloat16, ...
         chat_template: Whether prompts go through the tokenizer's chat template.
         special_tokens: Whether the tokenizer adds its special tokens.
-        chat_template_args: What the template is given beside the messages; None for nothing.
+        chat_template_args: What the template is given with the messages; None for nothing.
         tokenizer: base, adapter or a folder; None chooses.
         add_bos_token: Whether texts begin with BOS; None as the tokenizer's files say.
         prefix_token: Id or text of the token before a first one; None for none.

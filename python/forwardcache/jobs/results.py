@@ -1,6 +1,6 @@
 """Rows out: to standard output, or to a file that appears under its name only when it is whole.
 
-Rows go to ``OUT.part`` as they are done. ``OUT.part.job`` beside it says which job they belong to,
+Rows go to ``OUT.part`` as they are done. ``OUT.part.job`` next to it says which job they belong to,
 so that ``--resume`` can't join two. At the end the part is flushed to disk and renamed, or turned
 into parquet first. Torn lines at the part's end, of a kill or a full disk, are cut off on resuming.
 
@@ -9,8 +9,8 @@ never there without it.
 
 Who holds the lock of the file that is named ``OUT.part`` may touch the five names (``OUT``, its
 meta, the part, its job, ``OUT.tmp``). Giving the part's name away is therefore the last thing a run
-does: from then on the job beside it may be another run's. Without ``--force``, ``OUT`` is looked at
-again under the lock, and is taken only if nobody has it (``move``).
+does: from then on the job next to it may be another run's. Without ``--force``, ``OUT`` is looked
+at again under the lock, and is taken only if nobody has it (``move``).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from forwardcache.jobs.skips import Skipped
 TEMPLATE = "text of the chat template"
 """The fact of a job that is known once its tokenizer is there."""
 
-# In the file of the job, beside what decides the rows.
+# In the file of the job, in addition to what decides the rows.
 _SKIPPED = "skipped"
 
 JSONL = ".jsonl"
@@ -315,7 +315,7 @@ class PartFile:
         """Bring the rows to disk and give them their final name.
 
         Args:
-            meta: Which run it was, to be kept beside them; None to keep nothing.
+            meta: Which run it was, to be kept with them; None to keep nothing.
 
         Raises:
             InvalidInputError: a file of that name has come meanwhile and isn't to be replaced, or
@@ -361,7 +361,7 @@ class PartFile:
             raise
 
     def _put(self, target: Path, content: bytes) -> None:
-        """Write a small file beside the part, whole or not at all."""
+        """Write a small file next to the part, whole or not at all."""
         passing = _passing_of(self._out)
         try:
             with passing.open("wb") as file:

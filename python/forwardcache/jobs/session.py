@@ -60,7 +60,7 @@ class Session:
         return None if text == _PROBE else hashlib.sha256(text.encode()).hexdigest()
 
     def arithmetic(self) -> dict[str, Any]:
-        """What values depend on beside the weights: dtype, device, kernels, threads."""
+        """What values depend on in addition to the weights: dtype, device, kernels, threads."""
         from forwardcache.hf.arithmetic import arithmetic_of
 
         return arithmetic_of(self.backend)

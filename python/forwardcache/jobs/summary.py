@@ -23,7 +23,7 @@ def floor_line(floor: NoiseFloor) -> str:
     mean, most = significant(floor.mean_nats), significant(floor.max_nats)
     prompts = "1 prompt" if floor.prompts == 1 else f"{floor.prompts:,} prompts"
     return (
-        f"other batches move base by {mean} nats in the mean, {most} at most ({floor.dtype}, "
+        f"other batches move base by {mean} nats on average, {most} at most ({floor.dtype}, "
         f"{prompts}); rounding that is the same in every batch is not in it"
     )
 
@@ -40,7 +40,7 @@ def significant(value: float, digits: int = 4) -> str:
 
 
 def notes(comparison: Comparison) -> list[str]:
-    """What has to be said beside the figures for them not to mislead."""
+    """What has to be said with the figures for them not to mislead."""
     if not comparison.found:
         return []
     said = [_interval_note(comparison)]
@@ -125,7 +125,7 @@ def _kind(interval: Interval) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class RunFigures:
+class JobFigures:
     """What a run cost.
 
     Attributes:

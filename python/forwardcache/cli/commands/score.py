@@ -83,7 +83,7 @@ ChatTemplateArgsOption = Annotated[
     str | None,
     typer.Option(
         metavar="JSON",
-        help="What the chat template is given beside the messages, such as "
+        help="What the chat template is given with the messages, such as "
         "'{\"enable_thinking\": false}'.",
     ),
 ]

@@ -140,7 +140,7 @@ def _is_known(layer: BaseTunerLayer) -> bool:
 def _beyond_lambda(layer: nn.Module) -> Iterator[str]:
     active = set(layer.active_adapters)  # type: ignore[arg-type]
     if isinstance(layer, LoraLayer) and active & set(layer.lora_variant):
-        yield "DoRA's magnitudes are trained beside the low-rank part"
+        yield "DoRA's magnitudes are trained in addition to the low-rank part"
     if isinstance(layer, ModulesToSaveWrapper) and active & layer._adapters:
         yield "modules_to_save replaces whole modules"
     if isinstance(layer, TrainableTokensWrapper) and active & layer._adapters:

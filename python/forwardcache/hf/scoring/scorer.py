@@ -273,7 +273,7 @@ class Scorer:
             return [found.get(key, call.computed.get(key)) for key in map(call.key, call.tasks)]
 
     def _counted_hits(self, call: Call) -> dict[Any, Any]:
-        """What was found beside a computation that raised: counted already, and read without that.
+        """What was found next to a computation that raised: counted already, read without that.
 
         A cache that can't be read without counting is asked again.
         """

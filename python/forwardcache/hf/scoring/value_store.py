@@ -21,7 +21,7 @@ class StoreFigures:
 
     Attributes:
         hits: Values taken from the store; each is a cache hit too, since no forward was run for it.
-        misses: Values that were asked of it in vain, the damaged ones among them.
+        misses: Values that were asked of it and not there, the damaged ones among them.
         damaged: Values that came back and could not be used.
         kept: Values that it kept.
         not_kept: Values that it was given and did not keep (disk full, outage).

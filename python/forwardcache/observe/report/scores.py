@@ -102,7 +102,7 @@ def _distances(rows: pl.LazyFrame, path: Path) -> pl.DataFrame:
     names = ("line", "id", "view", "op")
     found = rows.select(*names, "is_bound", nats=nats).collect()
     if found.is_empty() or found.select(names).null_count().sum_horizontal().item():
-        raise InvalidInputError(f"{path} holds no rows of score, or others beside them")
+        raise InvalidInputError(f"{path} holds no rows of score, or others among them")
     if (ops := found["op"].unique().sort().to_list())[1:]:
         raise InvalidInputError(f"{path} holds rows of more than one op: {', '.join(ops)}")
     return found
@@ -138,7 +138,7 @@ def _measure(figure: Figure, *, is_bound: bool) -> str:
 
 def _views(compared: pl.DataFrame, order: list[str], *, signed: bool) -> list[Figures]:
     nats = pl.col("nats")
-    # Differences with a sign may cancel in the mean.
+    # Differences with a sign may cancel when they are averaged.
     signs = {
         "mean_abs_nats": nats.abs().mean(),
         "better_rate": (nats > 0.0).mean(),
@@ -264,13 +264,13 @@ def _verdict(figures: Figures) -> str:
         return f"{count:,} prompts; no distance between base and ft is in them."
     prompts = "1 prompt" if count == 1 else f"{count:,} prompts"
     signed = operation(figures["op"]).figure.is_signed
-    what = "in the mean of absolute differences" if signed else "in the mean"
-    said = f"ft is {tuned:.3g} nats from base {what} of {prompts}"
+    averaged = "absolute differences averaged" if signed else "averaged"
+    said = f"ft is {tuned:.3g} nats from base, {averaged} over {prompts}"
     nulls = [size for view, size in sizes.items() if view.startswith("null_") and size is not None]
     if not nulls or fmean(nulls) <= 0.0:
         return f"{said}; no null view says what random adapters do."
     return (
         f"{said}, {tuned / fmean(nulls):,.1f} times what null views move ({fmean(nulls):.3g} nats "
-        "in their mean). Those are random adapters of another norm: whether a random change of the "
+        "on average). Those are random adapters of another norm: whether a random change of the "
         "adapter's own norm would move it as far, this doesn't say."
     )

@@ -9,13 +9,13 @@ from forwardcache.cli.progress import run_progress
 from forwardcache.jobs.job import Scoring
 from forwardcache.jobs.results import RowSink
 from forwardcache.jobs.session import Session
-from forwardcache.jobs.summary import RunFigures, figures_between
+from forwardcache.jobs.summary import JobFigures, figures_between
 
 if TYPE_CHECKING:
     from forwardcache.distributed.scoring import TeamScoring
 
 
-def timed_team_run(scoring: TeamScoring, sink: RowSink, *, done: int = 0) -> RunFigures:
+def timed_team_job(scoring: TeamScoring, sink: RowSink, *, done: int = 0) -> JobFigures:
     """Score the prompts from ``done`` on with a team; what it cost."""
     began = time.perf_counter()
 
@@ -25,10 +25,10 @@ def timed_team_run(scoring: TeamScoring, sink: RowSink, *, done: int = 0) -> Run
     with run_progress(scoring.job, hits=hits, done=done) as progress:
         scoring.run(sink, progress, done=done)
     stats = figures_between(dict.fromkeys(scoring.stats, 0), scoring.stats)
-    return RunFigures(stats, scoring.totals.tokens_run, time.perf_counter() - began)
+    return JobFigures(stats, scoring.totals.tokens_run, time.perf_counter() - began)
 
 
-def timed_run(session: Session, scoring: Scoring, sink: RowSink, *, done: int = 0) -> RunFigures:
+def timed_job(session: Session, scoring: Scoring, sink: RowSink, *, done: int = 0) -> JobFigures:
     """Score the prompts from ``done`` on into ``sink``; what it cost."""
     before, began = session.backend.stats.to_dict(), time.perf_counter()
 
@@ -42,4 +42,4 @@ def timed_run(session: Session, scoring: Scoring, sink: RowSink, *, done: int = 
         finally:
             session.backend.progress = None
     stats = figures_between(before, session.backend.stats.to_dict())
-    return RunFigures(stats, scoring.totals.tokens_run, time.perf_counter() - began)
+    return JobFigures(stats, scoring.totals.tokens_run, time.perf_counter() - began)
