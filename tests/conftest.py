@@ -1,5 +1,6 @@
 """Settings of every test, how they are spread over processes and threads, and what they say."""
 
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -18,8 +19,12 @@ APART = ("tests/docs/test_pages.py", "tests/hf/test_policies.py", "tests/trace/t
 """Files whose tests start processes of their own, and so may go to any process of pytest-xdist.
 Those of another file stay together, since they share what is dear to make."""
 
-ON_RAY = ("tests/distributed/", "many-machines.md", "[README.md]")
+ON_RAY = ("tests/distributed/", "many-machines.md", "[README.md]", "test_one_file.py")
 """What starts a cluster, of which one at a time is enough for this machine."""
+
+# Ray gives its workers the lowest priority but four, a thirtieth of the time of whoever else is
+# busy: on a machine that is, they would load for minutes.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 CHANGED_BY_TESTS = {"inst", "shared_models", "watched"}
 """Fixtures whose value a test changes or runs by itself, and expects to be alone with.

@@ -8,8 +8,8 @@ from types import TracebackType
 
 from forwardcache.errors import InvalidInputError, NestedViewError, StaleViewError
 from forwardcache.hf.model.norms import update_norm
-from forwardcache.hf.operations import Operations
 from forwardcache.hf.scoring.scorer import Scorer
+from forwardcache.hf.scoring_methods import Operations
 from forwardcache.hf.spec import ViewSpec
 
 # The views whose ``with`` is open in this thread or context.

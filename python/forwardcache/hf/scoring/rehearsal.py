@@ -11,8 +11,8 @@ from forwardcache.operation import Operation
 from forwardcache.operations import operation
 
 if TYPE_CHECKING:
-    from forwardcache.hf.operations import Operations
     from forwardcache.hf.scoring.scorer import Scorer
+    from forwardcache.hf.scoring_methods import Operations
 
 
 def distinct_missing(view: Operations, op: str, items: Sequence[Any], *, top_k: int) -> list[int]:

@@ -21,22 +21,20 @@ from forwardcache._event import TraceLine
 from forwardcache.errors import ForwardCacheError, InvalidInputError, ModelMemoryError
 from forwardcache.hf.batch.forward import ForwardRunner
 from forwardcache.hf.batch.plan import distinct
-from forwardcache.hf.batch.row import Encoded
-from forwardcache.hf.model.identity import ModelIdentity, Policy, Structure
-from forwardcache.hf.model.lock import ModelLock, lock_of
+from forwardcache.hf.model.identity import ModelIdentity
 from forwardcache.hf.model.switch import switched
 from forwardcache.hf.scoring import provenance
 from forwardcache.hf.scoring.batched_forwards import BatchedForwards
 from forwardcache.hf.scoring.call import Call
+from forwardcache.hf.scoring.loaded import LoadedModel, checked_spec, dtype_name
 from forwardcache.hf.scoring.selfcheck import SelfCheck
 from forwardcache.hf.scoring.slices import Slices
 from forwardcache.hf.scoring.task import Task
 from forwardcache.hf.scoring.value_store import KeySpace, ValueStore
 from forwardcache.hf.scoring.windows import run_in_windows
-from forwardcache.hf.spec import BASE, FINETUNED, ViewSpec
+from forwardcache.hf.spec import BASE, ViewSpec
 from forwardcache.hf.text.chat import framed
-from forwardcache.hf.text.encode import Encoder, EncodingOptions, Form, max_positions
-from forwardcache.hf.text.tokens import refuse_drawing
+from forwardcache.hf.text.encode import EncodingOptions, max_positions
 from forwardcache.instrumentation import _MISS, BackendInstrumentation, prompt_hash
 from forwardcache.operation import Operation
 
@@ -54,7 +52,7 @@ class _NotFinite(Exception):
     """Some values are not finite and may not be stored; the call holds them."""
 
 
-class Scorer:
+class Scorer(LoadedModel):
     """Scores items in a view of one model, through the cache.
 
     Args:
@@ -88,28 +86,17 @@ class Scorer:
         value_store: ValueStore | None,
         check: SelfCheck,
     ) -> None:
-        self.model = model
-        self.causal_lm = causal_lm
-        self.tokenizer = tokenizer
-        self.runner = runner
+        super().__init__(
+            model, causal_lm, tokenizer, runner=runner, options=options, identity=identity
+        )
         self.runs = BatchedForwards(runner)
         self._slices = Slices()
         self.instrumentation = instrumentation
-        self.options = options
         self.progress: Callable[[int], None] | None = None
         self.nonfinite_results = 0
-        self.lock: ModelLock = lock_of(causal_lm)
-        self.identity = identity
         self.store_nonfinite = store_nonfinite
         self.value_store = value_store
         self.selfcheck = check
-        self._encoder: tuple[int, Encoder] | None = None
-        self._warned: set[str] = set()
-
-    def check(self, spec: ViewSpec | None) -> None:
-        """Refuses a view that this model can't give exactly."""
-        with self.lock:
-            _checked(self.identity.structure(self.tokenizer), spec)
 
     def one(self, spec: ViewSpec | None, op: Operation, item: Any) -> Any:
         """The value of one item.
@@ -140,61 +127,6 @@ class Scorer:
         results = self._score(spec, op, list(items), batched=True)
         return results if on_error == "return" else _raise_first(results)
 
-    def token_lengths(self, form: Form, items: Sequence[Any]) -> list[int | ForwardCacheError]:
-        """Tokens that the model would read for each item, or the error that it would get."""
-        with self.lock:
-            encoder = self._encoder_for(self.identity.structure(self.tokenizer))
-            each_encoded = encoder.encode_each(form, items)
-            return [each if isinstance(each, Exception) else len(each.fed) for each in each_encoded]
-
-    def encoded(self, form: Form, items: Sequence[Any]) -> list[Encoded | ForwardCacheError]:
-        """The tokens of each item, or the error that it would get."""
-        with self.lock:
-            encoder = self._encoder_for(self.identity.structure(self.tokenizer))
-            return list(encoder.encode_each(form, items))
-
-    def framed(self, form: Form, items: Sequence[Any]) -> list[Any]:
-        """Each item with its prompt as the chat template writes it now, or its error."""
-        with self.lock:
-            encoder = self._encoder_for(self.identity.structure(self.tokenizer))
-            return [framed(item, partial(encoder.framed, form)) for item in items]
-
-    def check_encoding(self) -> None:
-        """Refuses options of the text that can't be used with this tokenizer and model."""
-        with self.lock:
-            self._encoder_for(self.identity.structure(self.tokenizer)).check()
-
-    def run_in(self, spec: ViewSpec | None, work: Callable[[Encoder], Any]) -> Any:
-        """Calls ``work`` with the model in a view, past the cache.
-
-        Raises:
-            UnsupportedModelError: the view can't be exact.
-        """
-        with self.lock:
-            structure = self.identity.structure(self.tokenizer)
-            with switched(self.model, _checked(structure, spec)), torch.inference_mode():
-                return work(self._encoder_for(structure))
-
-    def weights_changed(self) -> None:
-        """Begins a new state of the model."""
-        with self.lock:
-            self.identity.weights_changed()
-
-    def identity_key(self) -> bytes:
-        """Key of the model's present state."""
-        with self.lock:
-            return self.identity.state(self.tokenizer).key
-
-    def identity_policy(self) -> Policy:
-        """How changes of the weights are noticed at present."""
-        with self.lock:
-            return self.identity.policy(self.tokenizer)
-
-    def own_spec(self) -> ViewSpec:
-        """The view that the model itself is: ``ft`` with an adapter, else ``base``."""
-        with self.lock:
-            return _own_spec(self.identity.structure(self.tokenizer))
-
     def _score(
         self, spec: ViewSpec | None, op: Operation, items: list[Any], *, batched: bool
     ) -> list[Any]:
@@ -219,7 +151,7 @@ class Scorer:
     def _begin(self, spec: ViewSpec | None, op: Operation, items: list[Any]) -> Call:
         with self.lock:
             state = self.identity.state(self.tokenizer)
-            runs = _checked(state.structure, spec)
+            runs = checked_spec(state.structure, spec)
             encoder = self._encoder_for(state.structure)
             key_space = self._key_space(runs, op)
             put = partial(encoder.framed, "prompt")
@@ -232,21 +164,6 @@ class Scorer:
         # The base model's values don't depend on what the adapter holds.
         model = self.identity.lasting_key(self.tokenizer, without_adapter=spec == BASE)
         return None if model is None else KeySpace(model, spec, self.options.key, op)
-
-    def _encoder_for(self, structure: Structure) -> Encoder:
-        if self._encoder is None or self._encoder[0] != structure.number:
-            refuse_drawing(self.tokenizer)
-            positions = max_positions(self.causal_lm.config)
-            encoder = Encoder(
-                self.tokenizer,
-                self.options,
-                positions,
-                self.runner.vocab_size,
-                embedding_rows=self.runner.embedding_rows,
-                warned=self._warned,
-            )
-            self._encoder = (structure.number, encoder)
-        return self._encoder[1]
 
     def _cached(self, call: Call, batched: bool) -> list[Any]:
         """Values of the call's tasks: from the cache, or computed and stored.
@@ -443,22 +360,6 @@ class Scorer:
         call.reported += tokens
         if self.progress is not None and tokens > 0:
             self.progress(tokens)
-
-
-def dtype_name(model: Any) -> str:
-    """A model's dtype without torch's name before it, such as "bfloat16"."""
-    return str(model.dtype).removeprefix("torch.")
-
-
-def _own_spec(structure: Structure) -> ViewSpec:
-    return FINETUNED if structure.traits.present else BASE
-
-
-def _checked(structure: Structure, spec: ViewSpec | None) -> ViewSpec:
-    """The view that is run for ``spec``."""
-    runs = _own_spec(structure) if spec is None else spec.canonical()
-    structure.traits.check(runs)
-    return runs
 
 
 def _raise_first(results: list[Any], *, batched: bool = True) -> list[Any]:

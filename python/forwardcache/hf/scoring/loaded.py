@@ -1,0 +1,146 @@
+"""A loaded model under its views: its lock, its identity, and how text becomes its tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from forwardcache.errors import ForwardCacheError
+from forwardcache.hf.batch.forward import ForwardRunner
+from forwardcache.hf.batch.row import Encoded
+from forwardcache.hf.model.identity import ModelIdentity, Policy, Structure
+from forwardcache.hf.model.lock import ModelLock, lock_of
+from forwardcache.hf.model.switch import switched
+from forwardcache.hf.spec import BASE, FINETUNED, ViewSpec
+from forwardcache.hf.text.chat import framed
+from forwardcache.hf.text.encode import Encoder, EncodingOptions, Form, max_positions
+from forwardcache.hf.text.tokens import refuse_drawing
+
+
+class LoadedModel:
+    """What can be asked of a model in a view without scoring anything.
+
+    Args:
+        model: What is called: the model, or the PEFT model around it.
+        causal_lm: The transformers model itself.
+        tokenizer: Its tokenizer.
+        runner: Runs its forward.
+        options: How text becomes tokens.
+        identity: Tells states of the model apart.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        causal_lm: Any,
+        tokenizer: Any,
+        *,
+        runner: ForwardRunner,
+        options: EncodingOptions,
+        identity: ModelIdentity,
+    ) -> None:
+        self.model = model
+        self.causal_lm = causal_lm
+        self.tokenizer = tokenizer
+        self.runner = runner
+        self.options = options
+        self.lock: ModelLock = lock_of(causal_lm)
+        self.identity = identity
+        self._encoder: tuple[int, Encoder] | None = None
+        self._warned: set[str] = set()
+
+    def check(self, spec: ViewSpec | None) -> None:
+        """Refuses a view that this model can't give exactly."""
+        with self.lock:
+            checked_spec(self.identity.structure(self.tokenizer), spec)
+
+    def token_lengths(self, form: Form, items: Sequence[Any]) -> list[int | ForwardCacheError]:
+        """Tokens that the model would read for each item, or the error that it would get."""
+        with self.lock:
+            encoder = self._encoder_for(self.identity.structure(self.tokenizer))
+            each_encoded = encoder.encode_each(form, items)
+            return [each if isinstance(each, Exception) else len(each.fed) for each in each_encoded]
+
+    def encoded(self, form: Form, items: Sequence[Any]) -> list[Encoded | ForwardCacheError]:
+        """The tokens of each item, or the error that it would get."""
+        with self.lock:
+            encoder = self._encoder_for(self.identity.structure(self.tokenizer))
+            return list(encoder.encode_each(form, items))
+
+    def framed(self, form: Form, items: Sequence[Any]) -> list[Any]:
+        """Each item with its prompt as the chat template writes it now, or its error."""
+        with self.lock:
+            encoder = self._encoder_for(self.identity.structure(self.tokenizer))
+            return [framed(item, partial(encoder.framed, form)) for item in items]
+
+    def check_encoding(self) -> None:
+        """Refuses options of the text that can't be used with this tokenizer and model."""
+        with self.lock:
+            self._encoder_for(self.identity.structure(self.tokenizer)).check()
+
+    def run_in(self, spec: ViewSpec | None, work: Callable[[Encoder], Any]) -> Any:
+        """Calls ``work`` with the model in a view, past the cache.
+
+        Raises:
+            UnsupportedModelError: the view can't be exact.
+        """
+        with self.lock:
+            structure = self.identity.structure(self.tokenizer)
+            with switched(self.model, checked_spec(structure, spec)), torch.inference_mode():
+                return work(self._encoder_for(structure))
+
+    def weights_changed(self) -> None:
+        """Begins a new state of the model."""
+        with self.lock:
+            self.identity.weights_changed()
+
+    def identity_key(self) -> bytes:
+        """Key of the model's present state."""
+        with self.lock:
+            return self.identity.state(self.tokenizer).key
+
+    def identity_policy(self) -> Policy:
+        """How changes of the weights are noticed at present."""
+        with self.lock:
+            return self.identity.policy(self.tokenizer)
+
+    def own_spec(self) -> ViewSpec:
+        """The view that the model itself is: ``ft`` with an adapter, else ``base``."""
+        with self.lock:
+            return own_spec_of(self.identity.structure(self.tokenizer))
+
+    def _encoder_for(self, structure: Structure) -> Encoder:
+        if self._encoder is None or self._encoder[0] != structure.number:
+            refuse_drawing(self.tokenizer)
+            positions = max_positions(self.causal_lm.config)
+            encoder = Encoder(
+                self.tokenizer,
+                self.options,
+                positions,
+                self.runner.vocab_size,
+                embedding_rows=self.runner.embedding_rows,
+                warned=self._warned,
+            )
+            self._encoder = (structure.number, encoder)
+        return self._encoder[1]
+
+
+def dtype_name(model: Any) -> str:
+    """A model's dtype without torch's name before it, such as "bfloat16"."""
+    return str(model.dtype).removeprefix("torch.")
+
+
+def own_spec_of(structure: Structure) -> ViewSpec:
+    """The view that a model itself is."""
+    return FINETUNED if structure.traits.present else BASE
+
+
+def checked_spec(structure: Structure, spec: ViewSpec | None) -> ViewSpec:
+    """The view that is run for ``spec``."""
+    runs = own_spec_of(structure) if spec is None else spec.canonical()
+    structure.traits.check(runs)
+    return runs
