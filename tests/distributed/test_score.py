@@ -171,7 +171,7 @@ def test_the_command_line_writes_the_same_file_and_a_trace_for_each_worker(
     ended = run(*given, "--out", shared, "--trace", trace, "--ray", "--workers", 2)
     assert ended.code == 0, ended.err
     assert shared.read_bytes() == alone.read_bytes()
-    assert "80 passes run" in ended.err
+    assert "80 values computed" in ended.err
     traces = sorted(tmp_path.glob("trace.*.jsonl"))
     assert [path.name for path in traces] == ["trace.0.jsonl", "trace.1.jsonl"]
     assert not trace.exists()
