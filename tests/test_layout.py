@@ -70,39 +70,27 @@ BASE = {
     *("errors", "extras", "scoring", "divergence", "operation"),
     *("instrumentation", "_core", "_event", "_figures"),
 }
-HF = ("spec", "batch", "text", "model", "scoring", "stream")
+TABLE = """
+base          nobody: what users import
+conformance   base
+hf.spec       base
+hf.batch      base
+hf.text       base hf.spec hf.batch
+operations    base hf.batch hf.text
+store         base operations
+observe       base operations
+hf.model      base hf.spec hf.text
+hf.scoring    base operations store hf.spec hf.batch hf.text hf.model
+hf.stream     base hf.spec hf.batch hf.text
+hf            base operations store hf.spec hf.batch hf.text hf.model hf.scoring hf.stream
+jobs          base operations store hf hf.text
+distributed   base operations store jobs
+integrations  base hf hf.text jobs
+cli           base operations store observe conformance hf hf.scoring jobs distributed
+"""
 MAY_IMPORT = {
-    # What users import: knows nobody but itself.
-    "base": set(),
-    "conformance": {"base"},
-    "hf.spec": {"base"},
-    "hf.batch": {"base"},
-    "hf.text": {"base", "hf.spec", "hf.batch"},
-    # One file an operation; what computes is imported where it is called.
-    "operations": {"base", "hf.batch", "hf.text"},
-    "store": {"base", "operations"},
-    "observe": {"base", "operations"},
-    "hf.model": {"base", "hf.spec", "hf.text"},
-    "hf.scoring": {"base", "operations", "store", "hf.spec", "hf.batch", "hf.text", "hf.model"},
-    "hf.stream": {"base", "hf.spec", "hf.batch", "hf.text"},
-    "hf": {
-        "base",
-        "operations",
-        "store",
-        "hf.spec",
-        "hf.batch",
-        "hf.text",
-        "hf.model",
-        "hf.scoring",
-        "hf.stream",
-    },
-    "jobs": {"base", "operations", "store", "hf", "hf.text"},
-    "distributed": {"base", "operations", "store", "jobs"},
-    "integrations": {"base", "hf", "hf.text", "jobs"},
-    "cli": {
-        *("base", "operations", "store", "observe", "conformance"),
-        *("hf", "hf.scoring", "jobs", "distributed"),
-    },
+    package: set() if others.startswith("nobody") else set(others.split())
+    for package, others in (line.split(maxsplit=1) for line in TABLE.strip().splitlines())
 }
 """Who may import whom, at run time; each line stands below those that it names."""
 
