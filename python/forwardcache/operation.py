@@ -106,7 +106,7 @@ DELTA = Figure(("delta_nats",), {"delta_nats": "float64"}, "view - base", is_sig
 
 
 class Operation:
-    """One scoring operation with its options, which are the fields of its class.
+    """One scoring operation; its options are the arguments of its class.
 
     By default its value is a float, a log-probability in nats.
 
