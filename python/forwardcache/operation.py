@@ -192,7 +192,7 @@ class Operation:
 
     # The value.
 
-    def holds(self, type_: type) -> bool:
+    def holds(self, type_: object) -> bool:
         """Whether that is the type of this operation's values."""
         return type_ is float
 

@@ -6,9 +6,10 @@ A file put here is an operation of the backend, the store, ``score``, the report
 from __future__ import annotations
 
 import pkgutil
+from collections.abc import Hashable
 from functools import cache
 from importlib import import_module
-from typing import Any
+from typing import Any, cast
 
 from forwardcache.errors import InvalidInputError
 from forwardcache.operation import Operation
@@ -52,10 +53,15 @@ def of_value(value: Any) -> Operation:
     Raises:
         TypeError: there is none.
     """
-    for each in _plain():
-        if each.holds(type(value)):
-            return each
-    raise TypeError(f"no operation has a value of type {type(value).__name__}")
+    found = _of_type(cast("Hashable", type(value)))
+    if found is None:
+        raise TypeError(f"no operation has a value of type {type(value).__name__}")
+    return found
+
+
+@cache
+def _of_type(type_: Hashable) -> Operation | None:
+    return next((each for each in _plain() if each.holds(type_)), None)
 
 
 @cache

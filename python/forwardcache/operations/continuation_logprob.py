@@ -37,7 +37,7 @@ class ContinuationLogprob(Operation):
             for each in scored
         ]
 
-    def holds(self, type_: type) -> bool:
+    def holds(self, type_: object) -> bool:
         from forwardcache.scoring import ContinuationLogprob as Value
 
         return type_ is Value

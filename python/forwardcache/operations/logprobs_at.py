@@ -29,7 +29,7 @@ class OfDistribution(Operation):
         "tail_logprob": "float64[]",
     }
 
-    def holds(self, type_: type) -> bool:
+    def holds(self, type_: object) -> bool:
         from forwardcache.scoring import TokenDist
 
         return type_ is TokenDist

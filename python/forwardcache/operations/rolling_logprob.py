@@ -46,7 +46,7 @@ class RollingLogprob(Operation):
     def without_run(self, encoded: Encoded) -> Value | None:
         return None if encoded.scored else _value(encoded, [])
 
-    def holds(self, type_: type) -> bool:
+    def holds(self, type_: object) -> bool:
         from forwardcache.scoring import RollingLogprob as Value
 
         return type_ is Value
