@@ -218,7 +218,6 @@ WorkerCpusOption = Annotated[
 
 @commands.command("score", short_help="Score prompts with views of one model.", epilog=EXIT_STATUS)
 def _score(  # noqa: PLR0917 - typer calls it, by name
-    context: typer.Context,
     model: ModelOption,
     prompts: PromptsOption,
     adapter: AdapterOption = None,
@@ -255,9 +254,11 @@ def _score(  # noqa: PLR0917 - typer calls it, by name
     format_: FormatOption = Format.TABLE,
 ) -> int:
     """Score prompts with the views of one model; one row a prompt and view."""
+    # Not the context's parameters: older versions of Typer have texts there.
+    asked = {**locals()}
     from forwardcache.cli.score import score
 
-    return score(_options(context.params))
+    return score(_options(asked))
 
 
 def _options(asked: Mapping[str, Any]) -> ScoreOptions:
