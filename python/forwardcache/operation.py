@@ -172,9 +172,7 @@ class Operation:
 
     def framed(self, item: Any, frame: Frame) -> Any:
         """An item with its prompt in the chat template."""
-        if self.form == "prompt":
-            return frame(item)
-        return first_framed(item, frame) if self.form == "pair" else item
+        return with_prompt_framed(self.form, item, frame)
 
     # From tokens to a value.
 
@@ -292,9 +290,13 @@ class Fresh(Protocol):
         """The value of each item, all in the batches of one plan or each alone; errors in place."""
 
 
-def first_framed(item: Any, frame: Frame) -> Any:
-    """A tuple whose first field is a prompt, with that prompt in the chat template."""
-    return (frame(item[0]), *item[1:]) if isinstance(item, tuple) and item else item
+def with_prompt_framed(form: Form, item: Any, frame: Frame) -> Any:
+    """An item with its prompt in the chat template: itself, or the first field of a pair."""
+    if form == "prompt":
+        return frame(item)
+    if form == "pair" and isinstance(item, tuple) and item:
+        return (frame(item[0]), *item[1:])
+    return item
 
 
 def without_errors(one: Sequence[Any], other: Sequence[Any]) -> list[tuple[Any, Any]]:

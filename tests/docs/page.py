@@ -28,7 +28,6 @@ from tests.docs.blocks import Block, Command, blocks_of, commands_of, without_fi
 from tests.patience import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
-_TIMEOUT_S = PATIENCE_S
 
 
 class Page:
@@ -129,7 +128,7 @@ def _check_extras(text: str) -> None:
 def _ended(command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         ["bash", "-c", command], text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        timeout=_TIMEOUT_S, check=False, env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        timeout=PATIENCE_S, check=False, env=os.environ | {"PYTHONUNBUFFERED": "1"},
     )  # fmt: skip
 
 

@@ -37,8 +37,7 @@ class Inspection:
         Raises:
             InvalidInputError: there is no such operation.
         """
-        asked = operation(op).of(windows=self._scorer.options.windows)
-        return self._scorer.token_lengths(asked.form, items)
+        return self._scorer.token_lengths(self._scorer.operation(op).form, items)
 
     def rendered(self, items: Sequence[Any], *, op: str) -> list[Any]:
         """Items with their prompts as the chat template writes them now.

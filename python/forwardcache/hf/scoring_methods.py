@@ -451,7 +451,7 @@ class Operations(ABC):
         if unknown := [each for each in options if each not in named.options]:
             there = f"it has {', '.join(named.options)}" if named.options else "it has none"
             raise InvalidInputError(f"{name} has no option {unknown[0]!r}; {there}")
-        return named.of(**{"windows": self._scorer.options.windows, **options})
+        return self._scorer.operation(name, **options)
 
     def _rolling(self, windows: bool | None) -> Operation:
         return OfText.of(windows=self._scorer.options.windows if windows is None else windows)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from forwardcache.errors import InvalidInputError
-from forwardcache.operation import Column, Operation, Runner, Task, first_framed, is_close
+from forwardcache.operation import Column, Operation, Runner, Task, is_close, with_prompt_framed
 
 if TYPE_CHECKING:
     from forwardcache.hf.text.chat import Frame
@@ -90,7 +90,7 @@ class LogprobsAt(OfDistribution):
         return () if isinstance(ids, InvalidInputError) else ids
 
     def framed(self, item: Item, frame: Frame) -> Any:
-        return first_framed(item, frame)
+        return with_prompt_framed("pair", item, frame)
 
     def run(self, runner: Runner, tasks: Sequence[Task]) -> list[Any]:
         from forwardcache.hf.batch.kernels import dists_at

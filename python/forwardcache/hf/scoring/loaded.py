@@ -19,6 +19,8 @@ from forwardcache.hf.spec import BASE, FINETUNED, ViewSpec
 from forwardcache.hf.text.chat import framed
 from forwardcache.hf.text.encode import Encoder, EncodingOptions, Form, max_positions
 from forwardcache.hf.text.tokens import refuse_drawing
+from forwardcache.operation import Operation
+from forwardcache.operations import operation
 
 
 class LoadedModel:
@@ -57,6 +59,14 @@ class LoadedModel:
         """Refuses a view that this model can't give exactly."""
         with self.lock:
             checked_spec(self.identity.structure(self.tokenizer), spec)
+
+    def operation(self, name: str, **options: Any) -> Operation:
+        """The operation of that name; whether in windows, the model's options say if nobody else.
+
+        Raises:
+            InvalidInputError: there is no such operation.
+        """
+        return operation(name).of(**{"windows": self.options.windows, **options})
 
     def token_lengths(self, form: Form, items: Sequence[Any]) -> list[int | ForwardCacheError]:
         """Tokens that the model would read for each item, or the error that it would get."""

@@ -16,7 +16,6 @@ import numpy as np
 
 from forwardcache.errors import InvalidInputError
 from forwardcache.hf.spec import ViewSpec
-from forwardcache.operations import operation
 
 if TYPE_CHECKING:
     from forwardcache.hf.scoring.scorer import Scorer
@@ -81,10 +80,9 @@ def measured_floor(
     Raises:
         InvalidInputError: there are no items, or no such operation.
     """
-    named = operation(op)
-    if not named.needs_only_prompts:
+    asked = scorer.operation(op, top_k=top_k)
+    if not asked.needs_only_prompts:
         raise InvalidInputError(f"there is no noise floor of {op!r}")
-    asked = named.of(top_k=top_k, windows=scorer.options.windows)
     chosen = sample_of(items, sample)
     lengths = scorer.token_lengths(asked.form, chosen)
     fit = [one for one, length in zip(chosen, lengths, strict=True) if isinstance(length, int)]

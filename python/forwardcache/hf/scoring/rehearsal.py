@@ -7,11 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from forwardcache.hf.scoring.noise import sample_of
-from forwardcache.operation import Operation
-from forwardcache.operations import operation
 
 if TYPE_CHECKING:
-    from forwardcache.hf.scoring.scorer import Scorer
     from forwardcache.hf.scoring_methods import Operations
 
 
@@ -25,7 +22,7 @@ def distinct_missing(view: Operations, op: str, items: Sequence[Any], *, top_k: 
         top_k: Tokens of a distribution.
     """
     scorer = view._in_force()
-    call = scorer._begin(view.spec, _operation(scorer, op, top_k), list(items))
+    call = scorer._begin(view.spec, scorer.operation(op, top_k=top_k), list(items))
     kept = scorer._found(call)
     missing = {key: position for position, key in reversed(call.keys()) if position not in kept}
     return sorted(missing.values())
@@ -47,7 +44,7 @@ def seconds_a_token(
         Seconds a token, and the tokens that were run; None where none could be.
     """
     scorer = view._in_force()
-    asked = _operation(scorer, op, top_k)
+    asked = scorer.operation(op, top_k=top_k)
     chosen: list[Any] = []
     tokens = 0
     for item, length in zip(items, scorer.token_lengths(asked.form, items), strict=True):
@@ -67,7 +64,3 @@ def seconds_a_token(
 def typical(items: Sequence[Any], most: int) -> list[Any]:
     """At most ``most`` items, evenly spaced."""
     return sample_of(items, most)
-
-
-def _operation(scorer: Scorer, op: str, top_k: int) -> Operation:
-    return operation(op).of(top_k=top_k, windows=scorer.options.windows)

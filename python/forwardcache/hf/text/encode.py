@@ -37,7 +37,7 @@ from forwardcache.hf.text.chat import (
 )
 from forwardcache.hf.text.item import blamed_on_item
 from forwardcache.hf.text.tokens import TokenReader, shown
-from forwardcache.operation import first_framed
+from forwardcache.operation import with_prompt_framed
 
 Form = Literal["prompt", "text", "windows", "pair", "tokens"]
 
@@ -239,9 +239,7 @@ class Encoder:
             InvalidInputError: the prompt can't be put into the template, or is a list of messages
                 and there is none.
         """
-        if form == "prompt":
-            return self._frame(item)
-        return first_framed(item, self._frame) if form == "pair" else item
+        return with_prompt_framed(form, item, self._frame)
 
     def _frame(self, prompt: Any) -> Any:
         if self._template is None:
