@@ -164,7 +164,7 @@ class HFBackend(Inspection, Operations):
 
         Args:
             path: Folder with the model and its tokenizer; with ``allow_download`` also a name on
-                the hub.
+                the hub. A model of images and text is asked about text.
             adapter: Folder with a LoRA adapter of this model.
             device: A torch device, or "auto": the GPU if there is one, else the CPU.
             dtype: A floating torch dtype or its name, or "auto": the checkpoint's own.
@@ -180,7 +180,7 @@ class HFBackend(Inspection, Operations):
         Raises:
             ModelLoadError: the folder is missing or broken.
             AdapterError: the adapter is missing, broken, or belongs to another model.
-            UnsupportedModelError: the model is not a decoder-only causal model.
+            UnsupportedModelError: the model is of no kind that gives next tokens of text.
             InvalidInputError: an option is out of range, or the tokenizer can't do what is asked.
         """
         model = loading.load_model(

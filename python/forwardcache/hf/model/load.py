@@ -60,7 +60,7 @@ def load_model(
     Raises:
         ModelLoadError: there is no such folder, something in it is missing or broken, or the
             device or dtype isn't there.
-        UnsupportedModelError: the model is not a decoder-only causal language model.
+        UnsupportedModelError: the model is of no kind that gives next tokens of text.
     """
     if not allow_download and not Path(path).is_dir():
         raise ModelLoadError(f"{path} is not a folder (a hub name needs allow_download)")
@@ -71,12 +71,11 @@ def load_model(
     target = _device(device)
     with _clear(f"can't load a model from {path}"), _without_bars():
         config = transformers.AutoConfig.from_pretrained(path, **options)
-        if config.is_encoder_decoder:
-            raise UnsupportedModelError(f"{path} is an encoder-decoder ({config.model_type})")
+        auto_class = _auto_class(path, config)
         _check_runs_nothing(path, config)
         if attn_implementation is not None:
             options["attn_implementation"] = _attention(attn_implementation)
-        loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
+        loaded: Any = auto_class.from_pretrained(
             path, dtype=_dtype(dtype), use_safetensors=True, output_loading_info=True, **options
         )
         model, report = loaded
@@ -190,6 +189,25 @@ def with_adapter(model: Any, adapter: str) -> Any:
             "put another one on it with its own load_adapter"
         )
     return put_adapter(model, adapter)
+
+
+def _auto_class(path: str, config: Any) -> Any:
+    """What makes the model of ``config``: transformers' class for text, else that for images too.
+
+    A model that is asked about images and text runs on text alone as well, or is refused once it
+    is looked at.
+    """
+    name = config.model_type
+    if config.is_encoder_decoder:
+        raise UnsupportedModelError(f"{path} is an encoder-decoder ({name})")
+    if type(config) in transformers.MODEL_FOR_CAUSAL_LM_MAPPING:
+        return transformers.AutoModelForCausalLM
+    if type(config) in transformers.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
+        return transformers.AutoModelForImageTextToText
+    raise UnsupportedModelError(
+        f"{path} is no model that gives next tokens of text: transformers has no causal language "
+        f"model, nor one of images and text, of the type {name}"
+    )
 
 
 def _check_runs_nothing(path: str, config: Any) -> None:

@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import transformers
+from transformers.utils.hub import LEGACY_PROCESSOR_CHAT_TEMPLATE_FILE, cached_file
 
 from forwardcache.errors import InvalidInputError, ModelLoadError
 from forwardcache.hf.text.tokenizer_file import warn_of_other_tokens
@@ -41,10 +43,8 @@ def load_tokenizer(
         ModelLoadError: it has no tokens but special ones.
     """
     _check_setting(add_bos_token)
-    options: dict[str, Any] = {} if add_bos_token is None else {"add_bos_token": add_bos_token}
-    tokenizer: Any = transformers.AutoTokenizer.from_pretrained(
-        path, local_files_only=not allow_download, trust_remote_code=False, **options
-    )
+    given: dict[str, Any] = {} if add_bos_token is None else {"add_bos_token": add_bos_token}
+    tokenizer = _read(path, local_files_only=not allow_download, **given)
     _check_vocabulary(path, tokenizer)
     warn_of_other_tokens(path, tokenizer)
     if add_bos_token is not None:
@@ -103,10 +103,20 @@ def with_bos(tokenizer: Any, add_bos_token: bool | None) -> Any:
             f"add_bos_token={add_bos_token} would change the tokenizer, and this one can't be "
             "loaded again with it: give the folder of the model in place of a backend"
         )
-    options = {"local_files_only": True, "trust_remote_code": False}
-    return transformers.AutoTokenizer.from_pretrained(
-        folder, add_bos_token=add_bos_token, **options
+    return _read(folder, local_files_only=True, add_bos_token=add_bos_token)
+
+
+def _read(path: str, *, local_files_only: bool, **options: Any) -> Any:
+    where: dict[str, Any] = {"local_files_only": local_files_only}
+    tokenizer: Any = transformers.AutoTokenizer.from_pretrained(
+        path, trust_remote_code=False, **where, **options
     )
+    if getattr(tokenizer, "chat_template", None) is None:
+        # Processors for images and text kept the template in a file that tokenizers don't read.
+        with suppress(OSError):
+            file = cached_file(path, LEGACY_PROCESSOR_CHAT_TEMPLATE_FILE, **where)
+            tokenizer.chat_template = json.loads(Path(str(file)).read_bytes())["chat_template"]
+    return tokenizer
 
 
 def _own_or(base: Any, adapter: str, options: dict[str, Any]) -> Any:
