@@ -19,6 +19,7 @@ from forwardcache.errors import InvalidInputError
 from forwardcache.scoring import (
     DifferentialBackend,
     NullCalibratedBackend,
+    PositionDifferences,
     RollingLogprob,
     ScalableDifferentialBackend,
     ScoringBackend,
@@ -45,6 +46,22 @@ def rolling(**changes: Any) -> RollingLogprob:
         "total_logprob": -4.0,
     }
     return RollingLogprob(**(fields | changes))
+
+
+def differences(**changes: Any) -> PositionDifferences:
+    fields: dict[str, Any] = {
+        "token_ids": [0, 5, 7],
+        "kl": [0.25, 1e-9],
+        "kl_reverse": [0.5, -1e-17],
+        "js": [0.1, 0.0],
+        "logprob_reference": [-1.0, -3.0],
+        "logprob": [-1.5, -3.0],
+        "entropy_reference": [2.0, 0.5],
+        "same_top": [True, False],
+        "top_k_agreement": [0.8, 1.0],
+        "counts": [False, True],
+    }
+    return PositionDifferences(**(fields | changes))
 
 
 def cut(logprobs: Any, k: int) -> TokenDist:
@@ -129,6 +146,60 @@ def test_a_nan_or_an_infinity_makes_a_value_not_finite() -> None:
     assert not dist(tail_logprob=math.nan).is_finite
     assert not dist(logprobs=[math.nan, -1.0]).is_finite
     assert not rolling(logprobs=[math.inf, -1.0]).is_finite
+
+
+PER_POSITION = {
+    **dict.fromkeys(("kl", "kl_reverse", "js"), np.float64),
+    **dict.fromkeys(("logprob_reference", "logprob", "entropy_reference"), np.float32),
+    **{"same_top": np.bool_, "top_k_agreement": np.float32, "counts": np.bool_},
+}
+
+
+def test_differences_have_the_contracts_arrays_that_nobody_can_write_to() -> None:
+    value = differences()
+    found = {each.name: getattr(value, each.name) for each in dataclasses.fields(value)}
+    types: dict[str, Any] = {"token_ids": np.int64, **PER_POSITION}
+    assert {name: array.dtype for name, array in found.items()} == types
+    assert value.kl_reverse[1] == -1e-17
+    for array in found.values():
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 1
+        with pytest.raises(ValueError, match="WRITEABLE"):
+            array.flags.writeable = True
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        value.kl = None  # type: ignore[misc, assignment]
+
+
+@pytest.mark.parametrize("field", PER_POSITION)
+def test_differences_need_an_entry_of_each_field_for_each_token_but_the_first(field: str) -> None:
+    with pytest.raises(InvalidInputError, match=rf"3 tokens need 2 entries of {field}, got 1"):
+        differences(**{field: [0.0]})
+    with pytest.raises(InvalidInputError, match="one dimension"):
+        differences(**{field: [[0.0], [0.0]]})
+
+
+@pytest.mark.parametrize("ids", [[], [4]])
+def test_a_text_of_fewer_than_two_tokens_has_no_differences(ids: list[int]) -> None:
+    value = differences(token_ids=ids, **{field: [] for field in PER_POSITION})
+    assert (len(value.kl), value.is_finite) == (0, True)
+
+
+def test_differences_are_equal_where_every_array_is() -> None:
+    assert differences() == differences()
+    assert hash(differences()) == hash(differences())
+    assert differences() != "something else"
+    changed = [differences(token_ids=[0, 5, 8])]
+    changed += [differences(**{field: [0.125, 0.125]}) for field in PER_POSITION]
+    assert differences() not in changed
+    assert len({differences(), *changed}) == len(changed) + 1
+    assert differences(kl=[math.nan, 0.0]) == differences(kl=[math.nan, 0.0])
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf])
+def test_a_number_that_is_not_finite_makes_differences_not_finite(wrong: float) -> None:
+    assert differences().is_finite
+    numbers = [field for field, dtype in PER_POSITION.items() if dtype is not np.bool_]
+    assert not any(differences(**{field: [0.0, wrong]}).is_finite for field in numbers)
 
 
 def test_protocols_are_checked_at_run_time_by_their_methods() -> None:

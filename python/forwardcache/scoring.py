@@ -1,8 +1,9 @@
 """What scoring gives back, who can give it, and how two answers are compared.
 
-Two frozen values, ``TokenDist`` and ``RollingLogprob``; the protocols of a scoring backend; and
-``kl_divergence``. All log-probabilities are natural logarithms (nats). Arrays can't be written to,
-not even by force: a cached value is handed to every later caller, so none may change it.
+Three frozen values, ``TokenDist``, ``RollingLogprob`` and ``PositionDifferences``; the protocols of
+a scoring backend; and ``kl_divergence``. All log-probabilities are natural logarithms (nats).
+Arrays can't be written to, not even by force: a cached value is handed to every later caller, so
+none may change it.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ __all__ = [
     "ContinuationLogprob",
     "DifferentialBackend",
     "NullCalibratedBackend",
+    "PositionDifferences",
     "RollingLogprob",
     "ScalableDifferentialBackend",
     "ScoringBackend",
@@ -35,11 +37,14 @@ __all__ = [
 
 Int64Array = NDArray[np.int64]
 Float32Array = NDArray[np.float32]
+Float64Array = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
 Scalar = TypeVar("Scalar", bound=np.generic)
 Value = TypeVar("Value")
 
 # Of a value's objects around the arrays' memory. Measured: tests/hf/test_capacity.py.
 _OBJECT_BYTES = 416
+_DIFFERENCES_OBJECT_BYTES = 1520
 # An int64 and a float32.
 _TOKEN_BYTES = 12
 
@@ -204,6 +209,90 @@ class RollingLogprob:
 
     def __hash__(self) -> int:
         return hash((self.token_ids.tobytes(), self.logprobs.tobytes(), self.num_tokens))
+
+
+@_weighs_nbytes
+@dataclass(frozen=True, eq=False)
+class PositionDifferences:
+    """How far a view is from a reference at each position of one text, over the whole vocabulary.
+
+    P is the reference's distribution of the next token, Q the view's. Entry i is about the position
+    that predicts ``token_ids[i + 1]``; a text of n tokens has n-1 of them, and none for n < 2.
+    Divergences aren't cut off at 0: a small negative one is rounding.
+
+    Attributes:
+        token_ids: int64[n], all tokens of the text.
+        kl: float64[n-1], nats, KL(P ‖ Q) = Σ P·(log P - log Q).
+        kl_reverse: float64[n-1], nats, KL(Q ‖ P).
+        js: float64[n-1], nats, ½·KL(P ‖ M) + ½·KL(Q ‖ M) with M = (P + Q)/2.
+        logprob_reference: float32[n-1], nats, log P of the token that follows.
+        logprob: float32[n-1], nats, log Q of it.
+        entropy_reference: float32[n-1], nats, -Σ P·log P.
+        same_top: bool[n-1], whether both have the same most likely token.
+        top_k_agreement: float32[n-1], share of P's k most likely tokens that are among Q's.
+        counts: bool[n-1], whether the position is in the figures: all of a text, or those that
+            predict a completion.
+
+    Raises:
+        InvalidInputError: an array hasn't one dimension, or has not one entry for each token but
+            the first.
+
+    Source:
+        Kullback and Leibler, On Information and Sufficiency (1951); Lin, Divergence Measures Based
+        on the Shannon Entropy (1991).
+    """
+
+    token_ids: Int64Array
+    kl: Float64Array
+    kl_reverse: Float64Array
+    js: Float64Array
+    logprob_reference: Float32Array
+    logprob: Float32Array
+    entropy_reference: Float32Array
+    same_top: BoolArray
+    top_k_agreement: Float32Array
+    counts: BoolArray
+
+    def __post_init__(self) -> None:
+        _set_array(self, "token_ids", np.int64)
+        expected = max(len(self.token_ids) - 1, 0)
+        for field, dtype in _DIFFERENCES.items():
+            _set_array(self, field, dtype)
+            found = len(getattr(self, field))
+            if found != expected:
+                raise InvalidInputError(
+                    f"{len(self.token_ids)} tokens need {expected} entries of {field}, got {found}"
+                )
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in memory, for a cache that is bounded in bytes."""
+        return _DIFFERENCES_OBJECT_BYTES + sum(array.nbytes for array in self._arrays())
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether every number is finite."""
+        return all(bool(np.isfinite(array).all()) for array in self._arrays())
+
+    def _arrays(self) -> list[NDArray[Any]]:
+        return [self.token_ids, *(getattr(self, field) for field in _DIFFERENCES)]
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, PositionDifferences):
+            return NotImplemented
+        pairs = zip(self._arrays(), other._arrays(), strict=True)
+        return all(_same(ours, theirs, ours.dtype) for ours, theirs in pairs)
+
+    def __hash__(self) -> int:
+        return hash(tuple(array.tobytes() for array in self._arrays()))
+
+
+_DIFFERENCES: dict[str, type[np.generic]] = {
+    **dict.fromkeys(("kl", "kl_reverse", "js"), np.float64),
+    **dict.fromkeys(("logprob_reference", "logprob", "entropy_reference"), np.float32),
+    **{"same_top": np.bool_, "top_k_agreement": np.float32, "counts": np.bool_},
+}
+"""By field of ``PositionDifferences`` with an entry a position: the type of its elements."""
 
 
 @dataclass(frozen=True, slots=True)
