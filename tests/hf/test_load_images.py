@@ -77,26 +77,21 @@ def folder(model: Any, tokenizer: Any, tmp_path: Path) -> Path:
     return tmp_path / "model"
 
 
-def agrees(found: Any, model: Any, tokenizer: Any) -> bool:
-    expected = tiny.logprobs_after(model, tokenizer(PROMPT).input_ids)[-1]
-    return bool(abs(expected[found.token_ids.tolist()].numpy() - found.logprobs).max() < 1e-5)
-
-
 def test_a_model_of_images_and_text_is_asked_about_text(
     model: Any, folder: Path, tokenizer: Any
 ) -> None:
     loaded = HFBackend.load(folder)
     assert type(loaded.model) is type(model)
-    assert agrees(loaded.next_token_dist(PROMPT), model, tokenizer)
+    assert tiny.agrees(loaded.next_token_dist(PROMPT), model, tokenizer(PROMPT).input_ids)
 
 
 def test_its_adapter_is_put_on(model: Any, folder: Path, tokenizer: Any, tmp_path: Path) -> None:
     adapted = tiny.with_lora(copy.deepcopy(model))
     adapted.save_pretrained(tmp_path / "adapter")
     loaded = HFBackend.load(folder, tmp_path / "adapter")
-    assert agrees(loaded.next_token_dist(PROMPT), adapted, tokenizer)
+    assert tiny.agrees(loaded.next_token_dist(PROMPT), adapted, tokenizer(PROMPT).input_ids)
     with loaded.as_base() as base:
-        assert agrees(base.next_token_dist(PROMPT), model, tokenizer)
+        assert tiny.agrees(base.next_token_dist(PROMPT), model, tokenizer(PROMPT).input_ids)
 
 
 def test_a_store_finds_its_values_again_and_no_others(folder: Path, tmp_path: Path) -> None:

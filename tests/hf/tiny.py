@@ -119,6 +119,12 @@ def logprobs_after(model: Any, token_ids: Sequence[int]) -> torch.Tensor:
     return logits.float().log_softmax(-1)
 
 
+def agrees(found: Any, model: Any, token_ids: Sequence[int]) -> bool:
+    """Whether a distribution is the one that ``model`` gives after these tokens."""
+    expected = logprobs_after(model, token_ids)[-1]
+    return bool(abs(expected[found.token_ids.tolist()].numpy() - found.logprobs).max() < 1e-5)
+
+
 def lora_layers(model: nn.Module) -> list[Any]:
     return [module for module in model.modules() if isinstance(module, LoraLayer)]
 

@@ -13,6 +13,7 @@ import torch
 from forwardcache.hf.batch.forward import ForwardRunner, Limits
 from forwardcache.hf.inspection import Inspection
 from forwardcache.hf.model import load as loading
+from forwardcache.hf.model.adapter_folder import chosen_adapter, with_adapter
 from forwardcache.hf.model.identity import ModelIdentity, Policy
 from forwardcache.hf.scoring.scorer import Scorer
 from forwardcache.hf.scoring.selfcheck import SelfCheck
@@ -109,7 +110,7 @@ class HFBackend(Inspection, Operations):
         store: str | PathLike[str] | Store | None = None,
         verify: float = 0.0,
     ) -> None:
-        model = model if adapter is None else loading.with_adapter(model, str(adapter))
+        model = model if adapter is None else with_adapter(model, str(adapter))
         causal_lm = loading.causal_lm_of(model)
         limits = Limits.on(causal_lm.device, token_budget, max_padding, max_logit_bytes)
         check = SelfCheck(verify)
@@ -165,7 +166,8 @@ class HFBackend(Inspection, Operations):
         Args:
             path: Folder with the model and its tokenizer; with ``allow_download`` also a name on
                 the hub. A model of images and text is asked about text.
-            adapter: Folder with a LoRA adapter of this model.
+            adapter: Folder with a LoRA adapter of this model; None for the one that lies beside the
+                model, if any.
             device: A torch device, or "auto": the GPU if there is one, else the CPU.
             dtype: A floating torch dtype or its name, or "auto": the checkpoint's own.
             allow_download: Whether anything may be fetched. Code that comes with a model is never
@@ -183,6 +185,7 @@ class HFBackend(Inspection, Operations):
             UnsupportedModelError: the model is of no kind that gives next tokens of text.
             InvalidInputError: an option is out of range, or the tokenizer can't do what is asked.
         """
+        put = chosen_adapter(str(path), adapter, allow_download=allow_download)
         model = loading.load_model(
             str(path),
             device=device,
@@ -199,7 +202,7 @@ class HFBackend(Inspection, Operations):
         )
         # Nobody trains it yet; weights that might be trained are hashed at every call.
         model.requires_grad_(False)
-        return cls(model, reads, adapter=adapter, **options)
+        return cls(model, reads, adapter=put, **options)
 
     @property
     def spec(self) -> None:

@@ -23,6 +23,7 @@ from peft.utils.other import (
 from torch import nn
 
 from forwardcache.errors import AdapterError, UnsupportedModelError
+from forwardcache.hf.model.overwritten import overwritten
 from forwardcache.hf.spec import ViewSpec
 
 # These initialisations subtract something from the base weights when the adapter is put on.
@@ -151,6 +152,12 @@ def _base_changed(model: nn.Module, layers: list[Any]) -> set[str]:
     # An adapter that is not active has changed the weights below all the same.
     configs = getattr(model, "peft_config", {}) if layers else {}
     reasons = set()
+    if layers and (names := overwritten(model)):
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        reasons.add(
+            f"the adapter's file has {names[0]}{more} of another base model, and this one's own is "
+            "overwritten"
+        )
     for name, config in configs.items():
         if getattr(config, "bias", "none") != "none":
             reasons.add(f"adapter {name!r} trains the base model's biases ({config.bias})")
