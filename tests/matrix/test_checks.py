@@ -1,0 +1,132 @@
+"""Claims: the checks of the matrix find what is wrong, refused, broken, and who never answers."""
+
+import sys
+from typing import Any
+from unittest.mock import Mock
+
+import pytest
+import torch
+
+from forwardcache.errors import UnsupportedModelError
+from forwardcache.hf import HFBackend
+from tests.hf import tiny
+from tools.matrix.cases import cases, made
+from tools.matrix.oracle import Oracle, distance
+from tools.matrix.pool import verdicts
+from tools.matrix.scoring import Scored, scoring
+from tools.matrix.shrink import _fewer, shrunk
+from tools.matrix.streams import streams
+from tools.matrix.verdict import Finding, ModelError, Verdict
+
+ECHO = 'print(\'{"name": "%s", "group": "type", "parts": {}}\' % line.strip(), flush=True)'
+
+
+def of_a_fresh_copy(change: Any) -> tuple[Any, Scored, Oracle]:
+    """A model that is changed, and what the model was before."""
+    model, before = tiny.llama(), tiny.llama()
+    with torch.no_grad():
+        change(model)
+    return model, Scored(Oracle(before), tiny.tokenizer()), Oracle(before)
+
+
+def test_values_of_another_model_are_wrong() -> None:
+    model, scored, _ = of_a_fresh_copy(lambda model: model.lm_head.weight[7].add_(0.01))
+    found = scoring(lambda **options: HFBackend(model, tiny.tokenizer(), **options), scored)
+    assert found.outcome == "WRONG"
+    assert "nats" in found.reason
+
+
+def test_streams_of_another_model_are_wrong() -> None:
+    model, _, oracle = of_a_fresh_copy(lambda model: model.lm_head.weight.mul_(-1))
+    found = streams(HFBackend(model, tiny.tokenizer()), oracle, frozenset({1}))
+    assert found.outcome == "WRONG"
+    assert "token 1" in found.reason
+
+
+def test_a_model_that_sees_what_follows_is_no_oracle_of_itself() -> None:
+    case = cases()["bert seeing all"]
+    oracle = Oracle(made(case))
+    row = list(range(10, 30))
+    assert distance(oracle.scored(row), oracle.causal(row)) > 0.01
+    llama = Oracle(tiny.llama())
+    assert distance(llama.scored(row), llama.causal(row)) < 1e-5
+
+
+def test_the_greedy_loop_ends_where_two_tokens_are_equally_likely() -> None:
+    model = tiny.llama()
+    with torch.no_grad():
+        model.lm_head.weight[9] = model.lm_head.weight[8]
+        model.lm_head.weight[8:10] *= 50
+    found = Oracle(model).greedy([10, 11, 12], 5, frozenset())
+    assert len(found) < 5
+
+
+def test_what_a_check_raises_decides_its_outcome() -> None:
+    raised = {
+        "refused": UnsupportedModelError("not causal"),
+        "crash": RuntimeError("shape"),
+        "WRONG": ModelError("no such row"),
+    }
+    for outcome, error in raised.items():
+        finding = Finding()
+        finding.check("x", lambda: 0.0)
+        finding.check("x", Mock(side_effect=error))
+        finding.check("x", lambda: 0.0)
+        assert finding.outcome == outcome
+        assert str(error) in finding.reason
+
+
+def test_the_worst_of_several_outcomes_stays() -> None:
+    finding = Finding()
+    for outcome in ("ok", "WRONG", "crash", "refused", "ok"):
+        finding.add(outcome, outcome)
+    assert (finding.outcome, finding.reason) == ("WRONG", "WRONG")
+
+
+def test_a_process_that_dies_or_hangs_is_a_crash_of_its_case_alone() -> None:
+    program = (
+        "import os, sys, time\n"
+        "for line in sys.stdin:\n"
+        " if line == 'dies\\n': os._exit(3)\n"
+        " if line == 'hangs\\n': time.sleep(60)\n"
+        f" {ECHO}\n"
+    )
+    names = ["one", "dies", "two", "hangs", "three"]
+    asked = [(name, "type") for name in names]
+    command = (sys.executable, "-c", program)
+    found = {each.name: each for each in verdicts(asked, processes=1, limit_s=2, command=command)}
+    assert found.keys() == set(names)
+    assert [name for name in names if found[name].failures] == ["dies", "hangs"]
+    assert "exited with 3" in found["dies"].parts["scoring"].reason
+    assert "no verdict within 2 s" in found["hangs"].parts["scoring"].reason
+
+
+def test_a_verdict_survives_its_way_between_processes() -> None:
+    verdict = Verdict("one", "type", {"scoring": Finding("ok", 0.5, "r")}, "packed", ["n"])
+    assert Verdict.of_data(verdict.as_data()) == verdict
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "expected"),
+    [
+        ("layer_types", ["s"] * 5 + ["f"], ["s", "f", "s", "f"]),
+        ("mlp_layer_types", ["dense"] + ["sparse"] * 9, ["dense", "dense", "sparse", "sparse"]),
+        ("moe_layers", list(range(48)), [0, 1, 2, 3]),
+    ],
+)
+def test_every_kind_of_layer_stays(name: str, values: list[Any], expected: list[Any]) -> None:
+    assert _fewer(name, values, 4) == expected
+
+
+def test_a_small_configuration_keeps_a_window_shorter_than_the_texts() -> None:
+    config = shrunk("gemma2", {})
+    assert config.sliding_window == 8
+    assert set(config.layer_types) == {"sliding_attention", "full_attention"}
+    assert config.vocab_size == tiny.VOCAB
+
+
+def test_the_cases_have_every_type_once() -> None:
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    types = [case.model_type for case in cases().values() if case.group == "type"]
+    assert types == sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
