@@ -46,7 +46,8 @@ def make_backend(shared_models: dict[str, Any], tokenizer: Any) -> Iterator[Make
 
     def make(name: str = "llama+lora", *, copied: bool = False, **options: Any) -> HFBackend:
         model = copy.deepcopy(shared_models[name]) if copied else shared_models[name]
-        made.append(HFBackend(model, options.pop("tokenizer", tokenizer), **options))
+        reads = options.pop("tokenizer", tokenizer)
+        made.append(tiny.measured(lambda: HFBackend(model, reads, **options)))
         return made[-1]
 
     yield make
@@ -58,10 +59,12 @@ def make_backend(shared_models: dict[str, Any], tokenizer: Any) -> Iterator[Make
 def head_positions(shared_models: dict[str, Any]) -> Iterator[list[int]]:
     """For each call of the shared Llama's head: the positions that it was given."""
     seen: list[int] = []
+    tiny.counted.append(seen)
     head = shared_models["llama"].lm_head
     handle = head.register_forward_hook(lambda _m, _i, out: seen.append(out[..., 0].numel()))
     yield seen
     handle.remove()
+    tiny.counted.remove(seen)
 
 
 @pytest.fixture(scope="session")

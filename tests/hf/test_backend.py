@@ -178,13 +178,13 @@ def test_preflight_runs_real_forwards_on_a_warm_backend(
 ) -> None:
     backend = make_backend()
     ran: list[int] = []
-    call = ForwardRunner._call
+    call = ForwardRunner.all_logits
 
-    def counting(self: ForwardRunner, rows: Any, **kept: Any) -> Any:
+    def counting(self: ForwardRunner, row: Any) -> Any:
         ran.append(1)
-        return call(self, rows, **kept)
+        return call(self, row)
 
-    monkeypatch.setattr(ForwardRunner, "_call", counting)
+    monkeypatch.setattr(ForwardRunner, "all_logits", counting)
     for _ in range(2):
         before = len(ran)
         assert backend.preflight_finite_check() == (True, "all logits finite in base and ft")

@@ -5,12 +5,14 @@ The oracle is ``tiny.logprobs_after``: one prompt, all logits, a full log-softma
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from forwardcache.hf import HFBackend
 from forwardcache.hf.batch.forward import ForwardRunner
 from forwardcache.scoring import RollingLogprob, TokenDist
 from tests.hf import tiny
@@ -104,14 +106,21 @@ def test_results_do_not_depend_on_order_or_batch(name: str, make_backend: MakeBa
         np.testing.assert_allclose(value.logprobs, first[index].logprobs, atol=TOLERANCE)
 
 
+def run_in(backend: HFBackend, batches: Any, **others: Any) -> None:
+    """Lets the backend's model run its batches in no other way."""
+    ways = backend._scorer.ways_in(backend._scorer.own_spec())
+    only = replace(ways, batches=batches, **others)
+    backend._scorer.admissions.ways = lambda *_: only  # type: ignore[method-assign]
+
+
 @pytest.mark.parametrize("name", ["llama+lora", "gpt2"])
-@pytest.mark.parametrize("packs", [True, False])
+@pytest.mark.parametrize("batches", ["packed", "padded"])
 @pytest.mark.parametrize("max_logit_bytes", [1, 4 * tiny.VOCAB * 7])
 def test_a_bound_on_logits_changes_no_value(
-    name: str, packs: bool, max_logit_bytes: int, make_backend: MakeBackend
+    name: str, batches: str, max_logit_bytes: int, make_backend: MakeBackend
 ) -> None:
     free, bound = make_backend(name), make_backend(name, max_logit_bytes=max_logit_bytes)
-    bound._scorer.runner._packs = packs
+    run_in(bound, batches)
     hold_to_same_values(free.rolling_logprob_batch(PROMPTS), bound.rolling_logprob_batch(PROMPTS))
     assert bound.logprob_of_batch(PAIRS) == pytest.approx(
         free.logprob_of_batch(PAIRS), abs=TOLERANCE
@@ -134,14 +143,14 @@ def test_next_token_dist_asks_the_head_for_one_position_a_row(
     assert sum(head_positions) == len(PROMPTS)
 
 
-@pytest.mark.parametrize("packs", [True, False])
+@pytest.mark.parametrize("batches", ["packed", "padded"])
 @pytest.mark.parametrize("modes", [["rows", "shared"], ["shared"], ["full"]])
 def test_every_way_to_ask_for_positions_gives_the_same(
-    modes: Any, packs: bool, make_backend: MakeBackend
+    modes: Any, batches: str, make_backend: MakeBackend
 ) -> None:
     backend, other = make_backend("llama+lora"), make_backend("llama+lora")
     other._scorer.runner._modes = modes
-    other._scorer.runner._packs = packs
+    run_in(other, batches)
     hold_to_same_values(
         backend.next_token_dist_batch(PROMPTS), other.next_token_dist_batch(PROMPTS)
     )
@@ -164,11 +173,10 @@ def test_a_model_that_ignores_logits_to_keep_is_found_out_by_the_shape(
 
 
 def test_a_model_that_is_not_known_to_be_causal_gets_a_mask(
-    make_backend: MakeBackend, monkeypatch: pytest.MonkeyPatch
+    make_backend: MakeBackend,
 ) -> None:
     plain, masked = make_backend("llama"), make_backend("llama")
-    monkeypatch.setattr(masked._scorer.runner, "_masked", True)
-    monkeypatch.setattr(masked._scorer.runner, "_packs", False)
+    run_in(masked, "padded", is_masked=True)
     hold_to_same_values(plain.next_token_dist_batch(PROMPTS), masked.next_token_dist_batch(PROMPTS))
 
 

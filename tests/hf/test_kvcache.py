@@ -18,12 +18,11 @@ from transformers import LlamaForCausalLM
 from forwardcache.errors import UnsupportedModelError
 from forwardcache.hf import HFBackend, HFEngine
 from forwardcache.hf.batch.kvcache import cache_argument
-from forwardcache.hf.batch.prefix import _PACKABLE, prefixes_change_nothing
 from forwardcache.hf.stream.decode import DecodingRows
 from tests.hf import tiny
 from tests.hf.conftest import MakeBackend
 from tests.hf.test_engine import collect, request, running, tokens
-from tests.hf.test_prefix import COMPLETIONS, PAIRS, PROMPT, packable_model, prefixes
+from tests.hf.test_prefix import COMPLETIONS, PACKABLE, PAIRS, PROMPT, packable_model, prefixes
 from tests.tolerance import TOLERANCE
 
 __all__ = ["prefixes"]
@@ -139,7 +138,7 @@ def streams(model: Any, tokenizer: Any) -> list[list[int]]:
 
 
 @pytest.mark.parametrize("lora", [False, True], ids=["plain", "lora"])
-@pytest.mark.parametrize("kind", USING)
+@pytest.mark.parametrize("kind", [*USING, HandsAllOn])
 def test_prefixes_are_shared_under_the_name_that_the_forward_has(
     kind: type[Any], lora: bool, tokenizer: Any, prefixes: list[int]
 ) -> None:
@@ -180,7 +179,7 @@ def test_a_model_that_does_not_use_the_positions_it_is_told_serves_no_streams(
         HFEngine(HFBackend(model, tokenizer), view=own_view(model))
 
 
-@pytest.mark.parametrize("kind", [*NOT_USING, LooksElsewhere, HandsAllOn])
+@pytest.mark.parametrize("kind", [*NOT_USING, LooksElsewhere])
 def test_a_model_whose_prefixes_are_not_known_to_be_exact_computes_rows_whole(
     kind: type[Any], tokenizer: Any, prefixes: list[int]
 ) -> None:
@@ -213,13 +212,12 @@ def test_a_forward_put_on_the_object_is_looked_through() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("model_type", sorted(_PACKABLE))
+@pytest.mark.parametrize("model_type", PACKABLE)
 def test_every_packable_model_is_found_to_share_prefixes_exactly(
-    model_type: str, dtype: torch.dtype
+    model_type: str, dtype: torch.dtype, tokenizer: Any
 ) -> None:
     model = packable_model(model_type, "sdpa").to(dtype)
-    with torch.inference_mode():
-        assert prefixes_change_nothing(model, model)
+    assert HFBackend(model, tokenizer).admission.prefixes
 
 
 # What is deprecated
@@ -279,7 +277,7 @@ def test_no_step_of_the_engine_is_deprecated(
     assert said == []
 
 
-@pytest.mark.parametrize("model_type", sorted(_PACKABLE))
+@pytest.mark.parametrize("model_type", PACKABLE)
 def test_no_prefix_of_any_family_is_deprecated(
     model_type: str, tokenizer: Any, said: list[str], prefixes: list[int]
 ) -> None:

@@ -5,6 +5,7 @@ called in its own way (OPT), experts (Mixtral), and one with sliding windows (Mi
 """
 
 import copy
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -115,12 +116,14 @@ def test_models_that_can_run_their_head_alone_do(model_type: str, tokenizer: Any
     model = tiny.llama() if model_type == "llama" else tiny_model(model_type)
     backend = HFBackend(model, tokenizer, max_logit_bytes=1)
     backend.rolling_logprob("the quick brown fox")
-    assert backend._scorer.runner._replays
+    assert backend._scorer.runner.ways.runs_head_alone
 
 
 def test_a_recurrent_model_only_runs_rows_of_one_length(tokenizer: Any) -> None:
-    recurrent = HFBackend(tiny_model("mamba"), tokenizer)._scorer.runner
-    attention = HFBackend(tiny_model("qwen2"), tokenizer)._scorer.runner
+    recurrent, attention = (
+        tiny.measured(partial(HFBackend, tiny_model(name), tokenizer))._scorer.runner
+        for name in ("mamba", "qwen2")
+    )
     lengths = [20, 19, 20]
     assert [len(batch.items) for batch in recurrent.plan(lengths, last_only=True)] == [2, 1]
     assert [len(batch.items) for batch in attention.plan(lengths, last_only=True)] == [3]

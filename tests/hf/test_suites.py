@@ -1,6 +1,6 @@
 """Claims: a suite that asks one prompt at a time through fresh views runs each pass once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -34,7 +34,7 @@ def run_suite(backend: HFBackend) -> list[Any]:
 
 
 @pytest.fixture
-def forwards(monkeypatch: pytest.MonkeyPatch, shared_models: Any) -> list[int]:
+def forwards(monkeypatch: pytest.MonkeyPatch, shared_models: Any) -> Iterator[list[int]]:
     """One entry a forward of the shared Llama, whoever calls it."""
     inner = shared_models["llama+lora"].get_base_model()
     forward, seen = inner.forward, list[int]()
@@ -44,7 +44,9 @@ def forwards(monkeypatch: pytest.MonkeyPatch, shared_models: Any) -> list[int]:
         return forward(*args, **kwargs)
 
     monkeypatch.setattr(inner, "forward", counting)
-    return seen
+    tiny.counted.append(seen)
+    yield seen
+    tiny.counted.remove(seen)
 
 
 def test_the_second_run_of_a_suite_forwards_nothing(

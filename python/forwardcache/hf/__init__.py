@@ -1,6 +1,7 @@
 """Hugging Face models as views, every forward once.
 
-Reading order: ``backend`` (what users make), ``inspection`` (what it tells), ``view`` and
+Reading order: ``backend`` (what users make), ``inspection`` and ``admission``
+(what it tells), ``view`` and
 ``scoring_methods`` (what they score with), ``spec`` (which view), ``scoring`` (one call, from text
 to kept values), ``model`` (what is loaded, whether it is still the same, which view it is in),
 ``text`` (from text to tokens), ``batch`` (from tokens to numbers), ``stream`` (from prompts to new
@@ -11,10 +12,11 @@ Importing this imports torch, transformers and peft.
 from forwardcache.extras import extra_named
 
 with extra_named("forwardcache.hf"):
+    from forwardcache.hf.admission import Admission
     from forwardcache.hf.backend import HFBackend
     from forwardcache.hf.scoring_methods import Operations
     from forwardcache.hf.stream.engine import HFEngine
     from forwardcache.hf.text.chat import RenderedPrompt
     from forwardcache.hf.view import HFView
 
-__all__ = ["HFBackend", "HFEngine", "HFView", "Operations", "RenderedPrompt"]
+__all__ = ["Admission", "HFBackend", "HFEngine", "HFView", "Operations", "RenderedPrompt"]

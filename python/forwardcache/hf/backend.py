@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from forwardcache.hf.batch.forward import ForwardRunner, Limits
+from forwardcache.hf.batch.forward import ForwardRunner
+from forwardcache.hf.batch.limits import Limits
 from forwardcache.hf.inspection import Inspection
 from forwardcache.hf.model import load as loading
 from forwardcache.hf.model.adapter_folder import chosen_adapter, with_adapter
@@ -146,6 +147,7 @@ class HFBackend(Inspection, Operations):
         # Looks at the adapter now, so that one that can't be handled is refused here.
         self._scorer.own_spec()
         self._scorer.check_encoding()
+        self._scorer.admit()
 
     @classmethod
     def load(

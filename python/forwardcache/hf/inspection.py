@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from forwardcache.errors import ForwardCacheError
+from forwardcache.hf.admission import Admission, admission_of
 from forwardcache.hf.model.identity import Policy
 from forwardcache.hf.scoring.noise import SAMPLE, NoiseFloor, measured_floor
 from forwardcache.hf.scoring.preflight import nonfinite_logits
@@ -22,6 +23,11 @@ class Inspection:
     """What ``HFBackend`` tells: lengths, texts, provenance, noise, identity."""
 
     _scorer: Scorer
+
+    @property
+    def admission(self) -> Admission:
+        """What the model as it stands is let do, as measured."""
+        return admission_of(self._scorer)
 
     def token_lengths(self, items: Sequence[Any], *, op: str) -> list[int | ForwardCacheError]:
         """Checks items without running anything.

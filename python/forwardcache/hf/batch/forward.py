@@ -1,11 +1,11 @@
 """Runs rows of tokens through the model and asks its LM head only for the positions needed.
 
 Rows of several lengths run end to end where the model allows it (``pack``). Others are padded on
-the right. In causal attention a position never sees what comes after it, so padding there changes
+the right. In a causal model a position never sees what comes after it, so padding there changes
 nothing before it and neither a mask nor position ids are needed; on the left it would shift every
-position (3 nats of error without a mask). Models that are not known to be purely causal attention
-get a mask all the same, and those whose state or positions depend on the batch's shape only ever
-run rows of one length.
+position (3 nats of error without a mask). Which of these a model may do is measured before its
+first value (``probe``); what it can't, it does in the next plainer way: with a mask, with rows of
+one length only, one row at a time.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
 from typing import Any, Literal
 
@@ -22,87 +22,19 @@ from torch import Tensor, nn
 
 from forwardcache.errors import UnsupportedModelError
 from forwardcache.hf.batch.kernels import TokenKernel, token_logprobs
+from forwardcache.hf.batch.limits import Limits
 from forwardcache.hf.batch.pack import can_pack, filled, packed, rows_apart
-from forwardcache.hf.batch.plan import Batch, check_limits, plan_batches
-from forwardcache.hf.batch.prefix import SharedPrefix, can_share_prefixes, prefixes_change_nothing
+from forwardcache.hf.batch.plan import Batch, plan_batches
+from forwardcache.hf.batch.prefix import SharedPrefix, can_share_prefixes
 from forwardcache.hf.batch.prefix_group import PrefixGroup, plan_prefix_groups
+from forwardcache.hf.batch.probe import refuse_by_name, shares_prefixes
 from forwardcache.hf.batch.row import Encoded
+from forwardcache.hf.batch.spoilt import values_without_spoilt, without_spoilt
+from forwardcache.hf.batch.ways import Ways
 
-# Purely causal attention, as read in their sources.
-_CAUSAL = frozenset(
-    [
-        "bloom",
-        "codegen",
-        "cohere",
-        "cohere2",
-        "falcon",
-        "gemma",
-        "gemma2",
-        "gemma3_text",
-        "gpt2",
-        "gpt_bigcode",
-        "gpt_neo",
-        "gpt_neox",
-        "gptj",
-        "granite",
-        "llama",
-        "mistral",
-        "mixtral",
-        "olmo",
-        "olmo2",
-        "opt",
-        "phi",
-        "phi3",
-        "qwen2",
-        "qwen2_moe",
-        "qwen3",
-        "qwen3_moe",
-        "smollm3",
-        "stablelm",
-        "starcoder2",
-    ]
-)
 _FLOAT32_BYTES = 4
 
-# Larger batches are slower on a CPU (16,384: a third of the speed); a GPU wants them.
-_TOKEN_BUDGET = {"cpu": 2048, "cuda": 16_384}
-_MAX_LOGIT_BYTES = {"cpu": 32 * 2**20, "cuda": 512 * 2**20}
-
 Row = tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How much goes through the model at once.
-
-    Attributes:
-        token_budget: Most positions in a batch.
-        max_padding: Largest share of padding in a batch.
-        max_logit_bytes: Memory of the logits, in float32, that are there at once.
-    """
-
-    token_budget: int
-    max_padding: float
-    max_logit_bytes: int
-
-    @classmethod
-    def on(
-        cls,
-        device: torch.device,
-        token_budget: int | None,
-        max_padding: float,
-        max_logit_bytes: int | None,
-    ) -> Limits:
-        """Limits for a device, which decides those that are None.
-
-        Raises:
-            InvalidInputError: one is out of range.
-        """
-        kind = "cpu" if device.type == "cpu" else "cuda"
-        budget = _TOKEN_BUDGET[kind] if token_budget is None else token_budget
-        logit_bytes = _MAX_LOGIT_BYTES[kind] if max_logit_bytes is None else max_logit_bytes
-        check_limits(budget, max_padding, logit_bytes)
-        return cls(budget, max_padding, logit_bytes)
 
 
 class ForwardRunner:
@@ -115,9 +47,11 @@ class ForwardRunner:
 
     Attributes:
         limits: As given.
+        ways: What the view that the model is in is let do; at first no more than one row at a time.
 
     Raises:
-        UnsupportedModelError: the model is an encoder-decoder or has no weights in memory.
+        UnsupportedModelError: the model is an encoder-decoder, has no weights in memory, or is of a
+            family that can't be exact.
     """
 
     def __init__(self, model: nn.Module, causal_lm: Any, limits: Limits) -> None:
@@ -125,16 +59,29 @@ class ForwardRunner:
         self._model = model
         self._lm = causal_lm
         self.limits = limits
-        config = causal_lm.config.get_text_config()
-        self._masked = config.model_type not in _CAUSAL
-        self._equal_lengths = _depends_on_shape(causal_lm, config)
+        self.ways = Ways()
         keeps = "logits_to_keep" in inspect.signature(causal_lm.forward).parameters
         self._modes: list[_Mode] = ["rows", "shared", "full"] if keeps else ["full"]
-        self._replays: bool | None = None
-        is_free = keeps and not self._masked and not self._equal_lengths
-        self._shares = is_free and can_share_prefixes(causal_lm)
-        self._shares_measured = False
-        self._packs = is_free and can_pack(causal_lm)
+
+    @property
+    def name(self) -> str:
+        """The model's class."""
+        return type(self._lm).__name__
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """In which it computes."""
+        dtype: torch.dtype = self._lm.dtype
+        return dtype
+
+    @property
+    def depends_on_shape(self) -> bool:
+        """Whether a row's values depend on its batch's length, where no short row may show it."""
+        return _depends_on_shape(self._lm, self._lm.config.get_text_config())
+
+    def may_pack(self) -> bool:
+        """Whether the model is built so that rows can run end to end."""
+        return can_pack(self._lm)
 
     @property
     def device(self) -> Literal["cpu", "cuda"]:
@@ -181,9 +128,9 @@ class ForwardRunner:
         return plan_batches(
             lengths,
             token_budget=self.limits.token_budget if token_budget is None else token_budget,
-            max_padding=0.0 if self._equal_lengths else self.limits.max_padding,
-            max_rows=self.most_logit_rows if last_only else None,
-            packed=self._packs,
+            max_padding=self.limits.max_padding if self.ways.batches == "padded" else 0.0,
+            max_rows=self._most_rows(last_only),
+            packed=self.ways.batches == "packed",
         )
 
     def prefix_groups(
@@ -196,7 +143,7 @@ class ForwardRunner:
             forward_cost: What a forward costs in addition to its tokens, in tokens.
             last_only: Whether each needs the last position's logits only.
         """
-        if not self._shares:
+        if self.ways.prefixes is False:
             return []
         rows = [item.fed for item in items]
         # The logits at the end of the prefix are kept, so its last token may be the first needed.
@@ -208,7 +155,7 @@ class ForwardRunner:
             for limit, item in zip(limits, items, strict=True)
         ]
         groups = plan_prefix_groups(rows, limits, forward_cost=forward_cost)
-        return groups if groups and self._shares_exactly() else []
+        return groups if groups and self.shares_exactly() else []
 
     def behind(self, prefix: Row) -> SharedPrefix:
         """Runs ``prefix``; what it gives scores rows that begin with it."""
@@ -217,14 +164,44 @@ class ForwardRunner:
     def last_logits(self, rows: Sequence[Row]) -> Tensor:
         """Logits after the last token of each row: [rows, vocab]."""
         try:
-            return self._logits_at(rows, [[len(row) - 1] for row in rows])
+            logits = self._logits_at(rows, [[len(row) - 1] for row in rows])
         except _LookedAcrossError:
             return torch.cat([self.last_logits([row]) for row in rows])
+        return without_spoilt(logits, len(rows), lambda row: self.last_logits([rows[row]]))
 
     def all_logits(self, row: Row) -> Tensor:
-        """Logits after every token of one row: [tokens, vocab]."""
-        logits: Tensor = self._call([row]).logits
-        return logits[0]
+        """Logits after every token of one row, in the plainest way: [tokens, vocab]."""
+        return self._plainly(row)[0]
+
+    def plain_logits(self, row: Row, positions: Sequence[int]) -> tuple[Tensor, Tensor | None]:
+        """Logits [n, vocab] after n positions of a row, plainly and from the head alone.
+
+        Returns:
+            What the model gives, and what its head gives for the hidden states of those positions;
+            None where it can't be called on these.
+        """
+        with self._body_outputs() as outputs:
+            logits = self._plainly(row)[0]
+        at = torch.tensor(positions, device=logits.device)
+        if len(outputs) != 1 or not _has_states(outputs[0], (1, len(row))):
+            return logits[at], None
+        try:
+            head = self._head(type(outputs[0]), outputs[0].last_hidden_state[0, at])
+        except (AttributeError, KeyError, TypeError, ValueError, RuntimeError, IndexError):
+            # The model wants more of its body than hidden states.
+            return logits[at], None
+        return logits[at], head
+
+    def logits_in(
+        self, ways: Ways, rows: Sequence[Row], positions: Sequence[Sequence[int]]
+    ) -> list[Tensor]:
+        """Logits after the given positions of each row, [n, vocab] each, run in these ways."""
+        own, self.ways = self.ways, ways
+        try:
+            flat = self._logits_at(rows, positions)
+        finally:
+            self.ways = own
+        return list(torch.split(flat, list(map(len, positions))))
 
     def scored_logprobs(
         self, items: Sequence[Encoded], kernel: TokenKernel = token_logprobs
@@ -234,14 +211,17 @@ class ForwardRunner:
             flat = self._scored(items, kernel)
         except _LookedAcrossError:
             flat = torch.cat([self._scored([item], kernel) for item in items])
-        return list(torch.split(flat.cpu(), [len(item.scored) for item in items]))
+        values = list(torch.split(flat.cpu(), [len(item.scored) for item in items]))
+        return values_without_spoilt(values, lambda at: self.scored_logprobs([items[at]], kernel))
 
-    def _shares_exactly(self) -> bool:
+    def shares_exactly(self) -> bool:
         """Whether prefixes change no value, which is measured before the first one."""
-        if self._shares and not self._shares_measured:
-            self._shares = prefixes_change_nothing(self._model, self._lm)
-            self._shares_measured = True
-        return self._shares
+        if self.ways.prefixes is None:
+            rows = self.ways.rows
+            can = can_share_prefixes(self._lm)
+            behind = partial(SharedPrefix, self._model, self._lm)
+            self.ways.prefixes = can and rows is not None and shares_prefixes(self, rows, behind)
+        return self.ways.prefixes
 
     @property
     def _device(self) -> torch.device:
@@ -249,12 +229,12 @@ class ForwardRunner:
 
     def _are_packed(self, rows: Sequence[Row]) -> bool:
         # Equal rows have no padding in a batch either.
-        return self._packs and len(set(map(len, rows))) > 1
+        return self.ways.batches == "packed" and len(set(map(len, rows))) > 1
 
     def _scored(self, items: Sequence[Encoded], kernel: TokenKernel) -> Tensor:
         if self._fit_at_once(items):
             return self._scored_at_once(items, kernel)
-        if self._replays is not False:
+        if self._head_runs_alone:
             return self._scored_in_chunks(items, kernel)
         return torch.cat([self._scored_at_once([item], kernel) for item in items])
 
@@ -266,7 +246,7 @@ class ForwardRunner:
         positions = max(scored) * len(scored)
         # The other way asks for one position a row more, and for none twice.
         is_even = positions <= 1.25 * (sum(scored) + len(scored))
-        return positions <= self.most_logit_rows and (is_even or self._replays is False)
+        return positions <= self.most_logit_rows and (is_even or not self._head_runs_alone)
 
     def _scored_at_once(self, items: Sequence[Encoded], kernel: TokenKernel) -> Tensor:
         positions = [range(item.first_scored - 1, len(item.fed)) for item in items]
@@ -275,11 +255,10 @@ class ForwardRunner:
 
     def _scored_in_chunks(self, items: Sequence[Encoded], kernel: TokenKernel) -> Tensor:
         """The model's body once, then its head on as many positions at a time as memory allows."""
-        body: Any = getattr(self._lm, self._lm.base_model_prefix, None)
         rows = [item.fed for item in items]
-        output = self._body_output(rows, body)
+        output = self._body_output(rows)
         if output is None:
-            self._replays = False
+            self.ways.runs_head_alone = False
             return torch.cat([self._scored_at_once([item], kernel) for item in items])
         hidden = output.last_hidden_state.flatten(0, 1)
         spans = [
@@ -290,48 +269,66 @@ class ForwardRunner:
         size = self.most_logit_rows
         chunks = zip(torch.split(flat, size), torch.split(self._targets(items), size), strict=True)
         return torch.cat(
-            [kernel(self._head(body, type(output), chunk), targets) for chunk, targets in chunks]
+            [kernel(self._head(type(output), chunk), targets) for chunk, targets in chunks]
         )
 
     def _targets(self, items: Sequence[Encoded]) -> Tensor:
         return torch.tensor([token for item in items for token in item.scored], device=self._device)
 
-    def _body_output(self, rows: Sequence[Row], body: Any) -> Any:
-        """What the body gives the head; its hidden states are those of all that the model reads.
+    @property
+    def _head_runs_alone(self) -> bool:
+        return self.ways.runs_head_alone and self._modes[0] != "full"
 
-        None if the head can't be run on it alone; that is checked against the model's own logits
-        once.
-        """
-        if not isinstance(body, nn.Module) or self._modes[0] == "full":
-            return None
+    def _most_rows(self, last_only: bool) -> int | None:
+        if self.ways.batches == "single":
+            return 1
+        return self.most_logit_rows if last_only else None
+
+    @property
+    def _body(self) -> Any:
+        return getattr(self._lm, self._lm.base_model_prefix, None)
+
+    @contextmanager
+    def _body_outputs(self) -> Iterator[list[Any]]:
+        """What the body gives the head meanwhile, one a forward."""
         outputs: list[Any] = []
-        handle = body.register_forward_hook(lambda _module, _inputs, output: outputs.append(output))
+        if not isinstance(self._body, nn.Module):
+            yield outputs
+            return
+        handle = self._body.register_forward_hook(lambda _m, _inputs, each: outputs.append(each))
         try:
-            logits = self._call(rows, logits_to_keep=1).logits
+            yield outputs
         finally:
             handle.remove()
-        if len(outputs) != 1 or not hasattr(outputs[0], "last_hidden_state"):
-            return None
-        self._replays = self._replays or self._head_agrees(body, outputs[0], logits[:, -1])
-        return outputs[0] if self._replays else None
 
-    def _head_agrees(self, body: nn.Module, output: Any, logits: Tensor) -> bool:
-        """Whether the head alone gives the model's own logits after the last position."""
-        try:
-            again = self._head(body, type(output), output.last_hidden_state[:, -1])
-        except (AttributeError, KeyError, TypeError, ValueError):
-            # The model wants more of its body than hidden states.
-            return False
-        return again.shape == logits.shape and torch.allclose(
-            again.float(), logits.float(), rtol=1e-2, atol=1e-2
+    def _body_output(self, rows: Sequence[Row]) -> Any:
+        """What the body gives the head: hidden states of all that the model reads, else None."""
+        with self._body_outputs() as outputs:
+            # A number instead of a tensor makes some bodies compute no other position (Gemma 4).
+            self._call(rows, logits_to_keep=torch.tensor([0], device=self._device))
+        if len(outputs) != 1 or not _has_states(outputs[0], self._shape(rows)):
+            return None
+        return outputs[0]
+
+    def _plainly(self, row: Row) -> Tensor:
+        """Logits [1, tokens, vocab] of one row, with nothing but its tokens."""
+        tokens = torch.tensor([row], device=self._device)
+        logits: Tensor = self._model(input_ids=tokens, use_cache=False).logits
+        if logits.shape[:-1] != tokens.shape:
+            raise self._without_logits()
+        return logits
+
+    def _without_logits(self) -> UnsupportedModelError:
+        return UnsupportedModelError(
+            f"{self.name} gives no logits of shape [rows, positions, vocab]"
         )
 
-    def _head(self, body: nn.Module, kind: type[Any], hidden: Tensor) -> Tensor:
+    def _head(self, kind: type[Any], hidden: Tensor) -> Tensor:
         """Logits [n, vocab] of hidden states [n, width], through the model's own forward.
 
         What a model does after its head (soft caps, scales) happens only there.
         """
-        with _returning(body, kind(last_hidden_state=hidden.unsqueeze(0))):
+        with _returning(self._body, kind(last_hidden_state=hidden.unsqueeze(0))):
             placeholder = torch.zeros(1, len(hidden), dtype=torch.long, device=self._device)
             logits: Tensor = self._model(input_ids=placeholder, use_cache=False).logits
         return logits[0]
@@ -367,13 +364,12 @@ class ForwardRunner:
         n is the number of rows, or 1 if they are packed.
         """
         while True:
-            logits = _KEEP[self._modes[0]](self, rows, positions)
+            mode = self._modes[0] if self.ways.takes_positions else "full"
+            logits = _KEEP[mode](self, rows, positions)
             if logits is not None:
                 return logits
             if len(self._modes) == 1:
-                raise UnsupportedModelError(
-                    f"{type(self._lm).__name__} gives no logits of shape [rows, positions, vocab]"
-                )
+                raise self._without_logits()
             # An unknown or unsupported argument shows only in the shape of what comes back.
             self._modes.pop(0)
 
@@ -398,10 +394,11 @@ class ForwardRunner:
         if self._are_packed(rows):
             return self._call_packed(rows, **kept)
         longest = max(map(len, rows))
+        # A row is filled with its own last token: any other might be one that spoils the batch.
         padded = torch.tensor(
-            [[*row, *[0] * (longest - len(row))] for row in rows], device=self._device
+            [[*row, *row[-1:] * (longest - len(row))] for row in rows], device=self._device
         )
-        if self._masked:
+        if self.ways.is_masked and len(rows) > 1:
             lengths = torch.tensor([len(row) for row in rows], device=self._device)
             positions = torch.arange(longest, device=self._device)
             kept["attention_mask"] = (positions < lengths[:, None]).long()
@@ -413,7 +410,7 @@ class ForwardRunner:
         with rows_apart(self._lm, list(map(len, rows))) as apart:
             output = self._model(**packed(rows), use_cache=False, **kept)
         if apart.attended != self._lm.config.get_text_config().num_hidden_layers:
-            self._packs = False
+            self.ways.batches = "single"
             raise _LookedAcrossError
         return output
 
@@ -428,6 +425,12 @@ _KEEP: dict[_Mode, Callable[[ForwardRunner, Sequence[Row], Tensor], Tensor | Non
     "shared": ForwardRunner._keep_shared,
     "full": ForwardRunner._keep_full,
 }
+
+
+def _has_states(output: Any, shape: tuple[int, int]) -> bool:
+    """Whether a body's output has the hidden states of all positions that were fed."""
+    states = getattr(output, "last_hidden_state", None)
+    return isinstance(states, Tensor) and states.shape[:2] == shape
 
 
 def _at(logits: Tensor, positions: Tensor, expected: tuple[int, int]) -> Tensor | None:
@@ -461,6 +464,7 @@ def _check_model(causal_lm: Any) -> None:
         raise UnsupportedModelError(f"{name} has no language-model head")
     if any(parameter.is_meta for parameter in causal_lm.parameters()):
         raise UnsupportedModelError(f"{name} has weights that are not in memory (device meta)")
+    refuse_by_name(causal_lm)
 
 
 def _depends_on_shape(causal_lm: Any, config: Any) -> bool:

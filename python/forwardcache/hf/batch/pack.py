@@ -24,7 +24,7 @@ from torch import Tensor
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from forwardcache.hf.batch.prefix import can_share_prefixes
+from forwardcache.hf.batch.prefix import is_full_attention
 
 _NAME = "forwardcache_rows_apart"
 
@@ -51,12 +51,12 @@ _running: ContextVar[_Rows | None] = ContextVar("rows_apart", default=None)
 
 
 def can_pack(causal_lm: Any) -> bool:
-    """Whether rows of several lengths run as one sequence: full attention by ``sdpa`` on a CPU."""
+    """Whether rows of several lengths may run as one sequence: full attention by sdpa on a CPU."""
     config = causal_lm.config.get_text_config()
     return (
         causal_lm.device.type == "cpu"
-        and config._attn_implementation == "sdpa"
-        and can_share_prefixes(causal_lm)
+        and getattr(config, "_attn_implementation", None) == "sdpa"
+        and is_full_attention(config)
     )
 
 
@@ -75,7 +75,7 @@ def filled(rows: Sequence[Row], dtype: torch.dtype) -> list[Row]:
     as long as several of them, and up to a thousand are kept, half a megabyte each (oneDNN).
     """
     missing = -sum(map(len, rows)) % _ROUND if dtype.itemsize < 4 else 0
-    return [*rows, *[(0,)] * missing]
+    return [*rows, *[rows[-1][-1:]] * missing]
 
 
 @contextmanager

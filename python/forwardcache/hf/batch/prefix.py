@@ -8,7 +8,7 @@ compared with all others, also with those that the mask then hides.
 
 Only models of full attention can do that, whose mask and positions may be given: see
 ``can_share_prefixes``. Whether one really does is measured on a short prefix before the first one
-that is wanted: ``prefixes_change_nothing``. Texts that are scored as a whole need the logits inside
+that is wanted (``probe``). Texts that are scored as a whole need the logits inside
 the prefix as well and are never shared.
 """
 
@@ -27,81 +27,31 @@ from forwardcache.errors import UnsupportedModelError
 from forwardcache.hf.batch.kernels import TokenKernel, token_logprobs
 from forwardcache.hf.batch.kvcache import cache_argument, check_filled, needed_cache_argument
 from forwardcache.hf.batch.row import Encoded
-
-# Each held to the single form by a test. Missing are those with positions as biases (alibi) or with
-# sliding windows.
-_PACKABLE = frozenset(
-    [
-        "cohere",
-        "gemma",
-        "gpt2",
-        "gpt_bigcode",
-        "gpt_neox",
-        "granite",
-        "llama",
-        "mistral",
-        "mixtral",
-        "olmo",
-        "olmo2",
-        "opt",
-        "phi",
-        "phi3",
-        "qwen2",
-        "qwen2_moe",
-        "qwen3",
-        "qwen3_moe",
-        "smollm3",
-        "stablelm",
-        "starcoder2",
-    ]
-)
-
-# Of the largest logit. Noise of the arithmetic, in half precision of a few layers; a prefix that
-# isn't seen, or at other positions, moves the logits by a multiple.
-_NOISE = {torch.float64: 1e-6, torch.float32: 1e-3}
-_NOISE_OF_HALF = 5e-2
+from forwardcache.hf.batch.spoilt import values_without_spoilt, without_spoilt
 
 Row = tuple[int, ...]
 
 
 def can_share_prefixes(causal_lm: Any) -> bool:
-    """Whether this model gives the same values with a kept prefix: full attention, no other state.
+    """Whether this model may give the same values with a kept prefix: full attention alone.
 
     Sliding windows, recurrent states, attention kernels that take no mask of ours, and kinds of
     caches that aren't known here can't, nor can models that take no cache.
     """
     config = causal_lm.config.get_text_config()
-    if config.model_type not in _PACKABLE:
-        return False
     if getattr(config, "_attn_implementation", None) not in ("sdpa", "eager"):
         return False
-    if cache_argument(causal_lm) is None:
-        return False
-    layers = DynamicCache(config=config).layers
-    return bool(layers) and all(type(layer) is DynamicLayer for layer in layers)
+    return cache_argument(causal_lm) is not None and is_full_attention(config)
 
 
-def prefixes_change_nothing(model: Callable[..., Any], causal_lm: Any) -> bool:
-    """Whether two short rows have the same logits with a kept prefix as without one.
-
-    Three forwards of a few tokens. Whatever goes wrong in them says no: rows are then computed
-    whole.
-
-    Args:
-        model: What is called: the model, or the PEFT model around it.
-        causal_lm: The transformers model itself.
-    """
-    size = len(causal_lm.get_input_embeddings().weight)
-    prefix, *rests = (tuple(n % size for n in part) for part in ((3, 1, 4, 2), (5, 3), (2, 6)))
-    rows = [prefix + rest for rest in rests]
+def is_full_attention(config: Any) -> bool:
+    """Whether every layer keeps keys and values of all positions, by its configuration."""
     try:
-        behind = SharedPrefix(model, causal_lm, prefix).last_logits(rows)
-        whole = torch.tensor(rows, device=behind.device)
-        alone = model(input_ids=whole, use_cache=False, logits_to_keep=1).logits[:, -1]
+        layers = DynamicCache(config=config).layers
     except Exception:
+        # A configuration of another kind of model: nothing is known of its layers.
         return False
-    noise = _NOISE.get(alone.dtype, _NOISE_OF_HALF) * float(alone.abs().max())
-    return torch.allclose(behind, alone, rtol=0.0, atol=noise)
+    return bool(layers) and all(type(layer) is DynamicLayer for layer in layers)
 
 
 class SharedPrefix:
@@ -129,7 +79,8 @@ class SharedPrefix:
 
     def last_logits(self, rows: Sequence[Row]) -> Tensor:
         """Logits after the last token of each row: [rows, vocab]."""
-        return self._logits_at(rows, [[len(row) - 1] for row in rows])
+        logits = self.logits_at(rows, [[len(row) - 1] for row in rows])
+        return without_spoilt(logits, len(rows), lambda row: self.last_logits([rows[row]]))
 
     def scored_logprobs(
         self, items: Sequence[Encoded], kernel: TokenKernel = token_logprobs
@@ -138,10 +89,11 @@ class SharedPrefix:
         rows = [item.fed for item in items]
         positions = [list(range(item.first_scored - 1, len(item.fed))) for item in items]
         targets = self._tensor([token for item in items for token in item.scored])
-        flat = kernel(self._logits_at(rows, positions), targets)
-        return list(torch.split(flat.cpu(), [len(item.scored) for item in items]))
+        flat = kernel(self.logits_at(rows, positions), targets)
+        values = list(torch.split(flat.cpu(), [len(item.scored) for item in items]))
+        return values_without_spoilt(values, lambda at: self.scored_logprobs([items[at]], kernel))
 
-    def _logits_at(self, rows: Sequence[Row], positions: Sequence[Sequence[int]]) -> Tensor:
+    def logits_at(self, rows: Sequence[Row], positions: Sequence[Sequence[int]]) -> Tensor:
         """Logits after the given positions of each row, flat: [positions, vocab].
 
         The first of a row's positions may be the prefix's last one, whose logits are kept.

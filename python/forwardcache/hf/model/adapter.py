@@ -62,6 +62,14 @@ class AdapterTraits:
         if spec.kind != "base":
             self._refuse(spec, ", ".join(self.beyond_lambda), bool(self.beyond_lambda))
 
+    def gives(self, spec: ViewSpec) -> bool:
+        """Whether ``check`` lets the view through."""
+        try:
+            self.check(spec)
+        except (AdapterError, UnsupportedModelError):
+            return False
+        return True
+
     @staticmethod
     def _refuse(spec: ViewSpec, reason: str, applies: bool) -> None:
         if applies:

@@ -188,6 +188,21 @@ class ModelIdentity:
             self._structure = self._begin(tokenizer)
         return self._structure
 
+    def structure_words(self) -> tuple[bytes, bool] | None:
+        """What is the same for every model that is built as this one, hooks apart.
+
+        The structure was looked at before.
+
+        Returns:
+            32 bytes, and whether they say everything: hooks may do anything. None where replaced
+            code runs about which nothing is known.
+        """
+        if self._watch is None or self._watch.has_replaced_code:
+            return None
+        code = repr(self._watch.code).encode("utf-8", "surrogatepass")
+        words = digest_of([*described(self._model), repr(self._numerics).encode(), code])
+        return words, not self._watch.has_unknown_code
+
     def policy(self, tokenizer: Any) -> Policy:
         """The policy in effect: ``versions`` may have become ``strict``."""
         if self._policy == "versions":

@@ -35,7 +35,7 @@ def switched(model: nn.Module, spec: ViewSpec) -> Iterator[None]:
     """
     with ExitStack() as stack:
         stack.enter_context(_evaluating(model))
-        stack.enter_context(_naming_outputs(model))
+        stack.enter_context(_giving_logits_alone(model))
         stack.enter_context(_adapters_disabled(model, spec.kind == "base"))
         if spec.kind == "scaled":
             stack.enter_context(_scaled(model, spec.lam))
@@ -57,23 +57,38 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
-@contextmanager
-def _naming_outputs(model: nn.Module) -> Iterator[None]:
-    """Outputs have names, also where the configuration asks for tuples (``return_dict=False``).
+_PLAIN_OUTPUTS = {
+    "return_dict": True,
+    "output_attentions": False,
+    "output_hidden_states": False,
+    "output_router_logits": False,
+}
+"""What a configuration says of a forward that gives logits, by name, and nothing beside them: what
+training asks for as well may fail on rows that are packed or behind a prefix."""
 
-    Asking for names in the call isn't enough: transformers reads those of a model's body too, and
-    there the configuration decides.
+
+@contextmanager
+def _giving_logits_alone(model: nn.Module) -> Iterator[None]:
+    """Outputs have names, and nothing is computed that isn't read, whatever is configured.
+
+    Asking in the call isn't enough: transformers reads those of a model's body too, and there the
+    configuration decides.
     """
     own = getattr(model, "config", None)
     configs: list[Any] = [own, *getattr(own, "__dict__", {}).values()]
-    unnamed = [each for each in configs if getattr(each, "return_dict", None) is False]
+    saved = [
+        (config, name, getattr(config, name))
+        for config in configs
+        for name, plain in _PLAIN_OUTPUTS.items()
+        if getattr(config, name, None) is (not plain)
+    ]
     try:
-        for config in unnamed:
-            config.return_dict = True
+        for config, name, asked in saved:
+            setattr(config, name, not asked)
         yield
     finally:
-        for config in unnamed:
-            config.return_dict = False
+        for config, name, asked in saved:
+            setattr(config, name, asked)
 
 
 @contextmanager

@@ -98,6 +98,11 @@ class ModelWatch:
         return bool(self._flat.hooks or self._flat.forwards) or self.code is None
 
     @property
+    def has_replaced_code(self) -> bool:
+        """Whether a module's ``forward`` was replaced, or functions run that can't be described."""
+        return bool(self._flat.forwards) or self.code is None
+
+    @property
     def code(self) -> tuple[str, ...] | None:
         """What code runs, in words that mean the same in every process; None if unknown."""
         return self._code.description

@@ -1,7 +1,8 @@
 """One scoring call, from items to values that are kept.
 
-Reading order: ``loaded`` (the model), ``scorer`` and ``call``, ``task`` and ``windows`` (one item;
-what is asked is in ``forwardcache.operations``), ``batched_forwards`` (batches within memory),
-``slices``, ``value_store`` and ``selfcheck`` (values that were kept), ``provenance``, ``noise``,
-``preflight`` and ``rehearsal`` (what a computation was, and what one would be).
+Reading order: ``loaded`` and ``admissions`` (the model), ``scorer`` and ``call``, ``task`` and
+``windows`` (one item; what is asked is in ``forwardcache.operations``), ``batched_forwards``
+(batches within memory), ``slices``, ``value_store`` and ``selfcheck`` (values that were kept),
+``provenance``, ``noise``, ``preflight`` and ``rehearsal`` (what a computation was, and what one
+would be).
 """

@@ -12,9 +12,11 @@ from torch import nn
 from forwardcache.errors import ForwardCacheError
 from forwardcache.hf.batch.forward import ForwardRunner
 from forwardcache.hf.batch.row import Encoded
+from forwardcache.hf.batch.ways import Ways
 from forwardcache.hf.model.identity import ModelIdentity, Policy, Structure
 from forwardcache.hf.model.lock import ModelLock, lock_of
 from forwardcache.hf.model.switch import switched
+from forwardcache.hf.scoring.admissions import Admissions
 from forwardcache.hf.spec import BASE, FINETUNED, ViewSpec
 from forwardcache.hf.text.chat import framed
 from forwardcache.hf.text.encode import Encoder, EncodingOptions, Form, max_positions
@@ -52,6 +54,7 @@ class LoadedModel:
         self.options = options
         self.lock: ModelLock = lock_of(causal_lm)
         self.identity = identity
+        self.admissions = Admissions(model, causal_lm, runner, identity)
         self._encoder: tuple[int, Encoder] | None = None
         self._warned: set[str] = set()
 
@@ -59,6 +62,31 @@ class LoadedModel:
         """Refuses a view that this model can't give exactly."""
         with self.lock:
             checked_spec(self.identity.structure(self.tokenizer), spec)
+
+    def admitted(self, structure: Structure, spec: ViewSpec) -> Ways:
+        """What the model in a view is let do; the caller holds the lock.
+
+        Raises:
+            UnsupportedModelError: it can't run on token ids alone.
+        """
+        return self.admissions.ways(structure, spec, max_positions(self.causal_lm.config))
+
+    def ways_in(self, spec: ViewSpec) -> Ways:
+        """As ``admitted``, in the present structure."""
+        with self.lock:
+            return self.admitted(self.identity.structure(self.tokenizer), spec)
+
+    def admit(self) -> None:
+        """Looks at the model as it stands, and below its adapter where that view is exact.
+
+        Raises:
+            UnsupportedModelError: as in ``admitted``.
+        """
+        with self.lock:
+            structure = self.identity.structure(self.tokenizer)
+            for spec in dict.fromkeys((own_spec_of(structure), BASE)):
+                if structure.traits.gives(spec):
+                    self.admitted(structure, spec)
 
     def operation(self, name: str, **options: Any) -> Operation:
         """The operation of that name; whether in windows, the model's options say if nobody else.
@@ -100,7 +128,9 @@ class LoadedModel:
         """
         with self.lock:
             structure = self.identity.structure(self.tokenizer)
-            with switched(self.model, checked_spec(structure, spec)), torch.inference_mode():
+            runs = checked_spec(structure, spec)
+            self.runner.ways = self.admitted(structure, runs)
+            with switched(self.model, runs), torch.inference_mode():
                 return work(self._encoder_for(structure))
 
     def weights_changed(self) -> None:

@@ -18,9 +18,15 @@ import torch
 from torch import nn
 
 from forwardcache._event import TraceLine
-from forwardcache.errors import ForwardCacheError, InvalidInputError, ModelMemoryError
+from forwardcache.errors import (
+    ForwardCacheError,
+    InvalidInputError,
+    ModelMemoryError,
+    UnsupportedModelError,
+)
 from forwardcache.hf.batch.forward import ForwardRunner
 from forwardcache.hf.batch.plan import distinct
+from forwardcache.hf.batch.ways import Ways
 from forwardcache.hf.model.identity import ModelIdentity
 from forwardcache.hf.model.switch import switched
 from forwardcache.hf.scoring import provenance
@@ -152,6 +158,7 @@ class Scorer(LoadedModel):
         with self.lock:
             state = self.identity.state(self.tokenizer)
             runs = checked_spec(state.structure, spec)
+            _check_causal(self.admitted(state.structure, runs), runs, op)
             encoder = self._encoder_for(state.structure)
             key_space = self._key_space(runs, op)
             put = partial(encoder.framed, "prompt")
@@ -304,6 +311,7 @@ class Scorer(LoadedModel):
             (task.encoded.token_ids, task.encoded.first_scored, call.op.argument(task.item))
             for task in tasks
         )
+        self.runner.ways = self.admitted(call.state.structure, call.spec)
         with switched(self.model, call.spec), torch.inference_mode():
             values = self._run_distinct(call, [tasks[first] for first in firsts])
         return [values[kind] for kind in kind_of]
@@ -360,6 +368,14 @@ class Scorer(LoadedModel):
         call.reported += tokens
         if self.progress is not None and tokens > 0:
             self.progress(tokens)
+
+
+def _check_causal(ways: Ways, spec: ViewSpec, op: Operation) -> None:
+    if not ways.causal and not op.last_only:
+        raise UnsupportedModelError(
+            f"{op.name} needs a causal model, and in view {spec.view_id} a token's logits depend "
+            "on what follows it; next_token_dist can be asked"
+        )
 
 
 def _raise_first(results: list[Any], *, batched: bool = True) -> list[Any]:
