@@ -1,15 +1,20 @@
 """Claims: the checks of the matrix find what is wrong, refused, broken, and who never answers."""
 
+import dataclasses
 import sys
 from typing import Any
 from unittest.mock import Mock
 
+import numpy as np
 import pytest
 import torch
 
 from forwardcache.errors import UnsupportedModelError
-from forwardcache.hf import HFBackend
+from forwardcache.hf import HFBackend, HFEngine, HFView
+from forwardcache.hf.spec import null, scaled
 from tests.hf import tiny
+from tests.hf.adapter_cases import CASES, Case
+from tools.matrix import adapters
 from tools.matrix.cases import cases, made
 from tools.matrix.oracle import Oracle, distance
 from tools.matrix.pool import verdicts
@@ -19,6 +24,9 @@ from tools.matrix.streams import streams
 from tools.matrix.verdict import Finding, ModelError, Verdict
 
 ECHO = 'print(\'{"name": "%s", "group": "type", "parts": {}}\' % line.strip(), flush=True)'
+
+HALF = scaled(0.5)
+NOISE = null(adapters.SEED + 1, 0.02, 1.0)
 
 
 def of_a_fresh_copy(change: Any) -> tuple[Any, Scored, Oracle]:
@@ -41,6 +49,78 @@ def test_streams_of_another_model_are_wrong() -> None:
     found = streams(HFBackend(model, tiny.tokenizer()), oracle, frozenset({1}))
     assert found.outcome == "WRONG"
     assert "token 1" in found.reason
+
+
+class Faulty:
+    """A backend one of whose methods is a little off."""
+
+    def __init__(self, backend: HFBackend, method: str) -> None:
+        self._backend, self._method = backend, method
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._backend, name)
+        if name != self._method:
+            return found
+        return lambda *items, **options: off(found(*items, **options))
+
+
+def off(value: Any) -> Any:
+    """The value, the last one of many, 0.05 nats away from what it was."""
+    if isinstance(value, list):
+        return [*value[:-1], off(value[-1])]
+    if isinstance(value, float):
+        return value + 0.05
+    return dataclasses.replace(value, logprobs=value.logprobs + np.float32(0.05))
+
+
+@pytest.mark.parametrize("form", ["", "_batch"])
+@pytest.mark.parametrize("operation", ["next_token_dist", "rolling_logprob", "logprob_of"])
+def test_a_fault_of_one_method_is_found_and_named(operation: str, form: str) -> None:
+    model, tokenizer = tiny.llama(), tiny.tokenizer()
+
+    def make(**options: Any) -> Any:
+        return Faulty(HFBackend(model, tokenizer, **options), operation + form)
+
+    found = scoring(make, Scored(Oracle(model), tokenizer))
+    assert found.outcome == "WRONG"
+    assert found.reason.startswith(f"{operation} in a batch: " if form else f"{operation}: ")
+
+
+class Distracted(HFEngine):
+    """Gives another token to a stream that isn't alone."""
+
+    async def generate(self, request: Any, context: Any) -> Any:
+        async for chunk in super().generate(request, context):
+            shift = int(self.in_flight > 1)
+            yield chunk | {"token_ids": [token + shift for token in chunk["token_ids"]]}
+
+
+def test_a_fault_of_streams_that_are_joined_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tools.matrix.streams.HFEngine", Distracted)
+    model = tiny.llama()
+    found = streams(HFBackend(model, tiny.tokenizer()), Oracle(model), frozenset({1}))
+    assert found.outcome == "WRONG"
+    assert found.reason.startswith("streams joined: ")
+
+
+def test_a_base_view_of_other_weights_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    def other() -> Any:
+        return tiny.sharpened(tiny.llama(), 1.1)
+
+    monkeypatch.setitem(CASES, "other", Case(CASES["LoRA"].make, base=other))
+    verdict = adapters.examined("other", tiny.tokenizer())
+    assert [kind for kind, part in verdict.parts.items() if part.outcome == "WRONG"] == ["base"]
+
+
+def test_a_scaled_and_a_null_view_of_another_adapter_are_wrong(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(adapters, "LAMBDA", 0.51)
+    monkeypatch.setattr(HFBackend, "as_scaled_adapter", lambda one, _: HFView(one._scorer, HALF))
+    monkeypatch.setattr(HFBackend, "as_null_adapter", lambda one, _: HFView(one._scorer, NOISE))
+    verdict = adapters.examined("LoRA", tiny.tokenizer())
+    wrong = [kind for kind, part in verdict.parts.items() if part.outcome == "WRONG"]
+    assert wrong == ["scaled", "null"]
 
 
 def test_a_model_that_sees_what_follows_is_no_oracle_of_itself() -> None:

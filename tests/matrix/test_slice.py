@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from tools.matrix.cases import cases
 from tools.matrix.examine import verdict_on
 
 # Full attention, windows, chunks, biases in place of positions, states, experts, indexers, latent
@@ -35,6 +36,8 @@ def one_thread() -> Iterator[None]:
 
 @pytest.mark.parametrize("name", TYPES)
 def test_a_type_is_scored_exactly_and_streams_what_is_greedy_or_says_why_not(name: str) -> None:
+    if name not in cases():
+        pytest.skip("not a type of the installed transformers")
     verdict = verdict_on(name)
     assert not verdict.not_built
     assert verdict.failures == {}

@@ -18,6 +18,8 @@ from tools.matrix.scoring import Scored, scoring
 from tools.matrix.streams import streams, written
 from tools.matrix.verdict import Finding, ModelError, Verdict, first_line
 
+WEAK = 0.02
+"""Nats; a model that hears less of what is four tokens back hides some errors, and says so."""
 PARTS = ("scoring", "adapter", "generate", "streams")
 
 
@@ -42,6 +44,8 @@ def _of_model(case: Case, tokenizer: Any) -> Verdict:
         return verdict
     oracle = Oracle(model)
     verdict.hears = _hears(oracle)
+    if verdict.hears < WEAK:
+        verdict.notes.append(f"a token four back moves the logits by {verdict.hears:.2g} nats only")
     scored = Scored(oracle, tokenizer)
 
     def make(**options: Any) -> HFBackend:

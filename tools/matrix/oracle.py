@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -91,7 +92,8 @@ class Oracle:
 
 def distance(found: Any, expected: Any) -> float:
     """Largest difference of two lists of log-probabilities; infinite if they can't be compared."""
-    one, other = torch.as_tensor(found).double(), torch.as_tensor(expected).double()
+    # A copy, since values of the package are read-only.
+    one, other = (torch.from_numpy(np.array(each, np.float64)) for each in (found, expected))
     if one.shape != other.shape:
         return float("inf")
     # What can't come is as impossible in both.
