@@ -154,6 +154,16 @@ class WantsPictures(LlamaForCausalLM):
         raise ValueError("You have to specify pixel_values")
 
 
+class ReadsSeveralTexts(LlamaForCausalLM):
+    """Has an embedding for each of the texts that it reads at once, as models of sound do."""
+
+    def get_input_embeddings(self) -> Any:
+        return nn.ModuleList([self.model.embed_tokens])
+
+    def forward(self, input_ids: Any = None, **rest: Any) -> Any:
+        return super().forward(input_ids=input_ids.view(-1, 5, input_ids.shape[-1])[:, 0], **rest)
+
+
 @dataclass(frozen=True)
 class Twist:
     """What may be done with a family.
@@ -188,7 +198,11 @@ LET_IN = [
     Twist(CutsItsStates),
     Twist(NamesPositionsWrongly, True, "equal_lengths", False, "other logits"),
 ]
-REFUSED = {Draws: "other logits each time", WantsPictures: "token ids alone.*pixel_values"}
+REFUSED = {
+    Draws: "other logits each time",
+    WantsPictures: "token ids alone.*pixel_values",
+    ReadsSeveralTexts: "token ids alone.*shape",
+}
 
 
 def made(kind: type[Any], settings: tuple[tuple[str, Any], ...] = ()) -> Any:

@@ -225,7 +225,8 @@ class ForwardRunner:
 
     @property
     def _device(self) -> torch.device:
-        return torch.device(self._lm.get_input_embeddings().weight.device)
+        weight = getattr(self._lm.get_input_embeddings(), "weight", None)
+        return torch.device(self._lm.device if weight is None else weight.device)
 
     def _are_packed(self, rows: Sequence[Row]) -> bool:
         # Equal rows have no padding in a batch either.
