@@ -14,6 +14,7 @@ import torch
 
 from forwardcache.hf import HFBackend
 from forwardcache.hf.batch import pack
+from forwardcache.hf.batch.context import max_positions
 from forwardcache.hf.batch.pack import can_pack, packed, rows_apart
 from tests.hf import tiny
 from tests.hf.conftest import MakeBackend
@@ -31,6 +32,8 @@ def shapes_read(model: Any) -> Iterator[list[tuple[int, ...]]]:
     """Shapes of the tokens that the model's embedding is given."""
     seen: list[tuple[int, ...]] = []
     embedding = model.get_input_embeddings()
+    # Learned positions are measured once, which reads a few tokens.
+    max_positions(model)
     handle = embedding.register_forward_pre_hook(lambda _, args: seen.append(tuple(args[0].shape)))
     try:
         yield seen

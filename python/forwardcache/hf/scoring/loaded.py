@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from forwardcache.errors import ForwardCacheError
+from forwardcache.hf.batch.context import max_positions
 from forwardcache.hf.batch.forward import ForwardRunner
 from forwardcache.hf.batch.row import Encoded
 from forwardcache.hf.batch.ways import Ways
@@ -19,7 +20,7 @@ from forwardcache.hf.model.switch import switched
 from forwardcache.hf.scoring.admissions import Admissions
 from forwardcache.hf.spec import BASE, FINETUNED, ViewSpec
 from forwardcache.hf.text.chat import framed
-from forwardcache.hf.text.encode import Encoder, EncodingOptions, Form, max_positions
+from forwardcache.hf.text.encode import Encoder, EncodingOptions, Form
 from forwardcache.hf.text.tokens import refuse_drawing
 from forwardcache.operation import Operation
 from forwardcache.operations import operation
@@ -56,6 +57,7 @@ class LoadedModel:
         self.identity = identity
         self.admissions = Admissions(model, causal_lm, runner, identity)
         self._encoder: tuple[int, Encoder] | None = None
+        self._positions: tuple[int, int | None] | None = None
         self._warned: set[str] = set()
 
     def check(self, spec: ViewSpec | None) -> None:
@@ -69,7 +71,7 @@ class LoadedModel:
         Raises:
             UnsupportedModelError: it can't run on token ids alone.
         """
-        return self.admissions.ways(structure, spec, max_positions(self.causal_lm.config))
+        return self.admissions.ways(structure, spec, self._positions_in(structure))
 
     def ways_in(self, spec: ViewSpec) -> Ways:
         """As ``admitted``, in the present structure."""
@@ -153,10 +155,15 @@ class LoadedModel:
         with self.lock:
             return own_spec_of(self.identity.structure(self.tokenizer))
 
+    def _positions_in(self, structure: Structure) -> int | None:
+        if self._positions is None or self._positions[0] != structure.number:
+            self._positions = (structure.number, max_positions(self.causal_lm))
+        return self._positions[1]
+
     def _encoder_for(self, structure: Structure) -> Encoder:
         if self._encoder is None or self._encoder[0] != structure.number:
             refuse_drawing(self.tokenizer)
-            positions = max_positions(self.causal_lm.config)
+            positions = self._positions_in(structure)
             encoder = Encoder(
                 self.tokenizer,
                 self.options,

@@ -24,6 +24,7 @@ from forwardcache.errors import (
     ModelMemoryError,
     UnsupportedModelError,
 )
+from forwardcache.hf.batch.context import max_positions
 from forwardcache.hf.batch.forward import ForwardRunner
 from forwardcache.hf.batch.plan import distinct
 from forwardcache.hf.batch.ways import Ways
@@ -40,7 +41,7 @@ from forwardcache.hf.scoring.value_store import KeySpace, ValueStore
 from forwardcache.hf.scoring.windows import run_in_windows
 from forwardcache.hf.spec import BASE, ViewSpec
 from forwardcache.hf.text.chat import framed
-from forwardcache.hf.text.encode import EncodingOptions, max_positions
+from forwardcache.hf.text.encode import EncodingOptions
 from forwardcache.instrumentation import _MISS, BackendInstrumentation, prompt_hash
 from forwardcache.operation import Operation
 
@@ -326,7 +327,7 @@ class Scorer(LoadedModel):
         rest = [position for position in range(len(tasks)) if position not in values]
         run, report = [tasks[position] for position in rest], partial(self._report, call)
         if op.in_windows:
-            positions = max_positions(self.causal_lm.config)
+            positions = max_positions(self.causal_lm)
             scored, run = run_in_windows(self.runs, op, run, positions, report)
         else:
             scored = self.runs.values(op, run, report)

@@ -23,12 +23,12 @@ from forwardcache.errors import (
     EngineStateError,
     InvalidInputError,
 )
+from forwardcache.hf.batch.context import max_positions
 from forwardcache.hf.spec import BASE, FINETUNED, ViewSpec, scaled
 from forwardcache.hf.stream.decode import DecodingRows
 from forwardcache.hf.stream.generate import eos_ids, unreadable
 from forwardcache.hf.stream.request import Asked
 from forwardcache.hf.stream.sample import Sampler
-from forwardcache.hf.text.encode import max_positions as context_length
 
 if TYPE_CHECKING:
     from forwardcache.hf.backend import HFBackend
@@ -219,7 +219,8 @@ class HFEngine:
         self._scorer.check(self._view)
         lm = self._scorer.causal_lm
         name = model_name or getattr(lm.config, "_name_or_path", "") or type(lm).__name__
-        self._config = EngineConfig(name, context_length(lm.config), max_rows)
+        with self._scorer.lock:
+            self._config = EngineConfig(name, max_positions(lm), max_rows)
         self._groups: dict[ViewSpec, _Group] = {}
         rows = self._group_of(self._view).rows
         self._scorer.run_in(self._view, lambda _encoder: rows.check())

@@ -121,16 +121,6 @@ def prefix_id(tokenizer: Any, prefix: int | str | None) -> int | None:
     return prefix
 
 
-def max_positions(config: Any) -> int | None:
-    """The model's context length in tokens; None if it has no fixed one."""
-    text = config.get_text_config()
-    for name in ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx"):
-        positions = getattr(text, name, None)
-        if isinstance(positions, int) and positions > 0:
-            return positions
-    return None
-
-
 class Encoder:
     """Encodes, and remembers what it encoded: each view of a prompt needs the same tokens.
 
