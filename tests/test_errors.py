@@ -32,6 +32,7 @@ def test_every_user_mistake_is_a_value_error(error: type[Exception]) -> None:
         errors.MachineError,
         errors.MissingExtraError,
         errors.ModelMemoryError,
+        errors.NonFiniteError,
         errors.WorkerError,
     }
     assert issubclass(error, ValueError) == (error not in no_mistake)

@@ -15,6 +15,7 @@
     │       ├── StaleViewError                 after its ``with`` ended
     │       └── NestedViewError                inside another view's ``with``, or inside a forward
     ├── ModelMemoryError (also MemoryError)    a prompt doesn't fit into memory, not even alone
+    ├── NonFiniteError (also ArithmeticError)  no token can be drawn from the logits
     ├── MachineError (also RuntimeError)       disk or memory gave out in a job
     ├── EngineStateError (also RuntimeError)   an engine is not running, or runs already
     ├── MissingExtraError (also ImportError)   a package that an extra brings isn't installed
@@ -43,6 +44,7 @@ __all__ = [
     "ModelLoadError",
     "ModelMemoryError",
     "NestedViewError",
+    "NonFiniteError",
     "StaleViewError",
     "UnsupportedModelError",
     "ViewParameterError",
@@ -102,6 +104,10 @@ class ViewStateError(InvalidInputError, RuntimeError):
 
 class ModelMemoryError(ForwardCacheError, MemoryError):
     """The device's memory is too small for this prompt, also when it runs alone."""
+
+
+class NonFiniteError(ForwardCacheError, ArithmeticError):
+    """The model's logits have a NaN or infinity, so that no token can be drawn from them."""
 
 
 class MissingExtraError(ForwardCacheError, ImportError):

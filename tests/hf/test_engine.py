@@ -9,14 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import Gemma2Config, Gemma2ForCausalLM
 
 from forwardcache.errors import (
     ContextLengthError,
     EmptyPromptError,
     EngineStateError,
     InvalidInputError,
-    UnsupportedModelError,
 )
 from forwardcache.hf import HFBackend, HFEngine
 from tests.hf import tiny
@@ -461,22 +459,6 @@ def test_an_engine_of_an_unknown_view_or_no_row_is_refused(
 ) -> None:
     with pytest.raises(InvalidInputError):
         HFEngine(make_backend(), **options)
-
-
-def test_a_model_with_a_sliding_window_is_refused(tokenizer: Any) -> None:
-    config = Gemma2Config(
-        vocab_size=tiny.VOCAB,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=16,
-        sliding_window=8,
-    )
-    backend = HFBackend(Gemma2ForCausalLM(config).eval(), tokenizer)
-    with pytest.raises(UnsupportedModelError, match="full attention"):
-        HFEngine(backend, view="base")
 
 
 def test_a_stream_that_draws_a_token_that_the_model_can_not_read_ends_alone(tokenizer: Any) -> None:

@@ -1,6 +1,6 @@
 """Claims: a model gets its cache under the name that its ``forward`` has, whatever the version of
-transformers; one that takes none, or doesn't use it, is never given a kept prefix and is refused by
-the engine; and nothing that is deprecated is called.
+transformers; one that takes none, or doesn't use it, is never given a kept prefix, and its streams
+decode without one; and nothing that is deprecated is called.
 """
 
 import asyncio
@@ -15,10 +15,10 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM
 
-from forwardcache.errors import UnsupportedModelError
-from forwardcache.hf import HFBackend, HFEngine
+from forwardcache.hf import HFBackend
 from forwardcache.hf.batch.kvcache import cache_argument
 from forwardcache.hf.stream.decode import DecodingRows
+from forwardcache.hf.stream.way import stream_way
 from tests.hf import tiny
 from tests.hf.conftest import MakeBackend
 from tests.hf.test_engine import collect, request, running, tokens
@@ -171,12 +171,20 @@ def test_a_row_that_joins_later_does_not_move_the_others(kind: type[Any]) -> Non
 
 
 @pytest.mark.parametrize("lora", [False, True], ids=["plain", "lora"])
-def test_a_model_that_does_not_use_the_positions_it_is_told_serves_no_streams(
-    lora: bool, tokenizer: Any
+@pytest.mark.parametrize(
+    ("kind", "cache"),
+    [(LosesPlaces, "given"), (LosesIt, "none"), (TakesNone, "none"), (LooksElsewhere, "none")],
+)
+def test_a_model_that_does_not_use_positions_or_cache_decodes_each_stream_alone(
+    kind: type[Any], cache: str, lora: bool, tokenizer: Any
 ) -> None:
-    model = made(LosesPlaces, lora=lora)
-    with pytest.raises(UnsupportedModelError, match="depend on the batch"):
-        HFEngine(HFBackend(model, tokenizer), view=own_view(model))
+    model = made(kind, lora=lora)
+    own = model.base_model.model if lora else model
+    with torch.inference_mode():
+        way = stream_way(model, own)
+    assert (way.kind, way.cache) == ("alone", cache)
+    plain = tiny.with_lora(tiny.llama()) if lora else tiny.llama()
+    assert streams(model, tokenizer) == [tiny.greedy(plain, prompt, 8) for prompt in PROMPTS]
 
 
 @pytest.mark.parametrize("kind", [*NOT_USING, LooksElsewhere])
@@ -186,16 +194,6 @@ def test_a_model_whose_prefixes_are_not_known_to_be_exact_computes_rows_whole(
     found = HFBackend(made(kind), tokenizer, token_budget=15).logprob_of_batch(PAIRS)
     assert not prefixes
     assert found == pytest.approx(scored_alone(tokenizer, lora=False), abs=TOLERANCE)
-
-
-@pytest.mark.parametrize("lora", [False, True], ids=["plain", "lora"])
-@pytest.mark.parametrize("kind", NOT_USING)
-def test_a_model_that_does_not_use_its_cache_serves_no_streams(
-    kind: type[Any], lora: bool, tokenizer: Any
-) -> None:
-    model = made(kind, lora=lora)
-    with pytest.raises(UnsupportedModelError, match=f"{kind.__name__}.*cache"):
-        HFEngine(HFBackend(model, tokenizer), view=own_view(model))
 
 
 def test_a_forward_put_on_the_object_is_looked_through() -> None:

@@ -129,6 +129,16 @@ def agrees(found: Any, model: Any, token_ids: Sequence[int]) -> bool:
     return bool(abs(expected[found.token_ids.tolist()].numpy() - found.logprobs).max() < 1e-5)
 
 
+def greedy(model: Any, token_ids: Sequence[int], number: int) -> list[int]:
+    """The oracle of new text: the argmax after one full forward a token."""
+    ids = list(token_ids)
+    for _ in range(number):
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor([ids]), use_cache=False).logits
+        ids.append(int(logits[0, -1].argmax()))
+    return ids[len(token_ids) :]
+
+
 def lora_layers(model: nn.Module) -> list[Any]:
     return [module for module in model.modules() if isinstance(module, LoraLayer)]
 

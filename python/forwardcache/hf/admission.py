@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
-from forwardcache.errors import UnsupportedModelError
 from forwardcache.hf.batch.ways import Batches
 from forwardcache.hf.scoring.scorer import Scorer
-from forwardcache.hf.stream.decode import DecodingRows
+from forwardcache.hf.stream.way import known_way
+from forwardcache.hf.text.encode import Encoder
 
 Streams = Literal["joined", "alone", "refused"]
 
@@ -50,9 +50,6 @@ def admission_of(scorer: Scorer) -> Admission:
     return Admission(ways.causal, ways.batches, bool(prefixes), streams, notes)
 
 
-def _streams(scorer: Scorer, _encoder: Any) -> tuple[Streams, str]:
-    try:
-        DecodingRows(scorer.model, scorer.causal_lm).check()
-    except UnsupportedModelError as error:
-        return "refused", str(error)
-    return "joined", ""
+def _streams(scorer: Scorer, encoder: Encoder) -> tuple[Streams, str]:
+    way = known_way(encoder, scorer.model, scorer.causal_lm)
+    return way.kind, way.note

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -14,9 +15,8 @@ from forwardcache.errors import ForwardCacheError, InvalidInputError
 from forwardcache.hf.batch.row import Encoded
 from forwardcache.hf.scoring.scorer import OnError, Scorer
 from forwardcache.hf.spec import ViewSpec
-from forwardcache.hf.stream import generate as generation
+from forwardcache.hf.stream.generate import Writing
 from forwardcache.hf.text.chat import RenderedPrompt
-from forwardcache.hf.text.encode import Encoder
 from forwardcache.operation import Operation
 from forwardcache.operations import logprobs_at, operation
 from forwardcache.operations.continuation_logprob import ContinuationLogprob as OfContinuation
@@ -392,8 +392,12 @@ class Operations(ABC):
         temperature: float = 0.0,
         top_p: float = 1.0,
         seed: int = 0,
+        use_generation_config: bool = False,
     ) -> str:
         """Text that the model writes after ``prompt``. Never cached.
+
+        Greedy is the argmax of each step's logits, and sampling knows temperature and top_p alone,
+        whatever the model's folder says about generation: only its end tokens are read.
 
         Args:
             prompt: As in ``next_token_dist``.
@@ -401,33 +405,25 @@ class Operations(ABC):
             temperature: 0 for greedy; else the logits are divided by it and sampled.
             top_p: Mass of the most likely tokens that are sampled from.
             seed: Seed of the sampling; the process's random state is left alone.
+            use_generation_config: Whether the model's own generation settings decide instead of
+                ``temperature`` and ``top_p``: ``do_sample``, ``temperature``, ``top_p``, ``top_k``,
+                ``min_p``, ``repetition_penalty``, ``min_length`` and ``min_new_tokens``. Any other
+                that would change a token is refused by its name.
 
         Returns:
             The new text only, without special tokens.
 
         Raises:
-            InvalidInputError: an option is out of range.
+            InvalidInputError: an option is out of range, or a setting of the model's can't be
+                honoured.
             ContextLengthError: prompt and new tokens are longer than the model's context.
             InvalidInputError: the model drew a token that it can't read.
+            NonFiniteError: the model's logits have a NaN or infinity.
+            UnsupportedModelError: the model isn't causal, or can't run on token ids alone.
         """
-        generation.check_options(max_new_tokens, temperature, top_p)
+        writing = Writing(max_new_tokens, temperature, top_p, seed, use_generation_config)
         scorer = self._in_force()
-
-        def write(encoder: Encoder) -> str:
-            fed = encoder.encode("prompt", prompt).fed
-            generation.check_fits(len(fed), max_new_tokens, encoder.max_positions)
-            ids = generation.new_tokens(
-                scorer.causal_lm,
-                fed,
-                max_new_tokens=max_new_tokens,
-                temperature=temperature,
-                top_p=top_p,
-                seed=seed,
-                readable=scorer.runner.embedding_rows,
-            )
-            return generation.continuation(scorer.tokenizer, fed, ids)
-
-        text: str = scorer.run_in(self.spec, write)
+        text: str = scorer.run_in(self.spec, partial(writing.text, scorer, prompt))
         return text
 
     def run(self, work: Callable[[Any], Result]) -> Result:

@@ -12,6 +12,8 @@ import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from torch import nn
+
 from forwardcache.errors import UnsupportedModelError
 
 _NAMES = ("cache", "past_key_values")
@@ -37,6 +39,18 @@ def named_argument(causal_lm: Any, *names: str) -> str | None:
         if inspect.Parameter.VAR_KEYWORD not in kinds:
             return None
     return None
+
+
+def takes_argument(causal_lm: Any, name: str) -> bool:
+    """Whether the model's ``forward`` takes a word: by name, or with whatever else it hands on."""
+    for forward in _forwards(causal_lm):
+        parameters = inspect.signature(forward).parameters
+        if name in parameters:
+            return True
+        kinds = {parameter.kind for parameter in parameters.values()}
+        if inspect.Parameter.VAR_KEYWORD not in kinds:
+            return False
+    return True
 
 
 def needed_cache_argument(causal_lm: Any) -> str:
@@ -77,5 +91,6 @@ def _forwards(causal_lm: Any) -> Iterator[Callable[..., Any]]:
     """The model's ``forward`` and those that it may hand its arguments on to."""
     yield causal_lm.forward
     for kind in type(causal_lm).__mro__:
-        if "forward" in vars(kind):
+        # Torch's own only says that there is none.
+        if "forward" in vars(kind) and kind is not nn.Module:
             yield vars(kind)["forward"]

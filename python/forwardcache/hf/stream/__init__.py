@@ -1,4 +1,5 @@
 """From prompts to new text: the streaming engine and plain generation.
 
-Reading order: ``engine``, ``request``, ``decode``, ``sample``; ``generate``.
+Reading order: ``decode``, ``alone``: rows; ``reach``, ``way``: which of them a model's streams are;
+``sample``, ``folder_settings``, ``generate``; ``request``, ``group``, ``engine``.
 """

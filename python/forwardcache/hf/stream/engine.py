@@ -12,10 +12,8 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-
-from torch import Tensor
 
 from forwardcache.errors import (
     ContextLengthError,
@@ -25,15 +23,14 @@ from forwardcache.errors import (
 )
 from forwardcache.hf.batch.context import max_positions
 from forwardcache.hf.spec import BASE, FINETUNED, ViewSpec, scaled
-from forwardcache.hf.stream.decode import DecodingRows
-from forwardcache.hf.stream.generate import eos_ids, unreadable
+from forwardcache.hf.stream.generate import eos_ids
+from forwardcache.hf.stream.group import Chunk, Group, Stream
 from forwardcache.hf.stream.request import Asked
 from forwardcache.hf.stream.sample import Sampler
+from forwardcache.hf.stream.way import StreamWay, needed_way
 
 if TYPE_CHECKING:
     from forwardcache.hf.backend import HFBackend
-
-Chunk = dict[str, Any]
 
 _EXIT_POLL_S = 0.001
 
@@ -53,129 +50,6 @@ class EngineConfig:
     max_rows: int
 
 
-@dataclass(eq=False)
-class _Stream:
-    """One request under way."""
-
-    prompt: tuple[int, ...]
-    view: ViewSpec
-    sampler: Sampler
-    most: int | None
-    readable: int
-    stop_ids: frozenset[int]
-    hidden_ids: frozenset[int]
-    context: Any
-    loop: asyncio.AbstractEventLoop
-    chunks: asyncio.Queue[Chunk | BaseException] = field(default_factory=asyncio.Queue)
-    produced: int = 0
-    last: int = -1
-    dropped: bool = False
-
-    def ends_now(self) -> bool:
-        """Ends it if the caller stopped it or no longer reads it; whether it has ended.
-
-        A context that can't be asked ends its own stream alone: the others share this thread.
-        """
-        try:
-            ending = self.dropped or bool(self.context.is_stopped() or self.context.is_killed())
-        except Exception as error:
-            refused = InvalidInputError(
-                f"can't ask the request's context whether to stop ({error!r}): it needs "
-                "is_stopped() and is_killed()"
-            )
-            refused.__cause__ = error
-            self.put(refused)
-            return True
-        if ending:
-            self.end("cancelled")
-        return ending
-
-    def put(self, item: Chunk | BaseException) -> None:
-        """Hands over to the loop; a loop that is gone reads no more."""
-        try:
-            self.loop.call_soon_threadsafe(self.chunks.put_nowait, item)
-        except RuntimeError:
-            self.dropped = True
-
-    def end(self, reason: str, token_ids: list[int] | None = None) -> None:
-        """Hands over the terminal chunk."""
-        self.put(
-            {
-                "token_ids": token_ids or [],
-                "index": 0,
-                "finish_reason": reason,
-                "completion_usage": {
-                    "prompt_tokens": len(self.prompt),
-                    "completion_tokens": self.produced,
-                    "total_tokens": len(self.prompt) + self.produced,
-                },
-            }
-        )
-
-    def take(self, logits: Tensor) -> bool:
-        """Draws the next token and hands it over; whether the stream goes on."""
-        self.last = self.sampler.draw(logits)
-        if self.last in self.hidden_ids:
-            self.end("stop")
-            return False
-        self.produced += 1
-        if self.last in self.stop_ids:
-            reason = "stop"
-        elif self.most is not None and self.produced >= self.most:
-            reason = "length"
-        elif self.last >= self.readable:
-            self.put(unreadable(self.last, self.readable))
-            return False
-        else:
-            self.put({"token_ids": [self.last], "index": 0, "finish_reason": None})
-            return True
-        self.end(reason, [self.last])
-        return False
-
-
-@dataclass(eq=False)
-class _Group:
-    """The streams of one view, row by row. Only the worker changes it."""
-
-    rows: DecodingRows
-    streams: list[_Stream] = field(default_factory=list)
-    joining: list[_Stream] = field(default_factory=list)
-
-    def __len__(self) -> int:
-        return len(self.streams) + len(self.joining)
-
-    def let_go(self) -> None:
-        """Ends the streams that were cancelled or dropped, and frees their rows."""
-        ending = [stream for stream in (*self.streams, *self.joining) if stream.ends_now()]
-        self.joining = [stream for stream in self.joining if stream not in ending]
-        self._keep([stream not in ending for stream in self.streams])
-
-    def decode(self) -> None:
-        """One token for every stream; for those that join, a forward reads their prompts first."""
-        if self.streams:
-            logits = self.rows.step([stream.last for stream in self.streams])
-            self._keep([stream.take(row) for stream, row in zip(self.streams, logits, strict=True)])
-        if self.joining:
-            logits = self.rows.join([stream.prompt for stream in self.joining])
-            going = [stream.take(row) for stream, row in zip(self.joining, logits, strict=True)]
-            going = [*[True] * len(self.streams), *going]
-            self.streams, self.joining = self.streams + self.joining, []
-            self._keep(going)
-
-    def fail(self, error: BaseException) -> None:
-        """Ends every stream with ``error``."""
-        for stream in (*self.streams, *self.joining):
-            stream.put(error)
-        self.streams, self.joining = [], []
-        self.rows.keep([])
-
-    def _keep(self, going: list[bool]) -> None:
-        if not all(going):
-            kept = [row for row, goes_on in enumerate(going) if goes_on]
-            self.rows.keep(kept)
-            self.streams = [self.streams[row] for row in kept]
-
-
 class HFEngine:
     """Serves the views of a backend as token streams.
 
@@ -186,6 +60,11 @@ class HFEngine:
     ``stop_token_ids_hidden`` (which aren't sent) and ``ignore_eos``. Any other option is refused by
     its name, unless its value changes nothing. Without ``max_tokens`` a stream ends at an
     end-of-text token or with the model's context.
+
+    Which way streams decode is measured when an engine is made: over one cache that they share, or
+    each with the cache that its model makes for itself, or, where neither gives the logits of a
+    plain forward, by a forward of the whole stream a token. A stream that fails ends with its own
+    error, and the others go on.
 
     Cancelling is seen within one decoding step. Whoever stops reading a stream should close it
     (``aclose``, or leave ``async for`` by its end); its row and its memory are then freed.
@@ -201,7 +80,7 @@ class HFEngine:
 
     Raises:
         InvalidInputError: the view is unknown, or ``max_rows`` is below 1.
-        UnsupportedModelError: the model can't decode several rows together.
+        UnsupportedModelError: the model isn't causal, or can't run on token ids alone.
     """
 
     def __init__(
@@ -221,10 +100,11 @@ class HFEngine:
         name = model_name or getattr(lm.config, "_name_or_path", "") or type(lm).__name__
         with self._scorer.lock:
             self._config = EngineConfig(name, max_positions(lm), max_rows)
-        self._groups: dict[ViewSpec, _Group] = {}
-        rows = self._group_of(self._view).rows
-        self._scorer.run_in(self._view, lambda _encoder: rows.check())
-        self._waiting: deque[_Stream] = deque()
+        self._groups: dict[ViewSpec, Group] = {}
+        self._way: StreamWay = self._scorer.run_in(
+            self._view, lambda encoder: needed_way(encoder, self._scorer.model, lm)
+        )
+        self._waiting: deque[Stream] = deque()
         self._wake = threading.Condition()
         self._worker: threading.Thread | None = None
         self._stopping = False
@@ -238,7 +118,7 @@ class HFEngine:
 
     @property
     def kv_bytes(self) -> int:
-        """Bytes of the keys and values held for streams."""
+        """Bytes of what is kept for streams from one token to the next."""
         return sum(group.rows.nbytes for group in self._groups.values())
 
     async def start(self, worker_id: int) -> EngineConfig:
@@ -275,6 +155,7 @@ class HFEngine:
             EngineStateError: the engine isn't running, or was cleaned up meanwhile.
             InvalidInputError: the request can't be served, its context can't be asked, or the
                 model drew a token that it can't read; the message says why.
+            NonFiniteError: the model's logits have a NaN or infinity.
         """
         stream = self._open(request, context)
         try:
@@ -310,7 +191,7 @@ class HFEngine:
             # At most one decoding step; the loop must stay free meanwhile.
             await asyncio.sleep(_EXIT_POLL_S)
 
-    def _open(self, request: Mapping[str, Any], context: Any) -> _Stream:
+    def _open(self, request: Mapping[str, Any], context: Any) -> Stream:
         stream = self._stream(request, context)
         with self._wake:
             if self._worker is None or self._stopping:
@@ -319,7 +200,7 @@ class HFEngine:
             self._wake.notify()
         return stream
 
-    def _stream(self, request: Mapping[str, Any], context: Any) -> _Stream:
+    def _stream(self, request: Mapping[str, Any], context: Any) -> Stream:
         asked = Asked.of(request)
         view = request.get("view")
         most = self._most(asked.token_ids, asked.max_tokens)
@@ -329,7 +210,7 @@ class HFEngine:
             else asked.stop_ids | eos_ids(self._scorer.causal_lm)
         )
         ending = sorted(stop_ids | asked.hidden_ids)
-        return _Stream(
+        return Stream(
             prompt=asked.token_ids,
             view=self._view if view is None else _view_named(view),
             sampler=Sampler(asked.sampling, asked.token_ids, late=ending, least=asked.min_tokens),
@@ -401,13 +282,13 @@ class HFEngine:
                 else:
                     self._waiting.append(stream)
 
-    def _group_of(self, view: ViewSpec) -> _Group:
+    def _group_of(self, view: ViewSpec) -> Group:
         if view not in self._groups:
-            rows = DecodingRows(self._scorer.model, self._scorer.causal_lm)
-            self._groups[view] = _Group(rows)
+            rows = self._way.rows(self._scorer.model, self._scorer.causal_lm)
+            self._groups[view] = Group(rows)
         return self._groups[view]
 
-    def _advance(self, group: _Group, view: ViewSpec) -> None:
+    def _advance(self, group: Group, view: ViewSpec) -> None:
         group.let_go()
         if not group:
             return

@@ -1,100 +1,120 @@
-"""Text that a model writes on from a prompt: transformers' own ``generate``, with a seed."""
+"""Text that a model writes on from a prompt, as one row that decodes as the engine's rows do.
+
+Nothing that the model's folder says about generation is read but its end tokens, so greedy is the
+argmax of each step's logits.
+"""
 
 from __future__ import annotations
 
-import math
 import reprlib
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import torch
-from transformers import StoppingCriteria, StoppingCriteriaList
-
 from forwardcache.errors import ContextLengthError, InvalidInputError
+from forwardcache.hf.stream.decode import Rows
+from forwardcache.hf.stream.folder_settings import folder_settings
+from forwardcache.hf.stream.sample import Sampler, SamplingOptions
+from forwardcache.hf.stream.way import needed_way
+from forwardcache.hf.text.encode import Encoder
 from forwardcache.hf.text.item import blamed_on_item
 
-_DRAWING = threading.Lock()
-"""Held while a model draws from torch's generator: transformers takes none but the process's own,
-and another model's draws, or its seed, would come between."""
 
+@dataclass(frozen=True, slots=True)
+class Writing:
+    """What is to be written after a prompt.
 
-def check_options(max_new_tokens: int, temperature: float, top_p: float) -> None:
-    """Refuses what can't be sampled with.
+    Attributes:
+        max_new_tokens: Most tokens.
+        temperature: 0 for greedy.
+        top_p: Mass of the most likely tokens that are sampled from.
+        seed: Seed of the sampling.
+        use_generation_config: Whether the model's own generation settings decide how it is drawn.
 
     Raises:
         InvalidInputError: ``max_new_tokens`` is no integer of at least 1, ``temperature`` negative
-            or not finite, or ``top_p`` not above 0 and at most 1.
+            or not finite, ``top_p`` not above 0 and at most 1, or one of the two is given next to
+            the model's own settings.
     """
-    is_integer = isinstance(max_new_tokens, int) and not isinstance(max_new_tokens, bool)
-    if not is_integer or max_new_tokens < 1:
-        raise InvalidInputError(
-            f"max_new_tokens must be an integer of at least 1, got {max_new_tokens!r}"
+
+    max_new_tokens: int
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+    use_generation_config: bool = False
+
+    def __post_init__(self) -> None:
+        most = self.max_new_tokens
+        if not isinstance(most, int) or isinstance(most, bool) or most < 1:
+            raise InvalidInputError(
+                f"max_new_tokens must be an integer of at least 1, got {most!r}"
+            )
+        SamplingOptions.of({"temperature": self.temperature, "top_p": self.top_p})
+        if self.use_generation_config and (self.temperature, self.top_p) != (0.0, 1.0):
+            raise InvalidInputError(
+                "with use_generation_config the model's settings decide: leave temperature and "
+                f"top_p out, got {self.temperature} and {self.top_p}"
+            )
+
+    def text(self, scorer: Any, prompt: Any, encoder: Encoder) -> str:
+        """The text that follows ``prompt``, with the model in its view."""
+        model, lm = scorer.model, scorer.causal_lm
+        fed = encoder.encode("prompt", prompt).fed
+        check_fits(len(fed), self.max_new_tokens, encoder.max_positions)
+        options, least = SamplingOptions(self.temperature, self.top_p, self.seed), 0
+        if self.use_generation_config:
+            options, least = folder_settings(lm, len(fed), self.seed)
+        ends = eos_ids(lm)
+        ids = new_tokens(
+            needed_way(encoder, model, lm).rows(model, lm),
+            fed,
+            max_new_tokens=self.max_new_tokens,
+            sampler=Sampler(options, fed, late=ends, least=least),
+            ends=ends,
+            readable=scorer.runner.embedding_rows,
         )
-    if not (math.isfinite(temperature) and temperature >= 0.0):
-        raise InvalidInputError(f"temperature must be finite and not negative, got {temperature}")
-    if not 0.0 < top_p <= 1.0:
-        raise InvalidInputError(f"top_p must be above 0 and at most 1, got {top_p}")
+        return continuation(scorer.tokenizer, fed, ids)
 
 
 def new_tokens(
-    causal_lm: Any,
+    rows: Rows,
     token_ids: Sequence[int],
     *,
     max_new_tokens: int,
-    temperature: float,
-    top_p: float,
-    seed: int,
+    sampler: Sampler,
+    ends: Collection[int] = (),
     readable: int | None = None,
 ) -> list[int]:
-    """The tokens that follow ``token_ids``: greedy at temperature 0, else sampled.
+    """The tokens that follow ``token_ids``, the one that ends the text among them.
 
-    The process's own random state is left as it was. One model samples at a time, whatever the
-    threads; others that draw from torch's generator meanwhile change what is sampled.
+    Args:
+        rows: What decodes; empty.
+        token_ids: The prompt.
+        max_new_tokens: Most tokens.
+        sampler: Draws them.
+        ends: Tokens that end the text.
+        readable: Number of ids that the model reads; None if that isn't known.
 
     Raises:
         InvalidInputError: a token was drawn that is not among the ``readable`` ids of the
             embedding, and others should follow it.
+        NonFiniteError: the model's logits have a NaN or infinity.
     """
-    device = causal_lm.get_input_embeddings().weight.device
-    prompt = torch.tensor([list(token_ids)], device=device)
-    sampling: dict[str, Any] = {"do_sample": temperature > 0.0}
-    if temperature > 0.0:
-        # top_k 0 turns off the limit of 50 that transformers would put on every sample.
-        sampling |= {"temperature": temperature, "top_p": top_p, "top_k": 0}
-    with _drawing(seed, device) if temperature > 0.0 else nullcontext():
-        written = causal_lm.generate(
-            input_ids=prompt,
-            attention_mask=torch.ones_like(prompt),
-            max_new_tokens=max_new_tokens,
-            pad_token_id=_pad_id(causal_lm),
-            stopping_criteria=StoppingCriteriaList([_Unreadable(readable)]),
-            **sampling,
-        )
-    ids: list[int] = written[0, prompt.shape[1] :].tolist()
-    ended = len(ids) == max_new_tokens or ids[-1] in eos_ids(causal_lm)
-    if readable is not None and ids[-1] >= readable and not ended:
-        raise unreadable(ids[-1], readable)
-    return ids
+    ids: list[int] = []
+    logits = rows.join([token_ids])
+    while True:
+        ids.append(sampler.draw(logits[0]))
+        if len(ids) == max_new_tokens or ids[-1] in ends:
+            return ids
+        if readable is not None and ids[-1] >= readable:
+            raise unreadable(ids[-1], readable)
+        logits = rows.step(ids[-1:])
 
 
 def eos_ids(causal_lm: Any) -> frozenset[int]:
     """The tokens that end the model's texts."""
-    eos = causal_lm.generation_config.eos_token_id
+    eos = getattr(getattr(causal_lm, "generation_config", None), "eos_token_id", None)
     return frozenset(eos if isinstance(eos, list) else [] if eos is None else [eos])
-
-
-class _Unreadable(StoppingCriteria):
-    """Ends a text at a token that the model can't read."""
-
-    def __init__(self, readable: int | None) -> None:
-        self._readable = readable
-
-    def __call__(self, input_ids: Any, scores: Any, **_: Any) -> Any:
-        last = input_ids[:, -1]
-        most = self._readable
-        return last >= most if most is not None else torch.zeros_like(last, dtype=torch.bool)
 
 
 def unreadable(token: int, readable: int) -> InvalidInputError:
@@ -103,15 +123,6 @@ def unreadable(token: int, readable: int) -> InvalidInputError:
         f"the model drew token {token}, which it can't read: its embedding has ids from 0 to "
         f"{readable - 1}, fewer than its head"
     )
-
-
-@contextmanager
-def _drawing(seed: int, device: torch.device) -> Iterator[None]:
-    """Torch's generator, seeded, for this thread's model alone; afterwards as it was."""
-    cuda = [device] if device.type == "cuda" else []
-    with _DRAWING, torch.random.fork_rng(devices=cuda):
-        torch.manual_seed(seed)
-        yield
 
 
 def continuation(tokenizer: Any, prompt_ids: Sequence[int], new_ids: Sequence[int]) -> str:
@@ -146,9 +157,3 @@ def check_fits(prompt_tokens: int, max_new_tokens: int, max_positions: int | Non
             f"{prompt_tokens} prompt tokens and {max_new_tokens} new ones are more than the "
             f"model's context length of {max_positions}"
         )
-
-
-def _pad_id(causal_lm: Any) -> int:
-    # Only there to keep transformers quiet: one row has no padding.
-    pad = causal_lm.generation_config.pad_token_id
-    return 0 if pad is None else int(pad)

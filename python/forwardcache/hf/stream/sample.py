@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from forwardcache.errors import InvalidInputError
+from forwardcache.errors import InvalidInputError, NonFiniteError
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,11 @@ class Sampler:
         self._generator = torch.Generator().manual_seed(options.seed)
 
     def draw(self, logits: Tensor) -> int:
-        """A token from float32 logits [vocab]."""
+        """A token from float32 logits [vocab].
+
+        Raises:
+            NonFiniteError: the largest of them is no number that others can be compared with.
+        """
         if self._options.penalizes:
             logits = self._penalized(logits)
         if self._late and len(self._drawn) < self._least:
@@ -106,16 +110,20 @@ class Sampler:
 
     def _choose(self, logits: Tensor) -> int:
         options = self._options
+        best, token = logits.max(-1)
+        # A NaN counts as the largest.
+        if not math.isfinite(highest := float(best)):
+            raise NonFiniteError(f"the largest logit is {highest}: no token can be drawn from that")
         if options.temperature == 0.0:
-            return int(logits.argmax())
-        logits = logits.cpu() / options.temperature
+            return int(token)
+        # The best has 0 at any temperature, and what lies far below it nothing but no mass.
+        logits = ((logits.cpu().double() - highest) / options.temperature).float()
         if 0 < options.top_k < len(logits):
             logits = logits.where(logits >= logits.topk(options.top_k).values[-1], -torch.inf)
+        likely = _nucleus(logits.softmax(-1), options.top_p)
         if options.min_p > 0.0:
-            likely = logits.softmax(-1)
-            logits = logits.where(likely >= options.min_p * likely.max(), -torch.inf)
-        nucleus = _nucleus(logits.softmax(-1), options.top_p)
-        return int(torch.multinomial(nucleus, 1, generator=self._generator))
+            likely = likely.where(likely >= options.min_p * likely.max(), 0.0)
+        return int(torch.multinomial(likely, 1, generator=self._generator))
 
     def _penalized(self, logits: Tensor) -> Tensor:
         options = self._options
