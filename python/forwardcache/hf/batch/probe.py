@@ -41,12 +41,16 @@ _TOLERANCE = {torch.float64: 1e-7, torch.float32: 1e-4}
 # In half precision it is a multiple of the noise that a batch of copies makes, within these bounds.
 _TOLERANCE_OF_HALF = {torch.float16: (1e-3, 1e-2)}
 _TOLERANCE_OF_OTHERS = (8e-3, 4e-2)
-_NOISES = 3.0
+# A few rows may take the very kernels of one.
+_NOISES, _COPIES = 3.0, 8
 # How many tolerances a token four back has to move them. In half precision the noise of a few
-# dozen layers (1.5e-2 in bfloat16) is near what such a token does in a trained model (0.25).
-_POWER, _POWER_OF_HALF = 20.0, 5.0
+# dozen layers (1.5e-2 in bfloat16) is near what it does (0.25 in a trained model, 0.05 in one of
+# random weights), so that more would refuse all of them their batches.
+_POWER, _POWER_OF_HALF = 20.0, 1.0
 
-_SHORTEST, _BACK, _BEHIND = 16, 4, 7
+# Tokens before the altered one, at least; how far behind it is looked, and the tokens from it on;
+# and by how much the crowd is longer.
+_BEFORE, _BACK, _FROM, _LONGER = 6, 4, 6, 3
 # Most positions and tokens whose logits are compared, about.
 _POSITIONS, _TOKENS = 48, 4096
 _LIMITING = ("window", "chunk", "original_max_position", "block_size", "topk")
@@ -137,17 +141,16 @@ def probe_rows(model: Any, causal_lm: Any, *, size: int, most: int | None) -> Ro
         size: Number of ids that it reads.
         most: Most tokens of a row; None for no limit.
     """
-    length = max(_SHORTEST, _reach(causal_lm.config.get_text_config())) + _BEHIND + 1
+    length = max(_BEFORE, _reach(causal_lm.config.get_text_config())) + _FROM
     if most is not None:
-        # The crowd is longer by as many tokens.
-        length = max(2, min(length, most - _BEHIND - 2))
+        length = max(2, min(length, most - _LONGER))
     ids = _ordinary_ids(causal_lm.config, size, length + 1)
-    own, at = ids[:length], max(0, length - _BEHIND)
+    own, at = ids[:length], max(0, length - _FROM)
     called = _ids_of_adapters(model, size)
-    middle = max(0, min(length // 2, at - len(called)))
-    own = (*own[:middle], *called, *own[middle:])[:length] if at > len(called) else own
+    if at > len(called):
+        own = (*own[: at - len(called)], *called, *own[at:])
     altered = (*own[:at], ids[length], *own[at + 1 :])
-    longest = min(length + _BEHIND + 2, length + _BEHIND + 2 if most is None else max(most, 2))
+    longest = length + _LONGER if most is None else min(length + _LONGER, max(most, 2))
     crowd = ((ids[0],) * longest + called)[-longest:]
     return Rows(own, altered, crowd, at, _compared(length))
 
@@ -179,7 +182,7 @@ class _Scale:
         least, most = _bounds(runner)
         if least == most:
             return cls(plain, least, _POWER)
-        copies = _tried(runner, Ways(batches="equal_lengths"), rows, [rows.own, rows.own])
+        copies = _tried(runner, Ways(batches="equal_lengths"), rows, [rows.own] * _COPIES)
         noise = math.inf if copies is None else cls(plain, most, 0.0).apart(copies[0])
         return cls(plain, min(max(least, _NOISES * noise), most), _POWER_OF_HALF)
 
