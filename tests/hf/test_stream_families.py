@@ -11,6 +11,7 @@ import torch
 from transformers import (
     AutoModelForCausalLM,
     BertConfig,
+    GPT2Config,
     Llama4TextConfig,
     LlamaConfig,
     LlamaForCausalLM,
@@ -125,6 +126,22 @@ def test_a_window_that_short_rows_do_not_reach_is_not_granted(tokenizer: Any) ->
     assert str(MOST + 1) in way.note
     # One that no text of the model's context is longer than is none.
     assert way_of(small(MistralConfig, sliding_window=4096, **settings)).kind == "joined"
+
+
+@pytest.mark.parametrize("context", [3, 8, 19, 20, 24])
+def test_a_context_may_be_shorter_than_the_rows_that_are_measured(
+    context: int, tokenizer: Any
+) -> None:
+    settings = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": context}
+    model = small(GPT2Config, **settings)
+    assert way_of(model).kind == ("joined" if context >= 20 else "alone")
+
+    async def test() -> list[int]:
+        async with running(HFBackend(model, tokenizer), view="base") as engine:
+            asked = request([5, 9], None, stop={"ignore_eos": True})
+            return tokens(await collect(engine, asked))
+
+    assert asyncio.run(test()) == tiny.greedy(model, [5, 9], context - 2)
 
 
 def test_the_lengths_that_matter_are_read_from_any_name() -> None:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from forwardcache.errors import UnsupportedModelError
+from forwardcache.hf.batch.context import max_positions
 from forwardcache.hf.batch.kvcache import cache_argument
 from forwardcache.hf.stream.alone import (
     AloneRows,
@@ -38,6 +39,8 @@ Cache = Literal["shared", "given", "own", "carried", "none"]
 _SAME = (0.1, 1e-3)
 # How many times that the early tokens of a row have to move its last logits.
 _POWER = (5.0, 20.0)
+# Tokens of a row, and those of them beyond the longest window.
+_SHORTEST, _FURTHER = 20, 14
 # Steps of a row that decodes alone.
 _STEPS = 5
 _OUT_OF_MEMORY = (MemoryError, torch.OutOfMemoryError)
@@ -86,13 +89,12 @@ def stream_way(model: Any, causal_lm: Any) -> StreamWay:
     devices = [causal_lm.device] if causal_lm.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         try:
-            probe = _Probe.of(causal_lm)
+            return _Probe.of(causal_lm).way(model)
         except _OUT_OF_MEMORY:
             raise
         except Exception as error:
             name = type(causal_lm).__name__
             return StreamWay("refused", f"{name} can't run on token ids alone: {_said(error)}")
-        return probe.way(model)
 
 
 _known: weakref.WeakKeyDictionary[Any, StreamWay] = weakref.WeakKeyDictionary()
@@ -136,10 +138,12 @@ class _Probe:
 
     @classmethod
     def of(cls, causal_lm: Any) -> _Probe:
-        found = limits(causal_lm.config)
-        reach = max((limit for limit in found if limit <= MOST), default=0)
-        beyond = max((limit for limit in found if limit > MOST), default=None)
-        rows = _rows(causal_lm, max(20, reach + 14))
+        found, most = limits(causal_lm.config), max_positions(causal_lm)
+        reachable = MOST if most is None else min(MOST, most - _FURTHER)
+        reach = max((limit for limit in found if limit <= reachable), default=0)
+        beyond = max((limit for limit in found if limit > reachable), default=None)
+        length = max(_SHORTEST, reach + _FURTHER)
+        rows = _rows(causal_lm, length if most is None else min(length, most))
         for row in rows:
             whole = plain_logits(causal_lm, row)
             if bool(torch.isfinite(whole).any(-1).all() and not whole.isnan().any()):
@@ -153,12 +157,9 @@ class _Probe:
         if refusal:
             return StreamWay("refused", f"{name} {refusal}")
         plainest = f"each token of a stream is a forward of the whole: {name} "
-        if not self._has_power():
-            return StreamWay("alone", f"{plainest}hardly listens to what is some tokens back")
-        switches = switch(self.lm.config)
-        shorter = len(self.row) - 4
-        if switches is None and not self._same(self._alone(shorter), self._at(shorter - 1)):
-            return StreamWay("alone", f"{plainest}gives values that depend on the length")
+        reason = self._why_whole()
+        if reason:
+            return StreamWay("alone", plainest + reason)
         reason = self._why_not_joined(model)
         if not reason:
             return StreamWay("joined", cache="shared")
@@ -170,8 +171,9 @@ class _Probe:
         return StreamWay("alone", f"{plainest}keeps nothing that gives the same logits")
 
     def _refusal(self) -> str:
-        changed = plain_logits(self.lm, self._changed(len(self.row) - 3))
-        before = slice(0, len(self.row) - 3)
+        begin = len(self.row) - min(3, len(self.row) // 2)
+        changed = plain_logits(self.lm, self._changed(begin))
+        before = slice(0, begin)
         if self._same(changed[before], self.whole[before]):
             return ""
         again = plain_logits(self.lm, self.row)
@@ -180,6 +182,17 @@ class _Probe:
         if not bool(torch.isfinite(self.whole).any()):
             return ""
         return "sees what follows: it is not causal"
+
+    def _why_whole(self) -> str:
+        if len(self.row) < _SHORTEST:
+            return "has too few positions to measure with"
+        if not self._has_power():
+            return "hardly listens to what is some tokens back"
+        shorter = len(self.row) - 4
+        depends = not self._same(self._alone(shorter), self._at(shorter - 1))
+        if depends and switch(self.lm.config) is None:
+            return "gives values that depend on the length"
+        return ""
 
     def _has_power(self) -> bool:
         """Whether the row's early tokens move its last logits by much more than rounding does."""
@@ -192,7 +205,7 @@ class _Probe:
         if switch(self.lm.config) is not None:
             return "has other RoPE frequencies in a longer batch"
         if self.beyond is not None:
-            return f"has a window of {self.beyond} tokens, more than is measured ({MOST})"
+            return f"has a window of {self.beyond} tokens, which no short row reaches beyond"
         try:
             pairs = list(self._joined(DecodingRows(model, self.lm)))
         except _OUT_OF_MEMORY:
