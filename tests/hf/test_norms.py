@@ -59,7 +59,7 @@ def test_the_norm_is_that_of_the_whole_products(options: dict[str, Any]) -> None
 
 @pytest.mark.parametrize(
     "options",
-    [{"use_dora": True}, {"modules_to_save": ["lm_head"]}, {"bias": "lora_only"}],
+    [{"use_dora": True}, {"modules_to_save": ["lm_head"]}, {"init_lora_weights": "olora"}],
     ids=str,
 )
 def test_where_a_and_b_are_not_all_there_is_no_norm(options: dict[str, Any]) -> None:

@@ -284,7 +284,7 @@ def walks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     for name in ("modules", "named_modules", "parameters", "named_parameters", "named_children"):
         recording(nn.Module, name)
-    recording(watch_module, "_walk")
+    recording(watch_module, "walk")
     return seen
 
 

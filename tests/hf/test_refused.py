@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from peft import IA3Config, LoraConfig, PromptTuningConfig, get_peft_model
+from peft import LoraConfig
 from transformers import T5Config, T5ForConditionalGeneration
 
 from forwardcache.errors import UnsupportedModelError
@@ -19,7 +19,6 @@ BEYOND_LAMBDA: dict[str, tuple[dict[str, Any], str]] = {
     "trained tokens": ({"trainable_token_indices": [3, 4]}, "trained tokens"),
 }
 BASE_CHANGED: dict[str, tuple[dict[str, Any], str]] = {
-    "trained biases": ({"bias": "all"}, "biases"),
     "PiSSA": ({"init_lora_weights": "pissa"}, "pissa"),
     "OLoRA": ({"init_lora_weights": "olora"}, "olora"),
 }
@@ -107,19 +106,6 @@ def test_a_view_that_becomes_inexact_inside_its_with_is_refused(tokenizer: Any) 
         backend.model.merge_adapter()
         with pytest.raises(UnsupportedModelError, match="merged"):
             base.next_token_dist(PROMPT)
-
-
-@pytest.mark.parametrize(
-    "config",
-    [
-        IA3Config(target_modules=["k_proj"], feedforward_modules=[]),
-        PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2),
-    ],
-)
-def test_adapters_of_other_kinds_are_refused(config: Any, tokenizer: Any) -> None:
-    model = get_peft_model(tiny.llama(), config)
-    with pytest.raises(UnsupportedModelError):
-        HFBackend(model, tokenizer)
 
 
 @pytest.mark.parametrize(

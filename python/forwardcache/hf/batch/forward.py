@@ -92,9 +92,12 @@ class ForwardRunner:
     def vocab_size(self) -> int:
         """Number of logits of a position."""
         head = self._lm.get_output_embeddings()
-        weight = getattr(head, "weight", None)
-        size = self._lm.config.get_text_config().vocab_size if weight is None else weight.shape[0]
-        return int(size)
+        # A packed head has a method of that name.
+        shape = getattr(getattr(head, "weight", None), "shape", None)
+        if shape is not None:
+            return int(shape[0])
+        size = getattr(head, "out_features", None)
+        return int(self._lm.config.get_text_config().vocab_size if size is None else size)
 
     @property
     def embedding_rows(self) -> int | None:

@@ -1,33 +1,51 @@
-"""What the adapter on a model is, and so which views of it are exact.
+"""Which views of a model with an adapter are exact.
 
-For plain LoRA the model is ``base + λ·delta``. Some adapters also hold trained parts that no λ
-reaches (DoRA's magnitudes, ``modules_to_save``, trained tokens), and some have changed the base
-weights themselves (trained biases, PiSSA, OLoRA). A view that would silently be something else is
-refused with the reason: its values would be well formed, and nothing in them would show the fault.
+PEFT's tuner layers have one flag that turns them off, so that ``base`` and ``ft`` are exact for
+nearly all of its methods; the few others are named here with the reason. ``scaled`` and ``null``
+ask for more: that the adapter is ``base + λ·B·A`` and nothing else. Some hold trained parts that
+no λ reaches (DoRA's magnitudes, ``modules_to_save``, trained tokens), and some have changed the
+base weights themselves (trained biases, PiSSA, OLoRA). A view that would silently be something
+else is refused with the reason: its values would be well formed, and nothing in them would show
+the fault.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from peft import PeftModel
+from peft import PeftMixedModel, PeftModel
 from peft.tuners.lora import LoraLayer
+from peft.tuners.trainable_tokens import TrainableTokensLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
-from peft.utils.other import (
-    AuxiliaryTrainingWrapper,
-    ModulesToSaveWrapper,
-    TrainableTokensWrapper,
-)
+from peft.utils.other import ModulesToSaveWrapper, TrainableTokensWrapper
 from torch import nn
 
 from forwardcache.errors import AdapterError, UnsupportedModelError
+from forwardcache.hf.model.adapter_parts import (
+    LOW_RANK,
+    adapter_configs,
+    available_adapters,
+    base_modules,
+    switched_modules,
+)
 from forwardcache.hf.model.overwritten import overwritten
 from forwardcache.hf.spec import ViewSpec
 
 # These initialisations subtract something from the base weights when the adapter is put on.
 _CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
+
+_OWN_ROWS = "it puts rows of its own before each prompt, inside PEFT, which no batch of ours fits"
+# Methods whose layers the common flag doesn't turn off, or which need more than tokens.
+_NOT_SWITCHED = {
+    "ADAPTION_PROMPT": "it swaps whole attention modules, so its layers can't be turned off",
+    "XLORA": "its layers have a switch of their own, and a second forward inside each",
+    "POLY": "it needs the task's id with every call",
+    "MULTITASK_PROMPT_TUNING": "it needs the task's id with every call",
+}
+# Methods whose values depend on which other prompts share the forward.
+_NOT_ALONE = {"LILY": "its router averages over all prompts of a forward (LILY)"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,16 +53,22 @@ class AdapterTraits:
     """What was found on the model.
 
     Attributes:
-        present: Whether there is an active LoRA adapter.
+        present: Whether there is an active adapter.
         merged: Names of adapters that are merged into the weights.
         beyond_lambda: Trained parts that scaling doesn't reach; empty for plain LoRA.
         base_changed: Why the weights below the adapter are not the base model's; empty if they are.
+        beyond_noise: Trained parts that noise in A and B would leave; empty for plain LoRA.
+        not_repeatable: Why the adapter's own values depend on more than the prompt; empty if not.
+        disabled: Which of the active adapters' layers are turned off at present.
     """
 
     present: bool
     merged: tuple[str, ...]
     beyond_lambda: tuple[str, ...]
     base_changed: tuple[str, ...]
+    beyond_noise: tuple[str, ...] = ()
+    not_repeatable: tuple[str, ...] = ()
+    disabled: Literal["none", "some", "all"] = "none"
 
     def check(self, spec: ViewSpec) -> None:
         """Refuses the views that this adapter can't give exactly.
@@ -55,12 +79,15 @@ class AdapterTraits:
         """
         if spec.kind != "base" and not self.present:
             raise AdapterError(f"view {spec.view_id} needs an adapter, and the model has none")
-        if spec.kind == "ft":
-            return
-        self._refuse(spec, f"adapter {', '.join(self.merged)} is merged", bool(self.merged))
-        self._refuse(spec, ", ".join(self.base_changed), bool(self.base_changed))
+        if spec.kind != "ft":
+            self._refuse(spec, [f"adapter {name} is merged" for name in self.merged])
+            self._refuse(spec, self.base_changed)
+        if spec.kind in ("scaled", "null"):
+            self._refuse(spec, self.beyond_lambda)
+        if spec.kind == "null":
+            self._refuse(spec, self.beyond_noise)
         if spec.kind != "base":
-            self._refuse(spec, ", ".join(self.beyond_lambda), bool(self.beyond_lambda))
+            self._refuse(spec, self.not_repeatable)
 
     def gives(self, spec: ViewSpec) -> bool:
         """Whether ``check`` lets the view through."""
@@ -71,94 +98,112 @@ class AdapterTraits:
         return True
 
     @staticmethod
-    def _refuse(spec: ViewSpec, reason: str, applies: bool) -> None:
-        if applies:
+    def _refuse(spec: ViewSpec, reasons: Sequence[str]) -> None:
+        if reasons:
+            reason = ", ".join(reasons)
             raise UnsupportedModelError(f"view {spec.view_id} can't be exact here: {reason}")
-
-
-def switched_modules(model: nn.Module) -> Iterator[nn.Module]:
-    """The modules that carry the flag which turns adapters off."""
-    for module in model.modules():
-        if isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper):
-            yield module
-
-
-def lora_layers(model: nn.Module) -> Iterator[LoraLayer]:
-    """The layers that carry a scaling."""
-    for module in model.modules():
-        if isinstance(module, LoraLayer):
-            yield module
-
-
-def noise_parameters(model: nn.Module) -> Iterator[nn.Parameter]:
-    """The parameters that a null adapter replaces: every LoRA A and B, in the model's order."""
-    for name, parameter in model.named_parameters():
-        if any(part in name for part in ("lora_A", "lora_B", "lora_embedding_")):
-            yield parameter
 
 
 def traits_of(model: nn.Module) -> AdapterTraits:
     """Looks the model over.
 
     Raises:
-        UnsupportedModelError: its adapter is of a kind whose views are not known to be exact.
+        UnsupportedModelError: its adapter is of a kind none of whose views is exact.
     """
     layers: list[Any] = list(switched_modules(model))
-    _check_kind(model, layers)
-    active = {name for layer in layers for name in layer.active_adapters}
+    configs = _configs(model)
+    _check_kind(model, layers, configs)
+    held = [layer for layer in layers if _held(layer)]
     merged = {name for layer in layers for name in layer.merged_adapters}
+    off = {bool(layer.disable_adapters) for layer in held}
     return AdapterTraits(
-        present=any(_available(layer) & active for layer in layers),
+        present=bool(held),
         merged=tuple(sorted(merged)),
-        beyond_lambda=tuple(sorted({part for layer in layers for part in _beyond_lambda(layer)})),
+        beyond_lambda=_sorted(_beyond_lambda(layer, configs) for layer in held),
         base_changed=tuple(sorted(_base_changed(model, layers))),
+        beyond_noise=_sorted(_beyond_noise(layer) for layer in held),
+        not_repeatable=_sorted(_not_repeatable(layer, configs) for layer in held),
+        disabled="some" if len(off) > 1 else "all" if off == {True} else "none",
     )
 
 
-def _available(layer: Any) -> set[str]:
-    if isinstance(layer, AuxiliaryTrainingWrapper):
-        return set(layer._adapters)
-    return set(layer._get_available_adapters())
+def _sorted(found: Iterable[Iterable[str]]) -> tuple[str, ...]:
+    return tuple(sorted({reason for reasons in found for reason in reasons}))
 
 
-def _check_kind(model: nn.Module, layers: list[Any]) -> None:
-    if isinstance(model, PeftModel) and not layers:
+def _held(layer: Any) -> set[str]:
+    """The active adapters that have a part in this layer."""
+    return available_adapters(layer) & set(layer.active_adapters)
+
+
+def _configs(model: Any) -> dict[str, Any]:
+    """Configurations by name, of a model inside a PEFT model too."""
+    inner = model.base_model if isinstance(model, PeftModel) else None
+    return adapter_configs(inner) | adapter_configs(model)
+
+
+def _kind(config: Any) -> str:
+    kind = getattr(config, "peft_type", "")
+    return str(getattr(kind, "value", kind))
+
+
+def _check_kind(model: nn.Module, layers: list[Any], configs: Mapping[str, Any]) -> None:
+    for name, config in configs.items():
+        reason = _NOT_SWITCHED.get(_kind(config))
+        if reason is None and getattr(config, "is_prompt_learning", False):
+            reason = _OWN_ROWS
+        if reason is not None:
+            raise UnsupportedModelError(f"adapter {name!r} is {_kind(config)}: {reason}")
+    if isinstance(model, PeftModel | PeftMixedModel) and not layers:
         raise UnsupportedModelError(
-            "the PEFT model has no adapter layers (merged, unloaded, or prompt learning); "
+            "the PEFT model has no adapter layers (merged or unloaded); "
             "build a backend on the plain model instead"
         )
-    for layer in layers:
-        if isinstance(layer, BaseTunerLayer) and not _is_known(layer):
-            raise UnsupportedModelError(
-                f"adapter layer {type(layer).__name__} is not LoRA; only LoRA, rsLoRA and DoRA, "
-                "with modules_to_save and trainable tokens, are known to give exact views"
-            )
-        for name, variant in getattr(layer, "lora_variant", {}).items():
-            if "Dora" not in type(variant).__name__:
-                raise UnsupportedModelError(
-                    f"adapter {name!r} is of the LoRA variant {type(variant).__name__}, "
-                    "whose views are not known to be exact"
-                )
 
 
-def _is_known(layer: BaseTunerLayer) -> bool:
-    # A trained-tokens wrapper keeps its deltas in a tuner layer of its own.
-    return isinstance(layer, LoraLayer) or type(layer).__name__ == "TrainableTokensLayer"
-
-
-def _beyond_lambda(layer: nn.Module) -> Iterator[str]:
-    active = set(layer.active_adapters)  # type: ignore[arg-type]
-    if isinstance(layer, LoraLayer) and active & set(layer.lora_variant):
-        yield "DoRA's magnitudes are trained in addition to the low-rank part"
-    if isinstance(layer, ModulesToSaveWrapper) and active & layer._adapters:
+def _beyond_lambda(layer: Any, configs: Mapping[str, Any]) -> Iterator[str]:
+    held = _held(layer)
+    if isinstance(layer, LoraLayer):
+        for name in sorted(held & set(layer.lora_variant)):
+            yield _said_of_variant(type(layer.lora_variant[name]).__name__)
+    elif isinstance(layer, ModulesToSaveWrapper):
         yield "modules_to_save replaces whole modules"
-    if isinstance(layer, TrainableTokensWrapper) and active & layer._adapters:
+    elif isinstance(layer, TrainableTokensWrapper | TrainableTokensLayer):
         yield "trained tokens replace embeddings"
+    else:
+        for name in sorted(held):
+            kind = _kind(configs[name]) if name in configs else type(layer).__name__
+            yield f"adapter {name!r} is {kind}, not LoRA: its scaling isn't all there is"
+
+
+def _said_of_variant(name: str) -> str:
+    if "Dora" in name:
+        return "DoRA's magnitudes are trained in addition to the low-rank part"
+    return f"{name.removesuffix('LinearVariant')} is more than LoRA's A and B"
+
+
+def _beyond_noise(layer: Any) -> Iterator[str]:
+    """What else the active adapters train in a LoRA layer, such as AdaLoRA's singular values."""
+    if not isinstance(layer, LoraLayer):
+        return
+    for name in sorted(set(layer.adapter_layer_names).difference(LOW_RANK)):
+        if _held(layer) & set(getattr(layer, name, None) or ()):
+            yield f"noise in A and B would leave {name} as it was trained"
+
+
+def _not_repeatable(layer: Any, configs: Mapping[str, Any]) -> Iterator[str]:
+    for name in _held(layer) & set(configs):
+        config = configs[name]
+        if getattr(config, "sample_at_inference", False):
+            yield f"adapter {name!r} draws another value in each forward (sample_at_inference)"
+        if _kind(config) in _NOT_ALONE:
+            yield _NOT_ALONE[_kind(config)]
+        if getattr(config, "alora_invocation_tokens", None):
+            yield "aLoRA looks for its tokens in each call's own rows"
 
 
 def _base_changed(model: nn.Module, layers: list[Any]) -> set[str]:
     # An adapter that is not active has changed the weights below all the same.
-    configs = getattr(model, "peft_config", {}) if layers else {}
     reasons = set()
     if layers and (names := overwritten(model)):
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
@@ -166,19 +211,27 @@ def _base_changed(model: nn.Module, layers: list[Any]) -> set[str]:
             f"the adapter's file has {names[0]}{more} of another base model, and this one's own is "
             "overwritten"
         )
-    for name, config in configs.items():
-        if getattr(config, "bias", "none") != "none":
-            reasons.add(f"adapter {name!r} trains the base model's biases ({config.bias})")
+    for name, config in (adapter_configs(model) if layers else {}).items():
+        bias = getattr(config, "bias", "none")
+        if bias != "none" and _trains_biases(model, layers, bias):
+            reasons.add(f"adapter {name!r} trains the base model's biases ({bias})")
         init = getattr(config, "init_lora_weights", True)
         if isinstance(init, str) and init.lower().startswith(_CHANGES_BASE):
             reasons.add(f"adapter {name!r} changed the base weights when it began ({init})")
+        if getattr(config, "kasa_config", None) is not None:
+            reasons.add(f"adapter {name!r} cut off the base weights' small parts (KaSA)")
+        if getattr(config, "layer_replication", None):
+            reasons.add(f"adapter {name!r} repeats the base model's layers (layer_replication)")
     return reasons
 
 
-__all__ = [
-    "AdapterTraits",
-    "lora_layers",
-    "noise_parameters",
-    "switched_modules",
-    "traits_of",
-]
+def _trains_biases(model: nn.Module, layers: list[Any], which: str) -> bool:
+    """Whether there is any bias to be trained: of all modules, or of those with adapters."""
+    if which == "all":
+        own = {id(each) for module in base_modules(model) for each in module.parameters(False)}
+        return any("bias" in name and id(each) in own for name, each in model.named_parameters())
+    bases = [each.get_base_layer() for each in layers if isinstance(each, BaseTunerLayer)]
+    return any(getattr(base, "bias", None) is not None for base in bases)
+
+
+__all__ = ["AdapterTraits", "traits_of"]

@@ -53,9 +53,18 @@ def _parts(tensor: Tensor) -> list[Tensor]:
     if hasattr(tensor, "__tensor_flatten__"):
         names, _ = tensor.__tensor_flatten__()
         return [part for name in names for part in _parts(getattr(tensor, name))]
+    if tensor.is_quantized:
+        return [tensor.int_repr(), *_steps_of(tensor)]
     state = getattr(tensor, "quant_state", None)
     inner = vars(state).values() if hasattr(state, "__dict__") else ()
     return [tensor, *(each for each in inner if isinstance(each, Tensor))]
+
+
+def _steps_of(tensor: Tensor) -> list[Tensor]:
+    """Scales and zero points of a tensor of torch's own quantised kinds."""
+    if tensor.qscheme() in (torch.per_channel_affine, torch.per_channel_affine_float_qparams):
+        return [tensor.q_per_channel_scales(), tensor.q_per_channel_zero_points()]
+    return [torch.tensor([tensor.q_scale(), float(tensor.q_zero_point())], dtype=torch.float64)]
 
 
 def _numbers(tensor: Tensor) -> Tensor:

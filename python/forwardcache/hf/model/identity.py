@@ -40,15 +40,9 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from forwardcache.errors import InvalidInputError
 from forwardcache.hf.model.adapter import AdapterTraits, traits_of
 from forwardcache.hf.model.checksum import ContentSums, checksums, digest_of
-from forwardcache.hf.model.watch import (
-    ModelWatch,
-    TokenizerWatch,
-    described,
-    described_tokenizer,
-    is_adapters,
-    numerics,
-    storage_of,
-)
+from forwardcache.hf.model.settings import numerics
+from forwardcache.hf.model.tokenizer_watch import TokenizerWatch, described_tokenizer
+from forwardcache.hf.model.watch import ModelWatch, described, described_adapters, storage_of
 
 Policy = Literal["versions", "strict", "label"]
 
@@ -124,14 +118,16 @@ class ModelIdentity:
         self._numerics: tuple[Any, ...] = ()
         self._structure: Structure | None = None
         self._description: bytes | None = None
-        self._is_described = False
+        self._adapter_description = b""
+        self._undescribed: str | None = None
         self._is_base: list[bool] = []
+        self._is_wrapped: list[bool] = []
         self._has_inference_tensors = False
         self._versions: _VersionWatch | None = None
         self._versions_key = b""
         self._state: ModelState | None = None
         self._has_warned = False
-        self._lasting: tuple[ModelState, tuple[bytes, bytes] | None] | None = None
+        self._lasting: tuple[bytes, tuple[bytes, bytes] | None] | None = None
 
     def state(self, tokenizer: Any) -> ModelState:
         """The present state; the same object as long as nothing differs from the last look.
@@ -150,8 +146,9 @@ class ModelIdentity:
         """32 bytes that the present state has in every process; None if there are none.
 
         Except under ``label`` the tensors are hashed for it once a state, under ``versions`` too.
-        There are none with hooks, with a tokenizer that can't be described, and after
-        ``weights_changed``, which speaks of changes that no other process could see either.
+        There are none with hooks, with a tokenizer that can't be described, where a module keeps
+        something that can't be read, and after ``weights_changed``, which speaks of changes that no
+        other process could see either: ``why_not_lasting`` says which.
 
         Args:
             tokenizer: The tokenizer.
@@ -162,21 +159,49 @@ class ModelIdentity:
             UnsupportedModelError: as in ``state``.
         """
         state = self.state(tokenizer)
-        if self._lasting is None or self._lasting[0] is not state:
-            self._lasting = state, self._lasting_keys(state, tokenizer)
+        if self._lasting is None or self._lasting[0] != state.key:
+            self._lasting = state.key, self._lasting_keys(state, tokenizer)
         keys = self._lasting[1]
         return None if keys is None else keys[without_adapter]
 
+    def why_not_lasting(self, tokenizer: Any) -> str | None:
+        """Why the present state has no key that lasts; None if it has one."""
+        self._describe(tokenizer)
+        if self._announced:
+            return "weights_changed() was called, and no other process could see that change"
+        return self._undescribed or self._unreadable(tokenizer)
+
+    def _unreadable(self, tokenizer: Any) -> str | None:
+        watch = self._watch
+        if self._policy == "label" or watch is None or not watch.saves_itself:
+            return None
+        tensors = self._tensors(tokenizer)
+        if watch.saved(tensors, packed=True) is not None:
+            return None
+        return "a module saves something of its own that can't be read"
+
     def _lasting_keys(self, state: ModelState, tokenizer: Any) -> tuple[bytes, bytes] | None:
         """With the adapter and without it."""
-        description = self._describe(tokenizer)
-        if self._announced or not self._is_described:
+        self._describe(tokenizer)
+        if self._announced or self._undescribed or self._description is None:
             return None
         if self._policy == "label":
             return state.key, state.key
-        sums = checksums(self._tensors(tokenizer))
-        base = compress(sums, self._is_base)
-        return digest_of([b"all", description, *sums]), digest_of([b"base", description, *base])
+        tensors = self._tensors(tokenizer)
+        saved = self._saved(tensors, packed=True)
+        if saved is None:
+            return None
+        sums = checksums(tensors)
+        base = [self._description, *saved, *compress(sums, self._is_base)]
+        every = [self._description, self._adapter_description, *saved, *sums]
+        return digest_of([b"all", *every]), digest_of([b"base", *base])
+
+    def _saved(self, tensors: list[Tensor], *, packed: bool) -> list[bytes] | None:
+        """What modules save in ways of their own, nothing for most models; None if unreadable."""
+        if self._watch is None or not self._watch.saves_itself:
+            return []
+        saved = self._watch.saved(tensors, packed=packed)
+        return None if saved is None else [saved]
 
     def structure(self, tokenizer: Any) -> Structure:
         """The present structure; no tensor is looked at.
@@ -200,7 +225,8 @@ class ModelIdentity:
         if self._watch is None or self._watch.has_replaced_code:
             return None
         code = repr(self._watch.code).encode("utf-8", "surrogatepass")
-        words = digest_of([*described(self._model), repr(self._numerics).encode(), code])
+        model = [*described(self._model), *described_adapters(self._model)]
+        words = digest_of([*model, repr(self._numerics).encode(), code])
         return words, not self._watch.has_unknown_code
 
     def policy(self, tokenizer: Any) -> Policy:
@@ -242,8 +268,11 @@ class ModelIdentity:
         self._watch, self._numerics = watch, precision
         self._watched_tokenizer = TokenizerWatch(tokenizer)
         if is_same and self._structure is not None:
-            return self._structure
-        self._is_base = [not is_adapters(name) for name in watch.names]
+            same = self._structure
+            # Layers that are turned off are another view of the same model.
+            return same if traits == same.traits else Structure(same.number, traits)
+        self._is_base = [slot.is_base for slot in watch.slots]
+        self._is_wrapped = [slot.is_wrapped for slot in watch.slots]
         self._has_inference_tensors = any(map(Tensor.is_inference, watch.tensors()))
         self._description = self._versions = None
         return Structure(next(self._numbers), traits)
@@ -256,10 +285,13 @@ class ModelIdentity:
             # Writes may have gone unseen by the time that versions count again.
             self._versions = None
             self._warn(tensors)
-            return digest_of([b"strict", self._describe(tokenizer), *checksums(tensors)])
-        if self._versions is None or not self._versions.holds(tensors, self._steps.count):
+            saved = self._saved(tensors, packed=True) or []
+            return digest_of([b"strict", self._describe(tokenizer), *saved, *checksums(tensors)])
+        saved = self._saved(tensors, packed=False) or []
+        seen = tensors, self._steps.count, saved
+        if self._versions is None or not self._versions.holds(*seen):
             adapted = list(compress(tensors, map(not_, self._is_base)))
-            self._versions = _VersionWatch(tensors, adapted, self._steps.count)
+            self._versions = _VersionWatch(*seen, adapted=adapted, wrapped=self._is_wrapped)
             number = str(next(self._numbers)).encode()
             self._versions_key = digest_of([b"versions", self._token, number])
         return self._versions_key
@@ -275,18 +307,20 @@ class ModelIdentity:
     def _describe(self, tokenizer: Any) -> bytes:
         if self._description is None:
             self._description = digest_of(self._description_fields(tokenizer))
+            self._adapter_description = digest_of(described_adapters(self._model))
         announced = [self._token, str(self._announced).encode()] if self._announced else []
-        return digest_of([self._description, *announced])
+        return digest_of([self._description, self._adapter_description, *announced])
 
     def _description_fields(self, tokenizer: Any) -> list[bytes]:
         words = described_tokenizer(tokenizer)
         code = () if self._watch is None else self._watch.code
         fields = [*described(self._model), repr(self._numerics).encode(), *(words or ())]
         fields.append(repr(code).encode("utf-8", "surrogatepass"))
-        self._is_described = not (
-            words is None or self._watch is None or self._watch.has_unknown_code
-        )
-        if not self._is_described:
+        self._undescribed = "the model went" if self._watch is None else self._watch.unknown_code
+        if words is None:
+            kind = type(tokenizer).__name__
+            self._undescribed = f"the tokenizer ({kind}) has nothing that describes it"
+        if self._undescribed is not None:
             # Nothing can be said about these that would hold in another process.
             fields += [self._token, str(next(self._numbers)).encode()]
         return fields
@@ -311,9 +345,26 @@ class ModelIdentity:
 
 
 class _VersionWatch:
-    """What is cheap to read of tensors and changes when their content does."""
+    """What is cheap to read of tensors and changes when their content does.
 
-    def __init__(self, tensors: Sequence[Tensor], adapted: Sequence[Tensor], steps: int) -> None:
+    Args:
+        tensors: What is watched.
+        steps: Steps that optimizers have made.
+        saved: A digest of what else is watched, or nothing.
+        adapted: Those of ``tensors`` whose content is summed at every look.
+        wrapped: For each of ``tensors``, whether a forward raises its version and leaves its
+            content: a sum then decides, and only then.
+    """
+
+    def __init__(
+        self,
+        tensors: Sequence[Tensor],
+        steps: int,
+        saved: list[bytes],
+        *,
+        adapted: Sequence[Tensor],
+        wrapped: Sequence[bool],
+    ) -> None:
         self._died = threading.Event()
         died = self._died
         # A pointer alone may be given to new memory once the old is freed.
@@ -322,14 +373,30 @@ class _VersionWatch:
             weakref.ref(each, lambda _: died.set()) for each in storages if each is not None
         ]
         self._sums = ContentSums(adapted)
-        self._seen = self._look(tensors, steps)
+        self._wrapped = list(wrapped)
+        self._wrapped_sums = checksums(compress(tensors, self._wrapped))
+        self._seen = self._look(tensors, steps, saved)
 
-    def holds(self, tensors: Sequence[Tensor], steps: int) -> bool:
-        return not self._died.is_set() and self._look(tensors, steps) == self._seen
+    def holds(self, tensors: Sequence[Tensor], steps: int, saved: list[bytes]) -> bool:
+        if self._died.is_set():
+            return False
+        look = self._look(tensors, steps, saved)
+        return look == self._seen or self._is_only_newer(look, tensors)
 
-    def _look(self, tensors: Sequence[Tensor], steps: int) -> tuple[Any, ...]:
+    def _is_only_newer(self, look: tuple[Any, ...], tensors: Sequence[Tensor]) -> bool:
+        if not self._wrapped_sums or look[1:] != self._seen[1:]:
+            return False
+        pairs = zip(look[0], self._seen[0], self._wrapped, strict=True)
+        if any(new != old and not may_rise for new, old, may_rise in pairs):
+            return False
+        if checksums(compress(tensors, self._wrapped)) != self._wrapped_sums:
+            return False
+        self._seen = look
+        return True
+
+    def _look(self, tensors: Sequence[Tensor], steps: int, saved: list[bytes]) -> tuple[Any, ...]:
         versions, pointers = map(_version_of, tensors), map(Tensor.data_ptr, tensors)
-        return steps, list(versions), list(pointers), self._sums.read()
+        return list(versions), list(pointers), steps, saved, self._sums.read()
 
 
 class _OptimizerSteps:

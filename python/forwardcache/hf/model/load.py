@@ -108,7 +108,9 @@ def causal_lm_of(model: Any) -> PreTrainedModel:
     Raises:
         UnsupportedModelError: there is none.
     """
-    inner = model.get_base_model() if isinstance(model, PeftModel | PeftMixedModel) else model
+    inner = model.get_base_model() if isinstance(model, PeftModel) else model
+    # PEFT's model of adapters of several kinds has no such method.
+    inner = model.base_model.model if isinstance(model, PeftMixedModel) else inner
     if not isinstance(inner, PreTrainedModel):
         raise UnsupportedModelError(
             f"expected a causal language model of transformers, got {type(inner).__name__}"

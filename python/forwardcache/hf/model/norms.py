@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from forwardcache.hf.model.adapter import lora_layers, traits_of
+from forwardcache.hf.model.adapter import traits_of
+from forwardcache.hf.model.adapter_parts import lora_layers
 from forwardcache.hf.model.switch import switched
 from forwardcache.hf.spec import ViewSpec
 
@@ -29,7 +30,7 @@ def update_norm(model: nn.Module, spec: ViewSpec) -> float | None:
     if spec.kind == "base":
         return 0.0
     traits = traits_of(model)
-    if traits.beyond_lambda or traits.base_changed:
+    if traits.beyond_lambda or traits.base_changed or traits.beyond_noise:
         return None
     with switched(model, spec), torch.no_grad():
         squares = [_square(layer) for layer in lora_layers(model)]

@@ -13,12 +13,17 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-from forwardcache.hf.model.adapter import lora_layers, noise_parameters, switched_modules
+from forwardcache.hf.model.adapter_parts import (
+    lora_layers,
+    noise_parameters,
+    switched_modules,
+)
 from forwardcache.hf.spec import ViewSpec
 
 _ABSENT = object()
@@ -151,39 +156,73 @@ class NoiseStore:
     """
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[int, float], list[torch.Tensor]] = OrderedDict()
+        self._kept: OrderedDict[tuple[int, float], _Kept] = OrderedDict()
 
     @property
     def nbytes(self) -> int:
         """Bytes held."""
-        return sum(map(_nbytes, self._kept.values()))
+        return sum(each.nbytes for each in self._kept.values())
 
     def get(self, spec: ViewSpec, weights: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """Noise for each of ``weights``, in their order."""
-        key = spec.seed, spec.noise_std
-        noise = self._kept.pop(key, None)
-        if noise is None or list(map(_layout, noise)) != list(map(_layout, weights)):
-            noise = _drawn(spec, weights)
-        if _nbytes(noise) <= NOISE_MAX_BYTES:
-            self._kept[key] = noise
+        """Noise for each of ``weights``, in their order; for two on one memory it is on one too."""
+        key, layout = (spec.seed, spec.noise_std), _layout(weights)
+        kept = self._kept.pop(key, None)
+        if kept is None or kept.layout != layout:
+            kept = _Kept(_drawn(spec, weights), layout)
+        if kept.nbytes <= NOISE_MAX_BYTES:
+            self._kept[key] = kept
         while self.nbytes > NOISE_MAX_BYTES:
             self._kept.popitem(last=False)
-        return noise
+        return kept.noise
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """Noise, and the layout of the weights that it was drawn for."""
+
+    noise: list[torch.Tensor]
+    layout: list[Any]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(tensor.nbytes for tensor in self.noise)
 
 
 def _drawn(spec: ViewSpec, weights: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     generator = torch.Generator(device="cpu").manual_seed(spec.seed)
+    drawn: list[torch.Tensor] = []
     # A tensor made in inference mode could not be put in place outside of it.
     with torch.inference_mode(False):
-        return [noise_like(own, generator, spec.noise_std) for own in weights]
+        for own, first in zip(weights, _firsts(weights), strict=True):
+            if first < len(drawn):
+                # Tied: the embedding's part is the head's, seen from its other side.
+                drawn.append(drawn[first].as_strided(own.shape, own.stride()))
+                continue
+            noise = noise_like(own, generator, spec.noise_std)
+            if not own.is_contiguous():
+                laid = torch.empty_strided(
+                    own.shape, own.stride(), dtype=own.dtype, device=own.device
+                )
+                noise = laid.copy_(noise)
+            drawn.append(noise)
+    return drawn
 
 
 _noises: weakref.WeakKeyDictionary[nn.Module, NoiseStore] = weakref.WeakKeyDictionary()
 
 
-def _layout(tensor: torch.Tensor) -> tuple[torch.Size, torch.dtype, torch.device]:
-    return tensor.shape, tensor.dtype, tensor.device
+def _layout(weights: Sequence[torch.Tensor]) -> list[Any]:
+    firsts = _firsts(weights)
+    return [
+        (each.shape, each.dtype, each.device, first)
+        for each, first in zip(weights, firsts, strict=True)
+    ]
 
 
-def _nbytes(tensors: Sequence[torch.Tensor]) -> int:
-    return sum(tensor.nbytes for tensor in tensors)
+def _firsts(weights: Sequence[torch.Tensor]) -> list[int]:
+    """For each of ``weights``, which is the first on the same memory with as many numbers."""
+    found: dict[tuple[int, int], int] = {}
+    return [
+        found.setdefault((each.data_ptr(), each.numel()), index)
+        for index, each in enumerate(weights)
+    ]

@@ -1,21 +1,19 @@
-"""Whether the model is still built as it was: modules, tensors, adapters, settings, tokenizer.
+"""Whether the model is still built as it was: modules, tensors, adapters, settings, hooks.
 
 One walk finds everything to look at and puts it into flat lists; each later look goes over those
 lists and never over the modules. It sees that a module or tensor was added, removed or replaced,
 that a hook or another ``forward`` was put on a module, an adapter activated, scaled or merged, a
-configuration or the tokenizer changed. What tensors hold is not its business.
+configuration changed. What tensors hold is not its business, but where they lie is (``slots``).
 
-What code the modules' classes run is seen too (``code``).
+What code the modules' classes run is seen too (``code``). Hooks by which transformers hands out
+inner states only read, and are no change.
 
-Not seen: another number or function in a module's own attribute (an attention's ``scaling``),
-another class put on a module, and the inside of a Rust tokenizer's vocabulary, merges or added
-tokens where their number stays.
+Not seen: another number or function in a base module's own attribute (an attention's ``scaling``),
+and another class put on a module.
 """
 
 from __future__ import annotations
 
-import copy
-import json
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -27,32 +25,34 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
-from forwardcache.hf.model.adapter import switched_modules
-from forwardcache.hf.model.code import CodeWatch
-
-_TENSORS = ("_parameters", "_buffers")
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
-_CONTAINERS = (*_TENSORS, "_modules", *_HOOKS)
-_GLOBAL_HOOKS = ("_global_forward_hooks", "_global_forward_pre_hooks")
-_ADAPTER_FIELDS = ("_active_adapter", "merged_adapters", "scaling")
-_TOKENIZER_NOTES = ("_tokenizer", "deprecation_warnings")
-# Made anew on every access, so that only their text can be compared.
-_TOKENIZER_PARTS = ("normalizer", "pre_tokenizer", "post_processor")
-# Writing out the whole model would take as long as a short forward.
-_TOKENIZER_MODEL_FIELDS = (
-    "unk_token",
-    "continuing_subword_prefix",
-    "end_of_word_suffix",
-    "fuse_unk",
-    "byte_fallback",
-    "ignore_merges",
-    "dropout",
-    "alpha",
-    "nbest_size",
+from forwardcache.hf.model.adapter_parts import (
+    active_settings,
+    adapter_configs,
+    layer_settings,
+    settings_read,
+    switched_modules,
 )
-_AS_SET = {"none": "ieee"}
+from forwardcache.hf.model.checksum import checksums, digest_of
+from forwardcache.hf.model.code import CodeWatch
+from forwardcache.hf.model.settings import as_json, kept
+from forwardcache.hf.model.slots import (
+    CONTAINERS,
+    Slot,
+    packed_objects,
+    restless_modules,
+    saved_by,
+    saves_itself,
+    slots_of,
+    walk,
+)
+
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
+_GLOBAL_HOOKS = ("_global_forward_hooks", "_global_forward_pre_hooks")
+_READS_ONLY = "transformers.utils.output_capturing"
+_ADAPTER_FIELDS = ("_active_adapter", "merged_adapters", "scaling")
+_FLAG = "_disable_adapters"
+_flag_of = itemgetter(_FLAG)
 _Read = Callable[[dict[str, Any]], Any]
-_ADAPTER_NAMES = ("lora_", "modules_to_save", "trainable_tokens", "token_adapter")
 
 
 class ModelWatch:
@@ -62,40 +62,34 @@ class ModelWatch:
     as one of those is gone.
 
     Attributes:
-        names: The tensors' names.
+        slots: Where its tensors lie.
     """
 
     def __init__(self, model: nn.Module) -> None:
-        names, modules = _walk(model)
-        fields = [vars(module) for module in modules]
-        global_hooks = [vars(torch_module)[name] for name in _GLOBAL_HOOKS]
-        hooks = [each[name] for each in fields for name in _HOOKS] + global_hooks
-        tensors = [each[name] for each in fields for name in _TENSORS]
-        containers = [*hooks, *tensors, *(each["_modules"] for each in fields)]
-        self._flat = _Flat(
-            fields=fields,
-            sizes=list(map(len, fields)),
-            empty=[each for each in containers if not each],
-            filled=[each for each in containers if each],
-            hooks=[each for each in hooks if each],
-            tensors=[each for each in tensors if each],
-            forwards=[each for each in fields if "forward" in each],
-            adapted=[_reader(vars(layer)) for layer in switched_modules(model)],
-            configured=[each for each in fields if "config" in each],
-            settings=[vars(config) for config in _configs(model)],
-        )
-        self.names = _tensor_names(names, modules)
+        names, modules = walk(model)
+        self.slots = slots_of(model, names, modules)
+        self._flat = _flattened(model, modules, self.slots)
+        self._unknown = _unknown_code(names, modules)
+        self._saving = [weakref.ref(module) for module in modules if saves_itself(module)]
         classes = list(dict.fromkeys(map(type, modules)))
         self._code = CodeWatch(classes, _attentions(model))
         self._died = False
         self._refs = self._watching([*modules, *self.tensors(), *self._replaceable()])
         self._seen = _settled(self._look())
-        self._seen_settings = [_kept(each) for each in self._flat.settings]
+        self._hooks = _telling_hooks(self._flat.hooks)
+        self._seen_settings = [kept(each) for each in self._flat.settings]
+
+    @property
+    def unknown_code(self) -> str | None:
+        """What runs that nothing is known about: hooks, other ``forward``s, functions; or None."""
+        if self._unknown is None and self.code is None:
+            return "its classes run functions of which nothing can be said"
+        return self._unknown
 
     @property
     def has_unknown_code(self) -> bool:
-        """Whether hooks, replaced ``forward``s or functions run, about which nothing is known."""
-        return bool(self._flat.hooks or self._flat.forwards) or self.code is None
+        """Whether there is any such code."""
+        return self.unknown_code is not None
 
     @property
     def has_replaced_code(self) -> bool:
@@ -110,49 +104,86 @@ class ModelWatch:
     def holds(self) -> bool:
         """Whether nothing has changed, as far as a quick look tells."""
         flat = self._flat
-        return (
-            not self._died
-            and list(map(len, flat.fields)) == flat.sizes
-            and self._look() == self._seen
-            and flat.settings == self._seen_settings
-            and self._code.holds()
-        )
+        try:
+            return (
+                not self._died
+                and list(map(len, flat.fields)) == flat.sizes
+                and self._look() == self._seen
+                and flat.settings == self._seen_settings
+                and self._code.holds()
+            )
+        except (KeyError, IndexError, RuntimeError):
+            # Something is gone from where it was, or became a tensor.
+            return False
 
     def is_same_as(self, earlier: ModelWatch) -> bool:
         """Whether an earlier watch, which no longer holds, stopped for nothing that matters."""
         return (
             not earlier._died
-            and self._seen == earlier._seen
+            and self._seen[0] == earlier._seen[0]
+            and self._hooks == earlier._hooks
             and self._seen_settings == earlier._seen_settings
             and self._code.is_same_as(earlier._code)
         )
 
     def tensors(self) -> list[Tensor]:
-        """Parameters and buffers, in the order of ``names``."""
-        found = chain.from_iterable(map(dict.values, self._flat.tensors))
-        return [tensor for tensor in found if tensor is not None]
+        """What is in ``slots`` now, in their order; shorter or empty if something is gone."""
+        flat = self._flat
+        firm = chain.from_iterable(map(dict.values, flat.tensors))
+        found = [tensor for tensor in firm if tensor is not None]
+        try:
+            picked = [where[key] for where, key in flat.picked]
+        except (KeyError, IndexError):
+            return []
+        return found + [each for each in picked if isinstance(each, Tensor)]
 
     def is_training(self) -> bool:
         """Whether any module is in training mode."""
         return True in map(itemgetter("training"), self._flat.fields)
 
+    @property
+    def saves_itself(self) -> bool:
+        """Whether modules save anything in a way of their own."""
+        return bool(self._saving)
+
+    def saved(self, tensors: list[Tensor], *, packed: bool) -> bytes | None:
+        """A digest of what modules save in a way of their own; None if some can't be read.
+
+        Args:
+            tensors: What is in ``slots``; what lies in their memory is left out.
+            packed: Whether those with packed weights are read too, which takes as long as to
+                unpack them. Such weights are never written to; ``holds`` sees that they are others.
+        """
+        known, own, words = {each.data_ptr() for each in tensors}, [], []
+        for module in filter(None, (found() for found in self._saving)):
+            if packed or not packed_objects(module):
+                saved = saved_by(module)
+                if saved is None:
+                    return None
+                own += [each for each in saved[0] if each.data_ptr() not in known]
+                words += saved[1]
+        return digest_of([*words, *checksums(own)])
+
     def _look(self) -> tuple[Any, ...]:
         flat = self._flat
-        return (
+        matters = (
             any(flat.empty),
             list(map(id, chain.from_iterable(map(dict.values, flat.filled)))),
-            # A hook's number is never given twice, unlike its id.
-            list(chain.from_iterable(flat.hooks)),
+            [id(where[key]) for where, key in flat.picked],
             [id(fields.get("forward")) for fields in flat.forwards],
-            [read(fields) for read, fields in flat.adapted],
+            [list(map(read, layers)) for read, layers in flat.adapted],
             [id(fields.get("config")) for fields in flat.configured],
         )
+        # A hook's number is never given twice, unlike its id.
+        hooks = chain.from_iterable(map(dict.items, flat.hooks))
+        rest = [(number, id(hook)) for number, hook in hooks], any(flat.unhooked)
+        return matters, rest, list(map(_flag_of, flat.flagged)), list(map(len, flat.containers))
 
     def _replaceable(self) -> list[Any]:
         """What modules were given of their own and is looked at by its id."""
         given = [(fields, "forward") for fields in self._flat.forwards]
         given += [(fields, "config") for fields in self._flat.configured]
-        found = [fields[name] for fields, name in given]
+        found = [fields[name] for fields, name in (*given, *self._flat.picked)]
         return [each for each in found if type(each).__weakrefoffset__]
 
     def _watching(self, objects: list[Any]) -> list[weakref.ref[Any]]:
@@ -164,6 +195,7 @@ class ModelWatch:
             if ended is not None:
                 ended._died = True
                 ended._flat = _Flat()
+                ended.slots = []
 
         return [weakref.ref(each, end) for each in objects]
 
@@ -175,12 +207,17 @@ class _Flat:
     Attributes:
         fields: Each module's ``__dict__``.
         sizes: Number of attributes in each.
-        empty: Dictionaries of tensors, modules and hooks with nothing in them.
+        empty: Dictionaries of tensors and modules with nothing in them.
         filled: Those with something in them.
-        hooks: Those of ``filled`` that hold hooks.
         tensors: Those of ``filled`` that hold parameters or buffers.
+        picked: Container and key of what is looked at one by one: hidden tensors, packed weights,
+            and parameters and buffers of modules whose dictionaries don't keep their order.
+        containers: The containers in ``picked``.
+        hooks: Dictionaries of hooks that hold any.
+        unhooked: Those that hold none.
         forwards: Fields of the modules with a ``forward`` of their own.
-        adapted: Fields of the adapter layers, and what reads their settings.
+        adapted: What reads the settings of some adapter layers, and those layers' fields.
+        flagged: Those that have the flag which turns adapters off.
         configured: Fields of the modules that have a configuration.
         settings: Each configuration's ``__dict__``.
     """
@@ -189,65 +226,93 @@ class _Flat:
     sizes: list[int] = field(default_factory=list)
     empty: list[dict[Any, Any]] = field(default_factory=list)
     filled: list[dict[Any, Any]] = field(default_factory=list)
-    hooks: list[dict[Any, Any]] = field(default_factory=list)
     tensors: list[dict[Any, Any]] = field(default_factory=list)
+    picked: list[tuple[Any, Any]] = field(default_factory=list)
+    containers: list[Any] = field(default_factory=list)
+    hooks: list[dict[Any, Any]] = field(default_factory=list)
+    unhooked: list[dict[Any, Any]] = field(default_factory=list)
     forwards: list[dict[str, Any]] = field(default_factory=list)
-    adapted: list[tuple[_Read, dict[str, Any]]] = field(default_factory=list)
+    adapted: list[tuple[_Read, list[dict[str, Any]]]] = field(default_factory=list)
+    flagged: list[dict[str, Any]] = field(default_factory=list)
     configured: list[dict[str, Any]] = field(default_factory=list)
     settings: list[dict[str, Any]] = field(default_factory=list)
 
 
-def is_adapters(name: str) -> bool:
-    """Whether a tensor of this name belongs to an adapter."""
-    return any(part in name for part in _ADAPTER_NAMES)
+def _flattened(model: nn.Module, modules: list[nn.Module], slots: list[Slot]) -> _Flat:
+    fields = [vars(module) for module in modules]
+    restless = restless_modules(modules)
+    firm = [vars(each)[name] for each in modules if each not in restless for name in CONTAINERS]
+    loose = {id(vars(each)[name]) for each in restless for name in CONTAINERS}
+    structure = [*firm, *(each["_modules"] for each in fields)]
+    packed = [place for module in modules for place in packed_objects(module)]
+    picked = [(slot.where, slot.key) for slot in slots if slot.is_hidden or id(slot.where) in loose]
+    hooks = [each[name] for each in fields for name in _HOOKS]
+    hooks += [vars(torch_module)[name] for name in _GLOBAL_HOOKS]
+    layers = list(switched_modules(model))
+    return _Flat(
+        fields=fields,
+        sizes=list(map(len, fields)),
+        empty=[each for each in structure if not each],
+        filled=[each for each in structure if each],
+        tensors=[each for each in firm if each],
+        picked=picked + packed,
+        containers=list({id(where): where for where, _ in picked}.values()),
+        hooks=[each for each in hooks if each],
+        unhooked=[each for each in hooks if not each],
+        forwards=[each for each in fields if "forward" in each],
+        adapted=_readers(layers),
+        flagged=[vars(layer) for layer in layers if _FLAG in vars(layer)],
+        configured=[each for each in fields if "config" in each],
+        settings=[vars(config) for config in _configs(model)],
+    )
 
 
-def storage_of(tensor: Tensor) -> torch.UntypedStorage | None:
-    """What holds a tensor's memory; None where there is no such thing."""
-    try:
-        return tensor.untyped_storage()
-    except (RuntimeError, NotImplementedError):
-        return None
+def _readers(layers: list[Any]) -> list[tuple[_Read, list[dict[str, Any]]]]:
+    """What reads the layers' settings, and where; one not set there is its class's."""
+    found: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for layer in layers:
+        fields = vars(layer)
+        names = dict.fromkeys((*_ADAPTER_FIELDS, *settings_read(layer)))
+        found.setdefault(tuple(name for name in names if name in fields), []).append(fields)
+    return [(itemgetter(*names), layers) for names, layers in found.items() if names]
 
 
-def _walk(model: nn.Module) -> tuple[list[str], list[nn.Module]]:
-    """Names and modules, each once; ``named_modules`` costs several times as much."""
-    names, modules, known = [""], [model], {model}
-    for name, module in zip(names, modules, strict=False):
-        for key, child in vars(module)["_modules"].items():
-            if child is not None and child not in known:
-                known.add(child)
-                modules.append(child)
-                names.append(f"{name}.{key}")
-    return names, modules
+def _telling_hooks(hooks: list[dict[int, Any]]) -> list[tuple[int, int]]:
+    """Number and id of each hook that may change what a forward gives."""
+    found = [each for held in hooks for each in held.items()]
+    return [(number, id(hook)) for number, hook in found if not _only_reads(hook)]
 
 
-def _tensor_names(names: list[str], modules: list[nn.Module]) -> list[str]:
-    return [
-        f"{name}.{key}"
-        for name, module in zip(names, modules, strict=True)
-        for container in _TENSORS
-        for key, tensor in vars(module)[container].items()
-        if tensor is not None
-    ]
+def _only_reads(hook: Any) -> bool:
+    return getattr(hook, "__module__", None) == _READS_ONLY
 
 
-def _reader(fields: dict[str, Any]) -> tuple[_Read, dict[str, Any]]:
-    """What reads an adapter layer's settings, and where; one not set there is its class's."""
-    present = [name for name in _ADAPTER_FIELDS if name in fields]
-    return (itemgetter(*present) if present else len), fields
+def _unknown_code(names: list[str], modules: list[nn.Module]) -> str | None:
+    """Where hooks or replaced ``forward``s run, of which nothing is known; None for nowhere."""
+    if _telling_hooks([vars(torch_module)[name] for name in _GLOBAL_HOOKS]):
+        return "hooks run on every module"
+    for name, module in zip(names, modules, strict=True):
+        fields, where = vars(module), name.lstrip(".") or type(module).__name__
+        if _telling_hooks([fields[each] for each in _HOOKS]):
+            return f"hooks run on {where}"
+        if "forward" in fields:
+            return f"{where} has a forward of its own"
+    return None
 
 
 def _settled(value: Any) -> Any:
-    """A copy of containers that doesn't change with the original."""
+    """A copy of containers that doesn't change with the original, nor with a tensor in it."""
     if isinstance(value, tuple | list):
         return type(value)(map(_settled, value))
-    return value.copy() if isinstance(value, dict) else value
+    if isinstance(value, dict):
+        return {key: _settled(each) for key, each in value.items()}
+    # Scalings become tensors that are filled in place where adapters are swapped while compiled.
+    return float(value) if isinstance(value, Tensor) and value.numel() == 1 else value
 
 
 def _configs(model: Any) -> list[Any]:
-    configs = [vars(module)["config"] for module in _walk(model)[1] if "config" in vars(module)]
-    found = {id(each): each for each in (*configs, *getattr(model, "peft_config", {}).values())}
+    configs = [vars(module)["config"] for module in walk(model)[1] if "config" in vars(module)]
+    found = {id(each): each for each in (*configs, *adapter_configs(model).values())}
     return [config for config in found.values() if hasattr(config, "__dict__")]
 
 
@@ -257,112 +322,39 @@ def _attentions(model: Any) -> set[str]:
     return {name for name in found if isinstance(name, str)}
 
 
-def _kept(settings: dict[str, Any]) -> dict[str, Any]:
-    """A copy to compare with later; what can't be copied and compared is kept itself."""
-    return {key: _kept_value(value) for key, value in settings.items()}
-
-
-def _kept_value(value: Any) -> Any:
-    try:
-        copied = copy.deepcopy(value)
-        return copied if copied == value else value
-    except Exception:
-        return value
-
-
-class TokenizerWatch:
-    """A tokenizer's settings at one moment, and whether they still are the same."""
-
-    def __init__(self, tokenizer: Any) -> None:
-        self._tokenizer = tokenizer
-        fields = _fields_of(tokenizer)
-        self._backend = fields.get("_tokenizer")
-        # Those that encoding itself writes to are compared by identity.
-        own = {key: fields[key] for key in _TOKENIZER_NOTES if key in fields}
-        self._fields = _kept(fields) | own
-        self._parts = self._look()
-
-    def holds(self, tokenizer: Any) -> bool:
-        """Whether it is this tokenizer, and nothing about it has changed."""
-        return (
-            tokenizer is self._tokenizer
-            and _fields_of(tokenizer) == self._fields
-            and self._look() == self._parts
-        )
-
-    def _look(self) -> list[Any]:
-        # The Rust tokenizer's own text has the truncation that every call sets anew.
-        parts = [repr(getattr(self._backend, part, None)) for part in _TOKENIZER_PARTS]
-        model = getattr(self._backend, "model", None)
-        settings = [getattr(model, name, None) for name in _TOKENIZER_MODEL_FIELDS]
-        return [_size(self._tokenizer), type(model), *settings, *parts]
-
-
-def _fields_of(tokenizer: Any) -> dict[str, Any]:
-    """A tokenizer's settings; one of the user's own may have none (slots)."""
-    return getattr(tokenizer, "__dict__", {})
-
-
-def _size(tokenizer: Any) -> int | None:
-    """Number of tokens; one of the user's own may not tell."""
-    try:
-        return len(tokenizer)
-    except TypeError:
-        return None
-
-
-def numerics() -> tuple[Any, ...]:
-    """Process-wide settings that change what a forward gives."""
-    autocast = [
-        (device, torch.get_autocast_dtype(device))
-        for device in ("cpu", "cuda")
-        if torch.is_autocast_enabled(device)
-    ]
-    return (*autocast, torch.get_default_dtype(), *_matmul_precisions())
-
-
-def _matmul_precisions() -> Iterator[str]:
-    # The public getters raise once settings of the older and the newer kind are mixed.
-    getter = getattr(torch._C, "_get_fp32_precision_getter", None)
-    if getter is None:
-        yield torch.get_float32_matmul_precision()
-    else:
-        # One that was never set is computed as "ieee" is.
-        yield _AS_SET.get(found := getter("cuda", "matmul"), found)
-        yield _AS_SET.get(found := getter("mkldnn", "matmul"), found)
-
-
 def described(model: nn.Module) -> Iterator[bytes]:
     """A model's structure in words that mean the same in every process."""
-    yield _json(_settings(getattr(model, "config", None)))
-    for name, module in zip(*_walk(model), strict=True):
+    yield as_json(_settings(getattr(model, "config", None)))
+    names, modules = walk(model)
+    restless = restless_modules(modules)
+    for name, module in zip(names, modules, strict=True):
         yield f"{name} {type(module).__module__}.{type(module).__qualname__}".encode()
-        for container in _TENSORS:
-            for key, tensor in vars(module)[container].items():
-                if tensor is not None:
-                    words = key, tensor.dtype, tuple(tensor.shape), tensor.device.type
-                    yield repr(tuple(map(str, words))).encode()
+        for container in CONTAINERS:
+            held = vars(module)[container]
+            for key in sorted(held) if module in restless else held:
+                if held[key] is not None:
+                    yield _tensor_words(key, held[key])
+    for slot in slots_of(model, names, modules):
+        if slot.is_hidden:
+            yield _tensor_words(slot.name, slot.where[slot.key])
     for layer in switched_modules(model):
         fields: Any = vars(layer)
         scaling = {name: float(value).hex() for name, value in fields.get("scaling", {}).items()}
         variants = {name: str(type(each)) for name, each in fields.get("lora_variant", {}).items()}
         state = layer.active_adapters, fields.get("merged_adapters", []), scaling, variants
-        yield _json([*state, bool(fields.get("fan_in_fan_out"))])
+        yield as_json([*state, bool(fields.get("fan_in_fan_out"))])
 
 
-def described_tokenizer(tokenizer: Any) -> Iterator[bytes] | None:
-    """A tokenizer's behaviour in words that mean the same in every process; None if unknown."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:
-        return None
-    settings = json.loads(backend.to_str())
-    # Every call sets these anew.
-    settings |= {"truncation": None, "padding": None}
-    fields = {
-        key: _fields_of(tokenizer).get(key) for key in ("split_special_tokens", "chat_template")
-    }
-    special = tokenizer.special_tokens_map
-    return iter([_json([type(tokenizer).__name__, settings, fields, special])])
+def described_adapters(model: nn.Module) -> Iterator[bytes]:
+    """What decides values in the settings of the active adapters, in such words."""
+    yield as_json(active_settings(model))
+    for layer in switched_modules(model):
+        yield as_json(layer_settings(layer))
+
+
+def _tensor_words(name: str, tensor: Tensor) -> bytes:
+    words = name, tensor.dtype, tuple(tensor.shape), tensor.device.type
+    return repr(tuple(map(str, words))).encode()
 
 
 def _settings(config: Any) -> Any:
@@ -376,16 +368,12 @@ def _settings(config: Any) -> Any:
     return [settings, kernels]
 
 
-def _json(value: Any) -> bytes:
-    return json.dumps(value, sort_keys=True, default=str).encode()
+def storage_of(tensor: Tensor) -> torch.UntypedStorage | None:
+    """What holds a tensor's memory; None where there is no such thing."""
+    try:
+        return tensor.untyped_storage()
+    except (RuntimeError, NotImplementedError):
+        return None
 
 
-__all__ = [
-    "ModelWatch",
-    "TokenizerWatch",
-    "described",
-    "described_tokenizer",
-    "is_adapters",
-    "numerics",
-    "storage_of",
-]
+__all__ = ["ModelWatch", "described", "described_adapters", "storage_of"]

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from forwardcache.errors import ForwardCacheError
+from forwardcache.errors import ForwardCacheError, UnsupportedModelError
 from forwardcache.hf.batch.context import max_positions
 from forwardcache.hf.batch.forward import ForwardRunner
 from forwardcache.hf.batch.row import Encoded
@@ -182,8 +182,18 @@ def dtype_name(model: Any) -> str:
 
 
 def own_spec_of(structure: Structure) -> ViewSpec:
-    """The view that a model itself is."""
-    return FINETUNED if structure.traits.present else BASE
+    """The view that a model itself is: ``base`` also where its adapter is turned off.
+
+    Raises:
+        UnsupportedModelError: only a part of the adapter is turned off, which no view is.
+    """
+    traits = structure.traits
+    if traits.present and traits.disabled == "some":
+        raise UnsupportedModelError(
+            "some of the adapter's layers are turned off and others are not, which is no view; "
+            "turn all of them off or on, or ask for a view"
+        )
+    return FINETUNED if traits.present and traits.disabled == "none" else BASE
 
 
 def checked_spec(structure: Structure, spec: ViewSpec | None) -> ViewSpec:

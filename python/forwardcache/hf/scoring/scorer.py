@@ -171,7 +171,10 @@ class Scorer(LoadedModel):
             return None
         # The base model's values don't depend on what the adapter holds.
         model = self.identity.lasting_key(self.tokenizer, without_adapter=spec == BASE)
-        return None if model is None else KeySpace(model, spec, self.options.key, op)
+        if model is None:
+            self.value_store.tell_unused(self.identity.why_not_lasting(self.tokenizer))
+            return None
+        return KeySpace(model, spec, self.options.key, op)
 
     def _cached(self, call: Call, batched: bool) -> list[Any]:
         """Values of the call's tasks: from the cache, or computed and stored.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,8 @@ from forwardcache.hf.spec import ViewSpec, tagged
 from forwardcache.operation import Operation
 from forwardcache.store import Record, Store
 from forwardcache.store.seal import seal, unseal
+
+_log = logging.getLogger("forwardcache")
 
 _SHORT = 16
 
@@ -78,7 +81,19 @@ class ValueStore:
 
     def __init__(self, store: Store) -> None:
         self.store = store
+        self._told: set[str] = set()
         self.hits = self.misses = self.damaged = self.kept = self.not_kept = 0
+
+    def tell_unused(self, reason: str | None) -> None:
+        """Says, once for each reason, that nothing is asked of the store or given to it.
+
+        Args:
+            reason: Why the model has no key that other processes would find.
+        """
+        reason = reason or "the model can't be described"
+        if reason not in self._told:
+            self._told.add(reason)
+            _log.warning("the store is not used, neither read nor written: %s", reason)
 
     def fetch(self, key_space: KeySpace, items: Iterable[Hashable]) -> dict[Any, Any]:
         """Those items' values that are in the store and whole."""
