@@ -20,7 +20,7 @@ from torch import nn
 from benches.machine import description
 from benches.sections import publish, verdict
 from forwardcache.hf import HFBackend
-from forwardcache.hf.model import watch
+from forwardcache.hf.model import slots, watch
 from forwardcache.hf.model.identity import Policy
 
 TITLE = "## Identity: what noticing changes costs"
@@ -67,7 +67,7 @@ def walks(scorer: HFBackend) -> int:
             for name in ("named_modules", "named_children")
         ]
         # The library's own walk uses neither of torch's, to which all others come down.
-        spies.append(patched.enter_context(mock.patch.object(watch, "_walk", wraps=watch._walk)))
+        spies.append(patched.enter_context(mock.patch.object(watch, "walk", wraps=slots.walk)))
         through_a_view(scorer)
     return sum(spy.call_count for spy in spies)
 

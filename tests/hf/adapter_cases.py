@@ -32,8 +32,8 @@ class Case:
     Attributes:
         make: The adapted model, in evaluation mode; the same every time.
         base: The model below it, as it was before.
-        refused: For each kind of view that is refused, words of the reason; under ``WHOLE`` those
-            with which the model itself is.
+        refused: For each kind of view that is refused, or whose texts are, words of the reason;
+            under ``WHOLE`` those with which the model itself is.
     """
 
     make: Callable[[], Any]
@@ -312,10 +312,8 @@ OTHER: dict[str, Case] = {
     "IA3": _other(
         "IA3Config", target_modules=["k_proj", "down_proj"], feedforward_modules=["down_proj"]
     ),
-    "LILY": Case(
-        lambda: adapted(peft.LilyConfig(target_modules=_QV)),
-        refused={"ft": "LILY", **_beyond(_NOT_LORA)},
-    ),
+    # Its router averages over a forward's tokens, so that only a prompt's last one has a value.
+    "LILY": _case("LilyConfig", refused={"ft": "causal", **_beyond(_NOT_LORA)}, target_modules=_QV),
     "LN tuning": _other("LNTuningConfig", target_modules=["input_layernorm", "norm"]),
     "LoHa": _other("LoHaConfig"),
     "LoKr": _other("LoKrConfig"),

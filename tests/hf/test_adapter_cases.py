@@ -1,7 +1,7 @@
 """Claims: whichever method of PEFT an adapter is of, a view of it is exact or refused.
 
-``CASES`` says which; here run those that differ in kind, and everything else with
-``tools`` that make the page of models. Weights and flags are bit for bit the same afterwards, and
+``CASES`` says which; here run those that differ in kind, and all of them for the page of models
+(``tools/matrix``). Weights and flags are bit for bit the same afterwards, and
 nothing that is known is run again.
 """
 
@@ -29,6 +29,7 @@ RUN = (
     "AdaLoRA",
     "AdaMSS",
     "IA3",
+    "LILY",
     "LN tuning",
     "OFT",
     "Shadow",
@@ -55,9 +56,9 @@ def test_a_view_of_an_adapter_is_exact_or_refused(name: str, tokenizer: Any) -> 
         else:
             with (
                 pytest.raises(UnsupportedModelError, match=case.refused[kind]),
-                view_of(backend, kind),
+                view_of(backend, kind) as view,
             ):
-                pass
+                view.rolling_logprob(PROMPTS[0])
     assert tiny.frozen_state(model) == before
 
 
@@ -68,3 +69,14 @@ def check_exact(backend: HFBackend, case: Case, kind: str) -> None:
         misses = backend.stats.cache_misses
         view.next_token_dist_batch(list(PROMPTS), top_k=tiny.VOCAB)
         assert backend.stats.cache_misses == misses, kind
+
+
+def test_a_router_that_averages_over_a_forward_has_one_prompt_in_each(tokenizer: Any) -> None:
+    case = CASES["LILY"]
+    right = expected(case, "ft", tokenizer)
+    backend = HFBackend(case.make(), tokenizer)
+    with backend.as_finetuned() as view:
+        values = view.next_token_dist_batch(list(PROMPTS), top_k=tiny.VOCAB)
+    for found, truth in zip(values, right, strict=True):
+        best = truth[-1].max()
+        assert abs(float(found.logprobs[0]) - float(best)) < TOLERANCE

@@ -44,8 +44,6 @@ _NOT_SWITCHED = {
     "POLY": "it needs the task's id with every call",
     "MULTITASK_PROMPT_TUNING": "it needs the task's id with every call",
 }
-# Methods whose values depend on which other prompts share the forward.
-_NOT_ALONE = {"LILY": "its router averages over all prompts of a forward (LILY)"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,10 +194,9 @@ def _not_repeatable(layer: Any, configs: Mapping[str, Any]) -> Iterator[str]:
         config = configs[name]
         if getattr(config, "sample_at_inference", False):
             yield f"adapter {name!r} draws another value in each forward (sample_at_inference)"
-        if _kind(config) in _NOT_ALONE:
-            yield _NOT_ALONE[_kind(config)]
         if getattr(config, "alora_invocation_tokens", None):
-            yield "aLoRA looks for its tokens in each call's own rows"
+            # No probe sees this: its rows would have to hold just those tokens.
+            yield f"adapter {name!r} looks for its tokens in all rows of a call (aLoRA)"
 
 
 def _base_changed(model: nn.Module, layers: list[Any]) -> set[str]:
