@@ -37,8 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     found: list[Verdict] = []
     for verdict in verdicts(names, processes=given.processes, limit_s=given.limit):
         found.append(verdict)
+        _keep(verdict)
         print(f"[{len(found)}/{len(names)}]", *lines_of(verdict), sep="\n  ", flush=True)
-    _keep(found)
     models = [each for each in found if each.group != "adapter"]
     order = {name: place for place, name in enumerate(CASES)}
     adapters = sorted(
@@ -79,12 +79,12 @@ def _chosen(types: str | None, adapters: str | None) -> list[tuple[str, str]]:
     ]
 
 
-def _keep(found: Sequence[Verdict]) -> None:
-    """Leaves the verdicts for whoever looks closer, the newest of each case."""
+def _keep(found: Verdict) -> None:
+    """Leaves the newest verdict on each case for whoever looks closer."""
     KEPT.parent.mkdir(parents=True, exist_ok=True)
     lines = KEPT.read_text().splitlines() if KEPT.exists() else []
     kept = {data["name"]: data for data in map(json.loads, lines)}
-    kept |= {each.name: each.as_data() for each in found}
+    kept[found.name] = found.as_data()
     KEPT.write_text("".join(json.dumps(data) + "\n" for data in kept.values()))
 
 

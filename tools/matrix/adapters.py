@@ -26,14 +26,16 @@ from tools.matrix.verdict import Finding, Verdict, first_line
 
 LAMBDA = 0.5
 SEED = 7
-_PROMPTS = [*PROMPTS[1:6], PROMPTS[8], *PROMPTS[11:15]]
+# Several lengths, some of them twice, and such as share their beginning.
+_PROMPTS = [PROMPTS[1], PROMPTS[4], PROMPTS[8], *PROMPTS[11:14]]
 
 
-def lora_views(model: Any, tokenizer: Any) -> Finding:
+def lora_views(model: Any, oracle: Oracle, tokenizer: Any) -> Finding:
     """LoRA on all linear layers of a model: its base and its fine-tuned view.
 
     Args:
         model: A plain model; it is left as it is.
+        oracle: Its plain forwards.
         tokenizer: How text is read.
     """
     finding = Finding()
@@ -46,7 +48,7 @@ def lora_views(model: Any, tokenizer: Any) -> Finding:
         return finding
     before = {name: each.clone() for name, each in adapted.state_dict().items()}
     held = {
-        "base": Scored(Oracle(model), tokenizer),
+        "base": Scored(oracle, tokenizer),
         "ft": Scored(Oracle(copy.deepcopy(adapted)), tokenizer),
     }
 
@@ -80,7 +82,7 @@ def _adapted(model: Any) -> Any:
 
 def _check_view(finding: Finding, what: str, view: HFView, held: Scored) -> None:
     size = tiny.VOCAB
-    pairs, texts = PAIRS[:8], TEXTS[1:3]
+    pairs, texts = PAIRS[3:9], TEXTS[2:4]
     finding.check(
         f"{what}, next_token_dist",
         lambda: held.dists(_PROMPTS, view.next_token_dist_batch(_PROMPTS, top_k=size)),

@@ -56,7 +56,7 @@ def _of_model(case: Case, tokenizer: Any) -> Verdict:
         refusal = verdict.parts["scoring"]
         return _without_views(verdict, refusal)
     _admitted(verdict, make())
-    verdict.parts["adapter"] = adapters.lora_views(model, tokenizer)
+    verdict.parts["adapter"] = adapters.lora_views(model, oracle, tokenizer)
     verdict.parts["generate"] = written(make(), model, tokenizer)
     verdict.parts["streams"] = streams(make(), oracle, _ends(model))
     return verdict

@@ -45,15 +45,15 @@ class Oracle:
         wanted = torch.tensor(list(token_ids[begin:]))
         return after[begin - 1 :].gather(1, wanted[:, None])[:, 0]
 
-    def causal(self, token_ids: Sequence[int]) -> Tensor:
-        """Like ``scored``, with other tokens in place of those that come later.
+    def causal(self, token_ids: Sequence[int], places: Sequence[int]) -> Tensor:
+        """Like ``scored``, at some places, with other tokens where those are that come later.
 
         The row stays as long, since some models compute positions from its length.
         """
         row = list(token_ids)
         size = int(self.after(row[:-1]).shape[1])
         values = []
-        for place in range(1, len(row)):
+        for place in places:
             rest = [2 + (token * 7 + place) % (size - 3) for token in row[place:-1]]
             values.append(self.after(row[:place] + rest)[place - 1, row[place]])
         return torch.stack(values)

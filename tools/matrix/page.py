@@ -30,6 +30,9 @@ with other tokens in place of later ones. **LoRA** is an adapter on all linear l
 - *ok*: right everywhere;
 - *refused*: one `UnsupportedModelError`, which gives the reason;
 - *none*: nothing to compare with, since transformers or PEFT can't do it themselves.
+
+What a model is let do is measured on a few short rows before its first value, and told by
+`HFBackend.admission`, whose words the column *rows run* has.
 """
 
 

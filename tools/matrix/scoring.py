@@ -76,7 +76,10 @@ class Scored:
 
     def causal(self, text: str, rolling: Any) -> float:
         """Largest error against values that can't have seen what comes later."""
-        return distance(rolling.logprobs, self._oracle.causal(self.ids(text)))
+        row = self.ids(text)
+        places = range(1, len(row), 3)
+        found = [rolling.logprobs[place - 1] for place in places]
+        return distance(found, self._oracle.causal(row, places))
 
     def completions(self, pairs: Sequence[tuple[str, str]], found: Sequence[float]) -> float:
         """Largest error of completions, a token."""
