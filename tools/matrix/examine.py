@@ -57,8 +57,9 @@ def _of_model(case: Case, tokenizer: Any) -> Verdict:
         return _without_views(verdict, refusal)
     _admitted(verdict, make())
     verdict.parts["adapter"] = adapters.lora_views(model, oracle, tokenizer)
-    verdict.parts["generate"] = written(make(), model, tokenizer)
-    verdict.parts["streams"] = streams(make(), oracle, _ends(model))
+    ends = _ends(model)
+    verdict.parts["generate"] = written(make(), oracle, tokenizer, ends)
+    verdict.parts["streams"] = streams(make(), oracle, ends)
     return verdict
 
 

@@ -25,11 +25,12 @@ Every value is compared with the model's own, from one plain forward a prompt; a
 0.001 nats a token. **Scoring** is every operation, alone and in batches of several lengths, with
 common prefixes and many completions, with room for few logits, up to the end of the context, and
 with other tokens in place of later ones. **LoRA** is an adapter on all linear layers: the views
-`base` and `ft`. **Streams** are those of `HFEngine`, one alone and five of several lengths joined.
+`base` and `ft`. `generate` of a view and **streams** of `HFEngine`, one alone and five of several
+lengths joined, are compared with a loop that runs all tokens at each step and takes the likeliest.
 
 - *ok*: right everywhere;
 - *refused*: one `UnsupportedModelError`, which gives the reason;
-- *none*: nothing to compare with, since transformers or PEFT can't do it themselves.
+- *none*: nothing to compare with, since PEFT has no such adapter for this model.
 
 What a model is let do is measured on a few short rows before its first value, and told by
 `HFBackend.admission`, whose words the column *rows run* has.
