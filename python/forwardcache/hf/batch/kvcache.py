@@ -41,18 +41,6 @@ def named_argument(causal_lm: Any, *names: str) -> str | None:
     return None
 
 
-def takes_argument(causal_lm: Any, name: str) -> bool:
-    """Whether the model's ``forward`` takes a word: by name, or with whatever else it hands on."""
-    for forward in _forwards(causal_lm):
-        parameters = inspect.signature(forward).parameters
-        if name in parameters:
-            return True
-        kinds = {parameter.kind for parameter in parameters.values()}
-        if inspect.Parameter.VAR_KEYWORD not in kinds:
-            return False
-    return True
-
-
 def needed_cache_argument(causal_lm: Any) -> str:
     """``cache_argument`` where there is no other way.
 

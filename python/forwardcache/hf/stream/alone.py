@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from forwardcache.hf.batch.kvcache import cache_argument, named_argument
-from forwardcache.hf.stream.decode import Tokens, device_of, unwanted_off
+from forwardcache.hf.stream.decode import Tokens, device_of
 from forwardcache.hf.stream.reach import Switch
 
 # Names that both an output and an argument may have, without the one being meant for the other.
@@ -85,7 +85,6 @@ class LibraryRow:
 
     def __init__(self, causal_lm: Any, *, given: bool) -> None:
         self._lm = causal_lm
-        self._off = unwanted_off(causal_lm)
         self._ids = torch.zeros(1, 0, dtype=torch.long, device=device_of(causal_lm))
         self._carried: dict[str, Any] = {"use_cache": True}
         if given:
@@ -110,7 +109,7 @@ class LibraryRow:
             attention_mask=torch.ones_like(self._ids),
             **self._carried,
         )
-        output = self._lm(**{**inputs, **self._off})
+        output = self._lm(**inputs)
         self._carried = self._lm._update_model_kwargs_for_generation(output, self._carried)
         logits: Tensor = output.logits[0, -1]
         return logits.float()
@@ -125,7 +124,6 @@ class CarryingRow:
 
     def __init__(self, causal_lm: Any) -> None:
         self._lm = causal_lm
-        self._fixed = {"use_cache": True, **unwanted_off(causal_lm)}
         self._device = device_of(causal_lm)
         self._carried: dict[str, Any] = {}
 
@@ -137,7 +135,7 @@ class CarryingRow:
     def feed(self, tokens: Tokens) -> Tensor:
         """Feeds tokens; logits [vocab] after the last."""
         ids = torch.tensor([list(tokens)], device=self._device)
-        output = self._lm(input_ids=ids, **self._carried, **self._fixed)
+        output = self._lm(input_ids=ids, use_cache=True, **self._carried)
         self._carried = {
             name: value
             for name, value in output.items()
@@ -207,13 +205,13 @@ class SwitchingRow:
 
 def plain_logits(causal_lm: Any, tokens: Tokens, *, last_only: bool = False) -> Tensor:
     """The model's plain forward of one row, without any cache: logits [tokens or 1, vocab]."""
-    off: dict[str, Any] = unwanted_off(causal_lm)
+    asked: dict[str, Any] = {}
     if named_argument(causal_lm, "use_cache") is not None:
-        off["use_cache"] = False
+        asked["use_cache"] = False
     if last_only and named_argument(causal_lm, "logits_to_keep") is not None:
-        off["logits_to_keep"] = 1
+        asked["logits_to_keep"] = 1
     ids = torch.tensor([list(tokens)], device=device_of(causal_lm))
-    logits: Tensor = causal_lm(input_ids=ids, **off).logits[0]
+    logits: Tensor = causal_lm(input_ids=ids, **asked).logits[0]
     return logits.float()
 
 

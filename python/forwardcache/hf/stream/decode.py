@@ -22,12 +22,9 @@ from forwardcache.hf.batch.kvcache import (
     check_filled,
     named_argument,
     needed_cache_argument,
-    takes_argument,
 )
 
 Tokens = Sequence[int]
-
-_UNWANTED = ("output_router_logits", "output_attentions", "output_hidden_states")
 
 
 class Rows(Protocol):
@@ -50,17 +47,6 @@ class Rows(Protocol):
         """Frees all rows but those at ``rows``, which keep their order."""
 
 
-def unwanted_off(causal_lm: Any) -> dict[str, bool]:
-    """Switches off what the configuration asks for next to logits, where the model takes them.
-
-    A balancing loss needs a mask as wide as what is fed, which in a decoding step it isn't; and
-    whatever is captured costs memory and leaves hooks on the layers.
-    """
-    configs = causal_lm.config, causal_lm.config.get_text_config()
-    asked = [name for name in _UNWANTED if any(getattr(each, name, False) for each in configs)]
-    return {name: False for name in asked if takes_argument(causal_lm, name)}
-
-
 class DecodingRows:
     """Rows over one cache of keys and values.
 
@@ -77,7 +63,7 @@ class DecodingRows:
         self._lm = causal_lm
         self._argument = needed_cache_argument(causal_lm)
         self._takes_positions = named_argument(causal_lm, "position_ids") is not None
-        self._fixed: dict[str, Any] = {"use_cache": True, **unwanted_off(causal_lm)}
+        self._fixed: dict[str, Any] = {"use_cache": True}
         if named_argument(causal_lm, "logits_to_keep") is not None:
             self._fixed["logits_to_keep"] = 1
         self._cache: Any = None
