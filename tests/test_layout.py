@@ -73,6 +73,7 @@ BASE = {
 TABLE = """
 base          nobody: what users import
 conformance   base
+statistics    base
 hf.spec       base
 hf.batch      base
 hf.text       base hf.spec hf.batch

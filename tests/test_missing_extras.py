@@ -36,6 +36,8 @@ except MissingExtraError as error:
         ("import forwardcache.hf", "torch", "hf"),
         ("import forwardcache.hf", "numpy", "hf"),
         ("import forwardcache.scoring", "numpy", "hf"),
+        ("import forwardcache.statistics", "numpy", "hf"),
+        ("import forwardcache.statistics", "scipy", "hf"),
         ("import forwardcache.conformance.backend", "numpy", "hf"),
         ("import forwardcache.integrations.lm_eval", "lm_eval", "lm-eval"),
         ("import forwardcache.observe.report", "polars", "cli"),
@@ -119,7 +121,7 @@ def test_numbers_of_a_report_and_of_a_store_need_no_more_than_they_use(tmp_path:
         assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("package", ["redis", "ray", "lm_eval"])
+@pytest.mark.parametrize("package", ["redis", "ray", "lm_eval", "forwardcache.statistics"])
 def test_the_package_alone_imports_none_of_them(package: str) -> None:
     imports = "import sys, forwardcache, forwardcache.hf, forwardcache.store"
     code = f"{imports}; print({package!r} in sys.modules)"

@@ -10,7 +10,8 @@ from forwardcache.errors import MissingExtraError
 EXTRA_OF = {
     **dict.fromkeys(("typer", "click", "rich", "polars"), "cli"),
     **dict.fromkeys(("jinja2", "matplotlib"), "report"),
-    **dict.fromkeys(("numpy", "torch", "transformers", "peft", "safetensors", "tokenizers"), "hf"),
+    **dict.fromkeys(("numpy", "scipy", "torch", "transformers", "peft", "safetensors"), "hf"),
+    "tokenizers": "hf",
     "lm_eval": "lm-eval",
     "ray": "ray",
     "redis": "redis",

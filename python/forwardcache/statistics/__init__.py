@@ -1,0 +1,75 @@
+"""What a difference between two models is, and how sure one may be of it: numpy, scipy, no torch.
+
+Reading order: ``definition`` (the difference at a position), ``totals`` (what each text adds to a
+mean), ``resampling`` and ``intervals`` (where the truth lies), ``positions`` (one view over many
+texts), ``spread`` and ``figures`` (what some positions come to), ``summary`` (views, buckets,
+groups), ``floor`` (is it more than rounding?), ``nulls`` (is it more than a random change?),
+``signed`` (differences with a sign), ``bounds`` (a verdict for machines), ``as_json`` (the names of
+the command line).
+
+Figures are means over positions; what is drawn at random are texts, and equal texts count as one.
+"""
+
+from forwardcache.extras import extra_named
+
+with extra_named("forwardcache.statistics"):
+    from forwardcache.statistics.as_json import view_as_json
+    from forwardcache.statistics.bounds import Bounds, Outcome, judge, worst
+    from forwardcache.statistics.definition import TOP_K, differences_by_definition
+    from forwardcache.statistics.figures import DeltaP, Figures
+    from forwardcache.statistics.floor import Floor, FloorVerdict, against_floor, larger
+    from forwardcache.statistics.intervals import (
+        FEWEST_TEXTS,
+        ROUGH_TEXTS,
+        Interval,
+        interval_of_mean,
+        intervals,
+        share_intervals,
+    )
+    from forwardcache.statistics.nulls import (
+        NullComparison,
+        adjusted,
+        against_nulls,
+        among_nulls,
+        holm,
+    )
+    from forwardcache.statistics.positions import Positions
+    from forwardcache.statistics.signed import SignedSummary, signed_summary
+    from forwardcache.statistics.spread import Spread
+    from forwardcache.statistics.summary import Bucket, Summary, summaries
+    from forwardcache.statistics.totals import Totals
+
+__all__ = [
+    "FEWEST_TEXTS",
+    "ROUGH_TEXTS",
+    "TOP_K",
+    "Bounds",
+    "Bucket",
+    "DeltaP",
+    "Figures",
+    "Floor",
+    "FloorVerdict",
+    "Interval",
+    "NullComparison",
+    "Outcome",
+    "Positions",
+    "SignedSummary",
+    "Spread",
+    "Summary",
+    "Totals",
+    "adjusted",
+    "against_floor",
+    "against_nulls",
+    "among_nulls",
+    "differences_by_definition",
+    "holm",
+    "interval_of_mean",
+    "intervals",
+    "judge",
+    "larger",
+    "share_intervals",
+    "signed_summary",
+    "summaries",
+    "view_as_json",
+    "worst",
+]
