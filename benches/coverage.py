@@ -42,8 +42,8 @@ Array = NDArray[np.float64]
 
 def copies(chance: np.random.Generator, shape: tuple[int, int]) -> Array:
     """A fifth of the texts stand two to five times."""
-    several = chance.random(shape) < 0.2
-    return 1.0 + several * chance.integers(1, 5, shape)
+    more: Array = np.where(chance.random(shape) < 0.2, chance.integers(1, 5, shape), 0)
+    return 1.0 + more
 
 
 def lengths(chance: np.random.Generator, shape: tuple[int, int]) -> Array:
@@ -119,7 +119,8 @@ def positions(text: NDArray[np.intp], kl: Array, *, logprob: Array, texts: int) 
     return Positions(
         names=range(texts), text=text, item=text, place=place, kl=kl, kl_reverse=kl, js=kl / 4,
         logprob_reference=np.full(n, -1.0, np.float32), logprob=logprob.astype(np.float32),
-        entropy_reference=np.abs(logprob).astype(np.float32), same_top=kl < np.median(kl) * 20,
+        entropy_reference=np.random.default_rng(0).exponential(2.0, n).astype(np.float32),
+        same_top=kl < np.median(kl) * 20,
         top_k_agreement=np.ones(n, np.float32),
     )  # fmt: skip
 

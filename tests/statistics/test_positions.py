@@ -13,8 +13,10 @@ from tests.statistics.made import item, with_kl
 
 
 def test_positions_have_their_text_item_and_place() -> None:
-    first, second = item([7, 8, 9], kl=[1.0, 2.0]), item([5, 6], kl=[3.0])
-    found = Positions.of([first, second, first])
+    first, second, again = (
+        item([7, 8, 9], kl=[1.0, 2.0]), item([5, 6], kl=[3.0]), item([7, 8, 9], kl=[1.0, 2.0])
+    )  # fmt: skip
+    found = Positions.of([first, second, again])
     assert found.kl.tolist() == [1.0, 2.0, 3.0, 1.0, 2.0]
     assert found.text.tolist() == [0, 0, 1, 0, 0]
     assert found.item.tolist() == [0, 0, 1, 2, 2]
@@ -94,7 +96,7 @@ def test_means_by_text_are_over_all_its_copies() -> None:
 def test_totals_of_very_many_texts_are_of_a_bounded_number_of_clusters() -> None:
     texts = 5 * MOST_CLUSTERS + 3
     number = np.repeat(np.arange(texts), 2)
-    zeros = np.zeros(2 * texts)
+    zeros: Any = np.zeros(2 * texts)
     found = Positions(
         names=range(texts), text=number, item=number, place=np.tile([1, 2], texts),
         kl=np.arange(2.0 * texts), kl_reverse=zeros, js=zeros, logprob_reference=zeros,
