@@ -194,6 +194,15 @@ def test_groups_are_of_items_and_what_each_would_be_alone() -> None:
         summary(positions, ["a", "b", "c"])
 
 
+def test_a_field_may_have_as_many_values_as_there_are_items() -> None:
+    texts = 300
+    found = summary(
+        with_kl([[float(number)] for number in range(texts)]), [*map(str, range(texts))]
+    )
+    assert len(found.groups) == texts
+    assert found.groups["299"].kl.mean == 299.0
+
+
 def test_a_view_has_the_same_figures_whatever_is_asked_with_it() -> None:
     chance = np.random.default_rng(1)
     views = {f"v{number}": drawn(chance, texts=40) for number in range(3)}

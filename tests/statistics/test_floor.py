@@ -86,6 +86,15 @@ def test_few_texts_give_no_verdict() -> None:
     assert against_floor(with_kl([]), floor).distinguishable is None
 
 
+def test_an_infinite_divergence_is_no_rounding() -> None:
+    floor = Floor.of([with_kl([[0.1]] * 30)])
+    view = with_kl([[0.1]] * 29 + [[math.inf]])
+    found = against_floor(view, floor)
+    assert (found.distinguishable, found.would_have_seen) == (True, None)
+    assert against_floor(with_kl([[math.inf]] * 5), floor).distinguishable is None
+    json.dumps(found.as_json(), allow_nan=False)
+
+
 def test_only_shared_texts_are_paired_and_all_positions_count_for_the_share_above() -> None:
     view = with_kl([[float(number)] * 2 for number in range(50)])
     floor = Floor.of([with_kl([[0.5] * 2] * 30)])
@@ -103,9 +112,10 @@ def test_copies_of_a_text_in_the_view_weigh_as_in_the_floor() -> None:
 
 
 def test_rounding_alone_is_seldom_distinguishable_and_what_is_said_to_be_seen_is() -> None:
-    false, seen = floor_rates(150, seed=1)
-    assert false <= 0.06
-    assert seen >= 0.65
+    false, seen = floor_rates(100, seed=1)
+    # Rates of 0.025 and 0.75, and three deviations.
+    assert false <= 0.07
+    assert seen >= 0.62
 
 
 def test_the_verdict_has_the_names_of_the_command_line() -> None:

@@ -62,6 +62,9 @@ def test_arrays_that_do_not_fit_are_refused() -> None:
         Positions(**arrays(js=[0.0, 0.0]))
     with pytest.raises(InvalidInputError, match="kl has an entry that is no number"):
         Positions(**arrays(kl=[0.0, math.nan, 0.0]))
+    for wrong in ({"item": [-1, 0, 1]}, {"place": [0, 1, 1]}):
+        with pytest.raises(InvalidInputError, match=r"items from .* and places from"):
+            Positions(**arrays(**wrong))
     with pytest.raises(InvalidInputError, match="texts 0 to 2, allowed are those of 2 names"):
         Positions(**arrays(text=[0, 1, 2]))
 

@@ -18,7 +18,7 @@ from scipy import special
 
 from forwardcache.errors import InvalidInputError
 from forwardcache.statistics.figures import mean_of
-from forwardcache.statistics.intervals import Interval, intervals
+from forwardcache.statistics.intervals import FEWEST_TEXTS, Interval, intervals
 from forwardcache.statistics.positions import Positions
 from forwardcache.statistics.resampling import SEED
 from forwardcache.statistics.spread import finite, percentiles
@@ -114,8 +114,8 @@ class FloorVerdict:
         mean: The floor's mean KL, nats a position.
         p99: Its 99th percentile over positions, nats.
         share_above: Share of all of the view's positions with a KL above that.
-        distinguishable: Whether the lower end of ``excess`` is above 0; None where there is no
-            interval.
+        distinguishable: Whether the lower end of ``excess`` is above 0, or a divergence is
+            infinite, which no rounding makes; None for fewer texts than an interval takes.
         would_have_seen: The mean KL, nats, that would be told from rounding on about three of four
             such sets of texts; None where there is no interval.
         same_top: The floor's.
@@ -189,13 +189,19 @@ def against_floor(view: Positions, floor: Floor, *, seed: int = SEED) -> FloorVe
         mean=floor.mean,
         p99=floor.p99,
         share_above=mean_of(view.kl > floor.p99),
-        distinguishable=excess.low > 0.0 if excess.is_known else None,
+        distinguishable=_is_above(paired.difference, excess),
         would_have_seen=seen if excess.is_known and math.isfinite(seen) else None,
         same_top=floor.same_top,
         mean_abs_delta_logprob=floor.mean_abs_delta_logprob,
         view_mean=paired.mean,
         excess=excess,
     )
+
+
+def _is_above(difference: Totals, excess: Interval) -> bool | None:
+    if difference.texts < FEWEST_TEXTS:
+        return None
+    return excess.low > 0.0 if excess.is_known else difference.mean == math.inf
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,8 +52,8 @@ class Positions:
         left_out: Positions that counted and were left out because one of their values is no number.
 
     Raises:
-        InvalidInputError: arrays of different lengths, a value that is no number, or a text beyond
-            ``names``.
+        InvalidInputError: arrays of different lengths, a value that is no number, a text beyond
+            ``names``, an item below 0 or a place below 1.
     """
 
     names: Sequence[Hashable]
@@ -81,6 +81,11 @@ class Positions:
             if array.dtype.kind == "f" and np.isnan(array).any():
                 raise InvalidInputError(f"{name} has an entry that is no number")
             object.__setattr__(self, name, array)
+        if len(self.text) and (self.item.min() < 0 or self.place.min() < 1):
+            raise InvalidInputError(
+                f"items from {self.item.min()} and places from {self.place.min()}, allowed are "
+                "0 and 1 or more"
+            )
         if len(self.text) and not 0 <= self.text.min() <= self.text.max() < len(self.names):
             raise InvalidInputError(
                 f"texts {self.text.min()} to {self.text.max()}, allowed are those of "
@@ -168,11 +173,14 @@ class Positions:
         """
         at = np.flatnonzero(is_kept[self.item])
         found: dict[str, Any] = {name: getattr(self, name)[at] for name in (*_NUMBERS, *_VALUES)}
-        present = np.flatnonzero(np.bincount(found["text"], minlength=len(self.names)))
-        number = np.zeros(len(self.names), dtype=np.intp)
-        number[present] = np.arange(len(present))
-        names = [self.names[int(text)] for text in present]
-        return Positions(names=names, **{**found, "text": number[found["text"]]})
+        return Positions(**{"names": self.names, **found}).of_present_texts()
+
+    def of_present_texts(self) -> Positions:
+        """The same positions without the names of texts that none is in."""
+        present, text = np.unique(self.text, return_inverse=True)
+        arrays: dict[str, Any] = {name: getattr(self, name) for name in (*_NUMBERS, *_VALUES)}
+        names = [self.names[int(number)] for number in present]
+        return Positions(**{**arrays, "names": names, "text": text}, left_out=self.left_out)
 
     def means_by_text(self, values: NDArray[Any]) -> dict[Hashable, tuple[float, int]]:
         """By name of a text: the mean of its values, and how many they are.

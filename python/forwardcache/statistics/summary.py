@@ -125,13 +125,15 @@ class _Plan:
         of_range = np.frexp(positions.place.astype(np.float64))[1] - 1
         ranges = range(int(of_range.max(initial=-1)) + 1)
         parts = positions.parted(of_bucket, QUARTERS) + positions.parted(of_range, len(ranges))
-        members = _members(positions, groups)
-        parts += [positions.of_items(is_member) for is_member in members.values()]
+        names, of_group = _of_group(positions, groups)
+        if names:
+            in_groups = positions.parted(of_group, len(names))
+            parts += [part.of_present_texts() for part in in_groups]
         return cls(
             [sketch_of(part) for part in (positions, *parts)],
             [(float(low), float(high)) for low, high in itertools.pairwise(cuts)],
             [(2.0**number, 2.0 ** (number + 1) - 1.0) for number in ranges],
-            list(members),
+            names,
             positions.left_out,
         )
 
@@ -151,14 +153,15 @@ def _buckets(bounds: Sequence[tuple[float, float]], found: Sequence[Figures]) ->
     return tuple(Bucket(low, high, one) for (low, high), one in zip(bounds, found, strict=True))
 
 
-def _members(positions: Positions, groups: Sequence[str] | None) -> dict[str, Any]:
-    """By group, in order of appearance: which items are in it."""
-    if groups is None:
-        return {}
+def _of_group(
+    positions: Positions, groups: Sequence[str] | None
+) -> tuple[list[str], NDArray[np.intp]]:
+    """The groups in order of appearance, and the number of each position's."""
     items = int(positions.item.max(initial=-1)) + 1
-    if items > len(groups):
+    if groups is not None and items > len(groups):
         raise InvalidInputError(f"item {items - 1} has no group, there are {len(groups)} of them")
-    found: dict[str, Any] = {}
-    for number, group in enumerate(groups):
-        found.setdefault(group, np.zeros(len(groups), dtype=np.bool_))[number] = True
-    return found
+    numbers: dict[str, int] = {}
+    of_item = [numbers.setdefault(group, len(numbers)) for group in groups or []]
+    if not numbers:
+        return [], np.empty(0, dtype=np.intp)
+    return list(numbers), np.array(of_item, dtype=np.intp)[positions.item]

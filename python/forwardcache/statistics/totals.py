@@ -73,7 +73,8 @@ class Totals:
     @property
     def errors(self) -> Float64s:
         """float64[clusters]: by how much each sum is off the mean times its count."""
-        return self.sums - self.mean * self.counts
+        with np.errstate(invalid="ignore"):
+            return self.sums - self.mean * self.counts
 
     @property
     def standard_error(self) -> float:
