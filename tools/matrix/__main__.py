@@ -15,24 +15,23 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from importlib.metadata import version
 from typing import Final
 
 from tests.hf.adapter_cases import CASES
 from tools.matrix.cases import cases
-from tools.matrix.page import counts, faults, lines_of, page
+from tools.matrix.page import LIBRARIES, counts, faults, lines_of, page
 from tools.matrix.pool import ROOT, verdicts
 from tools.matrix.verdict import Verdict
 
 PAGE: Final = ROOT / "docs" / "models.md"
-KEPT: Final = ROOT / "target" / "matrix.jsonl"
+KEPT: Final = ROOT / "target" / f"matrix-{'-'.join(map(version, LIBRARIES))}.jsonl"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; its exit status."""
     given = _parsed(arguments)
     names = _chosen(given.types, given.adapters)
-    if given.write and (given.types is not None or given.adapters is not None):
-        raise SystemExit("--write needs a run of everything, without --types and --adapters")
     began = time.monotonic()
     found: list[Verdict] = []
     for verdict in verdicts(names, processes=given.processes, limit_s=given.limit):
@@ -40,14 +39,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _keep(verdict)
         print(f"[{len(found)}/{len(names)}]", *lines_of(verdict), sep="\n  ", flush=True)
     models = [each for each in found if each.group != "adapter"]
-    order = {name: place for place, name in enumerate(CASES)}
-    adapters = sorted(
-        (each for each in found if each.group == "adapter"), key=lambda each: order[each.name]
-    )
+    adapters = [each for each in found if each.group == "adapter"]
     print(*counts(models), "", f"{len(adapters)} adapters", sep="\n")
     print(f"{time.monotonic() - began:.0f} s")
     if given.write:
-        PAGE.write_text(page(models, adapters))
+        _write()
     failed = faults(found)
     print(*failed, f"{len(failed)} faults", sep="\n")
     return 1 if failed else 0
@@ -57,7 +53,9 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tools.matrix", description=__doc__)
     parser.add_argument("--types", help="only these models, by name, with commas between them")
     parser.add_argument("--adapters", help="only adapters whose name begins with this")
-    parser.add_argument("--write", action="store_true", help="write docs/models.md")
+    parser.add_argument(
+        "--write", action="store_true", help="write docs/models.md, from the newest verdicts"
+    )
     parser.add_argument("--processes", type=int, default=2, help="how many cases run at once")
     parser.add_argument("--limit", type=float, default=120.0, help="most seconds for a case")
     return parser.parse_args(arguments)
@@ -82,10 +80,24 @@ def _chosen(types: str | None, adapters: str | None) -> list[tuple[str, str]]:
 def _keep(found: Verdict) -> None:
     """Leaves the newest verdict on each case for whoever looks closer."""
     KEPT.parent.mkdir(parents=True, exist_ok=True)
+    kept = _kept() | {found.name: found}
+    KEPT.write_text("".join(json.dumps(each.as_data()) + "\n" for each in kept.values()))
+
+
+def _kept() -> dict[str, Verdict]:
+    """The newest verdict on each case with the installed versions, by name."""
     lines = KEPT.read_text().splitlines() if KEPT.exists() else []
-    kept = {data["name"]: data for data in map(json.loads, lines)}
-    kept[found.name] = found.as_data()
-    KEPT.write_text("".join(json.dumps(data) + "\n" for data in kept.values()))
+    return {each.name: each for each in map(Verdict.of_data, map(json.loads, lines))}
+
+
+def _write() -> None:
+    """Writes the page, which needs a verdict on everything."""
+    kept = _kept()
+    missing = [name for name, _ in _chosen(None, None) if name not in kept]
+    if missing:
+        raise SystemExit(f"no verdict yet on {', '.join(missing)}: run it without --types")
+    models = [kept[name] for name in cases()]
+    PAGE.write_text(page(models, [kept[name] for name in CASES]))
 
 
 if __name__ == "__main__":

@@ -43,9 +43,10 @@ def _of_model(case: Case, tokenizer: Any) -> Verdict:
         verdict.not_built = f"{type(error).__name__}: {first_line(error)}"
         return verdict
     oracle = Oracle(model)
-    verdict.hears = _hears(oracle)
-    if verdict.hears < WEAK:
-        verdict.notes.append(f"a token four back moves the logits by {verdict.hears:.2g} nats only")
+    heard = _hears(oracle)
+    verdict.hears = heard or 0.0
+    if heard is not None and heard < WEAK:
+        verdict.notes.append(f"a token four back moves the logits by {heard:.2g} nats only")
     scored = Scored(oracle, tokenizer)
 
     def make(**options: Any) -> HFBackend:
@@ -63,14 +64,14 @@ def _of_model(case: Case, tokenizer: Any) -> Verdict:
     return verdict
 
 
-def _hears(oracle: Oracle) -> float:
-    """How far a token four back moves the logits of the last place."""
+def _hears(oracle: Oracle) -> float | None:
+    """How far a token four back moves the logits of the last place; None if the model can't run."""
     row = list(range(20, 50))
     other = [*row[:-5], 99, *row[-4:]]
     try:
         return distance(oracle.after(row)[-1], oracle.after(other)[-1])
     except ModelError:
-        return 0.0
+        return None
 
 
 def _is_refused_as_a_whole(finding: Finding, make: Any) -> bool:
