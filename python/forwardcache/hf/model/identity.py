@@ -166,6 +166,7 @@ class ModelIdentity:
 
     def why_not_lasting(self, tokenizer: Any) -> str | None:
         """Why the present state has no key that lasts; None if it has one."""
+        self.state(tokenizer)
         self._describe(tokenizer)
         if self._announced:
             return "weights_changed() was called, and no other process could see that change"
