@@ -142,7 +142,7 @@ def test_any_setting_of_a_layer_that_is_changed_gives_another_state(
         # What a LoRA layer's scaling was computed from isn't read again.
         names: Any = ["scaling"] if isinstance(layer, LoraLayer) else layer.other_param_names
         for each in names:
-            held = vars(layer).get(each)
+            held: Any = vars(layer).get(each)
             for key, old in list(held.items()) if isinstance(held, dict) else ():
                 if isinstance(old, int | float | str | list):
                     before = keys(identity, tokenizer)
