@@ -58,8 +58,9 @@ def reachable(model: nn.Module) -> dict[int, tuple[str, Tensor]]:
             for index, each in enumerate(value):
                 visit(f"{path}.{index}", each)
         elif isinstance(value, nn.Module | Tensor):
-            fields = {k: v for k, v in vars(value).items() if k not in _NOT_LOOKED_INTO}
-            visit(path, fields)
+            for key, each in vars(value).items():
+                if key not in _NOT_LOOKED_INTO:
+                    visit(f"{path}.{key}", each)
 
     visit("", model)
     return found
