@@ -60,7 +60,7 @@ class Call:
     def keys(self) -> list[tuple[int, Any]]:
         """Position and key of each item that is of the right type."""
         return [
-            (position, key_of(self.op.key(item)))
+            (position, self._key(item))
             for position, item in enumerate(self._items)
             if not isinstance(item, ForwardCacheError) and self._is_of_its_type(item)
         ]
@@ -74,34 +74,45 @@ class Call:
         """
         self._outcomes = []
         for positions in groups(len(self._items)):
-            if len(missing := [position for position in positions if position not in found]) > 1:
-                self._read_ahead(missing)
-            self._outcomes += [
-                self._task(self._items[position], position in found) for position in positions
+            items = [self._items[at] for at in positions]
+            ready = [
+                self._ready(item, at in found) for at, item in zip(positions, items, strict=True)
             ]
+            missing = [item for item, task in zip(items, ready, strict=True) if not task]
+            self._read_ahead(missing)
+            encoded = iter([self._task(item) for item in missing])
+            self._outcomes += [task or next(encoded) for task in ready]
         self.tasks = [each for each in self._outcomes if isinstance(each, Task)]
 
-    def _read_ahead(self, positions: Sequence[int]) -> None:
-        """Has the tokenizer read these items together; each is encoded after that."""
-        texts = []
-        for item in (self._items[position] for position in positions):
-            if not isinstance(item, ForwardCacheError):
-                with suppress(ForwardCacheError):
-                    texts.append(self.op.text(item))
-        self._encoder.read_ahead(self.op.form, texts)
-
-    def _task(self, item: Any, is_found: bool) -> Task | ForwardCacheError:
+    def _ready(self, item: Any, is_found: bool) -> Task | ForwardCacheError | None:
+        """The task of an item, as far as it needs no tokenizer."""
         if isinstance(item, ForwardCacheError):
             return item
         if is_found:
-            return Task(item, partial(self._encode, item))
+            return Task(item, partial(self._encode, item), self._key(item))
+        with suppress(ForwardCacheError):
+            encoded = self._encoder.known(self.op.form, self.op.text(item))
+            return None if encoded is None else Task(item, encoded, self._key(item))
+        return None
+
+    def _read_ahead(self, items: Sequence[Any]) -> None:
+        """Has the tokenizer read these items together; each is encoded after that."""
+        if len(items) < 2:
+            return
+        texts = []
+        for item in items:
+            with suppress(ForwardCacheError):
+                texts.append(self.op.text(item))
+        self._encoder.read_ahead(self.op.form, texts)
+
+    def _task(self, item: Any) -> Task | ForwardCacheError:
         try:
-            return Task(item, self._encode(item))
+            return Task(item, self._encode(item), self._key(item))
         except ForwardCacheError as error:
             return error
 
     def _encode(self, item: Any) -> Encoded:
-        return self._encoder.encode(self.op.form, self.op.text(item))
+        return self._encoder.encode_framed(self.op.form, self.op.text(item))
 
     def _is_of_its_type(self, item: Any) -> bool:
         try:
@@ -113,9 +124,8 @@ class Call:
         """Tokens that the model would read for all tasks."""
         return sum(len(task.encoded.fed) for task in self.tasks)
 
-    def key(self, task: Task) -> Any:
-        """The task's item as the cache's key."""
-        return key_of(self.op.key(task.item))
+    def _key(self, item: Any) -> Any:
+        return key_of(self.op.key(item))
 
     @cached_property
     def scope(self) -> bytes:

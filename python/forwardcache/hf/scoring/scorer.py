@@ -162,8 +162,10 @@ class Scorer(LoadedModel):
             _check_causal(self.admitted(state.structure, runs), runs, op)
             encoder = self._encoder_for(state.structure)
             key_space = self._key_space(runs, op)
-            put = partial(encoder.framed, "prompt")
-            items = [framed(item, lambda item: op.framed(item, put)) for item in items]
+            if not encoder.leaves_as_they_are(items):
+                items = [
+                    framed(item, lambda item: op.framed(item, encoder.frame)) for item in items
+                ]
         return Call(state, runs, op, items, encoder, options=self.options, key_space=key_space)
 
     def _key_space(self, spec: ViewSpec, op: Operation) -> KeySpace | None:
@@ -188,7 +190,7 @@ class Scorer(LoadedModel):
             kept = [
                 task
                 for task in call.tasks
-                if call.key(task) not in hits and call.may_keep(call.computed.get(call.key(task)))
+                if task.key not in hits and call.may_keep(call.computed.get(task.key))
             ]
             try:
                 values = self._look_up(call, kept, batched) if kept or not call.computed else []
@@ -197,8 +199,8 @@ class Scorer(LoadedModel):
                 continue
             self._report_rest(call)
             values = self._checked_again(call, kept, values)
-            found = hits | dict(zip(map(call.key, kept), values, strict=True))
-            return [found.get(key, call.computed.get(key)) for key in map(call.key, call.tasks)]
+            found = hits | dict(zip((task.key for task in kept), values, strict=True))
+            return [found.get(task.key, call.computed.get(task.key)) for task in call.tasks]
 
     def _counted_hits(self, call: Call) -> dict[Any, Any]:
         """What was found next to a computation that raised: counted already, read without that.
@@ -208,14 +210,14 @@ class Scorer(LoadedModel):
         peek = getattr(self.instrumentation.cache, "peek", None)
         if peek is None:
             return {}
-        keys = {call.key(task) for task in call.tasks}.difference(call.computed)
+        keys = {task.key for task in call.tasks}.difference(call.computed)
         names, scope = (call.op.name, call.spec.view_id), call.scope
         found = {key: peek((*names, key, call.op.top_k, scope)) for key in keys}
         return {key: value for key, value in found.items() if value is not _MISS}
 
     def _look_up(self, call: Call, tasks: Sequence[Task], batched: bool) -> list[Any]:
         op, scope = call.op, call.scope
-        names, keys = (op.name, call.spec.view_id), [call.key(task) for task in tasks]
+        names, keys = (op.name, call.spec.view_id), [task.key for task in tasks]
         self._fill_slices(call, keys)
 
         def compute(indices: Sequence[int]) -> list[Any]:
@@ -256,13 +258,13 @@ class Scorer(LoadedModel):
 
     def _keep_in_store(self, call: Call, tasks: Sequence[Task]) -> None:
         if self.value_store is not None and call.key_space is not None:
-            values = {call.key(task): call.computed[call.key(task)] for task in tasks}
+            values = {task.key: call.computed[task.key] for task in tasks}
             good = {key: value for key, value in values.items() if call.may_keep(value)}
             self.value_store.keep(call.key_space, good)
 
     def _checked_again(self, call: Call, tasks: Sequence[Task], values: list[Any]) -> list[Any]:
         """``values``, of which a share of the hits was computed again; what differs is replaced."""
-        hits = [n for n, task in enumerate(tasks) if call.key(task) not in call.computed]
+        hits = [n for n, task in enumerate(tasks) if task.key not in call.computed]
         chosen = self.selfcheck.chosen(hits)
         if not chosen:
             return values
@@ -272,7 +274,7 @@ class Scorer(LoadedModel):
             if call.may_keep(value) and self.selfcheck.differs(
                 call.op, values[n], value, self.causal_lm.dtype
             ):
-                values[n] = wrong[call.key(tasks[n])] = value
+                values[n] = wrong[tasks[n].key] = value
         scope = call.scope
         for key, value in wrong.items():
             name = call.op.name, call.spec.view_id, key, call.op.top_k, scope
@@ -284,12 +286,12 @@ class Scorer(LoadedModel):
     def _compute(self, call: Call, tasks: Sequence[Task]) -> list[Any]:
         # A cache too small for the call has lost again what the store gave.
         call.computed |= {
-            key: call.fetched[key] for key in map(call.key, tasks) if key in call.fetched
+            key: call.fetched[key] for key in (task.key for task in tasks) if key in call.fetched
         }
-        missing = [task for task in tasks if call.key(task) not in call.computed]
+        missing = [task for task in tasks if task.key not in call.computed]
         if missing:
             values = self._run_unchanged(call, missing)
-            call.computed.update(zip(map(call.key, missing), values, strict=True))
+            call.computed.update(zip((task.key for task in missing), values, strict=True))
             self._keep_in_store(call, missing)
             errors = [value for value in values if isinstance(value, ModelMemoryError)]
             bad = sum(not call.may_keep(value) for value in values) - len(errors)
@@ -298,7 +300,7 @@ class Scorer(LoadedModel):
                 raise errors[0]
             if bad and not self.store_nonfinite:
                 raise _NotFinite
-        return [call.computed[call.key(task)] for task in tasks]
+        return [call.computed[task.key] for task in tasks]
 
     def _run_unchanged(self, call: Call, tasks: Sequence[Task]) -> list[Any]:
         with self.lock:
@@ -347,7 +349,7 @@ class Scorer(LoadedModel):
             note = provenance.Provenance(op.name, view_id, dtype, device, runs.budget(op), *ran)
             provenance.note(lists, note)
         for refused in runs.refused:
-            prefix = prompt_hash(call.key(tasks[refused.task]))
+            prefix = prompt_hash(tasks[refused.task].key)
             eight = time.time(), None, view_id, prefix, op.top_k, op.name, refused.seconds * 1e3
             self.instrumentation.trace.write(TraceLine(*eight, hit=False, error=refused.error))
 

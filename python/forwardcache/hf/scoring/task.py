@@ -15,13 +15,18 @@ class Task:
         item: What the caller gave.
         encoded: Its tokens, or what gives them when they are first asked for: a value that is found
             needs none.
+        key: The item in the cache's key.
+
+    Attributes:
+        key: As given.
     """
 
-    __slots__ = ("_encoded", "_item")
+    __slots__ = ("_encoded", "_item", "key")
 
-    def __init__(self, item: Any, encoded: Encoded | Callable[[], Encoded]) -> None:
+    def __init__(self, item: Any, encoded: Encoded | Callable[[], Encoded], key: Any) -> None:
         self._item = item
         self._encoded = encoded
+        self.key = key
 
     @property
     def item(self) -> Any:

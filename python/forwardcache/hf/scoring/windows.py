@@ -55,7 +55,7 @@ def run_in_windows(
     """
     cut = [windows_of(task.encoded, positions) for task in tasks]
     pieces = [
-        Task(task.item, window)
+        Task(task.item, window, task.key)
         for task, windows in zip(tasks, cut, strict=True)
         for window in windows
     ]

@@ -203,7 +203,20 @@ class Encoder:
             EmptyCompletionError: the completion adds no token.
             ContextLengthError: more tokens than the model has positions for.
         """
-        key = (form, _checked(form, self.framed(form, item)))
+        return self.encode_framed(form, self.framed(form, item))
+
+    def known(self, form: Form, item: Any) -> Encoded | None:
+        """What ``encode_framed`` gave for ``item``, if that is remembered.
+
+        Raises:
+            InvalidInputError: ``item`` is of another type.
+        """
+        key = item if type(item) is str and form != "pair" else _checked(form, item)
+        return self._known.get((form, key))
+
+    def encode_framed(self, form: Form, item: Any) -> Encoded:
+        """As ``encode``, for an item whose prompt stands in the template already."""
+        key = (form, _checked(form, item))
         encoded = self._known.get(key)
         if encoded is None:
             with blamed_on_item(f"can't turn the {form} {shown(item)} into tokens"):
@@ -229,9 +242,14 @@ class Encoder:
             InvalidInputError: the prompt can't be put into the template, or is a list of messages
                 and there is none.
         """
-        return with_prompt_framed(form, item, self._frame)
+        return with_prompt_framed(form, item, self.frame)
 
-    def _frame(self, prompt: Any) -> Any:
+    def leaves_as_they_are(self, items: Sequence[Any]) -> bool:
+        """Whether ``framed`` gives these very items: plain texts without a template."""
+        return self._template is None and all(type(item) is str for item in items)
+
+    def frame(self, prompt: Any) -> Any:
+        """A prompt as the chat template writes it now; see ``framed``."""
         if self._template is None:
             return refuse_messages(prompt)
         return self._template.render(prompt)
