@@ -280,7 +280,7 @@ LORA: dict[str, Case] = {
     "Arrow": Case(_arrow, refused=_beyond("Arrow")),
     "KaSA": _lora(kasa_config=peft.KasaConfig(), refused=_only_ft("KaSA")),
     "aLoRA": _lora(
-        refused={"ft": "aLoRA", **_beyond("ALora")},
+        refused={"ft": "causal", **_beyond("ALora")},
         alora_invocation_tokens=[5, 6],
         task_type="CAUSAL_LM",
     ),

@@ -71,8 +71,11 @@ def check_exact(backend: HFBackend, case: Case, kind: str) -> None:
         assert backend.stats.cache_misses == misses, kind
 
 
-def test_a_router_that_averages_over_a_forward_has_one_prompt_in_each(tokenizer: Any) -> None:
-    case = CASES["LILY"]
+@pytest.mark.parametrize("name", ["LILY", "aLoRA"])
+def test_an_adapter_that_looks_at_a_whole_forward_has_one_prompt_in_each(
+    name: str, tokenizer: Any
+) -> None:
+    case = CASES[name]
     right = expected(case, "ft", tokenizer)
     backend = HFBackend(case.make(), tokenizer)
     with backend.as_finetuned() as view:

@@ -149,7 +149,9 @@ def probe_rows(model: Any, causal_lm: Any, *, size: int, most: int | None) -> Ro
     called = _ids_of_adapters(model, size)
     if at > len(called):
         own = (*own[: at - len(called)], *called, *own[at:])
-    altered = (*own[:at], ids[length], *own[at + 1 :])
+    # What an adapter waits for comes once more there, and last in the crowd.
+    again = called if len(called) < length - at else ()
+    altered = (*own[:at], ids[length], *again, *own[at + 1 + len(again) :])
     longest = length + _LONGER if most is None else min(length + _LONGER, max(most, 2))
     crowd = ((ids[0],) * longest + called)[-longest:]
     return Rows(own, altered, crowd, at, _compared(length))
@@ -251,12 +253,12 @@ def _first_that_agrees(runner: ForwardRunner, rows: Rows, scale: _Scale) -> tupl
     notes: list[str] = []
     for ways in _candidates(runner, notes):
         crowd = [] if ways.batches == "equal_lengths" else [rows.crowd]
-        found = _tried(runner, ways, rows, [*crowd, rows.altered, rows.own])
+        found = _tried(runner, ways, rows, [*crowd, rows.own, rows.altered])
         if found is None:
             continue
-        if scale.is_same(found[-1]):
-            return ways, found[-2]
-        apart = scale.apart(found[-1])
+        if scale.is_same(found[-2]):
+            return ways, found[-1]
+        apart = scale.apart(found[-2])
         notes.append(
             f"{_NAMES[ways.batches]} rows have other logits than single ones ({apart:.1g})"
         )

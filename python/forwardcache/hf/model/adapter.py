@@ -191,12 +191,8 @@ def _beyond_noise(layer: Any) -> Iterator[str]:
 
 def _not_repeatable(layer: Any, configs: Mapping[str, Any]) -> Iterator[str]:
     for name in _held(layer) & set(configs):
-        config = configs[name]
-        if getattr(config, "sample_at_inference", False):
+        if getattr(configs[name], "sample_at_inference", False):
             yield f"adapter {name!r} draws another value in each forward (sample_at_inference)"
-        if getattr(config, "alora_invocation_tokens", None):
-            # No probe sees this: its rows would have to hold just those tokens.
-            yield f"adapter {name!r} looks for its tokens in all rows of a call (aLoRA)"
 
 
 def _base_changed(model: nn.Module, layers: list[Any]) -> set[str]:
