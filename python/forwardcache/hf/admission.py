@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 from forwardcache.hf.batch.ways import Batches
 from forwardcache.hf.scoring.scorer import Scorer
 from forwardcache.hf.stream.way import known_way
-from forwardcache.hf.text.encode import Encoder
 
 Streams = Literal["joined", "alone", "refused"]
 
@@ -45,11 +43,6 @@ def admission_of(scorer: Scorer) -> Admission:
     spec = scorer.own_spec()
     ways = scorer.ways_in(spec)
     prefixes = scorer.run_in(spec, lambda _encoder: scorer.runner.shares_exactly())
-    streams, note = scorer.run_in(spec, partial(_streams, scorer))
-    notes = (*ways.notes, note) if note else tuple(ways.notes)
-    return Admission(ways.causal, ways.batches, bool(prefixes), streams, notes)
-
-
-def _streams(scorer: Scorer, encoder: Encoder) -> tuple[Streams, str]:
-    way = known_way(encoder, scorer.model, scorer.causal_lm)
-    return way.kind, way.note
+    way = scorer.run_in(spec, lambda _: known_way(ways, scorer.model, scorer.causal_lm))
+    notes = (*ways.notes, way.note) if way.note and ways.causal else tuple(ways.notes)
+    return Admission(ways.causal, ways.batches, bool(prefixes), way.kind, notes)

@@ -10,6 +10,8 @@ agrees is taken; so no list of families says what is right. The rows:
 - *altered*, the same but for one token near its end. Logits before that token show whether the
   model looks ahead, those four tokens after it whether it listens to earlier tokens at all. Weights
   that show neither are let do nothing.
+- *short*, its beginning, for models with a limit that the own row goes past: what changes there
+  for a long row may not change for a short one beside it.
 - *crowd*, longer, one token over and over: whatever depends on the length of a batch, on padding or
   on what other rows hold (a router's capacity, a mean over all tokens) moves beside it.
 
@@ -93,7 +95,7 @@ def measured_ways(runner: ForwardRunner, rows: Rows) -> Ways:
     if not scale.is_usual:
         note = "its logits are not finite, so that nothing can be measured: one row a forward"
         return Ways(rows=rows, notes=[note], is_of_structure=False)
-    ways, altered = _first_that_agrees(runner, rows, scale)
+    ways, altered = _first_that_agrees(runner, rows, scale, _short_scale(runner, rows, scale))
     ways.rows = rows
     ways.runs_head_alone = ways.takes_positions and head is not None and scale.is_same(head)
     before = sum(position < rows.at for position in rows.positions)
@@ -104,7 +106,8 @@ def measured_ways(runner: ForwardRunner, rows: Rows) -> Ways:
     elif not scale.shows(altered, behind):
         ways.notes.append("another token four back hardly moves its logits: one row a forward")
         ways.batches, ways.is_of_structure = "single", False
-    ways.prefixes = None if ways.causal and ways.batches != "single" else False
+    may_share = ways.causal and ways.batches != "single" and not runner.depends_on_shape
+    ways.prefixes = None if may_share else False
     return ways
 
 
@@ -141,7 +144,8 @@ def probe_rows(model: Any, causal_lm: Any, *, size: int, most: int | None) -> Ro
         size: Number of ids that it reads.
         most: Most tokens of a row; None for no limit.
     """
-    length = max(_BEFORE, _reach(causal_lm.config.get_text_config())) + _FROM
+    reach = _reach(causal_lm.config.get_text_config())
+    length = max(_BEFORE, reach) + _FROM
     if most is not None:
         length = max(2, min(length, most - _LONGER))
     ids = _ordinary_ids(causal_lm.config, size, length + 1)
@@ -154,7 +158,8 @@ def probe_rows(model: Any, causal_lm: Any, *, size: int, most: int | None) -> Ro
     altered = (*own[:at], ids[length], *again, *own[at + 1 + len(again) :])
     longest = length + _LONGER if most is None else min(length + _LONGER, max(most, 2))
     crowd = ((ids[0],) * longest + called)[-longest:]
-    return Rows(own, altered, crowd, at, _compared(length))
+    short = own[:_BEFORE] if reach else None
+    return Rows(own, altered, crowd, short, at, _compared(length))
 
 
 def _compared(length: int) -> tuple[int, ...]:
@@ -176,7 +181,7 @@ class _Scale:
         self.is_usual = bool(self._usual.any(-1).all())
         self._known = self._centred(known, slice(None))
         self._spread = self._rms(self._known, slice(None)).clamp(min=1e-12)
-        self._tolerance = tolerance
+        self.tolerance = tolerance
         self._power = power
 
     @classmethod
@@ -187,6 +192,10 @@ class _Scale:
         copies = _tried(runner, Ways(batches="equal_lengths"), rows, [rows.own] * _COPIES)
         noise = math.inf if copies is None else cls(plain, most, 0.0).apart(copies[0])
         return cls(plain, min(max(least, _NOISES * noise), most), _POWER_OF_HALF)
+
+    def of_another(self, plain: Tensor) -> _Scale:
+        """The same for another row."""
+        return _Scale(plain, self.tolerance, self._power)
 
     def apart(self, found: Tensor, begin: int = 0, upto: int | None = None) -> float:
         """The largest difference at one position, in the logits' own deviation.
@@ -202,12 +211,12 @@ class _Scale:
 
     def is_same(self, found: Tensor, upto: int | None = None) -> bool:
         """Whether rounding alone may have made ``found`` of the known logits."""
-        return self.apart(found, 0, upto) <= self._tolerance
+        return self.apart(found, 0, upto) <= self.tolerance
 
     def shows(self, altered: Tensor, behind: int) -> bool:
         """Whether the token that was altered is seen by those well behind it."""
         begin = min(behind, len(self._known) - 1)
-        return self.apart(altered, begin) >= self._power * self._tolerance
+        return self.apart(altered, begin) >= self._power * self.tolerance
 
     def _centred(self, logits: Tensor, part: slice) -> Tensor:
         usual = self._usual[part]
@@ -248,17 +257,31 @@ def _plainly(runner: ForwardRunner, rows: Rows) -> tuple[Tensor, Tensor | None]:
         ) from error
 
 
-def _first_that_agrees(runner: ForwardRunner, rows: Rows, scale: _Scale) -> tuple[Ways, Tensor]:
+def _short_scale(runner: ForwardRunner, rows: Rows, scale: _Scale) -> _Scale | None:
+    """The scale of the short row, if there is one."""
+    if rows.short is None:
+        return None
+    plain, _ = runner.plain_logits(rows.short, range(len(rows.short)))
+    return scale.of_another(plain)
+
+
+def _first_that_agrees(
+    runner: ForwardRunner, rows: Rows, scale: _Scale, short: _Scale | None
+) -> tuple[Ways, Tensor]:
     """The first way that agrees, and the logits of the altered row."""
     notes: list[str] = []
     for ways in _candidates(runner, notes):
-        crowd = [] if ways.batches == "equal_lengths" else [rows.crowd]
-        found = _tried(runner, ways, rows, [*crowd, rows.own, rows.altered])
+        others: list[Row] = []
+        if ways.batches != "equal_lengths":
+            others = [rows.crowd, *([rows.short] if rows.short else [])]
+        found = _tried(runner, ways, rows, [*others, rows.own, rows.altered])
         if found is None:
             continue
-        if scale.is_same(found[-2]):
-            return ways, found[-1]
         apart = scale.apart(found[-2])
+        if short is not None and others:
+            apart = max(apart, short.apart(found[1]))
+        if apart <= scale.tolerance:
+            return ways, found[-1]
         notes.append(
             f"{_NAMES[ways.batches]} rows have other logits than single ones ({apart:.1g})"
         )
@@ -282,9 +305,9 @@ _NAMES = {
 
 def _candidates(runner: ForwardRunner, notes: list[str]) -> Iterator[Ways]:
     """Ways from the fastest to the plainest of several rows."""
-    if runner.may_pack():
-        yield Ways(batches="packed", notes=notes)
     if not runner.depends_on_shape:
+        if runner.may_pack():
+            yield Ways(batches="packed", notes=notes)
         yield Ways(batches="padded", notes=notes)
         yield Ways(batches="padded", is_masked=True, notes=notes)
     yield Ways(batches="equal_lengths", notes=notes)
@@ -295,7 +318,7 @@ def _tried(
     runner: ForwardRunner, ways: Ways, rows: Rows, fed: Sequence[Row]
 ) -> list[Tensor] | None:
     """Logits of the rows that are fed; None where the model can't go that way."""
-    positions = [[len(row) - 1] if row == rows.crowd else rows.positions for row in fed]
+    positions = [_asked(row, rows) for row in fed]
     try:
         # A copy: whatever shows in it is no finding about ways that agreed before.
         return runner.logits_in(replace(ways), fed, positions)
@@ -304,6 +327,13 @@ def _tried(
     except Exception as error:
         ways.notes.append(f"{_NAMES[ways.batches]} rows: {type(error).__name__}")
         return None
+
+
+def _asked(row: Row, rows: Rows) -> Sequence[int]:
+    """Positions of a row whose logits are asked for."""
+    if row == rows.crowd:
+        return [len(row) - 1]
+    return range(len(row)) if row == rows.short else rows.positions
 
 
 def _reach(config: Any) -> int:

@@ -19,6 +19,7 @@ class Rows:
         own: The row whose logits are known from the plainest way.
         altered: The same with another token at ``at``.
         crowd: A longer one of one token over and over.
+        short: The beginning of the own row, within whatever is limited; None without limits.
         at: Where the two differ.
         positions: Where logits are compared, ascending: all of a short row.
     """
@@ -26,11 +27,12 @@ class Rows:
     own: Row
     altered: Row
     crowd: Row
+    short: Row | None
     at: int
     positions: tuple[int, ...]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class Ways:
     """What one kind of view of a model is let do. It only ever becomes plainer.
 

@@ -102,7 +102,7 @@ class HFEngine:
             self._config = EngineConfig(name, max_positions(lm), max_rows)
         self._groups: dict[ViewSpec, Group] = {}
         self._way: StreamWay = self._scorer.run_in(
-            self._view, lambda encoder: needed_way(encoder, self._scorer.model, lm)
+            self._view, lambda _: needed_way(self._scorer.runner.ways, self._scorer.model, lm)
         )
         self._waiting: deque[Stream] = deque()
         self._wake = threading.Condition()
@@ -293,11 +293,19 @@ class HFEngine:
         if not group:
             return
         try:
-            self._scorer.run_in(view, lambda _encoder: group.decode())
+            self._scorer.run_in(view, lambda _encoder: self._decode(group))
             self.steps += 1
         except BaseException as error:
             # Out of memory, a broken hook, a panic: those streams get it, the engine goes on.
             group.fail(error)
+
+    def _decode(self, group: Group) -> None:
+        """A step of a group, whose view is measured before its first one: each is its own model."""
+        if not group.is_measured:
+            model, lm = self._scorer.model, self._scorer.causal_lm
+            group.rows = needed_way(self._scorer.runner.ways, model, lm).rows(model, lm)
+            group.is_measured = True
+        group.decode()
 
 
 def _view_named(name: str) -> ViewSpec:

@@ -66,7 +66,7 @@ class Writing:
             options, least = folder_settings(lm, len(fed), self.seed)
         ends = eos_ids(lm)
         ids = new_tokens(
-            needed_way(encoder, model, lm).rows(model, lm),
+            needed_way(scorer.runner.ways, model, lm).rows(model, lm),
             fed,
             max_new_tokens=self.max_new_tokens,
             sampler=Sampler(options, fed, late=ends, least=least),

@@ -131,6 +131,7 @@ class Group:
     """The streams of one view, row by row, and those that join next."""
 
     rows: Rows
+    is_measured: bool = False
     streams: list[Stream] = field(default_factory=list)
     joining: list[Stream] = field(default_factory=list)
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from forwardcache.errors import UnsupportedModelError
 from forwardcache.hf.batch.context import max_positions
 from forwardcache.hf.batch.kvcache import cache_argument
+from forwardcache.hf.batch.ways import Ways
 from forwardcache.hf.stream.alone import (
     AloneRows,
     CarryingRow,
@@ -43,6 +44,7 @@ _POWER = (5.0, 20.0)
 _SHORTEST, _FURTHER = 20, 14
 # Steps of a row that decodes alone.
 _STEPS = 5
+AHEAD = "sees what follows: it is not causal"
 _OUT_OF_MEMORY = (MemoryError, torch.OutOfMemoryError)
 
 
@@ -97,30 +99,32 @@ def stream_way(model: Any, causal_lm: Any) -> StreamWay:
             return StreamWay("refused", f"{name} can't run on token ids alone: {_said(error)}")
 
 
-_known: weakref.WeakKeyDictionary[Any, StreamWay] = weakref.WeakKeyDictionary()
+_known: weakref.WeakKeyDictionary[Ways, StreamWay] = weakref.WeakKeyDictionary()
 
 
-def known_way(structure: Any, model: Any, causal_lm: Any) -> StreamWay:
-    """The way of a model's streams, measured at the first call.
+def known_way(ways: Ways, model: Any, causal_lm: Any) -> StreamWay:
+    """The way of a view's streams, measured at the first call.
 
     Args:
-        structure: An object that is another once the model's structure is.
+        ways: What the view that the model is in is let do.
         model: As in ``stream_way``.
         causal_lm: As in ``stream_way``.
     """
-    way = _known.get(structure)
+    if not ways.causal:
+        return StreamWay("refused", f"{type(causal_lm).__name__} {AHEAD}")
+    way = _known.get(ways)
     if way is None:
-        way = _known[structure] = stream_way(model, causal_lm)
+        way = _known[ways] = stream_way(model, causal_lm)
     return way
 
 
-def needed_way(structure: Any, model: Any, causal_lm: Any) -> StreamWay:
+def needed_way(ways: Ways, model: Any, causal_lm: Any) -> StreamWay:
     """``known_way`` where there has to be one.
 
     Raises:
         UnsupportedModelError: there is none.
     """
-    way = known_way(structure, model, causal_lm)
+    way = known_way(ways, model, causal_lm)
     if way.kind == "refused":
         raise UnsupportedModelError(f"{way.note}, so that it can't write text token by token")
     return way
@@ -181,7 +185,7 @@ class _Probe:
             return "gives other values each time"
         if not bool(torch.isfinite(self.whole).any()):
             return ""
-        return "sees what follows: it is not causal"
+        return AHEAD
 
     def _why_whole(self) -> str:
         if len(self.row) < _SHORTEST:
