@@ -12,6 +12,7 @@ import torch
 
 from forwardcache.hf.batch.forward import ForwardRunner
 from forwardcache.hf.batch.limits import Limits
+from forwardcache.hf.comparing import Comparing
 from forwardcache.hf.inspection import Inspection
 from forwardcache.hf.model import load as loading
 from forwardcache.hf.model.adapter_folder import chosen_adapter, with_adapter
@@ -30,7 +31,7 @@ from forwardcache.store import Store, open_store
 DEFAULT_CACHE_MAX_BYTES = 512 * 2**20
 
 
-class HFBackend(Inspection, Operations):
+class HFBackend(Inspection, Comparing, Operations):
     """Scores prompts with one model through several views, each forward once.
 
     The backend itself scores as the model stands: as ``ft`` if it has an adapter, else as ``base``.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import operator
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -104,6 +105,32 @@ def null(seed: int, init_scale: float, rank_scale: float) -> ViewSpec:
     if rank <= 0.0:
         raise ViewParameterError(f"rank_scale must be positive and finite, got {rank_scale!r}")
     return ViewSpec("null", seed=_seed(seed), init_scale=std, rank_scale=rank)
+
+
+def named(text: str) -> ViewSpec:
+    """The view that a command line's word names (``scaled:0.5``), or a view's id (``null_7``).
+
+    Raises:
+        ViewParameterError: it names none, or a parameter is out of range.
+    """
+    kind, *parameters = re.sub("^(scaled|null)_", r"\1:", text).split(":")
+    try:
+        if kind in ("base", "ft") and not parameters:
+            return BASE if kind == "base" else FINETUNED
+        if kind == "scaled" and len(parameters) == 1:
+            return scaled(float(parameters[0]) + 0.0)
+        if kind == "null" and 1 <= len(parameters) <= 3:
+            seed, _, rank = parameters[0].partition("_rank")
+            scales = [*map(float, parameters[1:]), *([0.02, float(rank)] if rank else [])]
+            init_scale, rank_scale = [*scales, *(0.02, 1.0)[len(scales) :]]
+            return null(int(seed), init_scale, rank_scale)
+    except ValueError as error:
+        if isinstance(error, ViewParameterError):
+            raise
+    raise ViewParameterError(
+        f"unknown view {text!r}; views are base, ft, scaled:LAMBDA, "
+        "null:SEED[:INIT_SCALE[:RANK_SCALE]]"
+    )
 
 
 def _finite(name: str, value: float) -> float:

@@ -1,7 +1,7 @@
 """Rows of tokens in, numbers out. Knows no text and no cache.
 
 Reading order: ``row`` (tokens of one item, and which are scored), ``plan`` and ``prefix_group``
-(which rows go through the model together), ``limits``, ``forward``, ``pack``, ``prefix``,
-``kvcache`` and ``spoilt`` (how), ``ways`` and ``probe`` (what a model is let do), ``kernels`` (what
-is kept of the logits), ``context`` (how many tokens a row may have).
+(which rows go through the model together), ``limits``, ``forward``, ``body``, ``pack``, ``prefix``,
+``kvcache`` and ``spoilt`` (how), ``ways`` and ``probe`` (what a model is let do), ``kernels`` and
+``differences`` (what is kept of the logits), ``context`` (how many tokens a row may have).
 """

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from forwardcache.errors import UnsupportedModelError
+from forwardcache.hf.batch.body import FinalStates, has_states, joined, returning
 from forwardcache.hf.batch.kernels import TokenKernel, token_logprobs
 from forwardcache.hf.batch.limits import Limits
 from forwardcache.hf.batch.pack import can_pack, filled, packed, rows_apart
@@ -186,7 +187,7 @@ class ForwardRunner:
         with self._body_outputs() as outputs:
             logits = self._plainly(row)[0]
         at = torch.tensor(positions, device=logits.device)
-        if len(outputs) != 1 or not _has_states(outputs[0], (1, len(row))):
+        if len(outputs) != 1 or not has_states(outputs[0], (1, len(row))):
             return logits[at], None
         try:
             head = self._head(type(outputs[0]), outputs[0].last_hidden_state[0, at])
@@ -216,6 +217,29 @@ class ForwardRunner:
             flat = torch.cat([self._scored([item], kernel) for item in items])
         values = list(torch.split(flat.cpu(), [len(item.scored) for item in items]))
         return values_without_spoilt(values, lambda at: self.scored_logprobs([items[at]], kernel))
+
+    def final_states(self, rows: Sequence[Row]) -> FinalStates | None:
+        """What the body gives the head for each row; None where the head can't be run alone."""
+        try:
+            output = self._body_output(rows) if self._head_runs_alone else None
+        except _LookedAcrossError:
+            return joined([self.final_states([row]) for row in rows])
+        if output is None:
+            self.ways.runs_head_alone = False
+            return None
+        flat = output.last_hidden_state.flatten(0, 1)
+        pairs = zip(self._begins(rows), rows, strict=True)
+        states = [flat[begin : begin + len(row)] for begin, row in pairs]
+
+        def alone(at: int) -> list[Tensor]:
+            found = self.final_states([rows[at]])
+            return [states[at]] if found is None else found.rows
+
+        return FinalStates(type(output), values_without_spoilt(states, alone))
+
+    def head_logits(self, kind: type[Any], states: Tensor) -> Tensor:
+        """Logits [n, vocab] of final states [n, width] that a body gave in a ``kind`` of output."""
+        return self._head(kind, states)
 
     def shares_exactly(self) -> bool:
         """Whether prefixes change no value, which is measured before the first one."""
@@ -289,17 +313,18 @@ class ForwardRunner:
         return self.most_logit_rows if last_only else None
 
     @property
-    def _body(self) -> Any:
+    def body(self) -> Any:
+        """What gives the head its hidden states; None where it can't be told from the head."""
         return getattr(self._lm, self._lm.base_model_prefix, None)
 
     @contextmanager
     def _body_outputs(self) -> Iterator[list[Any]]:
         """What the body gives the head meanwhile, one a forward."""
         outputs: list[Any] = []
-        if not isinstance(self._body, nn.Module):
+        if not isinstance(self.body, nn.Module):
             yield outputs
             return
-        handle = self._body.register_forward_hook(lambda _m, _inputs, each: outputs.append(each))
+        handle = self.body.register_forward_hook(lambda _m, _inputs, each: outputs.append(each))
         try:
             yield outputs
         finally:
@@ -310,7 +335,7 @@ class ForwardRunner:
         with self._body_outputs() as outputs:
             # A number instead of a tensor makes some bodies compute no other position (Gemma 4).
             self._call(rows, logits_to_keep=torch.tensor([0], device=self._device))
-        if len(outputs) != 1 or not _has_states(outputs[0], self._shape(rows)):
+        if len(outputs) != 1 or not has_states(outputs[0], self._shape(rows)):
             return None
         return outputs[0]
 
@@ -332,7 +357,7 @@ class ForwardRunner:
 
         What a model does after its head (soft caps, scales) happens only there.
         """
-        with _returning(self._body, kind(last_hidden_state=hidden.unsqueeze(0))):
+        with returning(self.body, kind(last_hidden_state=hidden.unsqueeze(0))):
             placeholder = torch.zeros(1, len(hidden), dtype=torch.long, device=self._device)
             logits: Tensor = self._model(input_ids=placeholder, use_cache=False).logits
         return logits[0]
@@ -431,31 +456,11 @@ _KEEP: dict[_Mode, Callable[[ForwardRunner, Sequence[Row], Tensor], Tensor | Non
 }
 
 
-def _has_states(output: Any, shape: tuple[int, int]) -> bool:
-    """Whether a body's output has the hidden states of all positions that were fed."""
-    states = getattr(output, "last_hidden_state", None)
-    return isinstance(states, Tensor) and states.shape[:2] == shape
-
-
 def _at(logits: Tensor, positions: Tensor, expected: tuple[int, int]) -> Tensor | None:
     """Rows of ``logits`` [rows, n, vocab] at ``positions`` [rows, p]; None for another shape."""
     if logits.shape[:-1] != expected:
         return None
     return logits.take_along_dim(positions.unsqueeze(-1), 1)
-
-
-@contextmanager
-def _returning(body: nn.Module, output: Any) -> Iterator[None]:
-    """While it lasts, ``body`` gives ``output`` whatever it is asked."""
-    saved = vars(body).get("forward")
-    body.forward = lambda *_, **__: output
-    try:
-        yield
-    finally:
-        if saved is None:
-            del body.forward
-        else:
-            body.forward = saved
 
 
 def _check_model(causal_lm: Any) -> None:

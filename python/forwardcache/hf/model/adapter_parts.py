@@ -32,6 +32,12 @@ def switched_modules(model: nn.Module) -> Iterator[nn.Module]:
             yield module
 
 
+def is_switched_outside(model: nn.Module, body: nn.Module) -> bool:
+    """Whether anything that differs between views lies outside ``body``, such as in the head."""
+    inside = set(body.modules())
+    return any(module not in inside for module in switched_modules(model))
+
+
 def lora_layers(model: nn.Module) -> Iterator[LoraLayer]:
     """The layers that carry a scaling."""
     for module in model.modules():

@@ -3,6 +3,6 @@
 Reading order: ``loaded`` and ``admissions`` (the model), ``scorer`` and ``call``, ``task`` and
 ``windows`` (one item; what is asked is in ``forwardcache.operations``), ``batched_forwards``
 (batches within memory), ``slices``, ``value_store`` and ``selfcheck`` (values that were kept),
-``provenance``, ``noise``, ``preflight`` and ``rehearsal`` (what a computation was, and what one
-would be).
+``comparison`` and ``heads`` (views beside a reference), ``provenance``, ``noise``, ``preflight``
+and ``rehearsal`` (what a computation was, and what one would be).
 """

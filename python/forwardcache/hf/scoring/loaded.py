@@ -105,10 +105,20 @@ class LoadedModel:
             each_encoded = encoder.encode_each(form, items)
             return [each if isinstance(each, Exception) else len(each.fed) for each in each_encoded]
 
-    def encoded(self, form: Form, items: Sequence[Any]) -> list[Encoded | ForwardCacheError]:
-        """The tokens of each item, or the error that it would get."""
+    def encoded(
+        self, form: Form, items: Sequence[Any], *, any_length: bool = False
+    ) -> list[Encoded | ForwardCacheError]:
+        """The tokens of each item, or the error that it would get.
+
+        Args:
+            form: What the items are.
+            items: Of any type.
+            any_length: Whether more tokens than the model has positions for are no error.
+        """
         with self.lock:
             encoder = self._encoder_for(self.identity.structure(self.tokenizer))
+            if any_length:
+                encoder = self._new_encoder(None)
             return list(encoder.encode_each(form, items))
 
     def framed(self, form: Form, items: Sequence[Any]) -> list[Any]:
@@ -163,17 +173,19 @@ class LoadedModel:
     def _encoder_for(self, structure: Structure) -> Encoder:
         if self._encoder is None or self._encoder[0] != structure.number:
             refuse_drawing(self.tokenizer)
-            positions = self._positions_in(structure)
-            encoder = Encoder(
-                self.tokenizer,
-                self.options,
-                positions,
-                self.runner.vocab_size,
-                embedding_rows=self.runner.embedding_rows,
-                warned=self._warned,
-            )
+            encoder = self._new_encoder(self._positions_in(structure))
             self._encoder = (structure.number, encoder)
         return self._encoder[1]
+
+    def _new_encoder(self, positions: int | None) -> Encoder:
+        return Encoder(
+            self.tokenizer,
+            self.options,
+            positions,
+            self.runner.vocab_size,
+            embedding_rows=self.runner.embedding_rows,
+            warned=self._warned,
+        )
 
 
 def dtype_name(model: Any) -> str:

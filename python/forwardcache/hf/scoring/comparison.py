@@ -1,0 +1,393 @@
+"""How far views are from a reference at every position of some texts. Nothing of it is cached.
+
+Texts go in slabs. For each, every view's body gives the final hidden states of all positions in the
+batches that scoring makes, and these are kept; then the heads run on a chunk of positions at a
+time, and of their logits only the figures stay. So memory is that of a slab's states and of a
+chunk's logits, and a view is switched to once a slab. Where the head can't be run alone, each text
+gets its logits from the whole model.
+
+Views whose ways differ are run in a plainer one that all have, so that equal weights have equal
+logits: a way is a source of rounding, and rounding that differs is a difference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from forwardcache.errors import ForwardCacheError, ModelMemoryError, UnsupportedModelError
+from forwardcache.hf.batch.context import max_positions
+from forwardcache.hf.batch.differences import position_differences, rows_at_once
+from forwardcache.hf.batch.plan import distinct
+from forwardcache.hf.batch.row import Encoded
+from forwardcache.hf.batch.ways import Ways
+from forwardcache.hf.model.adapter_parts import is_switched_outside
+from forwardcache.hf.model.identity import ModelState
+from forwardcache.hf.model.switch import switched
+from forwardcache.hf.scoring import provenance
+from forwardcache.hf.scoring.batched_forwards import is_out_of_memory
+from forwardcache.hf.scoring.heads import Heads
+from forwardcache.hf.scoring.loaded import checked_spec, dtype_name
+from forwardcache.hf.scoring.provenance import RanBatch
+from forwardcache.hf.scoring.task import Task
+from forwardcache.hf.scoring.windows import windows_of
+from forwardcache.hf.spec import ViewSpec
+from forwardcache.operation import Column, Operation
+
+if TYPE_CHECKING:
+    from forwardcache.hf.scoring.scorer import Scorer
+
+SLAB_BYTES = 256 * 2**20
+"""Of the hidden states, of all views together, that are kept at once."""
+
+_ATTEMPTS = 3
+
+Figures = dict[ViewSpec, list[Tensor | ForwardCacheError]]
+"""By view: for each window float64[scored, 8] on the CPU, or why it has none."""
+
+
+class _ModelChangedError(Exception):
+    """The model is not what it was when the comparison began."""
+
+
+class _HeadNotAloneError(Exception):
+    """The head can't be run without the rest of the model."""
+
+
+class _FinalStates(Operation):
+    """The states of each row, for whoever runs operations in batches."""
+
+    name = "compare"
+    columns: ClassVar[Mapping[str, Column]] = {}
+
+    def __init__(self) -> None:
+        self.output: type[Any] | None = None
+
+    def run(self, runner: Any, tasks: Sequence[Any]) -> list[Any]:
+        found = runner.final_states([task.encoded.fed for task in tasks])
+        if found is None:
+            raise _HeadNotAloneError
+        self.output = found.kind
+        return list(found.rows)
+
+
+@dataclass(frozen=True, slots=True)
+class _Slab:
+    """Windows of texts, and the states of each in each view.
+
+    Attributes:
+        windows: What is compared; each is read whole, and its scored tokens count.
+        states: By view, for each window [scored, width].
+        output: The type of the body's output.
+    """
+
+    windows: list[Encoded]
+    states: dict[ViewSpec, list[Tensor]]
+    output: type[Any]
+
+    def chunk(self, spec: ViewSpec, begin: int, rows: int) -> Tensor:
+        """Up to ``rows`` states of a view from position ``begin`` on, all windows in a line."""
+        parts = []
+        for states in self.states[spec]:
+            if len(states) > begin and rows:
+                parts.append(states[begin : begin + rows])
+                rows -= len(parts[-1])
+            begin = max(0, begin - len(states))
+        return torch.cat(parts)
+
+
+class Comparison:
+    """Figures of some views of one model beside a reference.
+
+    Args:
+        scorer: Whose model it is.
+        reference: What the views are held against.
+        views: The views.
+        max_logit_bytes: Memory for logits at once, with what is computed of them.
+
+    Raises:
+        UnsupportedModelError: the model can't give a view exactly, or is not causal in one.
+        AdapterError: a view needs an adapter and there is none.
+    """
+
+    def __init__(
+        self,
+        scorer: Scorer,
+        reference: ViewSpec,
+        views: Sequence[ViewSpec],
+        max_logit_bytes: int,
+    ) -> None:
+        self._scorer = scorer
+        self._runner = scorer.runner
+        self._asked = [reference, *views]
+        self._max_bytes = max_logit_bytes
+        self._fewer_rows = 1
+        self._reported = 0
+
+    def figures(self, rows: Sequence[Encoded]) -> list[list[Tensor | ForwardCacheError]]:
+        """For each view, and each row, what ``position_differences`` gives of its scored tokens.
+
+        Raises:
+            UnsupportedModelError: something changes the model again and again meanwhile.
+        """
+        for _ in range(_ATTEMPTS):
+            try:
+                return self._attempted(rows)
+            except _ModelChangedError:
+                continue
+        raise UnsupportedModelError(
+            f"the model changed while it was compared, {_ATTEMPTS} times: what was computed before "
+            "can't be held against what was computed after"
+        )
+
+    def _attempted(self, rows: Sequence[Encoded]) -> list[list[Tensor | ForwardCacheError]]:
+        scorer = self._scorer
+        with scorer.lock:
+            state = scorer.identity.state(scorer.tokenizer)
+            specs = [checked_spec(state.structure, spec) for spec in self._asked]
+            ways = self._common_ways(state, specs)
+            positions = max_positions(scorer.causal_lm)
+        firsts, kind_of = distinct(row.token_ids for row in rows)
+        cut = [windows_of(rows[first], positions) for first in firsts]
+        found: Figures = {spec: [] for spec in specs[1:]}
+        for slab in self._slabs([each for windows in cut for each in windows], len(set(specs))):
+            with scorer.lock:
+                self._check(state)
+                part = self._slab(slab, specs[0], list(found), ways)
+                self._check(state)
+            for spec, values in part.items():
+                found[spec] += values
+        self._report(sum(len(row.fed) for row in rows) * len(set(specs)) - self._reported)
+        joined = {spec: _joined(cut, values) for spec, values in found.items()}
+        return [[joined[spec][kind] for kind in kind_of] for spec in specs[1:]]
+
+    def _check(self, state: ModelState) -> None:
+        if self._scorer.identity.state(self._scorer.tokenizer) is not state:
+            raise _ModelChangedError
+
+    def _common_ways(self, state: ModelState, specs: Sequence[ViewSpec]) -> Ways:
+        """The ways of the views where they have the same, else a plainer one that all have."""
+        ways = [self._scorer.admitted(state.structure, spec) for spec in dict.fromkeys(specs)]
+        for each, spec in zip(ways, dict.fromkeys(specs), strict=True):
+            if not each.causal:
+                raise UnsupportedModelError(
+                    f"compare needs a causal model, and in view {spec.view_id} a token's logits "
+                    "depend on what follows it"
+                )
+        batches = {(each.batches, each.is_masked) for each in ways}
+        common = replace(ways[0], prefixes=False)
+        if len(batches) > 1:
+            is_single = any(kind == "single" for kind, _ in batches)
+            common = replace(common, batches="single" if is_single else "equal_lengths")
+        common.takes_positions = all(each.takes_positions for each in ways)
+        common.runs_head_alone = all(each.runs_head_alone for each in ways)
+        return common
+
+    def _slabs(self, windows: Sequence[Encoded], views: int) -> Iterator[list[Encoded]]:
+        """The windows in groups whose states are at most ``SLAB_BYTES``, or which are one."""
+        width = self._scorer.causal_lm.config.get_text_config().hidden_size
+        most = SLAB_BYTES // (width * self._runner.dtype.itemsize * views)
+        slab: list[Encoded] = []
+        tokens = 0
+        for window in windows:
+            if slab and tokens + len(window.fed) > most:
+                yield slab
+                slab, tokens = [], 0
+            slab.append(window)
+            tokens += len(window.fed)
+        if slab:
+            yield slab
+
+    @contextmanager
+    def _in(self, spec: ViewSpec, ways: Ways) -> Iterator[None]:
+        self._runner.ways = ways
+        with switched(self._scorer.model, spec), torch.inference_mode():
+            yield
+
+    def _slab(
+        self,
+        windows: Sequence[Encoded],
+        reference: ViewSpec,
+        views: Sequence[ViewSpec],
+        ways: Ways,
+    ) -> Figures:
+        """Figures of some windows. The caller holds the model's lock."""
+        if ways.runs_head_alone:
+            try:
+                return self._from_states(windows, reference, views, ways)
+            except _HeadNotAloneError:
+                ways.runs_head_alone = False
+        found: Figures = {spec: [] for spec in views}
+        for window in windows:
+            for spec, values in self._from_logits(window, reference, views, ways).items():
+                found[spec].append(values)
+        ran = [RanBatch((at,), len(each.fed), len(each.fed)) for at, each in enumerate(windows)]
+        for spec in dict.fromkeys([reference, *views]):
+            self._write_down(spec, ran, 0)
+        return found
+
+    def _from_logits(
+        self, window: Encoded, reference: ViewSpec, views: Sequence[ViewSpec], ways: Ways
+    ) -> dict[ViewSpec, Tensor | ForwardCacheError]:
+        """Figures of one window out of all of its logits."""
+        try:
+            ours = self._logits_of(window, reference, ways)
+            found: dict[ViewSpec, Tensor | ForwardCacheError] = {}
+            for spec in views:
+                theirs = ours if spec == reference else self._logits_of(window, spec, ways)
+                found[spec] = self._kernel(ours, theirs, window.scored)
+            return found
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+        return dict.fromkeys(views, _too_large(window))
+
+    def _logits_of(self, window: Encoded, spec: ViewSpec, ways: Ways) -> Tensor:
+        positions = range(window.first_scored - 1, len(window.fed))
+        with self._in(spec, ways):
+            [logits] = self._runner.logits_in(ways, [window.fed], [positions])
+        self._report(len(window.fed))
+        return logits
+
+    def _kernel(self, ours: Tensor, theirs: Tensor, targets: Sequence[int]) -> Tensor:
+        following = torch.tensor(targets, device=ours.device)
+        with torch.inference_mode():
+            return position_differences(ours, theirs, following, max_bytes=self._max_bytes).cpu()
+
+    def _from_states(
+        self,
+        windows: Sequence[Encoded],
+        reference: ViewSpec,
+        views: Sequence[ViewSpec],
+        ways: Ways,
+    ) -> Figures:
+        states, errors, output = self._states(windows, [reference, *views], ways)
+        done = [window for at, window in enumerate(windows) if at not in errors]
+        found: Figures = {spec: [] for spec in views}
+        if done and output is not None:
+            slab = _Slab(done, states, output)
+            figures = self._of_slab(slab, reference, views, ways)
+            lengths = [len(window.scored) for window in done]
+            found = {spec: list(torch.split(figures[spec], lengths)) for spec in views}
+        for at in sorted(errors):
+            for values in found.values():
+                values.insert(at, errors[at])
+        return found
+
+    def _states(
+        self, windows: Sequence[Encoded], specs: Sequence[ViewSpec], ways: Ways
+    ) -> tuple[dict[ViewSpec, list[Tensor]], dict[int, ForwardCacheError], type[Any] | None]:
+        """The states of all windows but those that memory is too small for, with their errors."""
+        op, runs = _FinalStates(), self._scorer.runs
+        # Scored from the second token on: nothing is shared before a position that is needed.
+        tasks = [Task(None, Encoded(window.token_ids, 1), None) for window in windows]
+        found: dict[ViewSpec, list[Any]] = {}
+        for spec in dict.fromkeys(specs):
+            with self._in(spec, ways):
+                found[spec] = runs.values(op, tasks, self._report)
+            self._write_down(spec, runs.ran, len(runs.refused))
+        errors = {
+            at: each
+            for values in found.values()
+            for at, each in enumerate(values)
+            if isinstance(each, ForwardCacheError)
+        }
+        states = {
+            spec: [
+                each[window.first_scored - 1 :]
+                for at, (each, window) in enumerate(zip(values, windows, strict=True))
+                if at not in errors
+            ]
+            for spec, values in found.items()
+        }
+        return states, errors, op.output
+
+    def _write_down(self, spec: ViewSpec, ran: Sequence[RanBatch], refused: int) -> None:
+        """What was run goes to whoever collects it."""
+        if lists := provenance.wanted():
+            lm, budget = self._scorer.causal_lm, self._scorer.runs.budget(_FinalStates())
+            where = dtype_name(lm), str(lm.device), budget
+            note = provenance.Provenance("compare", spec.view_id, *where, tuple(ran), refused)
+            provenance.note(lists, note)
+
+    def _of_slab(
+        self, slab: _Slab, reference: ViewSpec, views: Sequence[ViewSpec], ways: Ways
+    ) -> dict[ViewSpec, Tensor]:
+        """The figures of a slab's positions, all windows in a line, chunk by chunk."""
+        targets = [token for window in slab.windows for token in window.scored]
+        specs = list(dict.fromkeys([reference, *views]))
+        total = rows_at_once(self._runner.vocab_size, self._max_bytes, self._runner.device)
+        entered = partial(self._in, ways=ways)
+        # Many views at once would have too few rows each.
+        are_apart = len(specs) > total or is_switched_outside(self._scorer.model, self._runner.body)
+        heads = Heads(self._runner, slab.output, entered, are_apart=are_apart)
+        most = total // (2 if are_apart else len(specs))
+        found: dict[ViewSpec, list[Tensor]] = {spec: [] for spec in views}
+        begin = 0
+        with nullcontext() if are_apart else entered(reference):
+            while begin < len(targets):
+                size = max(1, most // self._fewer_rows)
+                states = {spec: slab.chunk(spec, begin, size) for spec in specs}
+                part = self._of_chunk(heads, states, targets[begin : begin + size], found)
+                if part is None and size == 1:
+                    raise ModelMemoryError("the logits of one position do not fit into memory")
+                if part is None:
+                    self._fewer_rows *= 2
+                    continue
+                for spec, figures in found.items():
+                    figures.append(part[spec])
+                begin += size
+        return {spec: torch.cat(parts) for spec, parts in found.items()}
+
+    def _of_chunk(
+        self,
+        heads: Heads,
+        states: Mapping[ViewSpec, Tensor],
+        targets: Sequence[int],
+        wanted: Container[ViewSpec],
+    ) -> dict[ViewSpec, Tensor] | None:
+        """By view the figures of some positions; None where memory is too small for them."""
+        found: dict[ViewSpec, Tensor] = {}
+        try:
+            with torch.inference_mode():
+                every = heads.logits(states)
+                reference, ours = next(every)
+                if reference in wanted:
+                    found[reference] = self._kernel(ours, ours, targets)
+                for spec, theirs in every:
+                    found[spec] = self._kernel(ours, theirs, targets)
+            return found
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+        return None
+
+    def _report(self, tokens: int) -> None:
+        self._reported += tokens
+        if self._scorer.progress is not None and tokens > 0:
+            self._scorer.progress(tokens)
+
+
+def _joined(
+    cut: Sequence[Sequence[Encoded]], values: Sequence[Tensor | ForwardCacheError]
+) -> list[Tensor | ForwardCacheError]:
+    """The values of texts out of those of their windows."""
+    following = iter(values)
+    found: list[Tensor | ForwardCacheError] = []
+    for windows in cut:
+        parts = list(islice(following, len(windows)))
+        errors = [part for part in parts if isinstance(part, ForwardCacheError)]
+        tensors = [part for part in parts if isinstance(part, Tensor)]
+        found.append(errors[0] if errors else torch.cat(tensors))
+    return found
+
+
+def _too_large(window: Encoded) -> ModelMemoryError:
+    return ModelMemoryError(f"the logits of {len(window.fed)} tokens do not fit into memory")
