@@ -24,7 +24,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from benches.machine import description
 from benches.sections import publish, verdict
 from forwardcache.hf import HFBackend
-from forwardcache.hf.batch.differences import FIELDS
+from forwardcache.hf.batch.differences import FIELDS, position_differences
 from forwardcache.hf.scoring import comparison
 
 TITLE = "## Differences at every position"
@@ -93,7 +93,7 @@ def _both(backend: HFBackend, text: str) -> tuple[Any, Any, Any]:
 
 def compared(backend: HFBackend, texts: Sequence[str]) -> float:
     """Compares, and gives the seconds that went into the figures."""
-    kernel, spent = comparison.position_differences, 0.0
+    kernel, spent = position_differences, 0.0
 
     def timed(*arguments: Any, **options: Any) -> Any:
         nonlocal spent
