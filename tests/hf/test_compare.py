@@ -448,3 +448,9 @@ def test_a_gain_of_what_is_not_lora_is_compared_with_its_own_weights(tokenizer: 
     backend = HFBackend(model, tokenizer)
     all_hold(backend, backend.compare(TEXTS, ["ft"])["ft"])
     assert math.isfinite(backend.compare(TEXTS, ["ft"])["ft"][0].kl.sum())
+
+
+def test_a_configuration_that_tells_no_width_is_no_matter(make_backend: MakeBackend) -> None:
+    backend = make_backend(copied=True)
+    vars(backend.model.config)["hidden_size"] = None
+    all_hold(backend, backend.compare(TEXTS, ["ft"])["ft"])

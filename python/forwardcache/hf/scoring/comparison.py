@@ -192,7 +192,10 @@ class Comparison:
 
     def _slabs(self, windows: Sequence[Encoded], views: int) -> Iterator[list[Encoded]]:
         """The windows in groups whose states are at most ``SLAB_BYTES``, or which are one."""
-        width = self._scorer.causal_lm.config.get_text_config().hidden_size
+        width = getattr(self._scorer.causal_lm.config.get_text_config(), "hidden_size", None)
+        if not isinstance(width, int):
+            # A family's own name for it, or one number a layer; an embedding is hardly wider.
+            width = self._scorer.causal_lm.get_input_embeddings().weight.shape[-1]
         most = SLAB_BYTES // (width * self._runner.dtype.itemsize * views)
         slab: list[Encoded] = []
         tokens = 0
