@@ -18,7 +18,8 @@ from peft import LoraConfig, get_peft_model
 from forwardcache.errors import UnsupportedModelError
 from forwardcache.hf import Admission, HFBackend
 from forwardcache.hf.batch import probe
-from forwardcache.hf.batch.probe import REACH, probe_rows
+from forwardcache.hf.batch.probe import probe_rows
+from forwardcache.hf.batch.reach import MOST
 from forwardcache.hf.scoring import admissions
 from tests.hf import tiny, twists
 from tests.tolerance import TOLERANCE
@@ -182,10 +183,11 @@ def test_a_hook_that_reads_costs_no_forward(tokenizer: Any) -> None:
 
 def test_rows_reach_past_what_the_configuration_limits() -> None:
     model = tiny.llama()
-    for name, value in {"sliding_window": 100, "far_window": REACH + 1, "my_chunk": 130}.items():
+    model.config.max_position_embeddings = 1024
+    for name, value in {"sliding_window": 100, "far_window": MOST + 1, "my_chunk": 130}.items():
         setattr(model.config, name, value)
     rows = probe_rows(model, model, size=tiny.VOCAB, most=None)
-    assert 130 <= rows.at < len(rows.own) < REACH
+    assert 130 <= rows.at < len(rows.own) < MOST
     short = probe_rows(model, model, size=tiny.VOCAB, most=24)
     assert max(map(len, (short.own, short.altered, short.crowd))) <= 24
     assert probe_rows(model, model, size=3, most=2).own

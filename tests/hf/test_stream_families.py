@@ -23,8 +23,8 @@ from transformers import (
 
 from forwardcache.errors import UnsupportedModelError
 from forwardcache.hf import HFBackend, HFEngine
+from forwardcache.hf.batch.reach import MOST, limits, switch
 from forwardcache.hf.batch.row import Encoded
-from forwardcache.hf.stream.reach import MOST, limits, switch
 from forwardcache.hf.stream.way import StreamWay, stream_way
 from tests.hf import tiny
 from tests.hf.stream_families import FAMILIES, family, stretched

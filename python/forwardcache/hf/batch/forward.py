@@ -29,6 +29,7 @@ from forwardcache.hf.batch.plan import Batch, plan_batches
 from forwardcache.hf.batch.prefix import SharedPrefix, can_share_prefixes
 from forwardcache.hf.batch.prefix_group import PrefixGroup, plan_prefix_groups
 from forwardcache.hf.batch.probe import refuse_by_name, shares_prefixes
+from forwardcache.hf.batch.reach import switch
 from forwardcache.hf.batch.row import Encoded
 from forwardcache.hf.batch.spoilt import values_without_spoilt, without_spoilt
 from forwardcache.hf.batch.ways import Ways
@@ -78,7 +79,8 @@ class ForwardRunner:
     @property
     def depends_on_shape(self) -> bool:
         """Whether a row's values depend on its batch's length, where no short row may show it."""
-        return _depends_on_shape(self._lm, self._lm.config.get_text_config())
+        is_recurrent = bool(getattr(self._lm, "_is_stateful", False))
+        return is_recurrent or switch(self._lm.config) is not None
 
     def may_pack(self) -> bool:
         """Whether the model is built so that rows can run end to end."""
@@ -474,11 +476,3 @@ def _check_model(causal_lm: Any) -> None:
     if any(parameter.is_meta for parameter in causal_lm.parameters()):
         raise UnsupportedModelError(f"{name} has weights that are not in memory (device meta)")
     refuse_by_name(causal_lm)
-
-
-def _depends_on_shape(causal_lm: Any, config: Any) -> bool:
-    """Whether a row's values depend on its batch's length (recurrent states, stretched RoPE)."""
-    rope = repr(getattr(config, "rope_parameters", None))
-    return bool(getattr(causal_lm, "_is_stateful", False)) or any(
-        kind in rope for kind in ("dynamic", "longrope")
-    )

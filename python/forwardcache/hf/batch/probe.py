@@ -29,14 +29,12 @@ import torch
 from torch import Tensor
 
 from forwardcache.errors import UnsupportedModelError
+from forwardcache.hf.batch.reach import MOST, limits, special_ids
 from forwardcache.hf.batch.ways import Row, Rows, Ways
 
 if TYPE_CHECKING:
     from forwardcache.hf.batch.forward import ForwardRunner
     from forwardcache.hf.batch.prefix import SharedPrefix
-
-REACH = 256
-"""Most tokens that a window, chunk or original context may have for the probe to go past it."""
 
 # Root mean square of a difference of logits, in that of the logits themselves.
 _TOLERANCE = {torch.float64: 1e-7, torch.float32: 1e-4}
@@ -55,7 +53,6 @@ _POWER, _POWER_OF_HALF = 20.0, 1.0
 _BEFORE, _BACK, _FROM, _LONGER = 6, 4, 6, 3
 # Most positions and tokens whose logits are compared, about.
 _POSITIONS, _TOKENS = 48, 4096
-_LIMITING = ("window", "chunk", "original_max_position", "block_size", "topk")
 # Values that stand for "nothing" (chosen by the model's author to be ignored) are far beyond.
 _USUAL = 1e6
 
@@ -144,7 +141,7 @@ def probe_rows(model: Any, causal_lm: Any, *, size: int, most: int | None) -> Ro
         size: Number of ids that it reads.
         most: Most tokens of a row; None for no limit.
     """
-    reach = _reach(causal_lm.config.get_text_config())
+    reach = max((each for each in limits(causal_lm.config) if each <= MOST), default=0)
     length = max(_BEFORE, reach) + _FROM
     if most is not None:
         length = max(2, min(length, most - _LONGER))
@@ -336,38 +333,13 @@ def _asked(row: Row, rows: Rows) -> Sequence[int]:
     return range(len(row)) if row == rows.short else rows.positions
 
 
-def _reach(config: Any) -> int:
-    """The largest window, chunk or original context that a row of the probe goes past."""
-    return max((each for each in _limits(config.to_dict()) if each <= REACH), default=0)
-
-
-def _limits(settings: Any, name: str = "") -> Iterator[int]:
-    """Whole numbers in a configuration under names that say how far a token sees."""
-    if isinstance(settings, dict):
-        for key, value in settings.items():
-            yield from _limits(value, str(key))
-    elif type(settings) is int and settings > 1 and any(part in name for part in _LIMITING):
-        yield settings
-
-
 def _ordinary_ids(config: Any, size: int, count: int) -> tuple[int, ...]:
     """Different ids, none of which the configuration has a meaning for (padding, images)."""
-    special = set(_special_ids(config.to_dict()))
+    special = special_ids(config)
     ids = [each for each in range(size) if each not in special] or list(range(size))
     # Steps that share no factor with the number of ids come back to each of them once.
     step = next(each for each in (7919, 104_729, 1) if len(ids) % each) if len(ids) > 1 else 1
     return tuple(ids[(3 + step * n) % len(ids)] for n in range(count))
-
-
-def _special_ids(settings: Any, name: str = "") -> Iterator[int]:
-    if isinstance(settings, dict):
-        for key, value in settings.items():
-            yield from _special_ids(value, str(key))
-    elif isinstance(settings, list):
-        for value in settings:
-            yield from _special_ids(value, name)
-    elif isinstance(settings, int) and name.endswith(("token_id", "token_index", "_token_ids")):
-        yield settings
 
 
 def _ids_of_adapters(model: Any, size: int) -> tuple[int, ...]:

@@ -17,8 +17,8 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from forwardcache.hf.batch.kvcache import cache_argument, named_argument
+from forwardcache.hf.batch.reach import Switch
 from forwardcache.hf.stream.decode import Tokens, device_of
-from forwardcache.hf.stream.reach import Switch
 
 # Names that both an output and an argument may have, without the one being meant for the other.
 _NOT_CARRIED = ("logits", "loss", "hidden_states", "attentions", "cross_attentions")

@@ -20,6 +20,7 @@ from torch import Tensor
 from forwardcache.errors import UnsupportedModelError
 from forwardcache.hf.batch.context import max_positions
 from forwardcache.hf.batch.kvcache import cache_argument
+from forwardcache.hf.batch.reach import MOST, limits, special_ids, switch
 from forwardcache.hf.batch.ways import Ways
 from forwardcache.hf.stream.alone import (
     AloneRows,
@@ -32,7 +33,6 @@ from forwardcache.hf.stream.alone import (
     plain_logits,
 )
 from forwardcache.hf.stream.decode import DecodingRows, Rows
-from forwardcache.hf.stream.reach import MOST, limits, special_ids, switch
 
 Cache = Literal["shared", "given", "own", "carried", "none"]
 
