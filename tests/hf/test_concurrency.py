@@ -47,7 +47,7 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> Counter[Any]:
     run = Scorer._run
 
     def counting(self: Scorer, call: Any, tasks: Any) -> Any:
-        counted.update((call.spec, call.key(task)) for task in tasks)
+        counted.update((call.spec, task.key) for task in tasks)
         return run(self, call, tasks)
 
     monkeypatch.setattr(Scorer, "_run", counting)

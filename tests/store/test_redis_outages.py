@@ -205,7 +205,10 @@ def test_a_connection_that_hangs_is_given_up_for_another(
         deadline = time.monotonic() + 10
         while hanging.put_many([one]) == 0 and time.monotonic() < deadline:
             time.sleep(0.05)
-        assert hanging.get_many([one.key]) == {one.key: one.blob}
+        # The store's own bound is short for a busy machine: a read may be too late once.
+        while not (found := hanging.get_many([one.key])) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert found == {one.key: one.blob}
 
 
 def test_a_server_killed_under_many_threads_is_no_error_to_any(
