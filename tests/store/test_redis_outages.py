@@ -30,8 +30,8 @@ from tests.store.servers import (
     slowed,
 )
 
-# So many that the handshakes of two connections, once a job, are a small part of what is measured.
-BATCH, BATCHES, BATCH_S = 32, 150, 0.03
+# So many that the handshakes of two connections, and the first short rests, are a small part of it.
+BATCH, BATCHES, BATCH_S = 32, 300, 0.03
 
 NONSENSE = [
     b"HTTP/1.1 400 Bad Request\r\n\r\n",
