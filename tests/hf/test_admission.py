@@ -222,3 +222,19 @@ def test_what_training_asks_for_beside_logits_is_not_computed(
     assert found[0] == pytest.approx(found[1], abs=TOLERANCE)
     assert asking.config.output_router_logits
     assert asking.config.output_hidden_states
+
+
+def test_memory_that_is_too_small_says_nothing_of_a_model(tokenizer: Any) -> None:
+    # A CPU's allocator has no error of its own, only words.
+    model = tiny.llama()
+    own = model.model.forward
+
+    def too_small(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate")
+
+    model.model.forward = too_small
+    backend = HFBackend(model, tokenizer)
+    model.model.forward = own
+    ways = backend._scorer.ways_in(backend._scorer.own_spec())
+    assert ways.batches == "packed"
+    assert HFBackend(tiny.llama(), tokenizer).admission.notes == ()

@@ -287,8 +287,10 @@ def test_sampling_has_no_limit_but_top_p(make_backend: MakeBackend) -> None:
     backend = make_backend()
 
     def texts(top_p: float) -> set[str]:
-        options = {"max_new_tokens": 1, "temperature": 1e4, "top_p": top_p}
-        return {backend.generate(PROMPT, seed=seed, **options) for seed in range(300)}
+        return {
+            backend.generate(PROMPT, max_new_tokens=1, temperature=1e4, top_p=top_p, seed=seed)
+            for seed in range(300)
+        }
 
     # At such a temperature all tokens are alike; transformers would leave the first 50 of them.
     assert len(texts(1.0)) > 50

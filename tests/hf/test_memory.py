@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from forwardcache.errors import ModelMemoryError
-from forwardcache.hf.scoring.batched_forwards import is_out_of_memory
+from forwardcache.hf.batch.memory import is_out_of_memory
 from tests.hf import tiny
 from tests.hf.conftest import MakeBackend
 from tests.tolerance import TOLERANCE

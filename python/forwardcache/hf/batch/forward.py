@@ -117,6 +117,12 @@ class ForwardRunner:
         return int(weight.shape[0])
 
     @property
+    def readable_ids(self) -> int:
+        """Number of ids that the model reads; of its logits where its embedding doesn't tell."""
+        rows = self.embedding_rows
+        return self.vocab_size if rows is None else rows
+
+    @property
     def most_logit_rows(self) -> int:
         """Most positions whose logits may be there at once, at least 1."""
         return max(1, self.limits.max_logit_bytes // (self.vocab_size * _FLOAT32_BYTES))

@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 
 from forwardcache.errors import UnsupportedModelError
+from forwardcache.hf.batch.memory import is_out_of_memory
 from forwardcache.hf.batch.reach import MOST, limits, special_ids
 from forwardcache.hf.batch.ways import Row, Rows, Ways
 
@@ -245,9 +246,11 @@ def _plainly(runner: ForwardRunner, rows: Rows) -> tuple[Tensor, Tensor | None]:
     """Logits in the plainest way, and from the head alone."""
     try:
         return runner.plain_logits(rows.own, rows.positions)
-    except (MemoryError, torch.OutOfMemoryError, UnsupportedModelError):
+    except UnsupportedModelError:
         raise
     except Exception as error:
+        if is_out_of_memory(error):
+            raise
         words = str(error).strip().splitlines() or [""]
         raise UnsupportedModelError(
             f"{runner.name} can't run on token ids alone: {type(error).__name__}: {words[0]}"
@@ -319,9 +322,9 @@ def _tried(
     try:
         # A copy: whatever shows in it is no finding about ways that agreed before.
         return runner.logits_in(replace(ways), fed, positions)
-    except (MemoryError, torch.OutOfMemoryError):
-        raise
     except Exception as error:
+        if is_out_of_memory(error):
+            raise
         ways.notes.append(f"{_NAMES[ways.batches]} rows: {type(error).__name__}")
         return None
 

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from forwardcache.hf.batch.forward import ForwardRunner
+from forwardcache.hf.batch.memory import is_out_of_memory
 from forwardcache.hf.batch.probe import measured_ways, probe_rows
 from forwardcache.hf.batch.ways import Ways
 from forwardcache.hf.model.identity import ModelIdentity, Structure
@@ -89,11 +90,12 @@ class Admissions:
 
     def _measured(self, most: int | None) -> Ways:
         runner = self._runner
-        size = runner.vocab_size if runner.embedding_rows is None else runner.embedding_rows
-        rows = probe_rows(self._model, self._lm, size=size, most=most)
+        rows = probe_rows(self._model, self._lm, size=runner.readable_ids, most=most)
         try:
             return measured_ways(runner, rows)
-        except (MemoryError, torch.OutOfMemoryError):
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
             note = "memory was too small to measure more: one row a forward"
             return Ways(notes=[note], is_of_structure=False)
 

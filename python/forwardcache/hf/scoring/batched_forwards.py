@@ -17,6 +17,7 @@ import torch
 
 from forwardcache.errors import ModelMemoryError
 from forwardcache.hf.batch.forward import ForwardRunner
+from forwardcache.hf.batch.memory import is_out_of_memory
 from forwardcache.hf.batch.prefix_group import PrefixGroup, plan_packs
 from forwardcache.hf.scoring.provenance import RanBatch
 from forwardcache.hf.scoring.task import Task
@@ -156,16 +157,6 @@ class BatchedForwards:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         return None
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory was too small; the CPU and some devices only have words."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    words = str(error).lower()
-    return isinstance(error, RuntimeError) and (
-        "out of memory" in words or "can't allocate memory" in words
-    )
 
 
 def _too_large(tokens: int) -> ModelMemoryError:

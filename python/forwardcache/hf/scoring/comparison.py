@@ -25,6 +25,7 @@ from torch import Tensor
 from forwardcache.errors import ForwardCacheError, ModelMemoryError, UnsupportedModelError
 from forwardcache.hf.batch.context import max_positions
 from forwardcache.hf.batch.differences import position_differences, rows_at_once
+from forwardcache.hf.batch.memory import is_out_of_memory
 from forwardcache.hf.batch.plan import distinct
 from forwardcache.hf.batch.row import Encoded
 from forwardcache.hf.batch.ways import Ways
@@ -32,7 +33,6 @@ from forwardcache.hf.model.adapter_parts import is_switched_outside
 from forwardcache.hf.model.identity import ModelState
 from forwardcache.hf.model.switch import switched
 from forwardcache.hf.scoring import provenance
-from forwardcache.hf.scoring.batched_forwards import is_out_of_memory
 from forwardcache.hf.scoring.heads import Heads
 from forwardcache.hf.scoring.loaded import checked_spec, dtype_name
 from forwardcache.hf.scoring.provenance import RanBatch

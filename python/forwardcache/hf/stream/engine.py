@@ -215,7 +215,7 @@ class HFEngine:
             view=self._view if view is None else _view_named(view),
             sampler=Sampler(asked.sampling, asked.token_ids, late=ending, least=asked.min_tokens),
             most=most,
-            readable=self._readable(),
+            readable=self._scorer.runner.readable_ids,
             stop_ids=stop_ids,
             hidden_ids=asked.hidden_ids,
             context=context,
@@ -226,7 +226,7 @@ class HFEngine:
         """Tokens that the stream may produce; None without any limit."""
         if not prompt:
             raise EmptyPromptError("token_ids is empty: give at least one token")
-        rows = self._readable()
+        rows = self._scorer.runner.readable_ids
         strange = [token for token in prompt if not 0 <= token < rows]
         if strange:
             raise InvalidInputError(f"token id {strange[0]} is not in 0..{rows - 1}")
@@ -239,11 +239,6 @@ class HFEngine:
             )
         available = context - len(prompt)
         return available if asked is None else min(asked, available)
-
-    def _readable(self) -> int:
-        """Number of ids that the model reads."""
-        runner = self._scorer.runner
-        return runner.vocab_size if runner.embedding_rows is None else runner.embedding_rows
 
     # --- on the worker thread ---------------------------------------------------------------
 

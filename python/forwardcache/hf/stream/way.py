@@ -20,6 +20,7 @@ from torch import Tensor
 from forwardcache.errors import UnsupportedModelError
 from forwardcache.hf.batch.context import max_positions
 from forwardcache.hf.batch.kvcache import cache_argument
+from forwardcache.hf.batch.memory import is_out_of_memory
 from forwardcache.hf.batch.reach import MOST, limits, special_ids, switch
 from forwardcache.hf.batch.ways import Ways
 from forwardcache.hf.stream.alone import (
@@ -45,7 +46,6 @@ _SHORTEST, _FURTHER = 20, 14
 # Steps of a row that decodes alone.
 _STEPS = 5
 AHEAD = "sees what follows: it is not causal"
-_OUT_OF_MEMORY = (MemoryError, torch.OutOfMemoryError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +92,9 @@ def stream_way(model: Any, causal_lm: Any) -> StreamWay:
     with torch.random.fork_rng(devices=devices):
         try:
             return _Probe.of(causal_lm).way(model)
-        except _OUT_OF_MEMORY:
-            raise
         except Exception as error:
+            if is_out_of_memory(error):
+                raise
             name = type(causal_lm).__name__
             return StreamWay("refused", f"{name} can't run on token ids alone: {_said(error)}")
 
@@ -212,9 +212,9 @@ class _Probe:
             return f"has a window of {self.beyond} tokens, which no short row reaches beyond"
         try:
             pairs = list(self._joined(DecodingRows(model, self.lm)))
-        except _OUT_OF_MEMORY:
-            raise
         except Exception as error:
+            if is_out_of_memory(error):
+                raise
             return f"doesn't decode over plain keys and values ({_said(error)})"
         if all(self._same(found, right) for found, right in pairs):
             return ""
@@ -257,9 +257,9 @@ class _Probe:
             # A model that keeps its state in its own modules mixes those of two rows.
             turns = zip(self._fed(make(), long), self._fed(make(), 3), strict=True)
             return all(self._same(*pair) for turn in turns for pair in turn)
-        except _OUT_OF_MEMORY:
-            raise
-        except Exception:
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
             return False
 
     def _fed(self, row: Row, first: int) -> Iterator[tuple[Tensor, Tensor]]:
