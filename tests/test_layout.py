@@ -79,15 +79,15 @@ hf.batch      base
 hf.text       base hf.spec hf.batch
 operations    base hf.batch hf.text
 store         base operations
-observe       base operations
+observe       base operations statistics
 hf.model      base hf.spec hf.text
 hf.scoring    base operations store hf.spec hf.batch hf.text hf.model
 hf.stream     base hf.spec hf.batch hf.text
 hf            base operations store hf.spec hf.batch hf.text hf.model hf.scoring hf.stream
-jobs          base operations store hf hf.text
-distributed   base operations store jobs
+jobs          base operations store statistics hf hf.text
+distributed   base operations store statistics jobs
 integrations  base hf hf.text jobs
-cli           base operations store observe conformance hf hf.scoring jobs distributed
+cli           base operations store statistics observe conformance hf hf.scoring jobs distributed
 """
 MAY_IMPORT = {
     package: set() if others.startswith("nobody") else set(others.split())

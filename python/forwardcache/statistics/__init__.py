@@ -5,7 +5,7 @@ mean), ``resampling`` and ``intervals`` (where the truth lies), ``positions`` (o
 texts), ``spread`` and ``figures`` (what some positions come to), ``summary`` (views, buckets,
 groups), ``floor`` (is it more than rounding?), ``nulls`` (is it more than a random change?),
 ``signed`` (differences with a sign), ``bounds`` (a verdict for machines), ``as_json`` (the names of
-the command line).
+the command line), ``result`` (all of it together).
 
 Figures are means over positions; what is drawn at random are texts, and equal texts count as one.
 """
@@ -34,6 +34,12 @@ with extra_named("forwardcache.statistics"):
         holm,
     )
     from forwardcache.statistics.positions import Positions
+    from forwardcache.statistics.result import (
+        DiffResult,
+        MovedPosition,
+        TopToken,
+        ViewDifference,
+    )
     from forwardcache.statistics.signed import SignedSummary, signed_summary
     from forwardcache.statistics.spread import Spread
     from forwardcache.statistics.summary import Bucket, Summary, summaries
@@ -46,17 +52,21 @@ __all__ = [
     "Bounds",
     "Bucket",
     "DeltaP",
+    "DiffResult",
     "Figures",
     "Floor",
     "FloorVerdict",
     "Interval",
+    "MovedPosition",
     "NullComparison",
     "Outcome",
     "Positions",
     "SignedSummary",
     "Spread",
     "Summary",
+    "TopToken",
     "Totals",
+    "ViewDifference",
     "adjusted",
     "against_floor",
     "against_nulls",

@@ -1,0 +1,140 @@
+"""What ``forwardcache diff`` found: one value that its table, its JSON, its page and JUnit show.
+
+The page and the table compute nothing of their own, so that all of them give the same figures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from forwardcache.statistics.as_json import view_as_json
+from forwardcache.statistics.bounds import Outcome
+from forwardcache.statistics.floor import Floor, FloorVerdict
+from forwardcache.statistics.nulls import NullComparison
+from forwardcache.statistics.positions import Positions
+from forwardcache.statistics.summary import Summary
+
+
+@dataclass(frozen=True, slots=True)
+class TopToken:
+    """One of a model's most likely tokens at a position.
+
+    Attributes:
+        text: The token as text.
+        probability: From 0 to 1.
+    """
+
+    text: str
+    probability: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MovedPosition:
+    """A position that a view moved, in its context.
+
+    Attributes:
+        id: The input's own id of the text, or its line.
+        line: Line of the input, from 1.
+        place: Tokens that stand before the predicted one.
+        kl: KL(reference ‖ view) there, nats.
+        context: Tokens of the text around it, as text.
+        context_kl: For each of them the KL where it is predicted, nats; None for a text's first
+            token, which nothing predicts.
+        at: Which of ``context`` is the predicted token, from 0.
+        reference_top: The reference's most likely tokens there, most likely first.
+        view_top: The view's.
+    """
+
+    id: str
+    line: int
+    place: int
+    kl: float
+    context: tuple[str, ...]
+    context_kl: tuple[float | None, ...]
+    at: int
+    reference_top: tuple[TopToken, ...]
+    view_top: tuple[TopToken, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ViewDifference:
+    """One view against the reference.
+
+    Attributes:
+        view: Its id.
+        positions: Those that count.
+        summary: What they come to.
+        floor: Whether it can be told from rounding; None where no floor was measured.
+        nulls: Its place among matched nulls, p-values adjusted; None without any.
+        null_means: By id of each matched null: its mean KL in nats over the same texts.
+        group_nulls: By group: its place among matched nulls there.
+        visible_from_lambda: The smallest scale of the adapter that can be told from rounding; None
+            where that wasn't asked, or none down to ``detect_least`` can.
+        detect_least: The smallest scale that was tried; None where it wasn't asked.
+        moved: The positions that it moved most, most first.
+        outcomes: What each bound came to.
+    """
+
+    view: str
+    positions: Positions
+    summary: Summary
+    floor: FloorVerdict | None = None
+    nulls: NullComparison | None = None
+    null_means: Mapping[str, float] = field(default_factory=dict)
+    group_nulls: Mapping[str, NullComparison] = field(default_factory=dict)
+    visible_from_lambda: float | None = None
+    detect_least: float | None = None
+    moved: tuple[MovedPosition, ...] = ()
+    outcomes: tuple[Outcome, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """The view's part of ``--format json``."""
+        return view_as_json(
+            self.summary,
+            floor=self.floor,
+            nulls=self.nulls,
+            group_nulls=self.group_nulls,
+            visible_from_lambda=self.visible_from_lambda,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiffResult:
+    """What a run found.
+
+    Attributes:
+        reference: Id of the view that the others are held against.
+        texts: Distinct texts with a position that counts.
+        positions: Positions that count, of one view.
+        views: In the order asked for.
+        floor: What rounding alone makes; None where it wasn't measured.
+        floor_texts: Texts that floor and nulls were measured on.
+        group_by: The field of the input that ``groups`` are by.
+        notes: What a reader has to know beside the figures, a sentence each.
+        skipped: Texts that could not be compared.
+        facts: What ``OUT.meta.json`` holds.
+    """
+
+    reference: str
+    texts: int
+    positions: int
+    views: tuple[ViewDifference, ...]
+    floor: Floor | None = None
+    floor_texts: int = 0
+    group_by: str | None = None
+    notes: tuple[str, ...] = ()
+    skipped: int = 0
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """What ``--format json`` prints."""
+        return {
+            "reference": self.reference,
+            "texts": self.texts,
+            "positions": self.positions,
+            "views": {one.view: one.as_json() for one in self.views},
+            "notes": list(self.notes),
+            "skipped": self.skipped,
+        }
