@@ -1,4 +1,7 @@
-"""Prompts in: plain text lines, or JSON lines with ``prompt`` and ``completion``."""
+"""Prompts in: plain text lines, or JSON lines with ``prompt`` and ``completion``.
+
+Texts to be compared come the same way; of theirs a JSON line may have ``text`` for ``prompt``.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn, TextIO, cast
@@ -22,6 +26,25 @@ from forwardcache.operations import operation
 
 JSON_SUFFIXES = frozenset({".jsonl", ".ndjson", ".json"})
 TEXT_SUFFIXES = frozenset({".txt", ".text"})
+
+
+@dataclass(frozen=True, slots=True)
+class InputWords:
+    """What a command calls its input.
+
+    Attributes:
+        option: The option that names it.
+        one: What an item of it is called.
+        fields: Where a JSON line has an item's text: the first of them that is there.
+    """
+
+    option: str
+    one: str
+    fields: tuple[str, ...]
+
+
+PROMPTS = InputWords("--prompts", "prompt", ("prompt",))
+TEXTS = InputWords("--texts", "text", ("prompt", "text"))
 
 
 # Shared by all prompts that carry nothing; nobody writes into it.
@@ -70,12 +93,14 @@ class PromptSet:
         prompts: In the input's order.
         sha256: Digest of the input's bytes, hex.
         skipped: Those that can't be scored, where they are to be left out.
+        words: What they are called.
     """
 
     name: str
     prompts: tuple[Prompt, ...]
     sha256: str
     skipped: tuple[Skipped, ...] = ()
+    words: InputWords = PROMPTS
 
     def refuse(self, prompt: Prompt, reason: str) -> NoReturn:
         """Refuse the input because of one prompt.
@@ -129,7 +154,13 @@ class PromptSet:
         return [asked.item(prompt) for prompt in self.prompts]
 
 
-def read_prompts(source: str, *, limit: int | None = None, on_error: OnError = "fail") -> PromptSet:
+def read_prompts(
+    source: str,
+    *,
+    limit: int | None = None,
+    on_error: OnError = "fail",
+    words: InputWords = PROMPTS,
+) -> PromptSet:
     """Read a file, or standard input for ``-``.
 
     A name that ends in .jsonl, .ndjson or .json holds JSON lines, one in .txt plain text; anything
@@ -140,16 +171,17 @@ def read_prompts(source: str, *, limit: int | None = None, on_error: OnError = "
         source: The file, or ``-``.
         limit: How many lines that aren't blank are read, from the first; None for all.
         on_error: Whether a line that can't be used is skipped.
+        words: What the input is called, and where a line's text stands.
 
     Raises:
         InvalidInputError: nothing to read, no prompt in it, or a line that can't be used (which is
             named) and isn't skipped.
     """
     name = "standard input" if source == STDIN else source
-    check_source(source)
-    data = _read_bytes(source)
+    check_source(source, words)
+    data = _read_bytes(source, words)
     lines = list(islice(_filled_lines(data), limit))
-    parse = _parse_json if _is_json(source, lines) else _parse_text
+    parse = partial(_parse_json, words) if _is_json(source, lines) else _parse_text
     prompts, skipped = [], []
     for number, raw in lines:
         try:
@@ -159,38 +191,44 @@ def read_prompts(source: str, *, limit: int | None = None, on_error: OnError = "
                 raise InvalidInputError(f"{name} line {number}: {error}") from error
             skipped.append(Skipped(number, number if error.id is None else error.id, str(error)))
     digest = hashlib.sha256(data).hexdigest()
-    return _checked(PromptSet(name, tuple(prompts), digest, tuple(skipped)))
+    return _checked(PromptSet(name, tuple(prompts), digest, tuple(skipped), words))
 
 
-def check_source(source: str) -> None:
+def check_source(source: str, words: InputWords = PROMPTS) -> None:
     """Refuse prompts that can't be read or are something else, without reading them.
+
+    Args:
+        source: The file, or ``-``.
+        words: What the input is called.
 
     Raises:
         InvalidInputError: saying so.
     """
     if source == STDIN:
-        _open_stdin()
+        _open_stdin(words)
         return
-    _check_kind(source)
+    _check_kind(source, words)
     try:
         # Nothing is taken from a pipe, and nothing is waited for that nobody writes yet.
         if not stat.S_ISFIFO(Path(source).stat().st_mode):
             Path(source).open("rb").close()
     except (OSError, ValueError) as error:
-        raise _unreadable(source, error) from error
+        raise _unreadable(source, error, words) from error
 
 
-def _check_kind(source: str) -> None:
+def _check_kind(source: str, words: InputWords) -> None:
     """Refuse a file of another kind; any line is a prompt in a file that is named as text."""
     path = Path(source)
     texts = (FileKind.ROWS, FileKind.TRACE) if path.suffix.lower() in TEXT_SUFFIXES else ()
-    check_kind(path, FileKind.PROMPTS, *texts, named=f"--prompts {source}")
+    check_kind(path, FileKind.PROMPTS, *texts, named=f"{words.option} {source}")
 
 
 def _checked(found: PromptSet) -> PromptSet:
     if not found.prompts:
-        hint = f" that can be scored ({skipped_line(found.skipped, None)})" if found.skipped else ""
-        raise InvalidInputError(f"{found.name} holds no prompt{hint}")
+        one, hint = found.words.one, ""
+        if found.skipped:
+            hint = f" that can be scored ({skipped_line(found.skipped, None, one=one)})"
+        raise InvalidInputError(f"{found.name} holds no {one}{hint}")
     return found
 
 
@@ -204,25 +242,25 @@ class _LineError(Exception):
     id: str | float | bool | None = None
 
 
-def _read_bytes(source: str) -> bytes:
+def _read_bytes(source: str, words: InputWords) -> bytes:
     if source == STDIN:
-        return _open_stdin().buffer.read()
+        return _open_stdin(words).buffer.read()
     try:
         return Path(source).read_bytes()
     except (OSError, ValueError) as error:
-        raise _unreadable(source, error) from error
+        raise _unreadable(source, error, words) from error
 
 
-def _open_stdin() -> TextIO:
+def _open_stdin(words: InputWords) -> TextIO:
     # None where the caller closed it (``<&-``).
     if (stream := cast(TextIO | None, sys.stdin)) is None:
-        raise InvalidInputError("can't read the prompts: standard input is closed")
+        raise InvalidInputError(f"can't read the {words.one}s: standard input is closed")
     return stream
 
 
-def _unreadable(source: str, error: Exception) -> InvalidInputError:
+def _unreadable(source: str, error: Exception, words: InputWords) -> InvalidInputError:
     reason = getattr(error, "strerror", None) or str(error)
-    return InvalidInputError(f"can't read the prompts {source!r}: {reason}")
+    return InvalidInputError(f"can't read the {words.one}s {source!r}: {reason}")
 
 
 def _filled_lines(data: bytes) -> Iterator[tuple[int, bytes]]:
@@ -251,14 +289,11 @@ def _parse_text(number: int, line: str) -> Prompt:
     return Prompt(number, line)
 
 
-def _parse_json(number: int, line: str) -> Prompt:
+def _parse_json(words: InputWords, number: int, line: str) -> Prompt:
     fields = _json_object(line)
     own = Prompt(number, "", None, fields)
     try:
-        messages = _messages(fields)
-        text = _text_field(fields, "prompt") if messages is None else json.dumps(messages)
-        if text is None:
-            raise _LineError('no "prompt" (or "messages")')
+        text, messages = _asked(fields, words)
         completion = _text_field(fields, "completion")
         # A dictionary keeps room for what was taken out of it, and of most lines nothing is left.
         carried = dict(fields) if fields else _NOTHING
@@ -268,13 +303,20 @@ def _parse_json(number: int, line: str) -> Prompt:
         raise
 
 
-def _messages(fields: dict[str, Any]) -> list[Any] | None:
-    """Take the turns of a chat out of ``fields``: the prompt, or ``messages`` where there is none.
+def _asked(fields: dict[str, Any], words: InputWords) -> tuple[str, list[Any] | None]:
+    """Take what the model reads out of ``fields``: its text, and the turns where it is a chat.
 
     Whether each turn is one that the chat template takes, is the backend's to say.
     """
-    name = "prompt" if fields.get("prompt") is not None else "messages"
-    return fields.pop(name) if isinstance(fields.get(name), list) else None
+    name = next((name for name in words.fields if fields.get(name) is not None), "messages")
+    if isinstance(fields.get(name), list):
+        messages = fields.pop(name)
+        return json.dumps(messages), messages
+    text = None if name == "messages" else _text_field(fields, name)
+    if text is None:
+        named = " or ".join(f'"{each}"' for each in words.fields)
+        raise _LineError(f'no {named} (or "messages")')
+    return text, None
 
 
 def _json_object(line: str) -> dict[str, Any]:

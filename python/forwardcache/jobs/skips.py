@@ -28,14 +28,15 @@ class Skipped:
         return asdict(self)
 
 
-def skipped_line(skipped: Sequence[Skipped], listed: str | None) -> str:
+def skipped_line(skipped: Sequence[Skipped], listed: str | None, *, one: str = "prompt") -> str:
     """How many there are and what the first of them is, for a person.
 
     Args:
         skipped: At least one.
         listed: Where all of them are listed; None where they are not.
+        one: What each of them is called.
     """
     first = min(skipped, key=lambda one: one.line)
-    count = "1 prompt was" if len(skipped) == 1 else f"{len(skipped):,} prompts were"
+    count = f"1 {one} was" if len(skipped) == 1 else f"{len(skipped):,} {one}s were"
     told = f"{count} skipped; the first, line {first.line}: {first.reason}"
     return told if listed is None else f"{told} (all are in {listed})"

@@ -20,8 +20,79 @@ class Format(StrEnum):
     JSON = "json"
 
 
+class OnErrorChoice(StrEnum):
+    """What becomes of a prompt that can't be scored."""
+
+    FAIL = "fail"
+    SKIP = "skip"
+
+
 FormatOption = Annotated[Format, typer.Option("--format", help="How the summary is printed.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace --out.")]
 ReplaceOption = Annotated[
     bool, typer.Option("--force", help="Replace a file that is there already.")
+]
+ModelOption = Annotated[str, typer.Option(help="Folder of the model and its tokenizer.")]
+AdapterOption = Annotated[str | None, typer.Option(help="Folder of a LoRA adapter.")]
+DeviceOption = Annotated[
+    str, typer.Option(help="auto (a GPU where there is one), cpu, cuda, cuda:1, ...")
+]
+DtypeOption = Annotated[
+    str, typer.Option(help="auto (the checkpoint's), float32, bfloat16, float16.")
+]
+ChatTemplateArgsOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="JSON",
+        help="What the chat template is given with the messages, such as "
+        "'{\"enable_thinking\": false}'.",
+    ),
+]
+TokenizerOption = Annotated[
+    str | None,
+    typer.Option(
+        help="base, adapter or a folder. Default: the adapter's, where its folder has one that "
+        "differs from the model's."
+    ),
+]
+AddBosTokenOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--add-bos-token/--no-add-bos-token",
+        help="Let texts begin with the BOS token, or not. Default: as the tokenizer's files say.",
+        show_default=False,
+    ),
+]
+PrefixTokenOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ID_OR_TEXT",
+        help="Token that a first one stands after where the tokenizer adds no BOS: for an empty "
+        "prompt, and so that a whole text's first token is scored too.",
+    ),
+]
+SpecialTokensOption = Annotated[
+    bool, typer.Option(help="Let the tokenizer add its special tokens.")
+]
+DownloadOption = Annotated[
+    bool, typer.Option("--allow-download", help="--model may be a hub name.")
+]
+StrictOption = Annotated[
+    bool, typer.Option("--strict", help="Exit status 1 where prompts were skipped.")
+]
+TokenBudgetOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Most positions (rows x longest) in a batch. Default: 2048 on a CPU, 16384 on a GPU.",
+        show_default=False,
+    ),
+]
+IdentityOption = Annotated[
+    str,
+    typer.Option(
+        metavar="[versions|strict|label:NAME]",
+        help="How changes of the weights are noticed: as torch sees them, by hashing all at every "
+        "call, or not at all, under a name that you give them.",
+    ),
 ]

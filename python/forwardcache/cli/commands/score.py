@@ -10,7 +10,26 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from forwardcache.cli.commands.options import EXIT_STATUS, ForceOption, Format, FormatOption
+from forwardcache.cli.commands.options import (
+    EXIT_STATUS,
+    AdapterOption,
+    AddBosTokenOption,
+    ChatTemplateArgsOption,
+    DeviceOption,
+    DownloadOption,
+    DtypeOption,
+    ForceOption,
+    Format,
+    FormatOption,
+    IdentityOption,
+    ModelOption,
+    OnErrorChoice,
+    PrefixTokenOption,
+    SpecialTokensOption,
+    StrictOption,
+    TokenBudgetOption,
+    TokenizerOption,
+)
 from forwardcache.operations import of_prompts
 
 if TYPE_CHECKING:
@@ -26,14 +45,6 @@ Op = StrEnum("Op", {name: name for name in of_prompts()})  # type: ignore[misc]
 DEFAULT_OP = Op("next_token_dist")
 
 
-class OnErrorChoice(StrEnum):
-    """What becomes of a prompt that can't be scored."""
-
-    FAIL = "fail"
-    SKIP = "skip"
-
-
-ModelOption = Annotated[str, typer.Option(help="Folder of the model and its tokenizer.")]
 PromptsOption = Annotated[
     str,
     typer.Option(
@@ -42,7 +53,6 @@ PromptsOption = Annotated[
         "--chat-template the prompt (or messages) may be a list of turns with role and content."
     ),
 ]
-AdapterOption = Annotated[str | None, typer.Option(help="Folder of a LoRA adapter.")]
 ViewsOption = Annotated[
     str | None,
     typer.Option(
@@ -67,47 +77,10 @@ ResumeOption = Annotated[
     typer.Option("--resume", help="Go on with OUT.part, what a run that was interrupted left."),
 ]
 TraceOption = Annotated[Path | None, typer.Option(help="Trace file (.jsonl); it is appended to.")]
-DeviceOption = Annotated[
-    str, typer.Option(help="auto (a GPU where there is one), cpu, cuda, cuda:1, ...")
-]
-DtypeOption = Annotated[
-    str, typer.Option(help="auto (the checkpoint's), float32, bfloat16, float16.")
-]
 ChatTemplateOption = Annotated[
     bool,
     typer.Option(
         help="Put each prompt into the tokenizer's chat template (not with rolling_logprob)."
-    ),
-]
-ChatTemplateArgsOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="JSON",
-        help="What the chat template is given with the messages, such as "
-        "'{\"enable_thinking\": false}'.",
-    ),
-]
-TokenizerOption = Annotated[
-    str | None,
-    typer.Option(
-        help="base, adapter or a folder. Default: the adapter's, where its folder has one that "
-        "differs from the model's."
-    ),
-]
-AddBosTokenOption = Annotated[
-    bool | None,
-    typer.Option(
-        "--add-bos-token/--no-add-bos-token",
-        help="Let texts begin with the BOS token, or not. Default: as the tokenizer's files say.",
-        show_default=False,
-    ),
-]
-PrefixTokenOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="ID_OR_TEXT",
-        help="Token that a first one stands after where the tokenizer adds no BOS: for an empty "
-        "prompt, and so that rolling_logprob scores a text's first token too.",
     ),
 ]
 WindowsOption = Annotated[
@@ -116,12 +89,6 @@ WindowsOption = Annotated[
         "--windows",
         help="Score texts longer than the context in windows, each token once (rolling_logprob).",
     ),
-]
-SpecialTokensOption = Annotated[
-    bool, typer.Option(help="Let the tokenizer add its special tokens.")
-]
-DownloadOption = Annotated[
-    bool, typer.Option("--allow-download", help="--model may be a hub name.")
 ]
 StoreOption = Annotated[
     str | None,
@@ -154,31 +121,12 @@ OnErrorOption = Annotated[
         "or is left out and told."
     ),
 ]
-StrictOption = Annotated[
-    bool, typer.Option("--strict", help="Exit status 1 where prompts were skipped.")
-]
-TokenBudgetOption = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        help="Most positions (rows x longest) in a batch. Default: 2048 on a CPU, 16384 on a GPU.",
-        show_default=False,
-    ),
-]
 CacheBytesOption = Annotated[
     int | None,
     typer.Option(
         min=1,
         help="Most bytes of values that are kept in memory. Default: 64 MiB.",
         show_default=False,
-    ),
-]
-IdentityOption = Annotated[
-    str,
-    typer.Option(
-        metavar="[versions|strict|label:NAME]",
-        help="How changes of the weights are noticed: as torch sees them, by hashing all at every "
-        "call, or not at all, under a name that you give them.",
     ),
 ]
 DryRunOption = Annotated[
