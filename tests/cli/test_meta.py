@@ -11,6 +11,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -23,7 +24,7 @@ from forwardcache import __version__
 from forwardcache.errors import InvalidInputError, MachineError
 from forwardcache.jobs import results as output
 from forwardcache.jobs.fingerprint import folder_fingerprint
-from forwardcache.jobs.metadata import WORDS, command, meta_of
+from forwardcache.jobs.metadata import WORDS, command, meta_of, view_of
 from forwardcache.jobs.results import PartFile
 from tests.cli.conftest import ASSETS, Run, read_rows
 
@@ -64,6 +65,10 @@ def test_it_says_which_run_it_was(name: str, score: Run, prompts: Path, tmp_path
         {"view": "ft", "kind": "ft"},
         {"view": "scaled_1.001", "kind": "scaled", "lambda": 1.001},
         {"view": "null_7_init0.1", "kind": "null", "seed": 7, "init_scale": 0.1, "rank_scale": 1.0},
+    ]
+    assert found["seeds"] == {"intervals": 0, "null_7_init0.1": 7}
+    assert [view_of(each).name for each in found["views"]] == [
+        each["view"] for each in found["views"]
     ]
     assert found["options"]["top_k"] == 8
     digest = hashlib.sha256(prompts.read_bytes()).hexdigest()
@@ -108,6 +113,34 @@ def interrupted_after(writes: int) -> Any:
         write(self, rows)
 
     return writing
+
+
+def test_files_and_folders_are_told_wherever_the_reader_is(
+    score: Run, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = tmp_path / "tokenizer"
+    shutil.copytree(ASSETS / "model", tokenizer)
+    monkeypatch.chdir(tmp_path)
+    words = ["--prompts", prompts.name, "--tokenizer", "tokenizer", "--views", "base"]
+    assert score(*words, "--top-k", 8, "--out", "rows.jsonl").code == 0
+    found = meta(tmp_path / "rows.jsonl")
+    assert found["prompts"]["file"] == str(prompts)
+    digest = folder_fingerprint(tokenizer)
+    assert found["tokenizer"] == {"folder": str(tokenizer), "digest": digest}
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"view": "null_7", "kind": "null", "seed": 8},
+        {"view": "other", "kind": "other"},
+        {"view": "base", "kind": "base", "angle": 1},
+        {"kind": "base"},
+    ],
+)
+def test_a_view_that_no_parameters_give_is_refused(facts: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInputError, match="no view of this version"):
+        view_of(facts)
 
 
 def test_no_password_is_written() -> None:

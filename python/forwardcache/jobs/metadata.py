@@ -11,12 +11,17 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
+from dataclasses import fields
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from forwardcache import __version__
+from forwardcache.errors import InvalidInputError
+from forwardcache.jobs.fingerprint import folder_fingerprint
+from forwardcache.jobs.kinds import STDIN
+from forwardcache.jobs.reasons import shown
 from forwardcache.jobs.views import View
 
 if TYPE_CHECKING:
@@ -66,11 +71,13 @@ def facts_of(
         "versions": versions(),
         "model": _folder(options.loading.model, job_facts["model"]),
         "adapter": _folder(options.loading.adapter, job_facts["adapter"]),
+        "tokenizer": _folder_of_tokenizer(options.loading.tokenizer),
         **arithmetic,
         "op": job.op,
         "views": [_view(view) for view in job.views],
+        "seeds": seeds(job.views),
         "options": {name: job_facts[name] for name in job_facts if name not in _SAID_ELSEWHERE},
-        "prompts": {"file": options.prompts, "sha256": job.source.sha256},
+        "prompts": {"file": _file(options.prompts), "sha256": job.source.sha256},
         "counts": {
             "prompts": len(job.source.prompts) + len(job.source.skipped),
             "rows": totals.rows,
@@ -112,15 +119,57 @@ def _folder(given: str | None, digest: Any) -> Facts | None:
     return {"folder": where, "digest": digest if is_here else None}
 
 
+def _folder_of_tokenizer(given: str | None) -> Facts | None:
+    """The folder of ``--tokenizer``; None where it is the model's or the adapter's own."""
+    if given is None or not Path(given).is_dir():
+        return None
+    return _folder(given, folder_fingerprint(Path(given)))
+
+
+def _file(given: str) -> str:
+    """The file of the prompts, wherever the reader is; ``-`` is standard input."""
+    return given if given == STDIN else str(Path(given).absolute())
+
+
 def _view(view: View) -> Facts:
-    """A view with its exact parameters."""
-    exact: dict[str, Facts] = {
-        "scaled": {"lambda": view.lam},
-        "null": {
-            "seed": view.seed, "init_scale": view.init_scale, "rank_scale": view.rank_scale
-        },
-    }  # fmt: skip
-    return {"view": view.name, "kind": view.kind, **exact.get(view.kind, {})}
+    """A view with its exact parameters: those of its kind, and others that were given."""
+    own = _PARAMETERS.get(view.kind, ())
+    others = (each for each in fields(view) if each.name not in own and each.name != "kind")
+    given = [each.name for each in others if getattr(view, each.name) != each.default]
+    exact = {_SAID_AS.get(name, name): getattr(view, name) for name in (*own, *given)}
+    return {"view": view.name, "kind": view.kind, **exact}
+
+
+_PARAMETERS = {"scaled": ("lam",), "null": ("seed", "init_scale", "rank_scale")}
+_KINDS = frozenset({"base", "ft", *_PARAMETERS})
+_SAID_AS = {"lam": "lambda"}
+_NAME_OF = {said: name for name, said in _SAID_AS.items()}
+
+
+def view_of(facts: Mapping[str, Any]) -> View:
+    """The view that these facts are of.
+
+    Raises:
+        InvalidInputError: they are of none that this version knows.
+    """
+    told = {_NAME_OF.get(name, name): value for name, value in facts.items() if name != "view"}
+    try:
+        view = View(**told)
+        is_same = view.kind in _KINDS and view.name == facts["view"]
+    except (TypeError, ValueError, KeyError):
+        is_same = False
+    if not is_same:
+        raise InvalidInputError(
+            f"no view of this version is called {shown(str(facts.get('view')))}"
+        )
+    return view
+
+
+def seeds(views: Sequence[View]) -> Facts:
+    """What chance there was: in the intervals, and in the views that are random adapters."""
+    from forwardcache.statistics.resampling import SEED
+
+    return {"intervals": SEED, **{view.name: view.seed for view in views if view.is_null}}
 
 
 def meta_of(out: Path) -> Path:
