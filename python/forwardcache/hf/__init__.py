@@ -1,7 +1,7 @@
 """Hugging Face models as views, every forward once.
 
 Reading order: ``backend`` (what users make), ``inspection`` and ``admission``
-(what it tells), ``comparing`` (how far views are apart), ``view`` and
+(what it tells), ``comparing`` (how far views are apart) and ``top_tokens`` (where), ``view`` and
 ``scoring_methods`` (what they score with), ``spec`` (which view), ``scoring`` (one call, from text
 to kept values), ``model`` (what is loaded, whether it is still the same, which view it is in),
 ``text`` (from text to tokens), ``batch`` (from tokens to numbers), ``stream`` (from prompts to new
