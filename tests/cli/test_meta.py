@@ -129,6 +129,44 @@ def test_files_and_folders_are_told_wherever_the_reader_is(
     assert found["tokenizer"] == {"folder": str(tokenizer), "digest": digest}
 
 
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.parquet"])
+def test_a_page_of_the_rows_says_which_run_made_them(
+    name: str, score: Run, run: Run, prompts: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / name
+    assert score("--prompts", prompts, "--top-k", 8, "--out", out).code == 0
+    found = meta(out)
+    if name == "rows.parquet":
+        meta_of(out).unlink()
+    ended = run("report", "--scores", out, "--format", "json")
+    said = {one["fact"]: one["value"] for one in json.loads(ended.out)["scores"]["facts"]}
+    assert said["command"] == found["command"]
+    assert said["model digest"] == found["model"]["digest"]
+    assert said["versions torch"] == version("torch")
+    assert said["views"] == "view base kind base, view ft kind ft"
+    assert said["options chat_template"] == "no"
+    assert "noise_floor" not in said
+    page = run("report", "--scores", out, "--format", "html").out
+    assert "Which run made these rows" in page
+    assert found["model"]["digest"] in page
+
+
+@pytest.mark.parametrize("text", ["no facts", "[1]", '{"versions": 1}', "[" * 9999])
+def test_a_page_is_made_without_facts_that_nobody_can_read(
+    text: str, score: Run, run: Run, prompts: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "rows.jsonl"
+    assert score("--prompts", prompts, "--top-k", 8, "--out", out).code == 0
+    meta_of(out).write_text(text)
+    ended = run("report", "--scores", out, "--format", "html")
+    assert ended.code == 0
+    assert "doesn't say which run made the rows: the facts in" in ended.err
+    meta_of(out).unlink()
+    ended = run("report", "--scores", out, "--format", "html")
+    assert (ended.code, ended.err) == (0, "")
+    assert "Which run made these rows" not in ended.out
+
+
 @pytest.mark.parametrize(
     "facts",
     [

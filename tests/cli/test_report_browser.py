@@ -16,10 +16,16 @@ import pytest
 from selenium.webdriver import Chrome
 
 from forwardcache.cli.app import run as run_command
+from forwardcache.jobs.metadata import meta_of
 from tests.cli.test_report import HOSTILE
 from tests.cli.test_report_scores import ROWS, written
 from tests.cli.test_trace import line, trace
 
+FACTS = {
+    "versions": {"forwardcache": "1"},
+    "command": f"forwardcache score --prompts {HOSTILE}{'x' * 300}",
+    "model": {"folder": "/a", "digest": "0" * 64},
+}
 FORMS = [(theme, width) for theme in ("light", "dark") for width in (390, 1280)]
 HEIGHT = 900
 
@@ -72,6 +78,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, dic
     folder = tmp_path_factory.mktemp("pages")
     first, second = random_trace(folder / "a.jsonl", 1), random_trace(folder / "b.jsonl", 2)
     rows = written(folder / "rows.jsonl", ROWS)
+    meta_of(rows).write_text(json.dumps(FACTS))
     commands: dict[str, list[str]] = {
         "report": ["report", str(first), "--scores", str(rows)],
         "compare": ["report", "compare", str(first), str(second)],

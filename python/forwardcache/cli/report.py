@@ -52,6 +52,8 @@ def report(
     known = read_prompts(prompts) if prompts is not None else None
     figures = _trace_figures(paths, known) if paths else None
     moved = _score_figures(scores, known, tokenizer) if scores is not None else None
+    if scores is not None and moved is not None:
+        moved["facts"] = _facts(scores)
     if output_format == "html":
         from forwardcache.observe.report.page import report_page
 
@@ -117,6 +119,18 @@ def _score_figures(scores: Path, known: PromptSet | None, tokenizer: Path | None
     from forwardcache.observe.report.tokens import token_text
 
     return score_figures(scores, texts, token_text(tokenizer))
+
+
+def _facts(scores: Path) -> list[dict[str, str]]:
+    """Which run made the rows; nothing where that isn't known."""
+    from forwardcache.jobs.facts import read_facts
+    from forwardcache.observe.report.facts import fact_rows
+
+    try:
+        return fact_rows(read_facts(scores) or {})
+    except InvalidInputError as error:
+        say(f"the page doesn't say which run made the rows: {error}")
+        return []
 
 
 def _write(text: str, out: Path | None, *, force: bool) -> None:

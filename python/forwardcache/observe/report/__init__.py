@@ -1,5 +1,7 @@
-"""A report: numbers (``figures``, ``compare``, ``scores``), ``plots`` of them, ``page`` (HTML).
+"""A report: what happened, what changed, how far views are apart.
 
+Reading order: numbers (``figures``, ``compare``, ``scores``, with the texts of ``tokens``), which
+run they are of (``facts``), ``plots`` of them, ``page`` (HTML).
 Numbers need polars; ``page`` and ``plots``, which nothing here imports, the extra ``report``.
 """
 

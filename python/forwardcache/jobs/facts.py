@@ -1,0 +1,55 @@
+"""What a run kept with its rows, read again; nothing of it is believed beyond its being JSON."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from forwardcache.errors import InvalidInputError
+from forwardcache.jobs.metadata import PARQUET_KEY, Facts, meta_of
+from forwardcache.jobs.reasons import first_line
+
+_PARQUET = ".parquet"
+
+
+def read_facts(rows: Path) -> Facts | None:
+    """The facts of a file of rows: those in a table itself, else those in ``OUT.meta.json``.
+
+    Args:
+        rows: JSON lines or a Parquet table.
+
+    Returns:
+        A JSON object; None where no run left one.
+
+    Raises:
+        InvalidInputError: what is there is no JSON object of a run, or the table is none.
+        OSError: it can't be read.
+    """
+    text, where = _in_table(rows), str(rows)
+    if text is None:
+        try:
+            text, where = meta_of(rows).read_bytes(), str(meta_of(rows))
+        except FileNotFoundError:
+            return None
+    try:
+        facts = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidInputError(
+            f"the facts in {where} are not JSON: {first_line(error)}"
+        ) from error
+    versions = facts.get("versions") if isinstance(facts, dict) else None
+    if not isinstance(facts, dict) or not isinstance(versions, dict):
+        raise InvalidInputError(f"the facts in {where} are no JSON object that a run wrote")
+    return facts
+
+
+def _in_table(rows: Path) -> str | None:
+    if rows.suffix.lower() != _PARQUET:
+        return None
+    import polars as pl
+
+    try:
+        with rows.open("rb"):
+            return pl.read_parquet_metadata(rows).get(PARQUET_KEY)
+    except pl.exceptions.PolarsError as error:
+        raise InvalidInputError(f"{rows} is no Parquet table: {first_line(error)}") from error
