@@ -5,7 +5,7 @@ mean), ``resampling`` and ``intervals`` (where the truth lies), ``positions`` (o
 texts), ``spread`` and ``figures`` (what some positions come to), ``summary`` (views, buckets,
 groups), ``floor`` (is it more than rounding?), ``nulls`` (is it more than a random change?),
 ``signed`` (differences with a sign), ``bounds`` (a verdict for machines), ``as_json`` (the names of
-the command line), ``result`` (all of it together).
+the command line), ``result`` (all of it together), ``sentences`` (what a person reads of it).
 
 Figures are means over positions; what is drawn at random are texts, and equal texts count as one.
 """
@@ -40,6 +40,7 @@ with extra_named("forwardcache.statistics"):
         TopToken,
         ViewDifference,
     )
+    from forwardcache.statistics.sentences import Answer, answers, verdict_sentences
     from forwardcache.statistics.signed import SignedSummary, signed_summary
     from forwardcache.statistics.spread import Spread
     from forwardcache.statistics.summary import Bucket, Summary, summaries
@@ -49,6 +50,7 @@ __all__ = [
     "FEWEST_TEXTS",
     "ROUGH_TEXTS",
     "TOP_K",
+    "Answer",
     "Bounds",
     "Bucket",
     "DeltaP",
@@ -71,6 +73,7 @@ __all__ = [
     "against_floor",
     "against_nulls",
     "among_nulls",
+    "answers",
     "differences_by_definition",
     "holm",
     "interval_of_mean",
@@ -80,6 +83,7 @@ __all__ = [
     "share_intervals",
     "signed_summary",
     "summaries",
+    "verdict_sentences",
     "view_as_json",
     "worst",
 ]

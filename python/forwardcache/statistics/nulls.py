@@ -71,14 +71,18 @@ class NullComparison:
         return self.has_enough and self.p_adjusted * SIGNIFICANT_IN <= 1.0 + 1e-9
 
     @property
+    def place(self) -> str:
+        """The view's place in words, such as ``first of 21``."""
+        return f"{_ordinal(self.rank)} of {self.n + 1}"
+
+    @property
     def words(self) -> str:
         """The verdict in words: the place alone where the nulls are too few for more."""
-        place = f"{_ordinal(self.rank)} of {self.n + 1}"
         if not self.has_enough:
-            return place
+            return self.place
         over = "1 comparison" if self.compared == 1 else f"{self.compared:,} comparisons"
         verdict = "significant" if self.is_significant else "not significant"
-        return f"{place}, {verdict} at 0.05: p = {self.p_adjusted:.2g} after Holm over {over}"
+        return f"{self.place}, {verdict} at 0.05: p = {self.p_adjusted:.2g} after Holm over {over}"
 
     def as_json(self) -> dict[str, Any]:
         """By name; what is no finite number is None."""

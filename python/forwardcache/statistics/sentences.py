@@ -1,0 +1,146 @@
+"""What was found of one view, as a sentence for each of three questions that are kept apart.
+
+A difference that is there needn't be more than a random change makes, and neither says how little
+of it can be seen. So each answer names its question, and one that wasn't asked is said to be not
+measured. Nothing is ever called unchanged, and nothing is said to have changed the model because of
+a ratio.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from forwardcache.statistics.floor import FloorVerdict
+from forwardcache.statistics.intervals import FEWEST_TEXTS
+from forwardcache.statistics.nulls import SIGNIFICANT_IN, NullComparison
+from forwardcache.statistics.result import ViewDifference
+
+IS_THERE = "Is it there at all?"
+IS_MORE = "Is it more than a random change of the same weight norm?"
+HOW_LITTLE = "How little of it can be seen?"
+NOT_MEASURED = "Not measured."
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One answer.
+
+    Attributes:
+        question: Which of the three it answers.
+        words: What was found, as a sentence.
+    """
+
+    question: str
+    words: str
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether anything was."""
+        return self.words != NOT_MEASURED
+
+    def __str__(self) -> str:
+        return f"{self.question} {self.words}"
+
+
+def answers(view: ViewDifference) -> tuple[Answer, Answer, Answer]:
+    """The three answers for one view: against rounding, among matched nulls, by scale.
+
+    Args:
+        view: What was found of it.
+    """
+    return (
+        Answer(IS_THERE, _against_rounding(view.view, view.floor)),
+        Answer(IS_MORE, _among_random_changes(view.view, view.nulls)),
+        Answer(HOW_LITTLE, _by_scale(view.view, view.visible_from_lambda, view.detect_least)),
+    )
+
+
+def verdict_sentences(view: ViewDifference) -> tuple[str, str, str]:
+    """The three answers as text, each beginning with its question.
+
+    Args:
+        view: What was found of it.
+    """
+    is_there, is_more, how_little = answers(view)
+    return str(is_there), str(is_more), str(how_little)
+
+
+def _against_rounding(view: str, floor: FloorVerdict | None) -> str:
+    if floor is None:
+        return NOT_MEASURED
+    texts = floor.excess.texts
+    if floor.distinguishable is None:
+        return f"Not judged: that takes {FEWEST_TEXTS} distinct texts, and there are {texts:,}."
+    found = f"from rounding on these {texts:,} texts"
+    moved = f"{_nats(floor.view_mean)} nats a token on average (KL divergence)"
+    rounding = f"rounding alone by {_nats(floor.mean)}"
+    if floor.distinguishable:
+        return (
+            f"Yes, {view} is distinguishable {found}: it moves predictions by {moved}, {rounding}."
+        )
+    said = f"{view} is not distinguishable {found}: it moves predictions by {moved}, {rounding}"
+    if floor.would_have_seen is None:
+        return f"Not seen: {said}."
+    return f"Not seen: {said}; more than {_nats(floor.would_have_seen)} would have been seen."
+
+
+def _among_random_changes(view: str, nulls: NullComparison | None) -> str:
+    if nulls is None:
+        return NOT_MEASURED
+    if not nulls.has_enough:
+        needed = SIGNIFICANT_IN * nulls.compared - 1
+        return (
+            f"Too few to say: {_as_far(nulls)} ({view} is {nulls.place}; to call it more at 0.05 "
+            f"takes {needed:,} of them{_over(nulls)}){_ratio(view, nulls)}."
+        )
+    verdict = "Yes, significant at 0.05" if nulls.is_significant else "Not shown at 0.05"
+    p = f"p = {nulls.p_adjusted:.2g} after Holm{_over(nulls) or ' over 1 comparison'}"
+    return f"{verdict}: {_as_far(nulls)} ({view} is {nulls.place}, {p}){_ratio(view, nulls)}."
+
+
+def _as_far(nulls: NullComparison) -> str:
+    """How many of the nulls are at least as far as the view."""
+    count = nulls.rank - 1
+    changes = "1 random change" if nulls.n == 1 else f"{nulls.n:,} random changes"
+    if not count:
+        return f"of {changes} with its weight norm none moves predictions as far"
+    moves = "1 moves" if count == 1 else f"{count:,} move"
+    return f"of {changes} with its weight norm {moves} predictions at least as far"
+
+
+def _over(nulls: NullComparison) -> str:
+    return "" if nulls.compared == 1 else f" over {nulls.compared:,} comparisons"
+
+
+def _ratio(view: str, nulls: NullComparison) -> str:
+    ratio = nulls.ratio_to_mean
+    if ratio is None:
+        return "; on average they can't be told from rounding"
+    if not math.isfinite(ratio):
+        return ""
+    times = f"{ratio:,.0f}" if ratio >= 100.0 else f"{ratio:.2g}"
+    return f"; {view} moves them {times} times as far as they do on average"
+
+
+def _by_scale(view: str, visible: float | None, least: float | None) -> str:
+    if visible is None and least is None:
+        return NOT_MEASURED
+    if visible is None:
+        return (
+            f"None: {view} is distinguishable from rounding at no scale of its change that was "
+            f"tried, down to λ = {least:.2g}."
+        )
+    if least is not None and visible <= least:
+        return (
+            f"Less than was tried: {view} is still distinguishable from rounding at λ = "
+            f"{visible:.2g} times its change, the smallest scale of all."
+        )
+    return (
+        f"{view} is distinguishable from rounding from λ = {visible:.2g} times its change on; with "
+        "less of it, it was not."
+    )
+
+
+def _nats(value: float) -> str:
+    return "infinitely many" if value == math.inf else f"{value:.2g}"
