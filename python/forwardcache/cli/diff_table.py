@@ -1,0 +1,337 @@
+"""What a comparison of views looks like to a person: tables, the three answers, notes.
+
+A figure is a line and a view a column, so that a line's name has room to say what it is; views that
+don't fit side by side follow below. That reads the same in a narrow terminal and in a pipe.
+Nothing is computed here: every figure is the one that JSON and the page show.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import TextIO
+
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
+
+from forwardcache.jobs.summary import significant
+from forwardcache.statistics import (
+    FEWEST_TEXTS,
+    ROUGH_TEXTS,
+    DiffResult,
+    Figures,
+    Interval,
+    NullComparison,
+    ViewDifference,
+    answers,
+)
+
+MOST_GROUPS = 20
+"""Groups that a table shows; of more, those that were moved most."""
+
+_NONE = "-"
+_NOT_MEASURED = "not measured"
+_LONGEST_NAME = 32
+_UNBOUNDED = 10_000
+_Line = tuple[str, Callable[[ViewDifference], str]]
+_Build = Callable[[Sequence[ViewDifference]], Table]
+
+
+def show_diff(stream: TextIO, result: DiffResult) -> None:
+    """Print what a run found: figures, answers and notes, in colour only on a terminal.
+
+    Args:
+        stream: Where; tables are as wide as its terminal, or as ``COLUMNS`` says.
+        result: What was found.
+    """
+    console = Console(file=stream)
+    for build in (_figures(result), _quarters(result)):
+        for table in _fitting(console, result.views, build):
+            console.print(table)
+    for of_groups in _groups(result):
+        console.print(of_groups)
+    stream.writelines(f"{_plain(line)}\n" for line in [*_answers(result), *notes(result)])
+
+
+def _fitting(console: Console, views: Sequence[ViewDifference], build: _Build) -> Iterator[Table]:
+    """Tables of as many views each as fit beside each other; of one view where none fits."""
+    # A table that may be as wide as it likes says how wide that is.
+    unbounded = console.options.update(max_width=_UNBOUNDED)
+    count = max(len(views), 1)
+    while count > 1 and any(
+        Measurement.get(console, unbounded, build(views[at : at + count])).maximum > console.width
+        for at in range(0, len(views), count)
+    ):
+        count -= 1
+    for at in range(0, len(views), count):
+        yield build(views[at : at + count])
+
+
+def _figures(result: DiffResult) -> _Build:
+    is_rough = any(one.summary.figures.kl.interval.is_rough for one in result.views)
+    interval = "  95 % interval" + (", rough" if is_rough else "")
+    lines = [*_kl_lines(interval), *_agreement_lines(interval), *_question_lines(result)]
+
+    def build(views: Sequence[ViewDifference]) -> Table:
+        table = _table(f"compared with {_name(result.reference)}", views)
+        for label, cell in lines:
+            table.add_row(label, *(cell(view) for view in views))
+        return table
+
+    return build
+
+
+def _kl_lines(interval: str) -> list[_Line]:
+    def of_kl(field: str) -> Callable[[ViewDifference], str]:
+        return lambda one: _number(getattr(one.summary.figures.kl, field))
+
+    return [
+        ("mean KL, nats", of_kl("mean")),
+        (interval, lambda one: _ends(one.summary.figures.kl.interval, _nats)),
+        ("median KL", of_kl("median")),
+        ("99th percentile of KL", of_kl("p99")),
+        ("largest KL", of_kl("max")),
+    ]
+
+
+def _agreement_lines(interval: str) -> list[_Line]:
+    return [
+        ("same top token", lambda one: _share(one.summary.figures.same_top)),
+        (interval, lambda one: _ends(one.summary.figures.same_top_interval, _share)),
+        ("perplexity ratio", lambda one: _ratio(one.summary.figures.ppl_ratio)),
+        (interval, lambda one: _ends(one.summary.figures.ppl_ratio_interval, _ratio)),
+    ]
+
+
+def _question_lines(result: DiffResult) -> list[_Line]:
+    """The three questions; the figures beside an answer only where something was measured."""
+    floor: list[_Line] = [("told from rounding?", _told)]
+    if any(one.floor is not None for one in result.views):
+        floor += [("  rounding's mean KL", _rounding)]
+    if any(one.floor is not None and not one.floor.distinguishable for one in result.views):
+        floor += [("  would be seen above", _would_have_seen)]
+    nulls: list[_Line] = [("place among nulls", _place)]
+    if compared := [one.nulls.compared for one in result.views if one.nulls is not None]:
+        nulls += [(f"  p, Holm over {compared[0]:,}", _p), ("  times their mean KL", _times)]
+    return [*floor, *nulls, ("visible from λ", _visible)]
+
+
+def _told(one: ViewDifference) -> str:
+    if one.floor is None:
+        return _NOT_MEASURED
+    if one.floor.distinguishable is None:
+        return "not judged"
+    return "yes" if one.floor.distinguishable else "no"
+
+
+def _rounding(one: ViewDifference) -> str:
+    return _NONE if one.floor is None else significant(one.floor.mean, 3)
+
+
+def _would_have_seen(one: ViewDifference) -> str:
+    if one.floor is None or one.floor.would_have_seen is None:
+        return _NONE
+    return significant(one.floor.would_have_seen, 3)
+
+
+def _place(one: ViewDifference) -> str:
+    return _NOT_MEASURED if one.nulls is None else one.nulls.place
+
+
+def _p(one: ViewDifference) -> str:
+    return f"{one.nulls.p_adjusted:.2g}" if one.nulls and one.nulls.has_enough else _NONE
+
+
+def _times(one: ViewDifference) -> str:
+    ratio = None if one.nulls is None else one.nulls.ratio_to_mean
+    return _NONE if ratio is None else _number(ratio, 3)
+
+
+def _visible(one: ViewDifference) -> str:
+    visible, least = one.visible_from_lambda, one.detect_least
+    if visible is None:
+        return _NOT_MEASURED if least is None else f"none down to {least:.2g}"
+    return f"below {visible:.2g}" if least is not None and visible <= least else f"{visible:.2g}"
+
+
+def _quarters(result: DiffResult) -> _Build:
+    def build(views: Sequence[ViewDifference]) -> Table:
+        of = f"{_name(result.reference)}'s entropy there, nats"
+        table = _table(f"mean KL by quarter of\n{of}", views)
+        for rows in zip(*(one.summary.buckets for one in views), strict=True):
+            low, high = significant(rows[0].low, 3), significant(rows[0].high, 3)
+            table.add_row(f"{low} to {high}", *(_number(row.figures.kl.mean) for row in rows))
+        return table
+
+    return build
+
+
+def _groups(result: DiffResult) -> Iterator[Table]:
+    """For each view a table of its groups, where there are any."""
+    for one in result.views:
+        if not one.summary.groups:
+            continue
+        table = Table()
+        table.add_column(Text(f"{_name(result.group_by or 'group')},\n{_name(one.view)}"))
+        place = ["place"] if one.group_nulls else []
+        for title in ("mean KL, nats\n95 % interval", "same\ntop", *place):
+            table.add_column(title, justify="right")
+        for group in _shown(one):
+            figures, nulls = one.summary.groups[group], one.group_nulls.get(group)
+            label = f"{_name(group)}\n({figures.texts:,} {_texts(figures.texts)})"
+            cells = [_of_group(figures), _share(figures.same_top)]
+            table.add_row(Text(label), *cells, *([_group_place(nulls)] if one.group_nulls else []))
+        yield table
+
+
+def _shown(one: ViewDifference) -> list[str]:
+    """The groups of a view in their order; of too many those that were moved most."""
+    groups = one.summary.groups
+    if len(groups) <= MOST_GROUPS:
+        return list(groups)
+    known = [group for group in groups if not math.isnan(groups[group].kl.mean)]
+    return sorted(known, key=lambda group: -groups[group].kl.mean)[:MOST_GROUPS]
+
+
+def _of_group(figures: Figures) -> str:
+    # Groups differ in their number of texts, so that each says itself whether it is rough.
+    rough = " (rough)" if figures.kl.interval.is_rough else ""
+    return f"{_number(figures.kl.mean)}\n{_ends(figures.kl.interval, _nats)}{rough}"
+
+
+def _group_place(nulls: NullComparison | None) -> str:
+    if nulls is None:
+        return _NONE
+    return f"{nulls.place},\np = {nulls.p_adjusted:.2g}" if nulls.has_enough else nulls.place
+
+
+def _table(title: str, views: Sequence[ViewDifference]) -> Table:
+    table = Table()
+    table.add_column(Text(title))
+    for view in views:
+        table.add_column(Text(_name(view.view)), justify="right")
+    return table
+
+
+def _answers(result: DiffResult) -> list[str]:
+    """Each question with the answers of all views; once, where it was asked of none."""
+    said = []
+    for of_views in zip(*(answers(one) for one in result.views), strict=True):
+        if measured := [one for one in of_views if one.is_measured]:
+            said += [str(one) for one in measured]
+        else:
+            said.append(str(of_views[0]))
+    return said
+
+
+def notes(result: DiffResult) -> list[str]:
+    """What has to be said with the figures for them not to mislead, a sentence each.
+
+    Args:
+        result: What a run found.
+    """
+    said = [
+        f"KL is KL({result.reference} ‖ view) at each of {result.positions:,} positions in "
+        f"{result.texts:,} distinct {_texts(result.texts)}, over the whole vocabulary; the "
+        f"perplexity ratio is view / {result.reference}"
+    ]
+    said += [_interval_note(result), *_question_notes(result), *_value_notes(result)]
+    if any(len(one.summary.groups) > MOST_GROUPS for one in result.views):
+        said.append(f"the {MOST_GROUPS} groups that were moved most are shown; JSON has all")
+    if result.skipped:
+        said.append(f"{result.skipped:,} {_texts(result.skipped)} could not be compared")
+    return [*said, *result.notes]
+
+
+def _interval_note(result: DiffResult) -> str:
+    texts = min((one.summary.figures.texts for one in result.views), default=result.texts)
+    if texts < FEWEST_TEXTS:
+        return f"no intervals: that takes {FEWEST_TEXTS} distinct texts, and there are {texts:,}"
+    rough = f"; rough, as of all under {ROUGH_TEXTS}" if texts < ROUGH_TEXTS else ""
+    views = len(result.views)
+    alone = f"; each for itself, not for {views} views at once" if views > 1 else ""
+    return f"intervals are over {texts:,} distinct texts{rough}{alone}"
+
+
+def _question_notes(result: DiffResult) -> list[str]:
+    said = []
+    places = [one.nulls for one in result.views if one.nulls is not None]
+    places += [null for one in result.views for null in one.group_nulls.values()]
+    if result.floor is not None and result.floor_texts:
+        nulls = " and nulls" if places else ""
+        texts = f"{result.floor_texts:,} {_texts(result.floor_texts)}"
+        said.append(f"rounding{nulls} were measured on {texts}, where views are held against them")
+    if places:
+        first = places[0]
+        said.append(
+            f"nulls are {first.n:,} random adapters that add the view's weight norm to each "
+            f"module; first is farthest; {_p_note(first)}"
+        )
+    return said
+
+
+def _p_note(nulls: NullComparison) -> str:
+    over = "1 comparison" if nulls.compared == 1 else f"{nulls.compared:,} comparisons"
+    if not nulls.has_enough:
+        return f"too few of them for a p of 0.05 over {over}"
+    return f"p is after Holm over {over}, and can't be below {nulls.p_smallest:.2g}"
+
+
+def _value_notes(result: DiffResult) -> list[str]:
+    said = []
+    if any(len(one.positions) and one.positions.kl.min() < 0.0 for one in result.views):
+        said.append("some divergences are below 0: that is rounding, and isn't cut off")
+    left_out = max((one.summary.left_out for one in result.views), default=0)
+    if left_out:
+        said.append(
+            f"up to {left_out:,} positions a view hold a value that is no number: in no figure"
+        )
+    return said
+
+
+def _texts(count: int) -> str:
+    return "text" if count == 1 else "texts"
+
+
+def _name(name: str) -> str:
+    """A name that neither moves the cursor nor takes all of a line."""
+    shown = _plain(name)
+    return shown if len(shown) <= _LONGEST_NAME else f"{shown[: _LONGEST_NAME - 1]}…"
+
+
+def _plain(text: str) -> str:
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
+
+
+def _number(value: float, digits: int = 4) -> str:
+    return _NONE if math.isnan(value) else significant(value, digits)
+
+
+def _nats(value: float) -> str:
+    # The ends of a bootstrap interval are known to no more.
+    return significant(value, 3)
+
+
+def _ends(interval: Interval, as_text: Callable[[float], str]) -> str:
+    if not interval.is_known:
+        return _NONE
+    return f"{as_text(interval.low)} to {as_text(interval.high)}"
+
+
+def _share(value: float) -> str:
+    """A share in percent; never all or none where it is not."""
+    if math.isnan(value):
+        return _NONE
+    if 0.0 < value < 0.00005:
+        return "<0.01%"
+    return ">99.99%" if 0.99995 <= value < 1.0 else f"{value:.2%}"
+
+
+def _ratio(value: float) -> str:
+    """A ratio with as many digits as its distance from 1 takes."""
+    distance = abs(value - 1.0)
+    if not math.isfinite(value) or distance >= 0.1 or distance == 0.0:
+        return _number(value)
+    return f"{value:.{min(2 - math.floor(math.log10(distance)), 12)}f}"
