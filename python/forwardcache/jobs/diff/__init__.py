@@ -4,5 +4,5 @@ Reading order: ``options`` (what was asked for), ``plan`` (which texts are compa
 views), ``compared`` (the comparison, chunk by chunk) with ``rows`` and ``token_texts``, ``nulls``
 (is it more than a random change?), ``detect`` (how little of it can be seen?), ``moved`` (the
 positions that moved most), ``notes`` (what a reader has to know), ``facts`` (which run it was),
-``run`` (all of it); then what is made of a result: ``sentences`` and ``junit``.
+``run`` (all of it); then what is made of a result: ``junit``.
 """
