@@ -48,11 +48,10 @@ def test_the_second_run_runs_nothing_and_the_adapter_stands_out(
 
     views = {view["view"]: view for view in told["views"]}
     assert set(views) == {"ft", "scaled_0.50", "null_7", "null_8"}
-    nulls = [view["high"] for view in views.values() if view["is_null"]]
-    assert views["ft"]["low"] > 10 * max(nulls)
-    assert (
-        views["ft"]["low"] > views["scaled_0.50"]["high"] > views["scaled_0.50"]["low"] > max(nulls)
-    )
+    ends = {name: view["kl_base_nats"]["interval"] for name, view in views.items()}
+    nulls = [ends[name][1] for name, view in views.items() if view["is_null"]]
+    assert ends["ft"][0] > 10 * max(nulls)
+    assert ends["ft"][0] > ends["scaled_0.50"][1] > ends["scaled_0.50"][0] > max(nulls)
     assert views["ft"]["update_norm"] > 2 * views["null_7"]["update_norm"]
     assert "changed the model" not in told["verdict"]
     assert "norm" in told["verdict"]

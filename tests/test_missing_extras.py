@@ -98,6 +98,7 @@ def command_without(packages: list[str], *argv: str) -> subprocess.CompletedProc
         (["check", "backend", "json:loads"], ["numpy"], "hf"),
         (["report", "t.jsonl"], ["polars"], "cli"),
         (["report", "t.jsonl", "--format", "html"], ["jinja2"], "report"),
+        (["report", "--scores", "rows.jsonl"], ["scipy"], "report"),
         (["store", "info", "values.db"], ["numpy"], "hf"),
         (["store", "info", "redis://localhost"], ["redis"], "redis"),
     ],
@@ -116,8 +117,12 @@ def test_numbers_of_a_report_and_of_a_store_need_no_more_than_they_use(tmp_path:
     with BackendInstrumentation(trace_path=trace) as inst:
         inst.cached("op", "base", "a", 8, lambda: 1)
     open_store(store).close()
-    for argv in (["report", str(trace)], ["store", "info", str(store)]):
-        done = command_without(["torch", "transformers", "jinja2", "matplotlib"], *argv)
+    unused = ["torch", "transformers", "jinja2", "matplotlib", "scipy"]
+    for argv, packages in (
+        (["report", str(trace)], [*unused, "numpy"]),
+        (["store", "info", str(store)], unused),
+    ):
+        done = command_without(packages, *argv)
         assert (done.returncode, done.stderr) == (0, "")
 
 

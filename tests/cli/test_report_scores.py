@@ -11,9 +11,15 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 
+from forwardcache.jobs.differences import Comparison, differences
+from forwardcache.jobs.job import Totals
+from forwardcache.jobs.summary import as_json
+from forwardcache.jobs.views import parse_views
+from forwardcache.operations import operation
 from tests.cli.conftest import Run
 from tests.cli.test_trace import line, trace
 
@@ -111,6 +117,48 @@ def test_differences_that_cancel_are_seen(run: Run, tmp_path: Path) -> None:
     assert (tuned["better_rate"], tuned["worse_rate"]) == (0.5, 0.5)
     assert "ft is 2 nats from base, absolute differences averaged" in said["verdict"]
     assert "4.0 times" in said["verdict"]
+
+
+@pytest.mark.parametrize(
+    ("op", "field"),
+    [("next_token_dist", "kl_base_nats"), ("next_token_dist", "kl_lower_bound"),
+     ("logprob_of", "delta_nats")],
+)  # fmt: skip
+def test_the_figures_of_a_view_are_those_of_score_s_summary(
+    op: str, field: str, run: Run, tmp_path: Path
+) -> None:
+    """Of 60 prompts that are 30 texts; without these, what doesn't depend on them."""
+    chance = np.random.default_rng(1)
+    texts = {n + 1: f"text {n % 30}" for n in range(60)}
+    lines: list[dict[str, Any]] = []
+    totals = Totals(operation(op).figure)
+    for at in texts:
+        head = {"id": at, "line": at, "op": op}
+        lines.append({**head, "view": "base"})
+        for view, most in (("ft", 1.0), ("null_7", 0.01)):
+            value = most * chance.normal() if field == "delta_nats" else most * chance.exponential()
+            lines.append({**head, "view": view, field: value})
+    for one in lines:
+        totals.note(one)
+    views = parse_views("base,ft,null:7", has_adapter=True)
+    comparison = Comparison(op, differences(views, totals, texts=texts), is_bound="lower" in field)
+    summary = {one["view"]: one[field] for one in as_json(comparison)}
+
+    rows, prompts = written(tmp_path / "rows.jsonl", lines), tmp_path / "prompts.txt"
+    prompts.write_text("".join(f"{text}\n" for text in texts.values()))
+    [with_texts, without] = [
+        {one["view"]: one for one in scores(run, rows, *more)["views"]}
+        for more in (["--prompts", prompts], [])
+    ]
+    for view, told in summary.items():
+        page = with_texts[view]
+        assert [page["low_nats"], page["high_nats"]] == pytest.approx(told["interval"])
+        assert [without[view]["low_nats"], without[view]["high_nats"]] == [None, None]
+        for name in {"mean", "median", "p90", "p99", "max", "mean_abs"} & set(told):
+            assert page[f"{name}_nats"] == pytest.approx(told[name])
+            assert without[view][f"{name}_nats"] == pytest.approx(told[name])
+        for name in {"better", "worse"} & set(told):
+            assert page[f"{name}_rate"] == pytest.approx(told[name])
 
 
 def test_the_prompts_and_tokens_that_moved_most(run: Run, rows: Path) -> None:

@@ -136,9 +136,10 @@ def verdict(found: Comparison) -> str:
     """How far the adapter is from base, what it is compared with, and what that doesn't answer."""
     (tuned,) = (one for one in found.found if one.view.kind == "ft")
     nulls, norm = found.nulls, found.norms.get("ft")
+    spread = tuned.figures.spread
     said = (
-        f"The adapter moves the next-token distribution by {tuned.mean_nats:.2g} nats "
-        f"({tuned.interval.low:.2g} to {tuned.interval.high:.2g}) from base."
+        f"The adapter moves the next-token distribution by {spread.mean:.2g} nats "
+        f"({spread.interval.low:.2g} to {spread.interval.high:.2g}) from base."
     )
     if (times := found.ratio(tuned)) is None or norm is None:
         return said

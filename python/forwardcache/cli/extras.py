@@ -8,9 +8,13 @@ from importlib.util import find_spec
 from forwardcache.errors import InvalidInputError
 from forwardcache.extras import install
 
-SCORING = ("rich", "polars", "numpy", "torch", "transformers", "peft", "safetensors", "tokenizers")
+SCORING = (
+    *("rich", "polars", "numpy", "scipy"),
+    *("torch", "transformers", "peft", "safetensors", "tokenizers"),
+)
 PARQUET = ("polars",)
 STORE = ("numpy",)
+STATISTICS = ("numpy", "scipy")
 
 
 def check_installed(*modules: str, extra: str = "hf") -> None:

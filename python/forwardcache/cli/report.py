@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from forwardcache.cli.exits import ExitCode, say
-from forwardcache.cli.extras import PARQUET, check_installed
+from forwardcache.cli.extras import PARQUET, STATISTICS, check_installed
 from forwardcache.cli.trace import clock, say_what_is_pending, source_of
 from forwardcache.errors import InvalidInputError
 from forwardcache.jobs.kinds import STDIN, FileKind, check_kind
@@ -46,6 +46,7 @@ def report(
         raise InvalidInputError("standard input is read once: give - for one file only")
     _check(output_format, out, [*paths, *named], force=force)
     if scores is not None:
+        check_installed(*STATISTICS, extra="report")
         check_kind(scores, FileKind.ROWS, FileKind.TABLE, named=f"--scores {scores}")
     if tokenizer is not None and scores is None:
         raise InvalidInputError("--tokenizer shows tokens of --scores FILE, which is not given")
@@ -113,7 +114,7 @@ def _trace_figures(paths: Sequence[str], known: PromptSet | None) -> dict[str, A
 def _score_figures(scores: Path, known: PromptSet | None, tokenizer: Path | None) -> dict[str, Any]:
     from forwardcache.observe.report.scores import score_figures
 
-    texts = [(one.line, one.text) for one in known.prompts] if known else None
+    texts = [(one.line, one.counts_as) for one in known.prompts] if known else None
     if tokenizer is None:
         return score_figures(scores, texts)
     from forwardcache.observe.report.tokens import token_text

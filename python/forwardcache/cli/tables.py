@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from forwardcache.jobs.differences import Comparison, Difference
-from forwardcache.jobs.intervals import Interval
 from forwardcache.jobs.summary import notes, significant
+from forwardcache.statistics import Interval
 
 
 def tables(comparison: Comparison) -> list[Table]:
@@ -29,12 +29,13 @@ def _distances(comparison: Comparison) -> Table:
     shown = _table("view", "prompts", what, "95 % interval", *signs)
     for one in comparison.found:
         within = ", as other batches" if comparison.is_within_floor(one) else ""
-        shares = (f"{one.better:.0%}", f"{one.worse:.0%}") if comparison.is_signed else ()
+        signed, spread = one.figures.signed, one.figures.spread
+        shares = () if signed is None else (f"{signed.better:.0%}", f"{signed.worse:.0%}")
         shown.add_row(
             _label(one) + within,
             _count(one),
-            significant(one.mean_nats),
-            _ends(one.interval),
+            significant(spread.mean),
+            _ends(spread.interval),
             *shares,
         )
     return shown
@@ -49,7 +50,7 @@ def _sizes(comparison: Comparison) -> Table:
     ]
     shown = _table("view", *columns)
     for one in comparison.found:
-        cells = [significant(one.size_nats)] if signed else []
+        cells = [significant(one.figures.size)] if signed else []
         if nulls:
             norm = comparison.norms.get(one.view.name)
             deviation = f"{one.view.deviation:g}" if one.view.is_null else "-"
@@ -74,7 +75,8 @@ def _label(one: Difference) -> str:
 
 
 def _count(one: Difference) -> str:
-    return f"{one.prompts:,}" + (f" ({one.not_finite:,} not finite)" if one.not_finite else "")
+    prompts, not_finite = one.figures.prompts, one.figures.not_finite
+    return f"{prompts:,}" + (f" ({not_finite:,} not finite)" if not_finite else "")
 
 
 def _ends(interval: Interval) -> str:

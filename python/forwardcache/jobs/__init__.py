@@ -7,7 +7,7 @@ Reading order: ``options`` (what was asked for), ``prompts``, ``views`` and ``sk
 with ``kinds`` (of files), ``session`` (a loaded model) with ``hits``, ``planning`` and ``job`` (the
 scoring loop), ``divergence`` (KL), ``rows`` with ``digits``, ``results`` with ``outfile``,
 ``whole_file``, ``durable``, ``columns`` and ``parquet`` (files of rows), ``resume`` and
-``fingerprint`` (whether a job can go on), ``differences`` with ``intervals`` and ``summary`` (what
-the rows come to), ``metadata`` and ``facts`` (which run it was, written and read), ``reasons`` (why
-something failed, in words); ``diff`` holds views against a reference at every position of texts.
+``fingerprint`` (whether a job can go on), ``differences`` and ``summary`` (what the rows come to),
+``metadata`` and ``facts`` (which run it was, written and read), ``reasons`` (why something failed,
+in words); ``diff`` holds views against a reference at every position of texts.
 """

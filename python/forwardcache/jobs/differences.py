@@ -7,18 +7,17 @@ is sizes that are compared with those of null views.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from forwardcache.jobs.intervals import FEWEST_TEXTS, Interval, interval_of_mean
 from forwardcache.jobs.job import Job, Totals
 from forwardcache.jobs.views import View
 from forwardcache.operation import Figure
 from forwardcache.operations import operation
+from forwardcache.statistics import ValueFigures, Values, value_figures
 
 if TYPE_CHECKING:
     from forwardcache.hf.scoring.noise import NoiseFloor
@@ -32,27 +31,11 @@ class Difference:
 
     Attributes:
         view: The view.
-        prompts: Prompts with a finite value; the figures are over them.
-        not_finite: Prompts without one.
-        mean_nats: Mean KL(base ‖ view), or mean difference in log-probability.
-        interval: Where that mean lies.
-        size_nats: Mean KL, or mean absolute difference.
-        size_interval: Where that lies.
-        better: Share of prompts whose log-probability rose; of a divergence as good as all.
-        worse: Share of those whose log-probability fell.
-        least_nats: The smallest value.
+        figures: What KL(base ‖ view) of the prompts comes to, or the difference in log-probability.
     """
 
     view: View
-    prompts: int
-    not_finite: int
-    mean_nats: float
-    interval: Interval
-    size_nats: float
-    size_interval: Interval
-    better: float
-    worse: float
-    least_nats: float
+    figures: ValueFigures
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +89,7 @@ class Comparison:
     def why_no_ratio(self) -> str | None:
         """Why sizes aren't divided by those of the null views, where there are any."""
         nulls = self.nulls
-        if any(not one.size_nats > 0.0 or one.size_interval.holds_zero for one in nulls):
+        if any(not one.figures.size > 0.0 or one.figures.size_interval.holds_zero for one in nulls):
             return "what null views move can't be told from 0"
         if nulls and self.floor is not None and _mean_size(nulls) <= self.floor.mean_nats:
             return "null views move the model no further than other batches do"
@@ -115,17 +98,18 @@ class Comparison:
     def ratio(self, one: Difference) -> float | None:
         """The size of ``one`` in mean sizes of the null views."""
         baseline = self.null_baseline_nats
-        if baseline is None or one.size_interval.holds_zero or not np.isfinite(one.size_nats):
+        size, interval = one.figures.size, one.figures.size_interval
+        if baseline is None or interval.holds_zero or not math.isfinite(size):
             return None
-        return one.size_nats / baseline
+        return size / baseline
 
     def is_within_floor(self, one: Difference) -> bool:
         """Whether other batches move base as far."""
-        return self.floor is not None and one.size_nats <= self.floor.mean_nats
+        return self.floor is not None and one.figures.size <= self.floor.mean_nats
 
     def has_rounded_below_zero(self) -> bool:
         """Whether a divergence is negative by more than float64 explains."""
-        return not self.is_signed and any(one.least_nats < -_ROUNDING_NATS for one in self.found)
+        return not self.is_signed and any(one.figures.least < -_ROUNDING_NATS for one in self.found)
 
 
 def comparison_of(
@@ -156,56 +140,24 @@ def differences(
     Args:
         views: Those that were scored.
         totals: What was found.
-        texts: By line: what a prompt counts as in an interval. None: every prompt for itself.
+        texts: By line: what a prompt counts as; equal ones count once. None: unknown, and there is
+            no interval.
     """
-    found = [(view, totals.differences.get(view.name)) for view in views]
-    return [
-        _difference(view, values, _texts_of(totals.lines.get(view.name), texts), totals.figure)
-        for view, values in found
-        if values
+    compared = [view for view in views if totals.differences.get(view.name)]
+    values = [
+        Values(totals.differences[view.name], _texts_of(totals.lines.get(view.name), texts))
+        for view in compared
     ]
+    found = value_figures(values, is_signed=totals.figure.is_signed)
+    return [Difference(view, figures) for view, figures in zip(compared, found, strict=True)]
 
 
 def _texts_of(lines: Sequence[int] | None, texts: Mapping[int, str] | None) -> Sequence[str] | None:
     return None if lines is None or texts is None else [texts[line] for line in lines]
 
 
-def _difference(
-    view: View, values: Sequence[float | None], texts: Sequence[str] | None, figure: Figure
-) -> Difference:
-    known_at = [at for at, value in enumerate(values) if value is not None]
-    known = np.array([values[at] for at in known_at], dtype=np.float64)
-    names = None if texts is None else [texts[at] for at in known_at]
-    mean, interval = _mean(known), interval_of_mean(known, names)
-    size, size_interval = mean, interval
-    if figure.is_signed:
-        size, size_interval = _mean(np.abs(known)), interval_of_mean(np.abs(known), names)
-    return Difference(
-        view,
-        len(known),
-        len(values) - len(known),
-        mean,
-        interval,
-        size,
-        size_interval,
-        better=_mean(known > 0.0),
-        worse=_mean(known < 0.0),
-        least_nats=float(known.min()) if len(known) else np.nan,
-    )
-
-
-def _mean(values: Any) -> float:
-    return float(values.mean()) if len(values) else float("nan")
-
-
 def _mean_size(found: Sequence[Difference]) -> float:
-    return fmean(one.size_nats for one in found)
-
-
-def why_no_interval(texts: int) -> str:
-    """The reason in words, for ``texts`` distinct prompts."""
-    prompts = "1 distinct prompt" if texts == 1 else f"{texts:,} distinct prompts"
-    return f"no interval of {prompts}: it takes {FEWEST_TEXTS}"
+    return fmean(one.figures.size for one in found)
 
 
 def update_norms(backend: Any, views: Sequence[View]) -> dict[str, float | None]:

@@ -80,13 +80,8 @@ class Job:
         self.source.refuse(prompt, str(error))
 
     def texts(self) -> dict[int, str]:
-        """What each prompt counts as in an interval, by its line; equal ones are no new evidence.
-
-        A prompt that stands with several completions is one text. Without a prompt it is what the
-        completion says.
-        """
-        prompts = self.source.prompts
-        return {prompt.line: prompt.text or prompt.completion or "" for prompt in prompts}
+        """What each prompt counts as in an interval, by its line."""
+        return {prompt.line: prompt.counts_as for prompt in self.source.prompts}
 
     def chunks(self) -> Iterator[range]:
         """Positions of prompts that are scored together."""

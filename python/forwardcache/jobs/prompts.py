@@ -83,6 +83,15 @@ class Prompt:
         own = self.carried.get("id")
         return own if isinstance(own, str | int | float) else self.line
 
+    @property
+    def counts_as(self) -> str:
+        """What it is one text with in an interval: equal ones are no new evidence.
+
+        A prompt that stands with several completions is one text. Without a prompt it is what the
+        completion says.
+        """
+        return self.text or self.completion or ""
+
 
 @dataclass(frozen=True, slots=True)
 class PromptSet:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from forwardcache.jobs.differences import Comparison, Difference, why_no_interval
-from forwardcache.jobs.intervals import ROUGH_TEXTS, Interval
+from forwardcache.jobs.differences import Comparison, Difference
 from forwardcache.jobs.rows import finite
+from forwardcache.statistics import ROUGH_TEXTS
 
 if TYPE_CHECKING:
     from forwardcache.hf.scoring.noise import NoiseFloor
@@ -52,13 +52,14 @@ def notes(comparison: Comparison) -> list[str]:
 
 
 def _interval_note(comparison: Comparison) -> str:
-    fewest = min((one.interval for one in comparison.found), key=lambda each: each.texts)
+    intervals = [one.figures.spread.interval for one in comparison.found]
+    fewest = min(intervals, key=lambda each: each.texts)
     if not fewest.is_known:
-        return why_no_interval(fewest.texts)
+        return str(fewest)
     rough = f"; rough, as of all under {ROUGH_TEXTS}" if fewest.is_rough else ""
     several = sum(not one.view.is_null for one in comparison.found)
     alone = f"; each for itself, not for {several} views at once" if several > 1 else ""
-    return f"intervals are over {fewest.texts:,} distinct prompts{rough}{alone}"
+    return f"95 % intervals are over {fewest.texts:,} distinct texts{rough}{alone}"
 
 
 def _bound_note(comparison: Comparison) -> str:
@@ -88,40 +89,17 @@ def as_json(comparison: Comparison) -> list[dict[str, Any]]:
 
 
 def _view_as_json(comparison: Comparison, one: Difference) -> dict[str, Any]:
-    low, high = one.interval.low, one.interval.high
-    norm, ratio = comparison.norms.get(one.view.name), comparison.ratio(one)
     return {
         "view": one.view.name,
         "is_null": one.view.is_null,
-        "prompts": one.prompts,
-        "distinct_prompts": one.interval.texts,
-        "not_finite": one.not_finite,
-        f"mean_{comparison.field}": finite(one.mean_nats),
-        "low": finite(low),
-        "high": finite(high),
-        "interval": _kind(one.interval),
-        **(_signs_as_json(one) if comparison.is_signed else {}),
+        "prompts": one.figures.prompts,
+        "texts": one.figures.spread.interval.texts,
+        "not_finite": one.figures.not_finite,
+        comparison.field: one.figures.as_json(),
         "deviation": one.view.deviation if one.view.is_null else None,
-        "update_norm": finite(norm),
-        "times_null": finite(ratio),
+        "update_norm": finite(comparison.norms.get(one.view.name)),
+        "times_null": finite(comparison.ratio(one)),
     }
-
-
-def _signs_as_json(one: Difference) -> dict[str, Any]:
-    interval = one.size_interval
-    return {
-        "mean_abs_delta_nats": finite(one.size_nats),
-        "abs_low": finite(interval.low),
-        "abs_high": finite(interval.high),
-        "better": finite(one.better),
-        "worse": finite(one.worse),
-    }
-
-
-def _kind(interval: Interval) -> str:
-    if not interval.is_known:
-        return "none"
-    return "rough" if interval.is_rough else "95 %"
 
 
 @dataclass(frozen=True, slots=True)

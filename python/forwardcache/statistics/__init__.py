@@ -4,8 +4,9 @@ Reading order: ``definition`` (the difference at a position), ``totals`` (what e
 mean), ``resampling`` and ``intervals`` (where the truth lies), ``positions`` (one view over many
 texts), ``spread`` and ``figures`` (what some positions come to), ``summary`` (views, buckets,
 groups), ``floor`` (is it more than rounding?), ``nulls`` (is it more than a random change?),
-``signed`` (differences with a sign), ``bounds`` (a verdict for machines), ``as_json`` (the names of
-the command line), ``result`` (all of it together), ``sentences`` (what a person reads of it).
+``signed`` and ``values`` (differences with a sign, values of which a prompt has one), ``bounds`` (a
+verdict for machines), ``as_json`` (the names of the command line), ``result`` (all of it together),
+``sentences`` (what a person reads of it).
 
 Figures are means over positions; what is drawn at random are texts, and equal texts count as one.
 """
@@ -45,6 +46,7 @@ with extra_named("forwardcache.statistics"):
     from forwardcache.statistics.spread import Spread
     from forwardcache.statistics.summary import Bucket, Summary, summaries
     from forwardcache.statistics.totals import Totals
+    from forwardcache.statistics.values import ValueFigures, Values, value_figures
 
 __all__ = [
     "FEWEST_TEXTS",
@@ -68,6 +70,8 @@ __all__ = [
     "Summary",
     "TopToken",
     "Totals",
+    "ValueFigures",
+    "Values",
     "ViewDifference",
     "adjusted",
     "against_floor",
@@ -83,6 +87,7 @@ __all__ = [
     "share_intervals",
     "signed_summary",
     "summaries",
+    "value_figures",
     "verdict_sentences",
     "view_as_json",
     "worst",

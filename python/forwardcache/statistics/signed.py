@@ -67,7 +67,20 @@ def signed_summary(
     """
     known = np.asarray(differences, dtype=np.float64)
     mean, mean_abs = totals_of(known, texts), totals_of(np.abs(known), texts)
-    interval, abs_interval = intervals([mean, mean_abs], seed=seed)
+    return signed_of(mean, mean_abs, *intervals([mean, mean_abs], seed=seed))
+
+
+def signed_of(
+    mean: Totals, mean_abs: Totals, interval: Interval, abs_interval: Interval
+) -> SignedSummary:
+    """What signed differences come to, from their totals.
+
+    Args:
+        mean: Of the differences.
+        mean_abs: Of their absolute values.
+        interval: Of the mean.
+        abs_interval: Of the mean of the absolute values.
+    """
     return SignedSummary(
         mean.mean,
         interval,

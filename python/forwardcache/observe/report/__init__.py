@@ -2,7 +2,8 @@
 
 Reading order: numbers (``figures``, ``compare``, ``scores``, with the texts of ``tokens``), which
 run they are of (``facts``), ``plots`` of them, ``page`` (HTML).
-Numbers need polars; ``page`` and ``plots``, which nothing here imports, the extra ``report``.
+Numbers of traces need polars; those of scores the extra ``report``, as do ``page`` and ``plots``,
+which nothing here imports.
 """
 
 from forwardcache.extras import extra_named

@@ -6,14 +6,17 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from forwardcache.errors import InvalidInputError
-from forwardcache.observe.report.figures import Figures, rows_of
+from forwardcache.observe.report.figures import Figures
 from forwardcache.operation import Figure
 from forwardcache.operations import of_prompts, operation
+
+if TYPE_CHECKING:
+    from forwardcache.statistics import ValueFigures
 
 _SCHEMA: dict[str, Any] = {
     "id": pl.String, "line": pl.Int64, "view": pl.String, "op": pl.String,
@@ -35,16 +38,17 @@ def score_figures(
 
     Args:
         path: The file; only the columns that are needed are read.
-        texts: Line, from 1, and text of prompts, which the prompts are shown with.
+        texts: Line, from 1, and text of prompts, which the prompts are shown with. Rows hold none:
+            without it equal prompts aren't known, and there is no interval.
         token_text: Tells a token's text, which the tokens are shown with.
 
     Returns:
-        JSON values only; all distances in nats. ``views``: mean, median, 90 % quantile and largest
-        by view. ``sweep``: the mean by factor on the adapter, base being 0 and ft 1. ``null_band``:
-        least and largest mean of the null views, None without one. ``prompts``: each view's
-        distance for the prompts that ft moved most. ``sorted_nats``: the distances of every prompt,
-        ascending, thinned to a drawable number. ``moved``: the tokens whose probability changed
-        most from base to ft.
+        JSON values only; all distances in nats. ``views``: by view what ``score`` says of it too.
+        ``sweep``: the mean by factor on the adapter, base being 0 and ft 1. ``null_band``: least
+        and largest mean of the null views, None without one. ``prompts``: each view's distance for
+        the prompts that ft moved most. ``sorted_nats``: the distances of every prompt, ascending,
+        thinned to a drawable number. ``moved``: the tokens whose probability changed most from base
+        to ft.
 
     Raises:
         InvalidInputError: the file holds no rows of ``score``.
@@ -116,7 +120,7 @@ def _figures(rows: pl.LazyFrame, distances: pl.DataFrame, texts: dict[int, str] 
         "op": op.name,
         "measure": _measure(op.figure, is_bound=bool(compared["is_bound"].any())),
         "prompt_count": distances["line"].n_unique(),
-        "views": _views(compared, order, signed=op.figure.is_signed),
+        "views": _views(compared, order, texts, signed=op.figure.is_signed),
     }
     figures["null_band"] = _null_band(figures["views"])
     figures["sweep"] = _sweep(figures["views"])
@@ -136,25 +140,46 @@ def _measure(figure: Figure, *, is_bound: bool) -> str:
     return f"{figure.title}, lower bound, nats" if is_bound else f"{figure.title}, nats"
 
 
-def _views(compared: pl.DataFrame, order: list[str], *, signed: bool) -> list[Figures]:
-    nats = pl.col("nats")
-    # Differences with a sign may cancel when they are averaged.
-    signs = {
-        "mean_abs_nats": nats.abs().mean(),
-        "better_rate": (nats > 0.0).mean(),
-        "worse_rate": (nats < 0.0).mean(),
-    }
-    found = compared.group_by("view", maintain_order=True).agg(
-        prompts=nats.count(),
-        not_finite=nats.null_count(),
-        mean_nats=nats.mean(),
-        p50_nats=nats.quantile(0.5, "nearest"),
-        p90_nats=nats.quantile(0.9, "nearest"),
-        max_nats=nats.max(),
-        **(signs if signed else {}),
+def _views(
+    compared: pl.DataFrame, order: list[str], texts: dict[int, str] | None, *, signed: bool
+) -> list[Figures]:
+    """By view what ``score`` says of it too; an interval only where equal prompts are known."""
+    from forwardcache.statistics import Values, value_figures
+
+    groups = {view: group for (view,), group in compared.group_by("view", maintain_order=True)}
+    views = sorted(groups, key=order.index)
+    found = value_figures(
+        [Values(groups[view]["nats"], _names(groups[view]["line"], texts)) for view in views],
+        is_signed=signed,
     )
-    rows = rows_of(found, "view", descending=False)
-    return sorted(rows, key=lambda row: order.index(row["view"]))
+    return [_view(view, figures) for view, figures in zip(views, found, strict=True)]
+
+
+def _names(lines: pl.Series, texts: dict[int, str] | None) -> list[str | int] | None:
+    """What each prompt counts as; one that the file of prompts lacks is its own."""
+    return None if texts is None else [texts.get(line, line) for line in lines]
+
+
+def _view(view: str, figures: ValueFigures) -> Figures:
+    from forwardcache.statistics.spread import finite
+
+    spread, signed = figures.spread, figures.signed
+    ends = spread.interval.as_json() or [None, None]
+    sizes = {} if signed is None else {
+        "mean_abs_nats": signed.mean_abs, "better_rate": signed.better, "worse_rate": signed.worse
+    }  # fmt: skip
+    nats = {
+        "mean_nats": spread.mean,
+        "low_nats": ends[0],
+        "high_nats": ends[1],
+        **{f"{name}_nats": getattr(spread, name) for name in ("median", "p90", "p99", "max")},
+    }
+    return {
+        "view": view,
+        "prompts": figures.prompts,
+        "not_finite": figures.not_finite,
+        **{name: finite(value) for name, value in {**nats, **sizes}.items()},
+    }
 
 
 def _null_band(views: list[Figures]) -> Figures | None:
