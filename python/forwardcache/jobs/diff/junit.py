@@ -36,8 +36,8 @@ def write_junit(path: Path, result: DiffResult, *, force: bool = True) -> None:
         MachineError: the disk is full or fails.
 
     Source:
-        The format has no standard; elements and attributes are those that pytest writes and that
-        Jenkins' schema (``jenkins-junit.xsd``) allows.
+        The format has no standard; elements and attributes are those that the schema of Jenkins'
+        plugin xunit (``junit-10.xsd``) allows.
     """
     with whole_file(path, force=force) as part:
         part.write(as_junit(result))
@@ -55,10 +55,9 @@ def as_junit(result: DiffResult) -> bytes:
         "tests": str(len(cases)),
         "failures": str(kinds["failure"]),
         "errors": str(kinds["error"]),
-        "skipped": "0",
     }
     root = ElementTree.Element("testsuites", {"name": SUITE, **counts})
-    suite = ElementTree.SubElement(root, "testsuite", {"name": SUITE, **counts})
+    suite = ElementTree.SubElement(root, "testsuite", {"name": SUITE, **counts, "skipped": "0"})
     suite.append(_properties(result))
     suite.extend(cases)
     ElementTree.indent(root)
