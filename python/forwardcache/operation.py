@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from forwardcache.hf.text.chat import Frame
     from forwardcache.hf.text.encode import Form
 
-Column = Literal["text", "bool", "int64", "float64", "int64[]", "float32[]", "float64[]"]
+Column = Literal[
+    "text", "bool", "int64", "float64", "text[]", "bool[]", "int64[]", "float32[]", "float64[]"
+]
 """The type of a row's field; ``[]`` for a list of them."""
 
 

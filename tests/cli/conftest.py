@@ -50,8 +50,8 @@ class Ended:
 
 
 def without_first_line(err: str) -> str:
-    """What ``score`` said behind the line that tells what is going to be done, if that is there."""
-    return re.sub(r"\Aforwardcache: scoring .* with .*, views .*\n", "", err)
+    """What ``score`` or ``diff`` said behind the line of what will be done, if that is there."""
+    return re.sub(r"\Aforwardcache: (scoring .* with .*, views|comparing .* over) .*\n", "", err)
 
 
 Run = Callable[..., Ended]

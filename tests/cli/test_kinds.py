@@ -39,7 +39,7 @@ def made(path: Path, kind: str) -> Path:
 TOLD = {
     "rows": "a file of score's rows, which report --scores takes",
     "trace": "a trace, which report and trace take",
-    "prompts": "a file of prompts, which score --prompts takes",
+    "prompts": "a file of prompts, which score --prompts and diff --texts take",
     "store": "a store, or another database of SQLite",
     "table": "a Parquet table",
     "gzip": "compressed",

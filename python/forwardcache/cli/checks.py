@@ -115,29 +115,40 @@ def _check_distinct(options: ScoreOptions) -> None:
     from forwardcache.jobs.results import names_of
     from forwardcache.store import files_of
 
-    prompts = _stdin_file() if options.prompts == STDIN else Path(options.prompts)
+    prompts = stdin_file() if options.prompts == STDIN else Path(options.prompts)
     trace, out, store = options.loading.trace, options.out, options.loading.store
     kept = () if store is None else tuple(files_of(store))
     others: list[tuple[str, Path]] = [] if prompts is None else [("prompts", prompts)]
     if trace is not None:
-        _refuse_same("--trace", trace, (trace,), others)
+        refuse_same("--trace", trace, (trace,), others)
         others.append(("trace", trace))
-    _refuse_same("--store", store, kept, others)
+    refuse_same("--store", store, kept, others)
     others += [("store", path) for path in kept]
     if out is not None:
-        _refuse_same("--out", out, names_of(out), others)
+        refuse_same("--out", out, names_of(out), others)
 
 
-def _refuse_same(
+def refuse_same(
     option: str, given: object, writes: Iterable[Path], others: Iterable[tuple[str, Path]]
 ) -> None:
+    """Refuse a file that would be written and is also something else.
+
+    Args:
+        option: The option that names it.
+        given: What the option was given.
+        writes: Every path that is written for it.
+        others: What else there is, and where.
+
+    Raises:
+        InvalidInputError: naming both.
+    """
     for written, (name, other) in product(writes, others):
         if _is_same_file(other, written):
             through = "" if str(written) == str(given) else f" writes {written}, which"
             raise InvalidInputError(f"{option} {given}{through} is also the file of the {name}")
 
 
-def _stdin_file() -> Path | None:
+def stdin_file() -> Path | None:
     """The file that standard input is, if it is one."""
     with suppress(OSError):
         if stat.S_ISREG(os.fstat(0).st_mode):

@@ -6,8 +6,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
@@ -17,6 +18,18 @@ from forwardcache.cli.interrupts import Interrupts, heard_interrupts
 from forwardcache.jobs.job import Job
 
 LINE_EVERY_S = 60.0
+
+
+class Told(Protocol):
+    """What is shown of a run."""
+
+    word: str
+    total_tokens: int
+    tokens: int
+    changed: Callable[[], object]
+
+    def told(self) -> str:
+        """The figures in one line."""
 
 
 class RunProgress:
@@ -32,6 +45,8 @@ class RunProgress:
         hits: Tells the hits so far.
         interrupts: Whether Ctrl-C came.
     """
+
+    word = "scoring"
 
     def __init__(
         self, job: Job, done: int, hits: Callable[[], int], interrupts: Interrupts
@@ -80,16 +95,24 @@ def run_progress(job: Job, *, hits: Callable[[], int], done: int = 0) -> Iterato
         hits: Tells the hits so far.
         done: Its prompts that were done before.
     """
-    shown = _bar if sys.stderr.isatty() else _lines
     with heard_interrupts() as interrupts:
         progress = RunProgress(job, done, hits, interrupts)
         with shown(progress):
             yield progress
 
 
+def shown(progress: Told) -> AbstractContextManager[None]:
+    """Show how far a run is while the block goes on.
+
+    Args:
+        progress: Sets ``changed`` off where its figures change.
+    """
+    return _bar(progress) if sys.stderr.isatty() else _lines(progress)
+
+
 @contextmanager
-def _bar(progress: RunProgress) -> Iterator[None]:
-    columns = TextColumn("scoring"), BarColumn(bar_width=20), TextColumn("{task.fields[told]}")
+def _bar(progress: Told) -> Iterator[None]:
+    columns = TextColumn(progress.word), BarColumn(bar_width=20), TextColumn("{task.fields[told]}")
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=progress.total_tokens, told=progress.told())
         progress.changed = lambda: bar.update(task, completed=progress.tokens, told=progress.told())
@@ -97,7 +120,7 @@ def _bar(progress: RunProgress) -> Iterator[None]:
 
 
 @contextmanager
-def _lines(progress: RunProgress) -> Iterator[None]:
+def _lines(progress: Told) -> Iterator[None]:
     """A thread says them: a minute may pass within one batch, or while workers are waited for."""
     ended = threading.Event()
 

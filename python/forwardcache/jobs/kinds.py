@@ -24,8 +24,9 @@ class FileKind(Enum):
     """A kind: what it is called, and what takes it."""
 
     ROWS = ("a file of score's rows", "report --scores")
+    DIFFERENCES = ("a file of diff's rows", "verify")
     TRACE = ("a trace", "report and trace")
-    PROMPTS = ("a file of prompts", "score --prompts")
+    PROMPTS = ("a file of prompts", "score --prompts and diff --texts")
     STORE = ("a store, or another database of SQLite", "store and score --store")
     TABLE = ("a Parquet table", "report --scores (rows) or store import (an exported store)")
     MODEL = ("the folder of a model", "score --model")
@@ -59,6 +60,7 @@ _BY_MAGIC = {
 }
 _BY_FIELDS = {
     FileKind.ROWS: {"view", "op", "hit", "id"},
+    FileKind.DIFFERENCES: {"view", "reference", "kl", "id"},
     FileKind.TRACE: {"view_id", "prompt_hash", "wall_ms"},
 }
 

@@ -26,7 +26,8 @@ from forwardcache.jobs.views import View
 
 if TYPE_CHECKING:
     from forwardcache.jobs.job import Job, Totals
-    from forwardcache.jobs.options import ScoreOptions
+    from forwardcache.jobs.options import ModelOptions, ScoreOptions
+    from forwardcache.jobs.prompts import PromptSet
     from forwardcache.jobs.skips import Skipped
 
 Facts: TypeAlias = dict[str, Any]
@@ -66,26 +67,53 @@ def facts_of(
         noise_floor: How far base is from itself in other batches; None where it wasn't measured.
     """
     return {
+        **facts_of_run(options.loading, digests=job_facts, arithmetic=arithmetic),
+        "op": job.op,
+        "views": [view_facts(view) for view in job.views],
+        "seeds": seeds(job.views),
+        "options": {name: job_facts[name] for name in job_facts if name not in _SAID_ELSEWHERE},
+        **facts_of_input(options.prompts, job.source, skipped, rows=totals.rows, hits=totals.hits),
+        "noise_floor": noise_floor,
+    }
+
+
+def facts_of_run(
+    loading: ModelOptions, *, digests: Mapping[str, Any], arithmetic: Mapping[str, Any]
+) -> Facts:
+    """Command, date, versions, folders and arithmetic of a run, as JSON values.
+
+    Args:
+        loading: What was loaded.
+        digests: Those of ``model`` and ``adapter``, where these are folders.
+        arithmetic: Dtype, device, kernels and threads.
+    """
+    return {
         "command": command(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": versions(),
-        "model": _folder(options.loading.model, job_facts["model"]),
-        "adapter": _folder(options.loading.adapter, job_facts["adapter"]),
-        "tokenizer": _folder_of_tokenizer(options.loading.tokenizer),
+        "model": _folder(loading.model, digests.get("model")),
+        "adapter": _folder(loading.adapter, digests.get("adapter")),
+        "tokenizer": _folder_of_tokenizer(loading.tokenizer),
         **arithmetic,
-        "op": job.op,
-        "views": [_view(view) for view in job.views],
-        "seeds": seeds(job.views),
-        "options": {name: job_facts[name] for name in job_facts if name not in _SAID_ELSEWHERE},
-        "prompts": {"file": _file(options.prompts), "sha256": job.source.sha256},
-        "counts": {
-            "prompts": len(job.source.prompts) + len(job.source.skipped),
-            "rows": totals.rows,
-            "hits": totals.hits,
-            "skipped": len(skipped),
-        },
+    }
+
+
+def facts_of_input(
+    file: str, source: PromptSet, skipped: Sequence[Skipped], **counts: int
+) -> Facts:
+    """Where the prompts came from, how many they are, and those without rows, as JSON values.
+
+    Args:
+        file: Where they were read.
+        source: The prompts.
+        skipped: Those without rows, those of ``source.skipped`` among them.
+        **counts: What else is counted.
+    """
+    of_prompts = len(source.prompts) + len(source.skipped)
+    return {
+        "prompts": {"file": _file(file), "sha256": source.sha256},
+        "counts": {"prompts": of_prompts, **counts, "skipped": len(skipped)},
         "skipped": [one.as_json() for one in skipped],
-        "noise_floor": noise_floor,
     }
 
 
@@ -131,7 +159,7 @@ def _file(given: str) -> str:
     return given if given == STDIN else str(Path(given).absolute())
 
 
-def _view(view: View) -> Facts:
+def view_facts(view: View) -> Facts:
     """A view with its exact parameters: those of its kind, and others that were given."""
     own = _PARAMETERS.get(view.kind, ())
     others = (each for each in fields(view) if each.name not in own and each.name != "kind")

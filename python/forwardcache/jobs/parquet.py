@@ -17,7 +17,11 @@ _COMMON: dict[str, Column] = {"line": "int64", "view": "text", "op": "text", "hi
 
 
 def write_parquet(
-    part: Path, target: Path, input_columns: InputColumns, metadata: Mapping[str, str]
+    part: Path,
+    target: Path,
+    input_columns: InputColumns,
+    metadata: Mapping[str, str],
+    columns: Mapping[str, Column] | None = None,
 ) -> None:
     """Stream JSON lines into parquet.
 
@@ -26,21 +30,27 @@ def write_parquet(
         target: The table.
         input_columns: The types of what comes from the input.
         metadata: Keys and values of the file.
+        columns: Those between ``id`` and ``input``; None for those of score's rows.
 
     Raises:
         OSError: it could not be written.
     """
     import polars as pl
 
-    op, columns = _first_prompt(part)
-    fields = _COMMON if op is None else {**_COMMON, **operation(op).row_columns()}
+    fields = _scored_columns(part) if columns is None else columns
     types = {"id": None, **{name: _type_of(column) for name, column in fields.items()}}
-    types = {**types, "input": None, **input_columns.types()}
-    schema = {name: kind for name, kind in types.items() if name in columns}
+    schema = {**types, "input": None, **input_columns.types()}
     try:
         pl.scan_ndjson(part, schema=schema).sink_parquet(target, metadata=dict(metadata))
     except pl.exceptions.PolarsError as error:
         raise OSError(errno.EIO, first_line(error)) from error
+
+
+def _scored_columns(part: Path) -> dict[str, Column]:
+    """The columns of score's rows, as far as the rows have them."""
+    op, present = _first_prompt(part)
+    fields = _COMMON if op is None else {**_COMMON, **operation(op).row_columns()}
+    return {name: column for name, column in fields.items() if name in present}
 
 
 def _first_prompt(part: Path) -> tuple[str | None, set[str]]:
@@ -50,7 +60,7 @@ def _first_prompt(part: Path) -> tuple[str | None, set[str]]:
     """
     op = None
     # All prompts may have been skipped.
-    columns = {"id", *_COMMON, "input"}
+    columns = set(_COMMON)
     views: set[str] = set()
     with part.open("rb") as lines:
         for row in map(json.loads, lines):

@@ -20,7 +20,7 @@ import fcntl
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -34,6 +34,7 @@ from forwardcache.jobs.parquet import write_parquet
 from forwardcache.jobs.prompts import Prompt
 from forwardcache.jobs.rows import Row, encoded
 from forwardcache.jobs.skips import Skipped
+from forwardcache.operation import Column
 
 TEMPLATE = "text of the chat template"
 """The fact of a job that is known once its tokenizer is there."""
@@ -76,8 +77,14 @@ class StdoutRows:
         """Nothing is open."""
 
 
-def check_out(out: Path, *, force: bool, resume: bool) -> None:
+def check_out(out: Path, *, force: bool, resume: bool, is_resumable: bool = True) -> None:
     """Refuse an output file before any work is done for it.
+
+    Args:
+        out: The final name.
+        force: Whether a file under that name is replaced.
+        resume: Whether an unfinished run is gone on with.
+        is_resumable: Whether the command can go on with one.
 
     Raises:
         InvalidInputError: the suffix is unknown, there is no folder, or something stands in the
@@ -87,7 +94,7 @@ def check_out(out: Path, *, force: bool, resume: bool) -> None:
         raise InvalidInputError(f"--out {out} must end in {JSONL} or {PARQUET}")
     check_target(out, f"--out {out}")
     _check_nobody_writes(out)
-    _check_free(out, force=force, resume=resume)
+    _check_free(out, force=force, resume=resume, is_resumable=is_resumable)
 
 
 def _check_nobody_writes(out: Path) -> None:
@@ -95,16 +102,16 @@ def _check_nobody_writes(out: Path) -> None:
         _lock(part, out)
 
 
-def _check_free(out: Path, *, force: bool, resume: bool) -> None:
+def _check_free(out: Path, *, force: bool, resume: bool, is_resumable: bool) -> None:
     if os.path.lexists(out) and not force:
         hint = "--force"
-        if is_unfinished(out):
+        if is_resumable and is_unfinished(out):
             hint = "--resume --force goes on with the unfinished run and"
         raise InvalidInputError(f"--out {out} is there already: {hint} replaces it")
     if is_unfinished(out) and not (force or resume):
+        going_on = "--resume goes on with it, " if is_resumable else ""
         raise InvalidInputError(
-            f"{part_of(out)} is there from an unfinished run: --resume goes on with it, "
-            "--force begins again"
+            f"{part_of(out)} is there from an unfinished run: {going_on}--force begins again"
         )
     meta = meta_of(out)
     if os.path.lexists(meta) and not (force or os.path.lexists(out) or is_ours(meta)):
@@ -212,6 +219,8 @@ class PartFile:
         force: bool,
         resume: bool,
         prompts: Sequence[Prompt] = (),
+        columns: Mapping[str, Column] | None = None,
+        is_resumable: bool = True,
     ) -> None:
         """Open the part, empty unless ``resume`` goes on with one.
 
@@ -221,16 +230,19 @@ class PartFile:
             force: Whether a file under the final name is replaced.
             resume: Whether to keep the rows of an unfinished run of the same job.
             prompts: Those of the job; what they hold decides the columns of a table.
+            columns: The other columns of a table; None for those of score's rows.
+            is_resumable: Whether a run that ends before its rows are published leaves the part.
 
         Raises:
             InvalidInputError: another process writes it or has finished it meanwhile, or the part
                 belongs to another job.
         """
         self._out, self._job, self._force = out, job, force
+        self._table, self._is_resumable = columns, is_resumable
         self._columns = InputColumns.of(prompts) if _is_parquet(out) else None
         self._part = _open_alone(out)
         try:
-            _check_free(out, force=force, resume=resume)
+            _check_free(out, force=force, resume=resume, is_resumable=is_resumable)
             if resume and self._part.seek(0, os.SEEK_END):
                 check_same_job(out, job)
             else:
@@ -265,7 +277,7 @@ class PartFile:
             passing.write_text(json.dumps(facts, indent=1) + "\n", "utf-8")
             passing.replace(job_of(self._out))
         except OSError as error:
-            raise _write_failed(self._out, error) from error
+            raise self._failed(error) from error
 
     def add_skipped(self, skipped: Sequence[Skipped]) -> None:
         """Note prompts that have no rows, before the rows of their chunk are written.
@@ -309,7 +321,7 @@ class PartFile:
             )
             self._part.flush()
         except OSError as error:
-            raise _write_failed(self._out, error) from error
+            raise self._failed(error) from error
 
     def publish(self, meta: Facts | None = None) -> None:
         """Bring the rows to disk and give them their final name.
@@ -335,12 +347,18 @@ class PartFile:
                     self._publish_rows()
             _sync_folder(self._out.parent)
         except FileExistsError as error:
+            kept = f"; its rows are in {part_of(self._out)}" if self._is_resumable else ""
+            how = "--resume --force" if self._is_resumable else "--force"
             raise InvalidInputError(
-                f"--out {self._out} has come while this run was going on; its rows are in "
-                f"{part_of(self._out)}, the same command with --resume --force replaces the file"
+                f"--out {self._out} has come while this run was going on{kept}, the same command "
+                f"with {how} replaces the file"
             ) from error
         except OSError as error:
-            raise _write_failed(self._out, error) from error
+            raise self._failed(error) from error
+
+    def _failed(self, error: OSError) -> Exception:
+        hint = "; --resume goes on with the rows that are in it" if self._is_resumable else ""
+        return write_failed(part_of(self._out), error, hint=hint)
 
     @contextmanager
     def _beside(self, meta: Facts | None) -> Iterator[None]:
@@ -385,7 +403,7 @@ class PartFile:
         passing = _passing_of(self._out)
         metadata = {} if meta is None else {PARQUET_KEY: json.dumps(meta)}
         try:
-            write_parquet(part_of(self._out), passing, columns, metadata)
+            write_parquet(part_of(self._out), passing, columns, metadata, self._table)
             with passing.open("rb") as file:
                 to_disk(file.fileno())
             move(passing, self._out, force=self._force)
@@ -395,20 +413,20 @@ class PartFile:
         part_of(self._out).unlink()
 
     def close(self) -> None:
-        """Close the part; rows that were written stay, a part without any goes."""
+        """Close the part; where a run can go on, rows that were written stay."""
         if self._part.closed:
             return
         # What a full disk refused is refused again here, and was reported then.
         with suppress(OSError):
             self._part.flush()
         with suppress(OSError):
-            self._remove_if_empty()
+            self._remove_if_useless()
         with suppress(OSError):
             self._part.close()
 
-    def _remove_if_empty(self) -> None:
-        size = os.fstat(self._part.fileno()).st_size
-        if not size and _is_name_of(part_of(self._out), self._part):
+    def _remove_if_useless(self) -> None:
+        is_kept = self._is_resumable and os.fstat(self._part.fileno()).st_size
+        if not is_kept and _is_name_of(part_of(self._out), self._part):
             job_of(self._out).unlink(missing_ok=True)
             part_of(self._out).unlink()
 
@@ -449,11 +467,6 @@ def check_same_job(out: Path, job: dict[str, Any]) -> None:
             f"{part_of(out)} belongs to another job (other {', '.join(differing)}); "
             "--force without --resume begins again"
         )
-
-
-def _write_failed(out: Path, error: OSError) -> Exception:
-    hint = "; --resume goes on with the rows that are in it"
-    return write_failed(part_of(out), error, hint=hint)
 
 
 def _sync_folder(folder: Path) -> None:

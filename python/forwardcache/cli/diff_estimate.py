@@ -1,0 +1,111 @@
+"""How much ``diff`` would run, and about how long that takes: told before it begins."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from forwardcache.jobs.diff.options import DiffOptions
+from forwardcache.jobs.diff.plan import DiffPlan
+
+if TYPE_CHECKING:
+    from forwardcache.jobs.session import Session
+
+_MEASURED_TEXTS = 16
+_MEASURED_TOKENS = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What would be run.
+
+    Attributes:
+        texts: Texts that are compared.
+        passes: Times that each of them is read: once a view, and once for the reference.
+        sampled: Texts that floor, nulls and the smallest visible scale are measured on.
+        reruns: Times that each of these is read for the floor.
+        nulls: Times for the nulls, and for the reference that they are held against.
+        detect: Times for the smallest visible scale, at most.
+        forwards: Texts read in all.
+        tokens: Tokens read in all.
+        seconds: About how long that takes; None where it couldn't be measured.
+    """
+
+    texts: int
+    passes: int
+    sampled: int
+    reruns: int
+    nulls: int
+    detect: int
+    forwards: int
+    tokens: int
+    seconds: float | None
+
+    def as_json(self) -> dict[str, Any]:
+        """By field."""
+        return asdict(self)
+
+    def line(self) -> str:
+        """For a person."""
+        of_sample = {
+            "for the floor": self.reruns,
+            "for nulls": self.nulls,
+            "for --detect": self.detect,
+        }
+        more = ", ".join(f"{times:,} times {why}" for why, times in of_sample.items() if times)
+        sampled = f", {self.sampled:,} of them {more}" if more else ""
+        return (
+            f"{self.texts:,} texts are read {self.passes:,} times{sampled}: {self.forwards:,} "
+            f"forwards of {self.tokens:,} tokens, {self._time()}"
+        )
+
+    def _time(self) -> str:
+        if self.seconds is None:
+            return "for an unknown time"
+        return f"about {timedelta(seconds=max(1, round(self.seconds)))}"
+
+
+def estimate(session: Session, plan: DiffPlan, options: DiffOptions) -> Estimate:
+    """What a run would take; a few texts are run to tell.
+
+    Args:
+        session: The loaded model.
+        plan: What would be compared.
+        options: What was asked for.
+    """
+    passes = 1 + len(plan.views)
+    sample = plan.sample()
+    reruns, nulls, detect = 0, 0, 0
+    of_sample = reruns + nulls + detect
+    tokens = passes * sum(plan.lengths) + of_sample * sum(plan.lengths[at] for at in sample)
+    rate = _seconds_a_token(session, plan)
+    return Estimate(
+        texts=len(plan.lengths),
+        passes=passes,
+        sampled=len(sample),
+        reruns=reruns,
+        nulls=nulls,
+        detect=detect,
+        forwards=passes * len(plan.lengths) + of_sample * len(sample),
+        tokens=tokens,
+        seconds=None if rate is None else rate * tokens,
+    )
+
+
+def _seconds_a_token(session: Session, plan: DiffPlan) -> float | None:
+    """From a forward over some texts, the longest first."""
+    from forwardcache.hf.scoring.rehearsal import seconds_a_token, typical
+
+    longest = max(range(len(plan.lengths)), key=lambda at: plan.lengths[at])
+    chosen = [longest, *typical(range(len(plan.lengths)), _MEASURED_TEXTS)]
+    has_completion = plan.prompts[longest].completion is not None
+    alike = [at for at in chosen if (plan.prompts[at].completion is not None) == has_completion]
+    op = "logprob_of" if has_completion else "rolling_logprob"
+    items = [
+        (plan.texts[at], plan.prompts[at].completion) if has_completion else plan.texts[at]
+        for at in alike
+    ]
+    with plan.reference.of(session.backend) as entered:
+        found = seconds_a_token(entered, op, items, top_k=1, most_tokens=_MEASURED_TOKENS)
+    return None if found is None else found[0]
