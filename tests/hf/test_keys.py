@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from forwardcache.hf import HFBackend
-from forwardcache.hf.spec import null, scaled, tagged
+from forwardcache.hf.spec import matched_null, null, scaled, tagged
 from forwardcache.hf.text.encode import EncodingOptions
 from forwardcache.operations.next_token_dist import NextTokenDist
 from tests.hf.conftest import MakeBackend
@@ -38,6 +38,14 @@ PAIRS_OF_VIEWS = {
     "seed 7 and 8": (
         lambda backend: backend.as_null_adapter(7),
         lambda backend: backend.as_null_adapter(8),
+    ),
+    "norm 0.504 and 0.496": (
+        lambda backend: backend.as_null_adapter(7, matched=True, lam=0.504),
+        lambda backend: backend.as_null_adapter(7, matched=True, lam=0.496),
+    ),
+    "matched and not": (
+        lambda backend: backend.as_null_adapter(7, matched=True),
+        lambda backend: backend.as_null_adapter(7),
     ),
     "base and ft": (lambda backend: backend.as_base(), lambda backend: backend.as_finetuned()),
 }
@@ -141,5 +149,10 @@ def test_parameters_are_exact_in_the_key() -> None:
         null(1, 0.1, 1.0),
         null(1, 1.0, 0.1),
         null(11, 0.1, 1.0),
+        null(1, 0.02, 1.0),
+        matched_null(1),
+        matched_null(1, 0.5),
+        matched_null(1, 0.504),
+        matched_null(11),
     ]
     assert len({tagged(spec.key_fields) for spec in specs}) == len({*specs})

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from forwardcache.hf import HFBackend
-from forwardcache.hf.model import switch as switch_module
-from forwardcache.hf.model.switch import NoiseStore, switched
+from forwardcache.hf.model import null_noise
+from forwardcache.hf.model.null_noise import NoiseStore
+from forwardcache.hf.model.switch import switched
 from forwardcache.hf.spec import null
 from tests.hf import tiny
 from tests.hf.conftest import MakeBackend
@@ -20,13 +21,13 @@ PROMPT = "the quick brown fox"
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The seeds that noise was drawn for."""
     seeds: list[int] = []
-    draw = switch_module._drawn
+    draw = null_noise._drawn
 
     def recording(spec: Any, weights: Any) -> Any:
         seeds.append(spec.seed)
         return draw(spec, weights)
 
-    monkeypatch.setattr(switch_module, "_drawn", recording)
+    monkeypatch.setattr(null_noise, "_drawn", recording)
     return seeds
 
 
@@ -69,7 +70,7 @@ def test_the_bytes_kept_are_bounded_and_the_oldest_noise_goes_first(
     monkeypatch: pytest.MonkeyPatch, drawn: list[int]
 ) -> None:
     weights = [torch.zeros(100), torch.zeros(4, 25)]
-    monkeypatch.setattr(switch_module, "NOISE_MAX_BYTES", 2 * 800)
+    monkeypatch.setattr(null_noise, "NOISE_MAX_BYTES", 2 * 800)
     store = NoiseStore()
     for seed in (1, 2, 1, 3, 1, 2):
         store.get(null(seed, 0.02, 1.0), weights)
@@ -83,10 +84,10 @@ def test_noise_goes_with_the_model() -> None:
     model = tiny.with_lora(tiny.llama())
     with switched(model, null(1, 0.02, 1.0)):
         pass
-    kept = len(switch_module._noises)
+    kept = len(null_noise._noises)
     del model
     gc.collect()
-    assert len(switch_module._noises) == kept - 1
+    assert len(null_noise._noises) == kept - 1
 
 
 def test_noise_drawn_inside_inference_mode_can_be_used_outside(make_backend: MakeBackend) -> None:
@@ -109,7 +110,7 @@ def test_an_exception_while_noise_is_put_in_place_leaves_the_weights(
         noise[at] = None  # type: ignore[call-overload]
         return noise
 
-    monkeypatch.setattr(switch_module.NoiseStore, "get", lambda _, *given: broken(*given))
+    monkeypatch.setattr(null_noise.NoiseStore, "get", lambda _, *given: broken(*given))
     with pytest.raises(TypeError):
         score(backend, 1, PROMPT)
     assert tiny.frozen_state(backend.model) == before

@@ -21,7 +21,7 @@ from forwardcache.hf.scoring.scorer import Scorer
 from forwardcache.hf.scoring.selfcheck import SelfCheck
 from forwardcache.hf.scoring.value_store import StoreFigures, ValueStore
 from forwardcache.hf.scoring_methods import Operations
-from forwardcache.hf.spec import BASE, FINETUNED, null, scaled
+from forwardcache.hf.spec import BASE, FINETUNED, given_null, scaled
 from forwardcache.hf.text.encode import encoding_options
 from forwardcache.hf.view import HFView, check_views, refuse_inside_view
 from forwardcache.instrumentation import BackendInstrumentation, BackendStats
@@ -305,25 +305,43 @@ class HFBackend(Inspection, Comparing, Operations):
         return HFView(self._scorer, scaled(lam))
 
     def as_null_adapter(
-        self, seed: int, *, init_scale: float = 0.02, rank_scale: float = 1.0
+        self,
+        seed: int,
+        *,
+        init_scale: float = 0.02,
+        rank_scale: float = 1.0,
+        matched: bool = False,
+        lam: float = 1.0,
     ) -> HFView:
         """The model with noise in its adapter's place.
 
-        What it adds to the weights has a norm of its own (``update_norm`` of the view), not the
-        adapter's.
+        What it adds to the weights has a norm of its own (``update_norm`` of the view), unless it
+        is matched: then A and B have one root mean square, and in each module scaling · B · A has
+        the trained one's Frobenius norm within 1e-3, in the adapter's dtype: of an embedding in
+        each token's column as near as the dtype allows, of experts in one parameter in each. The
+        norm is the one at the time of scoring. Rank and shapes are the adapter's, the spectrum is
+        the noise's.
 
         Args:
             seed: Seed of one CPU generator; every LoRA A and B, in the order of
                 ``named_parameters()``, becomes float32 normal noise, cast to its dtype.
-            init_scale: Standard deviation of the noise, 0 or more.
-            rank_scale: The deviation is multiplied by its square root; positive.
+            init_scale: Standard deviation of the noise, 0 or more; not with ``matched``.
+            rank_scale: The deviation is multiplied by its square root; positive; not with
+                ``matched``.
+            matched: Whether the noise has the trained adapter's norm in each module.
+            lam: What a matched null's norm is multiplied by, 0 or more: ``scaled_0.50`` is held
+                against nulls of ``lam=0.5``.
 
         Raises:
-            ViewParameterError: a parameter is out of range.
+            ViewParameterError: a parameter is out of range, or given where it says nothing.
             AdapterError: (on entering) the model has no adapter.
-            UnsupportedModelError: (on entering) the adapter has trained parts other than A and B.
+            UnsupportedModelError: (on entering) the adapter has trained parts other than A and B;
+                for ``matched`` also if several adapters are active, or what a layer adds isn't
+                known to be one product (``lora_bias``, convolutions in groups). (While scoring) a
+                norm isn't finite or can't be had in the dtype, or layers share A without B.
         """
-        return HFView(self._scorer, null(seed, init_scale, rank_scale))
+        spec = given_null(seed, init_scale, rank_scale, matched=matched, lam=lam)
+        return HFView(self._scorer, spec)
 
     def score(
         self, prompts: Sequence[Any], views: Sequence[HFView], op: str, **options: Any

@@ -27,10 +27,11 @@ class ViewSpec:
 
     Attributes:
         kind: base, ft, scaled or null.
-        lam: Factor on the adapter's current scaling (scaled).
+        lam: Factor on the adapter's current scaling (scaled), or on its norm (matched null).
         seed: Seed of the noise (null).
-        init_scale: Standard deviation of the noise (null).
-        rank_scale: Factor on the rank that the noise stands for (null).
+        init_scale: Standard deviation of the noise (null that isn't matched).
+        rank_scale: Factor on the rank that the noise stands for (null that isn't matched).
+        matched: Whether the noise has the trained adapter's norm in each module (null).
     """
 
     kind: Kind
@@ -38,12 +39,15 @@ class ViewSpec:
     seed: int = 0
     init_scale: float = 0.02
     rank_scale: float = 1.0
+    matched: bool = False
 
     @property
     def view_id(self) -> str:
         """The name in the trace."""
         if self.kind == "scaled":
             return f"scaled_{self.lam:.2f}"
+        if self.matched:
+            return f"null_{self.seed}_matched" + ("" if self.lam == 1.0 else f"_x{self.lam:.2f}")
         if self.kind == "null":
             rank = "" if self.rank_scale == 1.0 else f"_rank{self.rank_scale:.2f}"
             return f"null_{self.seed}{rank}"
@@ -55,6 +59,8 @@ class ViewSpec:
         kind = self.kind.encode()
         if self.kind == "scaled":
             return kind, self.lam.hex().encode()
+        if self.matched:
+            return kind, b"matched", str(self.seed).encode(), self.lam.hex().encode()
         if self.kind == "null":
             scales = self.init_scale.hex(), self.rank_scale.hex()
             return kind, str(self.seed).encode(), *(scale.encode() for scale in scales)
@@ -62,7 +68,7 @@ class ViewSpec:
 
     @property
     def noise_std(self) -> float:
-        """Standard deviation of the null adapter's noise."""
+        """Standard deviation of the noise of a null adapter that isn't matched."""
         return self.init_scale * math.sqrt(self.rank_scale)
 
     def canonical(self) -> ViewSpec:
@@ -107,6 +113,43 @@ def null(seed: int, init_scale: float, rank_scale: float) -> ViewSpec:
     return ViewSpec("null", seed=_seed(seed), init_scale=std, rank_scale=rank)
 
 
+def matched_null(seed: int, lam: float = 1.0) -> ViewSpec:
+    """Noise in place of the adapter, in each module of ``lam`` times the adapter's norm.
+
+    Raises:
+        ViewParameterError: ``seed`` is not an integer of 64 bits, or ``lam`` is negative or not
+            finite.
+    """
+    factor = _finite("lam", lam)
+    if factor < 0.0:
+        raise ViewParameterError(f"lam of a matched null multiplies a norm: 0 or more, got {lam!r}")
+    return ViewSpec("null", seed=_seed(seed), lam=factor + 0.0, matched=True)
+
+
+def given_null(
+    seed: int, init_scale: float, rank_scale: float, *, matched: bool, lam: float
+) -> ViewSpec:
+    """The null view of these parameters, of which some go with one kind only.
+
+    Raises:
+        ViewParameterError: as in ``null`` and ``matched_null``; or ``init_scale`` or ``rank_scale``
+            of a matched null, or ``lam`` of another one, isn't the default.
+    """
+    if not matched:
+        if lam != 1.0:
+            raise ViewParameterError(
+                f"lam multiplies the norm of a matched null; without matched=True got lam={lam!r}"
+            )
+        return null(seed, init_scale, rank_scale)
+    for name, value, default in (("init_scale", init_scale, 0.02), ("rank_scale", rank_scale, 1.0)):
+        if value != default:
+            raise ViewParameterError(
+                f"a matched null has the adapter's norm, so {name} goes with matched=False only; "
+                f"got {name}={value!r}"
+            )
+    return matched_null(seed, lam)
+
+
 def named(text: str) -> ViewSpec:
     """The view that a command line's word names (``scaled:0.5``), or a view's id (``null_7``).
 
@@ -114,7 +157,10 @@ def named(text: str) -> ViewSpec:
         ViewParameterError: it names none, or a parameter is out of range.
     """
     kind, *parameters = re.sub("^(scaled|null)_", r"\1:", text).split(":")
+    matched = re.fullmatch(r"null[:_](-?\d+)[:_]matched(?:_x(.+))?", text, re.ASCII)
     try:
+        if matched is not None:
+            return matched_null(int(matched[1]), float(matched[2] or 1.0))
         if kind in ("base", "ft") and not parameters:
             return BASE if kind == "base" else FINETUNED
         if kind == "scaled" and len(parameters) == 1:
@@ -129,7 +175,7 @@ def named(text: str) -> ViewSpec:
             raise
     raise ViewParameterError(
         f"unknown view {text!r}; views are base, ft, scaled:LAMBDA, "
-        "null:SEED[:INIT_SCALE[:RANK_SCALE]]"
+        "null:SEED[:INIT_SCALE[:RANK_SCALE]], null:SEED:matched"
     )
 
 

@@ -76,7 +76,7 @@ class HFView(Operations):
 
         Returns:
             The norm; 0.0 for base. None where the view changes more than LoRA's A and B (DoRA,
-            ``modules_to_save``, trained tokens or biases, experts in one parameter).
+            ``modules_to_save``, trained tokens or biases).
         """
         scorer = self._in_force()
         with scorer.lock:

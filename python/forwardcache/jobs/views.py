@@ -13,7 +13,7 @@ from forwardcache.jobs.reasons import shown
 
 INIT_SCALE = 0.02
 RANK_SCALE = 1.0
-KINDS = "base, ft, scaled:LAMBDA, null:SEED[:INIT_SCALE[:RANK_SCALE]]"
+KINDS = "base, ft, scaled:LAMBDA, null:SEED[:INIT_SCALE[:RANK_SCALE]], null:SEED:matched"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +22,11 @@ class View:
 
     Attributes:
         kind: base, ft, scaled or null.
-        lam: Factor on the adapter (scaled).
+        lam: Factor on the adapter (scaled), or on its norm (matched null).
         seed: Seed of the noise (null).
-        init_scale: Standard deviation of the noise (null).
-        rank_scale: Factor on the rank the noise stands for (null).
+        init_scale: Standard deviation of the noise (null that isn't matched).
+        rank_scale: Factor on the rank the noise stands for (null that isn't matched).
+        matched: Whether the noise has the adapter's norm in each module (null).
     """
 
     kind: str
@@ -33,6 +34,7 @@ class View:
     seed: int = 0
     init_scale: float = INIT_SCALE
     rank_scale: float = RANK_SCALE
+    matched: bool = False
 
     @property
     def name(self) -> str:
@@ -42,6 +44,9 @@ class View:
         """
         if self.kind == "scaled":
             return f"scaled_{_number(self.lam)}"
+        if self.matched:
+            norm = "" if self.lam == 1.0 else f"_x{_number(self.lam)}"
+            return f"null_{self.seed}_matched{norm}"
         if self.kind == "null":
             noise = "" if self.init_scale == INIT_SCALE else f"_init{self.init_scale!r}"
             rank = "" if self.rank_scale == RANK_SCALE else f"_rank{_number(self.rank_scale)}"
@@ -55,7 +60,9 @@ class View:
 
     @property
     def deviation(self) -> float:
-        """Standard deviation of a null view's noise."""
+        """Standard deviation of a null view's noise; NaN where it has the adapter's norm."""
+        if self.matched:
+            return math.nan
         return self.init_scale * math.sqrt(self.rank_scale)
 
     def of(self, backend: Any) -> AbstractContextManager[Any]:
@@ -66,6 +73,8 @@ class View:
             return _entered(backend.as_finetuned)
         if self.kind == "scaled":
             return _entered(backend.as_scaled_adapter, self.lam)
+        if self.matched:
+            return _entered(backend.as_null_adapter, self.seed, matched=True, lam=self.lam)
         scales = {"init_scale": self.init_scale, "rank_scale": self.rank_scale}
         return _entered(backend.as_null_adapter, self.seed, **scales)
 
@@ -110,6 +119,8 @@ def parse_view(text: str) -> View:
     if kind == "scaled" and len(parameters) == 1:
         # Adding zero makes the -0.0 of "scaled:-0" the 0.0 it equals.
         return View("scaled", lam=_finite(parameters[0], "lambda", text) + 0.0)
+    if kind == "null" and parameters[1:] == ["matched"]:
+        return View("null", seed=_seed(parameters[0], text), matched=True)
     if kind == "null" and 1 <= len(parameters) <= 3:
         return _parse_null(parameters, text)
     raise InvalidInputError(f"unknown view {shown(text)}; views are {KINDS}")

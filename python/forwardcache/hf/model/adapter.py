@@ -2,7 +2,7 @@
 
 PEFT's tuner layers have one flag that turns them off, so that ``base`` and ``ft`` are exact for
 nearly all of its methods; the few others are named here with the reason. ``scaled`` and ``null``
-ask for more: that the adapter is ``base + λ·B·A`` and nothing else. Some hold trained parts that
+ask for more: that the adapter is ``base + λ·B·A`` and nothing else, and a matched null that it is one such product in each layer. Some hold trained parts that
 no λ reaches (DoRA's magnitudes, ``modules_to_save``, trained tokens), and some have changed the
 base weights themselves (trained biases, PiSSA, OLoRA). A view that would silently be something
 else is refused with the reason: its values would be well formed, and nothing in them would show
@@ -31,6 +31,7 @@ from forwardcache.hf.model.adapter_parts import (
     switched_modules,
 )
 from forwardcache.hf.model.overwritten import overwritten
+from forwardcache.hf.model.products import why_no_product
 from forwardcache.hf.spec import ViewSpec
 
 # These initialisations subtract something from the base weights when the adapter is put on.
@@ -56,6 +57,7 @@ class AdapterTraits:
         beyond_lambda: Trained parts that scaling doesn't reach; empty for plain LoRA.
         base_changed: Why the weights below the adapter are not the base model's; empty if they are.
         beyond_noise: Trained parts that noise in A and B would leave; empty for plain LoRA.
+        beyond_match: Why what it adds isn't known to be a product of A and B in each layer.
         not_repeatable: Why the adapter's own values depend on more than the prompt; empty if not.
         disabled: Which of the active adapters' layers are turned off at present.
     """
@@ -65,6 +67,7 @@ class AdapterTraits:
     beyond_lambda: tuple[str, ...]
     base_changed: tuple[str, ...]
     beyond_noise: tuple[str, ...] = ()
+    beyond_match: tuple[str, ...] = ()
     not_repeatable: tuple[str, ...] = ()
     disabled: Literal["none", "some", "all"] = "none"
 
@@ -84,6 +87,8 @@ class AdapterTraits:
             self._refuse(spec, self.beyond_lambda)
         if spec.kind == "null":
             self._refuse(spec, self.beyond_noise)
+        if spec.matched:
+            self._refuse(spec, self.beyond_match)
         if spec.kind != "base":
             self._refuse(spec, self.not_repeatable)
 
@@ -120,6 +125,7 @@ def traits_of(model: nn.Module) -> AdapterTraits:
         beyond_lambda=_sorted(_beyond_lambda(layer, configs) for layer in held),
         base_changed=tuple(sorted(_base_changed(model, layers))),
         beyond_noise=_sorted(_beyond_noise(layer) for layer in held),
+        beyond_match=_sorted([why_no_product(model)]),
         not_repeatable=_sorted(_not_repeatable(layer, configs) for layer in held),
         disabled="some" if len(off) > 1 else "all" if off == {True} else "none",
     )

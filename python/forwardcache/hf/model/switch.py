@@ -9,27 +9,18 @@ object it was.
 
 from __future__ import annotations
 
-import weakref
-from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import nn
 
-from forwardcache.hf.model.adapter_parts import (
-    lora_layers,
-    noise_parameters,
-    switched_modules,
-)
+from forwardcache.hf.model.adapter_parts import lora_layers, switched_modules
+from forwardcache.hf.model.null_noise import noise_for
 from forwardcache.hf.spec import ViewSpec
 
 _ABSENT = object()
 _FLAG = "_disable_adapters"
-
-NOISE_MAX_BYTES = 256 * 2**20
 
 
 @contextmanager
@@ -127,102 +118,12 @@ def _scaled(model: nn.Module, lam: float) -> Iterator[None]:
 
 @contextmanager
 def _noise(model: nn.Module, spec: ViewSpec) -> Iterator[None]:
-    saved = [(parameter, parameter.data) for parameter in noise_parameters(model)]
-    drawn = _noises.setdefault(model, NoiseStore()).get(spec, [own for _, own in saved])
+    drawn = noise_for(model, spec)
+    saved = [(parameter, parameter.data) for parameter, _ in drawn]
     try:
-        for (parameter, _), noise in zip(saved, drawn, strict=True):
+        for parameter, noise in drawn:
             parameter.data = noise
         yield
     finally:
         for parameter, own in saved:
             parameter.data = own
-
-
-def noise_like(weight: torch.Tensor, generator: torch.Generator, std: float) -> torch.Tensor:
-    """Normal noise in the shape and dtype of ``weight``, on its device.
-
-    Drawn on the CPU in float32 whatever the weight is, so that a seed means the same noise
-    everywhere.
-    """
-    noise = torch.randn(weight.shape, generator=generator, dtype=torch.float32) * std
-    return noise.to(device=weight.device, dtype=weight.dtype)
-
-
-class NoiseStore:
-    """The noise of the null adapters last used on one model, so that a seed is drawn once.
-
-    Holds ``NOISE_MAX_BYTES`` at most, on the adapter's device; the noise least recently used goes
-    first, and noise larger than that is drawn anew each time.
-    """
-
-    def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[int, float], _Kept] = OrderedDict()
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes held."""
-        return sum(each.nbytes for each in self._kept.values())
-
-    def get(self, spec: ViewSpec, weights: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """Noise for each of ``weights``, in their order; for two on one memory it is on one too."""
-        key, layout = (spec.seed, spec.noise_std), _layout(weights)
-        kept = self._kept.pop(key, None)
-        if kept is None or kept.layout != layout:
-            kept = _Kept(_drawn(spec, weights), layout)
-        if kept.nbytes <= NOISE_MAX_BYTES:
-            self._kept[key] = kept
-        while self.nbytes > NOISE_MAX_BYTES:
-            self._kept.popitem(last=False)
-        return kept.noise
-
-
-@dataclass(frozen=True, slots=True)
-class _Kept:
-    """Noise, and the layout of the weights that it was drawn for."""
-
-    noise: list[torch.Tensor]
-    layout: list[Any]
-
-    @property
-    def nbytes(self) -> int:
-        return sum(tensor.nbytes for tensor in self.noise)
-
-
-def _drawn(spec: ViewSpec, weights: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    generator = torch.Generator(device="cpu").manual_seed(spec.seed)
-    drawn: list[torch.Tensor] = []
-    # A tensor made in inference mode could not be put in place outside of it.
-    with torch.inference_mode(False):
-        for own, first in zip(weights, _firsts(weights), strict=True):
-            if first < len(drawn):
-                # Tied: the embedding's part is the head's, seen from its other side.
-                drawn.append(drawn[first].as_strided(own.shape, own.stride()))
-                continue
-            noise = noise_like(own, generator, spec.noise_std)
-            if not own.is_contiguous():
-                laid = torch.empty_strided(
-                    own.shape, own.stride(), dtype=own.dtype, device=own.device
-                )
-                noise = laid.copy_(noise)
-            drawn.append(noise)
-    return drawn
-
-
-_noises: weakref.WeakKeyDictionary[nn.Module, NoiseStore] = weakref.WeakKeyDictionary()
-
-
-def _layout(weights: Sequence[torch.Tensor]) -> list[Any]:
-    firsts = _firsts(weights)
-    return [
-        (each.shape, each.dtype, each.device, first)
-        for each, first in zip(weights, firsts, strict=True)
-    ]
-
-
-def _firsts(weights: Sequence[torch.Tensor]) -> list[int]:
-    """For each of ``weights``, which is the first on the same memory with as many numbers."""
-    found: dict[tuple[int, int], int] = {}
-    return [
-        found.setdefault((each.data_ptr(), each.numel()), index)
-        for index, each in enumerate(weights)
-    ]
