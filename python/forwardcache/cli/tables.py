@@ -54,6 +54,7 @@ def _sizes(comparison: Comparison) -> Table:
         if nulls:
             norm = comparison.norms.get(one.view.name)
             deviation = f"{one.view.deviation:g}" if one.view.is_null else "-"
+            deviation = "matched" if one.view.matched else deviation
             cells += ["-" if norm is None else significant(norm), deviation]
         if comparison.null_baseline_nats:
             ratio = comparison.ratio(one)

@@ -91,6 +91,8 @@ class Comparison:
         nulls = self.nulls
         if any(not one.figures.size > 0.0 or one.figures.size_interval.holds_zero for one in nulls):
             return "what null views move can't be told from 0"
+        if len({(one.view.matched, one.view.matched and one.view.lam) for one in nulls}) > 1:
+            return "they are of several norms, matched to the adapter's and not"
         if nulls and self.floor is not None and _mean_size(nulls) <= self.floor.mean_nats:
             return "null views move the model no further than other batches do"
         return None

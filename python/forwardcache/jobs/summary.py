@@ -77,6 +77,11 @@ def _null_notes(comparison: Comparison) -> list[str]:
         return [NO_NULLS]
     if comparison.why_no_ratio:
         return [f"no ratio to the null views: {comparison.why_no_ratio}"]
+    if all(one.view.matched for one in comparison.nulls):
+        return [
+            "null views are random adapters of the adapter's norm in each module; what differs is "
+            "the spectrum"
+        ]
     return [
         "null views are random adapters, not of the adapter's norm: the ratio doesn't say whether "
         "a random change of the same norm would move the model as far"
@@ -96,7 +101,7 @@ def _view_as_json(comparison: Comparison, one: Difference) -> dict[str, Any]:
         "texts": one.figures.spread.interval.texts,
         "not_finite": one.figures.not_finite,
         comparison.field: one.figures.as_json(),
-        "deviation": one.view.deviation if one.view.is_null else None,
+        "deviation": one.view.deviation if one.view.is_null and not one.view.matched else None,
         "update_norm": finite(comparison.norms.get(one.view.name)),
         "times_null": finite(comparison.ratio(one)),
     }

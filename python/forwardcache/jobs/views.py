@@ -132,7 +132,8 @@ def _parse_null(parameters: Sequence[str], text: str) -> View:
     values = {name: _finite(scale, name, text) for name, scale in named}
     if any(value <= 0.0 for value in values.values()):
         raise InvalidInputError(f"view {shown(text)}: scales must be positive")
-    return View("null", seed=_seed(seed, text), **values)
+    scale, rank = values.get("init_scale", INIT_SCALE), values.get("rank_scale", RANK_SCALE)
+    return View("null", seed=_seed(seed, text), init_scale=scale, rank_scale=rank)
 
 
 def _seed(number: str, text: str) -> int:

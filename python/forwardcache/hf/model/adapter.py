@@ -2,11 +2,11 @@
 
 PEFT's tuner layers have one flag that turns them off, so that ``base`` and ``ft`` are exact for
 nearly all of its methods; the few others are named here with the reason. ``scaled`` and ``null``
-ask for more: that the adapter is ``base + λ·B·A`` and nothing else, and a matched null that it is one such product in each layer. Some hold trained parts that
-no λ reaches (DoRA's magnitudes, ``modules_to_save``, trained tokens), and some have changed the
-base weights themselves (trained biases, PiSSA, OLoRA). A view that would silently be something
-else is refused with the reason: its values would be well formed, and nothing in them would show
-the fault.
+ask for more: that the adapter is ``base + λ·B·A`` and nothing else; a matched null that it is one
+such product in each layer. Some hold trained parts that no λ reaches (DoRA's magnitudes,
+``modules_to_save``, trained tokens), and some have changed the base weights themselves (trained
+biases, PiSSA, OLoRA). A view that would silently be something else is refused with the reason: its
+values would be well formed, and nothing in them would show the fault.
 """
 
 from __future__ import annotations

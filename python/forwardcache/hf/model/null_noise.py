@@ -12,12 +12,11 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from forwardcache.hf.model.adapter_parts import noise_parameters
-from forwardcache.hf.model.matched import Match
 from forwardcache.hf.model.draws import firsts_on_memory, normal_noise, placed
+from forwardcache.hf.model.matched import Match
 from forwardcache.hf.spec import ViewSpec
 
 NOISE_MAX_BYTES = 256 * 2**20

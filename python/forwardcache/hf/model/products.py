@@ -126,8 +126,13 @@ def why_no_product(model: nn.Module) -> Iterator[str]:
             yield f"{type(layer).__name__} isn't known to add B times A"
         elif any(layer.lora_bias.get(name) for name in held_by(layer)):
             yield "lora_bias adds a trained bias to B times A"
-        elif isinstance(layer, _ConvNd) and layer.get_base_layer().groups > 1:
+        elif isinstance(layer, _ConvNd) and _groups(layer) > 1:
             yield "in a convolution in groups what is added isn't B times A"
+
+
+def _groups(convolution: Any) -> int:
+    groups: int = convolution.get_base_layer().groups
+    return groups
 
 
 def _is_plain(layer: Any) -> bool:
@@ -145,8 +150,9 @@ def _product(name: str, layer: Any, adapter: str) -> Product:
     pair = layer.lora_A[adapter].weight, layer.lora_B[adapter].weight
     if not isinstance(layer, ParamWrapper):
         return Product(name, *pair, scaling)
+    wrapper: Any = layer
     # The layer brings its factors, or their product, to the dtype of the experts.
-    dtype = layer.get_param().dtype
+    dtype = wrapper.get_param().dtype
     read_as = dtype if dtype in (torch.float16, torch.bfloat16) else None
     whole = f"{name}.{layer.parameter_name}"
     return Product(whole, *pair, scaling, experts=layer.num_experts, read_as=read_as)
