@@ -115,7 +115,7 @@ def test_score_and_its_tables(score: Run, run: Run, tmp_path: Path) -> None:
                for before, after in zip(rows[::2], rows[1::2], strict=True)]  # fmt: skip
     assert [row["entropy_change_nats"] for row in rows[1::2]] == pytest.approx(changes)
     [tuned] = json.loads(told)["views"]
-    assert tuned["mean_entropy_change_nats"] == pytest.approx(sum(changes) / len(changes))
+    assert tuned["entropy_change_nats"]["mean"] == pytest.approx(sum(changes) / len(changes))
     shown = score("-o", table).stdout
     assert "change of entropy" in shown
     frame = pl.read_parquet(table)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from forwardcache.jobs.differences import Comparison, Difference
 from forwardcache.jobs.rows import finite
-from forwardcache.statistics import ROUGH_TEXTS
+from forwardcache.statistics import FEWEST_TEXTS, ROUGH_TEXTS
 
 if TYPE_CHECKING:
     from forwardcache.hf.scoring.noise import NoiseFloor
@@ -43,23 +43,23 @@ def notes(comparison: Comparison) -> list[str]:
     """What has to be said with the figures for them not to mislead."""
     if not comparison.found:
         return []
-    said = [_interval_note(comparison)]
+    said = _interval_notes(comparison)
     if comparison.is_bound:
         said.append(_bound_note(comparison))
     if comparison.has_rounded_below_zero():
-        said.append("some divergences are below 0: that is rounding, and isn't cut off")
+        said.append("Some divergences are below 0: that is rounding, and isn't cut off.")
     return [*said, *_null_notes(comparison)]
 
 
-def _interval_note(comparison: Comparison) -> str:
-    intervals = [one.figures.spread.interval for one in comparison.found]
-    fewest = min(intervals, key=lambda each: each.texts)
-    if not fewest.is_known:
-        return str(fewest)
-    rough = f"; rough, as of all under {ROUGH_TEXTS}" if fewest.is_rough else ""
-    several = sum(not one.view.is_null for one in comparison.found)
-    alone = f"; each for itself, not for {several} views at once" if several > 1 else ""
-    return f"95 % intervals are over {fewest.texts:,} distinct texts{rough}{alone}"
+def _interval_notes(comparison: Comparison) -> list[str]:
+    texts = min(one.figures.spread.interval.texts for one in comparison.found)
+    if texts < FEWEST_TEXTS:
+        return [f"No intervals: that takes {FEWEST_TEXTS} distinct texts, and there are {texts:,}."]
+    rough = f"; rough, as of all under {ROUGH_TEXTS}" if texts < ROUGH_TEXTS else ""
+    said = [f"Intervals are over {texts:,} distinct texts{rough}."]
+    views = sum(not one.view.is_null for one in comparison.found)
+    alone = f"Each interval is for itself, not for {views} views at once."
+    return [*said, alone] if views > 1 else said
 
 
 def _bound_note(comparison: Comparison) -> str:
@@ -68,7 +68,7 @@ def _bound_note(comparison: Comparison) -> str:
     )  # fmt: skip
     return (
         f"KL is a lower bound, over {tokens} and one bucket for all others, which hold up to "
-        f"{comparison.most_outside:.2g} of base's probability"
+        f"{comparison.most_outside:.2g} of base's probability."
     )
 
 
