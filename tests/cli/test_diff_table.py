@@ -114,34 +114,34 @@ def test_few_texts_have_no_interval_and_no_verdict() -> None:
     lines = lines_of(found)
     assert lines["mean KL, nats interval"] == ["-"]
     assert lines["told from rounding?"] == ["not judged"]
-    assert "no intervals: that takes 20 distinct texts, and there are 12" in notes(found)
+    assert "No intervals: that takes 20 distinct texts, and there are 12." in notes(found)
 
 
 def test_intervals_of_under_100_texts_are_rough() -> None:
     rough, whole = result_of({"ft": 0.3}, texts=99), result_of({"ft": 0.3, "b": 0.1}, texts=100)
     assert "95 % interval, rough" in shown(rough)
-    assert "intervals are over 99 distinct texts; rough, as of all under 100" in notes(rough)
+    assert "Intervals are over 99 distinct texts; rough, as of all under 100." in notes(rough)
     assert "rough" not in shown(whole)
-    assert (
-        "intervals are over 100 distinct texts; each for itself, not for 2 views at once"
-    ) in notes(whole)
+    assert "Intervals are over 100 distinct texts." in notes(whole)
+    alone = "Each interval is for itself, not for 2 views at once."
+    assert (alone in notes(whole), alone in notes(rough)) == (True, False)
 
 
 def test_of_too_few_nulls_only_the_place_is_told() -> None:
     found = result_of({"ft": 0.3}, floor=1e-8, nulls=10)
     lines = lines_of(found)
     assert (lines["place among nulls"], lines["p, Holm over 1"]) == (["first of 11"], ["-"])
-    assert any("too few of them for a p of 0.05 over 1 comparison" in note for note in notes(found))
+    assert any("too few for a p of 0.05 over 1 comparison" in note for note in notes(found))
     assert not re.search(r"p = |significant", shown(found))
 
 
 def test_the_notes_say_over_how_many_p_is_and_what_nulls_are() -> None:
     found = all_asked()
     assert (
-        "nulls are 40 random adapters that add the view's weight norm to each module; first is "
-        "farthest; p is after Holm over 2 comparisons, and can't be below 0.049"
+        "Nulls are 40 random adapters that add the view's weight norm to each module; first is "
+        "farthest; p is after Holm over 2 comparisons, and can't be below 0.049."
     ) in notes(found)
-    assert "rounding and nulls were measured on 30 texts, where views are held against them" in (
+    assert "Rounding and nulls were measured on 30 texts, where views are held against them." in (
         notes(found)
     )
     assert not re.search("sigma|unchanged", shown(found))
@@ -213,7 +213,7 @@ def test_of_many_groups_those_that_were_moved_most_are_shown() -> None:
     names = [name for name in lines_of(found) if name.startswith("style ")]
     means = {name: one.kl.mean for name, one in found.views[0].summary.groups.items()}
     assert names == sorted(means, key=lambda name: -means[name])[:MOST_GROUPS]
-    assert f"the {MOST_GROUPS} groups that were moved most are shown; JSON has all" in notes(found)
+    assert f"The {MOST_GROUPS} groups that were moved most are shown; JSON has all." in notes(found)
 
 
 def test_the_three_answers_of_each_view_stand_below() -> None:
@@ -230,10 +230,10 @@ def test_values_that_are_left_out_or_below_0_and_texts_that_were_skipped_are_tol
     (one,) = found.views
     below = with_kl([[-1e-9, 1e-3]] * 20)
     strange = replace(one, positions=below, summary=replace(one.summary, left_out=7))
-    said = notes(replace(found, views=(strange,), skipped=1, notes=("a note of the run",)))
-    assert "some divergences are below 0: that is rounding, and isn't cut off" in said
-    assert "up to 7 positions a view hold a value that is no number: in no figure" in said
-    assert said[-2:] == ["1 text could not be compared", "a note of the run"]
+    said = notes(replace(found, views=(strange,), skipped=1, notes=("A note of the run.",)))
+    assert "Some divergences are below 0: that is rounding, and isn't cut off." in said
+    assert "Up to 7 positions a view hold a value that is no number: in no figure." in said
+    assert said[-2:] == ["1 text could not be compared.", "A note of the run."]
 
 
 def test_shares_and_ratios_close_to_one_keep_their_difference() -> None:

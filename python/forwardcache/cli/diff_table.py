@@ -230,29 +230,30 @@ def notes(result: DiffResult) -> list[str]:
     """What has to be said with the figures for them not to mislead, a sentence each.
 
     Args:
-        result: What a run found.
+        result: What a run found; its own notes come last.
     """
     said = [
         f"KL is KL({result.reference} ‖ view) at each of {result.positions:,} positions in "
         f"{result.texts:,} distinct {_texts(result.texts)}, over the whole vocabulary; the "
-        f"perplexity ratio is view / {result.reference}"
+        f"perplexity ratio is view / {result.reference}."
     ]
-    said += [_interval_note(result), *_question_notes(result), *_value_notes(result)]
+    said += [*_interval_notes(result), *_question_notes(result), *_value_notes(result)]
     if any(len(one.summary.groups) > MOST_GROUPS for one in result.views):
-        said.append(f"the {MOST_GROUPS} groups that were moved most are shown; JSON has all")
+        said.append(f"The {MOST_GROUPS} groups that were moved most are shown; JSON has all.")
     if result.skipped:
-        said.append(f"{result.skipped:,} {_texts(result.skipped)} could not be compared")
+        said.append(f"{result.skipped:,} {_texts(result.skipped)} could not be compared.")
     return [*said, *result.notes]
 
 
-def _interval_note(result: DiffResult) -> str:
+def _interval_notes(result: DiffResult) -> list[str]:
     texts = min((one.summary.figures.texts for one in result.views), default=result.texts)
     if texts < FEWEST_TEXTS:
-        return f"no intervals: that takes {FEWEST_TEXTS} distinct texts, and there are {texts:,}"
+        return [f"No intervals: that takes {FEWEST_TEXTS} distinct texts, and there are {texts:,}."]
     rough = f"; rough, as of all under {ROUGH_TEXTS}" if texts < ROUGH_TEXTS else ""
+    said = [f"Intervals are over {texts:,} distinct texts{rough}."]
     views = len(result.views)
-    alone = f"; each for itself, not for {views} views at once" if views > 1 else ""
-    return f"intervals are over {texts:,} distinct texts{rough}{alone}"
+    alone = f"Each interval is for itself, not for {views} views at once."
+    return [*said, alone] if views > 1 else said
 
 
 def _question_notes(result: DiffResult) -> list[str]:
@@ -262,12 +263,12 @@ def _question_notes(result: DiffResult) -> list[str]:
     if result.floor is not None and result.floor_texts:
         were = " and nulls were" if places else " was"
         texts = f"{result.floor_texts:,} {_texts(result.floor_texts)}"
-        said.append(f"rounding{were} measured on {texts}, where views are held against them")
+        said.append(f"Rounding{were} measured on {texts}, where views are held against them.")
     if places:
         first = places[0]
         said.append(
-            f"nulls are {first.n:,} random adapters that add the view's weight norm to each "
-            f"module; first is farthest; {_p_note(first)}"
+            f"Nulls are {first.n:,} random adapters that add the view's weight norm to each "
+            f"module; first is farthest; {_p_note(first)}."
         )
     return said
 
@@ -275,18 +276,18 @@ def _question_notes(result: DiffResult) -> list[str]:
 def _p_note(nulls: NullComparison) -> str:
     over = "1 comparison" if nulls.compared == 1 else f"{nulls.compared:,} comparisons"
     if not nulls.has_enough:
-        return f"too few of them for a p of 0.05 over {over}"
+        return f"they are too few for a p of 0.05 over {over}"
     return f"p is after Holm over {over}, and can't be below {nulls.p_smallest:.2g}"
 
 
 def _value_notes(result: DiffResult) -> list[str]:
     said = []
     if any(len(one.positions) and one.positions.kl.min() < 0.0 for one in result.views):
-        said.append("some divergences are below 0: that is rounding, and isn't cut off")
+        said.append("Some divergences are below 0: that is rounding, and isn't cut off.")
     left_out = max((one.summary.left_out for one in result.views), default=0)
     if left_out:
         said.append(
-            f"up to {left_out:,} positions a view hold a value that is no number: in no figure"
+            f"Up to {left_out:,} positions a view hold a value that is no number: in no figure."
         )
     return said
 

@@ -21,10 +21,10 @@ def notes_on_texts(plan: DiffPlan, positions: Mapping[str, Positions]) -> list[s
     if items > first.texts:
         found.append(
             f"{items:,} texts of the input are {first.texts:,} different ones: equal texts count "
-            "as one in an interval"
+            "as one in an interval."
         )
     if plan.skip_first:
-        found.append(f"the first {plan.skip_first:,} positions of each text are left out")
+        found.append(f"The first {plan.skip_first:,} positions of each text are left out.")
     return found
 
 
@@ -37,6 +37,6 @@ def notes_on_dtype(dtype: str) -> list[str]:
     if dtype == "float32":
         return []
     return [
-        f"in {dtype} the two most likely tokens are often equally likely, and rounding alone "
-        "changes which is the first: hold the share of the same top token against rounding's"
+        f"In {dtype} the two most likely tokens are often equally likely, and rounding alone "
+        "changes which is the first: hold the share of the same top token against rounding's."
     ]
