@@ -71,23 +71,23 @@ BASE = {
     *("instrumentation", "_core", "_event", "_figures"),
 }
 TABLE = """
-base          nobody: what users import
-conformance   base
-statistics    base
-hf.spec       base
-hf.batch      base
-hf.text       base hf.spec hf.batch
-operations    base hf.batch hf.text
-store         base operations
-observe       base operations statistics
-hf.model      base hf.spec hf.text
-hf.scoring    base operations store hf.spec hf.batch hf.text hf.model
-hf.stream     base hf.spec hf.batch hf.text
-hf            base operations store hf.spec hf.batch hf.text hf.model hf.scoring hf.stream
-jobs          base operations store statistics hf hf.text
-distributed   base operations store statistics jobs
-integrations  base hf hf.text jobs
-cli           base operations store statistics observe conformance hf hf.scoring jobs distributed
+base         nobody: what users import
+conformance  base
+statistics   base
+hf.spec      base
+hf.batch     base
+hf.text      base hf.spec hf.batch
+operations   base hf.batch hf.text
+store        base operations
+observe      base operations statistics
+hf.model     base hf.spec hf.text
+hf.scoring   base operations store hf.spec hf.batch hf.text hf.model
+hf.stream    base hf.spec hf.batch hf.text
+hf           base operations statistics store hf.spec hf.batch hf.text hf.model hf.scoring hf.stream
+jobs         base operations store statistics hf hf.text
+distributed  base operations store statistics jobs
+integrations base hf hf.text jobs
+cli          base operations store statistics observe conformance hf hf.scoring jobs distributed
 """
 MAY_IMPORT = {
     package: set() if others.startswith("nobody") else set(others.split())

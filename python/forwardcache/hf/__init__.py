@@ -1,11 +1,11 @@
 """Hugging Face models as views, every forward once.
 
 Reading order: ``backend`` (what users make), ``inspection`` and ``admission``
-(what it tells), ``comparing`` (how far views are apart) and ``top_tokens`` (where), ``view`` and
-``scoring_methods`` (what they score with), ``spec`` (which view), ``scoring`` (one call, from text
-to kept values), ``model`` (what is loaded, whether it is still the same, which view it is in),
-``text`` (from text to tokens), ``batch`` (from tokens to numbers), ``stream`` (from prompts to new
-text), ``arithmetic``.
+(what it tells), ``comparing`` (how far views are apart) with ``top_tokens`` (where) and
+``rounding`` (how far arithmetic alone would put them), ``view`` and ``scoring_methods`` (what they
+score with), ``spec`` (which view), ``scoring`` (one call, from text to kept values), ``model``
+(what is loaded, whether it is still the same, which view it is in), ``text`` (from text to tokens),
+``batch`` (from tokens to numbers), ``stream`` (from prompts to new text), ``arithmetic``.
 Importing this imports torch, transformers and peft.
 """
 

@@ -12,11 +12,11 @@ import torch
 
 from forwardcache.hf.batch.forward import ForwardRunner
 from forwardcache.hf.batch.limits import Limits
-from forwardcache.hf.comparing import Comparing
 from forwardcache.hf.inspection import Inspection
 from forwardcache.hf.model import load as loading
 from forwardcache.hf.model.adapter_folder import chosen_adapter, with_adapter
 from forwardcache.hf.model.identity import ModelIdentity, Policy
+from forwardcache.hf.rounding import Rounding
 from forwardcache.hf.scoring.scorer import Scorer
 from forwardcache.hf.scoring.selfcheck import SelfCheck
 from forwardcache.hf.scoring.value_store import StoreFigures, ValueStore
@@ -31,7 +31,7 @@ from forwardcache.store import Store, open_store
 DEFAULT_CACHE_MAX_BYTES = 512 * 2**20
 
 
-class HFBackend(Inspection, Comparing, Operations):
+class HFBackend(Inspection, Rounding, Operations):
     """Scores prompts with one model through several views, each forward once.
 
     The backend itself scores as the model stands: as ``ft`` if it has an adapter, else as ``base``.

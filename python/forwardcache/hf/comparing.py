@@ -74,20 +74,17 @@ class Comparing:
         refuse_inside_view(self._scorer)
         if on_error not in ("raise", "return"):
             raise InvalidInputError(f'on_error must be "raise" or "return", got {on_error!r}')
-        _check_lists(texts, views, completions)
+        check_lists(texts, views, completions)
         specs = self._specs_of(views)
         [against] = self._specs_of([reference])
-        limits = self._scorer.runner.limits
-        most = limits.max_logit_bytes if max_logit_bytes is None else max_logit_bytes
-        check_limits(limits.token_budget, limits.max_padding, most)
-        in_windows = self._scorer.options.windows if windows is None else windows
+        most = self._most_bytes(max_logit_bytes)
         for spec in (against, *specs):
             self._scorer.check(spec)
-        encoded = self._encoded(list(texts), completions, in_windows)
+        encoded = self._encoded(list(texts), completions, windows)
         results = self._compared(encoded, Comparison(self._scorer, against, specs, most))
         found = dict(zip([spec.view_id for spec in specs], results, strict=True))
         if on_error == "raise":
-            _raise_first(results)
+            raise_first(results)
         return found
 
     def _specs_of(self, views: Sequence[HFView | str]) -> list[ViewSpec]:
@@ -100,10 +97,18 @@ class Comparing:
         check_views(made, self._scorer)
         return [view.spec for view in made]
 
+    def _most_bytes(self, max_logit_bytes: int | None) -> int:
+        """Memory for logits at once; that of the backend for None."""
+        limits = self._scorer.runner.limits
+        most = limits.max_logit_bytes if max_logit_bytes is None else max_logit_bytes
+        check_limits(limits.token_budget, limits.max_padding, most)
+        return most
+
     def _encoded(
-        self, texts: list[Any], completions: Sequence[str | None] | None, any_length: bool
+        self, texts: list[Any], completions: Sequence[str | None] | None, windows: bool | None
     ) -> list[Encoded | ForwardCacheError]:
         """The tokens of each text, with its completion where it has one."""
+        any_length = self._scorer.options.windows if windows is None else windows
         ends = [None] * len(texts) if completions is None else list(completions)
         found: dict[int, Encoded | ForwardCacheError] = {}
         whole = [at for at, end in enumerate(ends) if end is None]
@@ -137,11 +142,16 @@ class Comparing:
         return results
 
 
-def _check_lists(
+def check_lists(
     texts: Sequence[Any],
     views: Sequence[Any],
     completions: Sequence[Any] | None,
 ) -> None:
+    """Refuses what is no list, and completions that are not as many as the texts.
+
+    Raises:
+        InvalidInputError: either is so.
+    """
     for name, each in {"texts": texts, "views": views, "completions": completions}.items():
         if isinstance(each, str | bytes):
             raise InvalidInputError(f"{name}: expected a list, got one {type(each).__name__}")
@@ -161,7 +171,8 @@ def _value(encoded: Encoded, figures: Any) -> PositionDifferences | ForwardCache
     return PositionDifferences(token_ids=ids, counts=counts, **columns)
 
 
-def _raise_first(results: Sequence[list[Any]]) -> None:
+def raise_first(results: Sequence[list[Any]]) -> None:
+    """Raises the first error among values, with its ``index`` and the list as ``results``."""
     for values in results:
         for index, value in enumerate(values):
             if isinstance(value, ForwardCacheError):

@@ -8,6 +8,8 @@ gets its logits from the whole model.
 
 Views whose ways differ are run in a plainer one that all have, so that equal weights have equal
 logits: a way is a source of rounding, and rounding that differs is a difference.
+
+A view may also be compared as a rerun of it that is rounded at random (``rerun``).
 """
 
 from __future__ import annotations
@@ -34,11 +36,11 @@ from forwardcache.hf.model.identity import ModelState
 from forwardcache.hf.model.switch import switched
 from forwardcache.hf.scoring import provenance
 from forwardcache.hf.scoring.heads import Heads
-from forwardcache.hf.scoring.loaded import checked_spec, dtype_name
+from forwardcache.hf.scoring.loaded import dtype_name
 from forwardcache.hf.scoring.provenance import RanBatch
+from forwardcache.hf.scoring.rerun import Run, as_run, checked_run, view_of
 from forwardcache.hf.scoring.task import Task
 from forwardcache.hf.scoring.windows import windows_of
-from forwardcache.hf.spec import ViewSpec
 from forwardcache.operation import Column, Operation
 
 if TYPE_CHECKING:
@@ -49,7 +51,7 @@ SLAB_BYTES = 256 * 2**20
 
 _ATTEMPTS = 3
 
-Figures = dict[ViewSpec, list[Tensor | ForwardCacheError]]
+Figures = dict[Run, list[Tensor | ForwardCacheError]]
 """By view: for each window float64[scored, 8] on the CPU, or why it has none."""
 
 
@@ -89,10 +91,10 @@ class _Slab:
     """
 
     windows: list[Encoded]
-    states: dict[ViewSpec, list[Tensor]]
+    states: dict[Run, list[Tensor]]
     output: type[Any]
 
-    def chunk(self, spec: ViewSpec, begin: int, rows: int) -> Tensor:
+    def chunk(self, spec: Run, begin: int, rows: int) -> Tensor:
         """Up to ``rows`` states of a view from position ``begin`` on, all windows in a line."""
         parts = []
         for states in self.states[spec]:
@@ -109,7 +111,7 @@ class Comparison:
     Args:
         scorer: Whose model it is.
         reference: What the views are held against.
-        views: The views.
+        views: The views, or reruns of some.
         max_logit_bytes: Memory for logits at once, with what is computed of them.
 
     Raises:
@@ -120,8 +122,8 @@ class Comparison:
     def __init__(
         self,
         scorer: Scorer,
-        reference: ViewSpec,
-        views: Sequence[ViewSpec],
+        reference: Run,
+        views: Sequence[Run],
         max_logit_bytes: int,
     ) -> None:
         self._scorer = scorer
@@ -151,7 +153,7 @@ class Comparison:
         scorer = self._scorer
         with scorer.lock:
             state = scorer.identity.state(scorer.tokenizer)
-            specs = [checked_spec(state.structure, spec) for spec in self._asked]
+            specs = [checked_run(state.structure, spec) for spec in self._asked]
             ways = self._common_ways(state, specs)
             positions = max_positions(scorer.causal_lm)
         firsts, kind_of = distinct(row.token_ids for row in rows)
@@ -172,10 +174,11 @@ class Comparison:
         if self._scorer.identity.state(self._scorer.tokenizer) is not state:
             raise _ModelChangedError
 
-    def _common_ways(self, state: ModelState, specs: Sequence[ViewSpec]) -> Ways:
+    def _common_ways(self, state: ModelState, specs: Sequence[Run]) -> Ways:
         """The ways of the views where they have the same, else a plainer one that all have."""
-        ways = [self._scorer.admitted(state.structure, spec) for spec in dict.fromkeys(specs)]
-        for each, spec in zip(ways, dict.fromkeys(specs), strict=True):
+        views = list(dict.fromkeys(map(view_of, specs)))
+        ways = [self._scorer.admitted(state.structure, spec) for spec in views]
+        for each, spec in zip(ways, views, strict=True):
             if not each.causal:
                 raise UnsupportedModelError(
                     f"compare needs a causal model, and in view {spec.view_id} a token's logits "
@@ -209,16 +212,24 @@ class Comparison:
             yield slab
 
     @contextmanager
-    def _in(self, spec: ViewSpec, ways: Ways) -> Iterator[None]:
+    def _in(self, spec: Run, ways: Ways) -> Iterator[None]:
+        """The model in a view, as its head is run."""
         self._runner.ways = ways
-        with switched(self._scorer.model, spec), torch.inference_mode():
+        with switched(self._scorer.model, view_of(spec)), torch.inference_mode():
+            yield
+
+    @contextmanager
+    def _running(self, spec: Run, ways: Ways) -> Iterator[None]:
+        """The model in a view, as the whole of it is run."""
+        scorer = self._scorer
+        with self._in(spec, ways), as_run(spec, scorer.model, scorer.causal_lm, self._runner):
             yield
 
     def _slab(
         self,
         windows: Sequence[Encoded],
-        reference: ViewSpec,
-        views: Sequence[ViewSpec],
+        reference: Run,
+        views: Sequence[Run],
         ways: Ways,
     ) -> Figures:
         """Figures of some windows. The caller holds the model's lock."""
@@ -237,12 +248,12 @@ class Comparison:
         return found
 
     def _from_logits(
-        self, window: Encoded, reference: ViewSpec, views: Sequence[ViewSpec], ways: Ways
-    ) -> dict[ViewSpec, Tensor | ForwardCacheError]:
+        self, window: Encoded, reference: Run, views: Sequence[Run], ways: Ways
+    ) -> dict[Run, Tensor | ForwardCacheError]:
         """Figures of one window out of all of its logits."""
         try:
             ours = self._logits_of(window, reference, ways)
-            found: dict[ViewSpec, Tensor | ForwardCacheError] = {}
+            found: dict[Run, Tensor | ForwardCacheError] = {}
             for spec in views:
                 theirs = ours if spec == reference else self._logits_of(window, spec, ways)
                 found[spec] = self._kernel(ours, theirs, window.scored)
@@ -252,9 +263,9 @@ class Comparison:
                 raise
         return dict.fromkeys(views, _too_large(window))
 
-    def _logits_of(self, window: Encoded, spec: ViewSpec, ways: Ways) -> Tensor:
+    def _logits_of(self, window: Encoded, spec: Run, ways: Ways) -> Tensor:
         positions = range(window.first_scored - 1, len(window.fed))
-        with self._in(spec, ways):
+        with self._running(spec, ways):
             [logits] = self._runner.logits_in(ways, [window.fed], [positions])
         self._report(len(window.fed))
         return logits
@@ -267,8 +278,8 @@ class Comparison:
     def _from_states(
         self,
         windows: Sequence[Encoded],
-        reference: ViewSpec,
-        views: Sequence[ViewSpec],
+        reference: Run,
+        views: Sequence[Run],
         ways: Ways,
     ) -> Figures:
         states, errors, output = self._states(windows, [reference, *views], ways)
@@ -285,15 +296,15 @@ class Comparison:
         return found
 
     def _states(
-        self, windows: Sequence[Encoded], specs: Sequence[ViewSpec], ways: Ways
-    ) -> tuple[dict[ViewSpec, list[Tensor]], dict[int, ForwardCacheError], type[Any] | None]:
+        self, windows: Sequence[Encoded], specs: Sequence[Run], ways: Ways
+    ) -> tuple[dict[Run, list[Tensor]], dict[int, ForwardCacheError], type[Any] | None]:
         """The states of all windows but those that memory is too small for, with their errors."""
         op, runs = _FinalStates(), self._scorer.runs
         # Scored from the second token on: nothing is shared before a position that is needed.
         tasks = [Task(None, Encoded(window.token_ids, 1), None) for window in windows]
-        found: dict[ViewSpec, list[Any]] = {}
+        found: dict[Run, list[Any]] = {}
         for spec in dict.fromkeys(specs):
-            with self._in(spec, ways):
+            with self._running(spec, ways):
                 found[spec] = runs.values(op, tasks, self._report)
             self._write_down(spec, runs.ran, len(runs.refused))
         errors = {
@@ -312,7 +323,7 @@ class Comparison:
         }
         return states, errors, op.output
 
-    def _write_down(self, spec: ViewSpec, ran: Sequence[RanBatch], refused: int) -> None:
+    def _write_down(self, spec: Run, ran: Sequence[RanBatch], refused: int) -> None:
         """What was run goes to whoever collects it."""
         if lists := provenance.wanted():
             lm, budget = self._scorer.causal_lm, self._scorer.runs.budget(_FinalStates())
@@ -321,8 +332,8 @@ class Comparison:
             provenance.note(lists, note)
 
     def _of_slab(
-        self, slab: _Slab, reference: ViewSpec, views: Sequence[ViewSpec], ways: Ways
-    ) -> dict[ViewSpec, Tensor]:
+        self, slab: _Slab, reference: Run, views: Sequence[Run], ways: Ways
+    ) -> dict[Run, Tensor]:
         """The figures of a slab's positions, all windows in a line, chunk by chunk."""
         targets = [token for window in slab.windows for token in window.scored]
         specs = list(dict.fromkeys([reference, *views]))
@@ -332,7 +343,7 @@ class Comparison:
         are_apart = len(specs) > total or is_switched_outside(self._scorer.model, self._runner.body)
         heads = Heads(self._runner, slab.output, entered, are_apart=are_apart)
         most = total // (2 if are_apart else len(specs))
-        found: dict[ViewSpec, list[Tensor]] = {spec: [] for spec in views}
+        found: dict[Run, list[Tensor]] = {spec: [] for spec in views}
         begin = 0
         with nullcontext() if are_apart else entered(reference):
             while begin < len(targets):
@@ -352,12 +363,12 @@ class Comparison:
     def _of_chunk(
         self,
         heads: Heads,
-        states: Mapping[ViewSpec, Tensor],
+        states: Mapping[Run, Tensor],
         targets: Sequence[int],
-        wanted: Container[ViewSpec],
-    ) -> dict[ViewSpec, Tensor] | None:
+        wanted: Container[Run],
+    ) -> dict[Run, Tensor] | None:
         """By view the figures of some positions; None where memory is too small for them."""
-        found: dict[ViewSpec, Tensor] = {}
+        found: dict[Run, Tensor] = {}
         try:
             with torch.inference_mode():
                 every = heads.logits(states)

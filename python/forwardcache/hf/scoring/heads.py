@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from forwardcache.hf.batch.forward import ForwardRunner
-from forwardcache.hf.spec import ViewSpec
+from forwardcache.hf.scoring.rerun import Run
 
 
 class Heads:
@@ -28,7 +28,7 @@ class Heads:
         self,
         runner: ForwardRunner,
         output: type[Any],
-        entered: Callable[[ViewSpec], AbstractContextManager[None]],
+        entered: Callable[[Run], AbstractContextManager[None]],
         *,
         are_apart: bool,
     ) -> None:
@@ -37,7 +37,7 @@ class Heads:
         self._entered = entered
         self.are_apart = are_apart
 
-    def logits(self, states: Mapping[ViewSpec, Tensor]) -> Iterator[tuple[ViewSpec, Tensor]]:
+    def logits(self, states: Mapping[Run, Tensor]) -> Iterator[tuple[Run, Tensor]]:
         """For each view its logits [n, vocab] of its states [n, width].
 
         Args:
@@ -58,7 +58,7 @@ class Heads:
                 part[same] = parts[0][same]
             yield spec, part
 
-    def _apart(self, spec: ViewSpec, states: Tensor) -> Tensor:
+    def _apart(self, spec: Run, states: Tensor) -> Tensor:
         if not self.are_apart:
             return self._head(states)
         with self._entered(spec):
