@@ -207,71 +207,85 @@ def shown(comparison: Comparison) -> str:
     return stream.getvalue()
 
 
-def test_sizes_are_held_to_the_mean_of_the_nulls() -> None:
-    values: dict[str, list[float | None]]
-    values = {"ft": [2.0, 4.0, None], "null_1": [0.1, 0.3, 0.2], "null_2": [0.5, 0.5, 0.5]}
-    comparison = compared("base,ft,null:1,null:2", values)
-    assert comparison.null_baseline_nats == pytest.approx(0.35)
-    tuned = as_json(comparison)[0]
-    assert tuned["kl_base_nats"]["mean"] == pytest.approx(3.0)
-    assert tuned["times_null"] == pytest.approx(3.0 / 0.35)
-    assert (tuned["prompts"], tuned["not_finite"], tuned["is_null"]) == (2, 1, False)
+MATCHED = ",".join(f"null:{seed}:matched" for seed in range(19))
 
 
-def test_more_nulls_don_t_make_a_view_look_smaller() -> None:
-    few: dict[str, list[float]] = {"ft": [3.0], "null_1": [0.1], "null_2": [0.3]}
-    many = {**few, "null_3": [0.15], "null_4": [0.25]}
-    ratios = [
-        as_json(compared(views, values))[0]["times_null"]
-        for views, values in (
-            ("base,ft,null:1,null:2", few),
-            ("base,ft,null:1,null:2,null:3,null:4", many),
-        )
-    ]
-    assert ratios[0] == pytest.approx(ratios[1])
+def with_nulls(values: Mapping[str, Sequence[float]], size: float) -> dict[str, list[float]]:
+    """These values, with 19 matched nulls that are about as far as ``size``."""
+    nulls = {f"null_{seed}_matched": [size * (1 + seed / 100)] * 3 for seed in range(19)}
+    return {**{view: list(of_view) for view, of_view in values.items()}, **nulls}
 
 
-def test_without_nulls_there_is_no_ratio_and_it_is_said_how_to_have_one() -> None:
+def test_an_adapter_is_held_to_random_changes_of_its_norm() -> None:
+    comparison = compared(f"base,ft,{MATCHED}", with_nulls({"ft": [2.0, 4.0, 3.0]}, 0.5))
+    tuned, *nulls = as_json(comparison)
+    assert (tuned["nulls"]["rank"], tuned["nulls"]["n"], tuned["nulls"]["p"]) == (1, 19, 0.05)
+    assert tuned["nulls"]["ratio_to_mean"] == pytest.approx(3.0 / (0.5 * 1.09))
+    assert {one["nulls"] for one in nulls} == {None}
+    said = notes(comparison)[-1]
+    for words in ("random change of the same weight norm?", "first of 20", "5.5 times"):
+        assert words in said
+
+
+def test_a_random_change_that_moves_as_far_is_counted() -> None:
+    (tuned, *_) = as_json(compared(f"base,ft,{MATCHED}", with_nulls({"ft": [0.55] * 3}, 0.5)))
+    assert (tuned["nulls"]["rank"], tuned["nulls"]["p"]) == (10, 0.5)
+
+
+def test_few_matched_nulls_tell_the_place_alone() -> None:
+    values = {"ft": [1.0], "null_1_matched": [0.1], "null_2_matched": [0.2]}
+    comparison = compared("base,ft,null:1:matched,null:2:matched", values)
+    assert "first of 3" in notes(comparison)[-1]
+    assert "significant" not in notes(comparison)[-1]
+
+
+def test_nulls_of_another_norm_and_other_strengths_are_held_to_nothing() -> None:
+    values = with_nulls({"ft": [2.0] * 3, "scaled_0.50": [1.0] * 3, "null_1": [0.1] * 3}, 0.5)
+    with_both = compared(f"base,ft,scaled:0.5,null:1,{MATCHED}", values)
+    places = {one["view"]: one["nulls"] for one in as_json(with_both)}
+    assert [view for view, place in places.items() if place] == ["ft"]
+    assert places["ft"]["n"] == 19
+    alone = compared("base,ft,null:1", values)
+    assert as_json(alone)[0]["nulls"] is None
+    assert "a weight norm of their own" in notes(alone)[-1]
+    assert "a weight norm of their own" in notes(with_both)[-1]
+
+
+def test_without_nulls_it_is_said_how_to_have_them() -> None:
     comparison = compared("base,ft", {"ft": [1.0]}, op="rolling_logprob")
     (tuned,) = as_json(comparison)
-    assert tuned["times_null"] is None
+    assert tuned["nulls"] is None
     assert (tuned["delta_nats"]["mean"], tuned["delta_nats"]["interval"]) == (1.0, None)
-    assert "null:1" in notes(comparison)[-1]
-    assert "x nulls" not in shown(comparison)
+    assert "null:1:matched" in notes(comparison)[-1]
 
 
 def test_a_table_with_nulls_says_their_deviation_and_both_norms() -> None:
-    norms = {"ft": 35.5, "null_1": 1.25, "null_2_init0.2": 125.0}
-    values = {"ft": [3.0], "null_1": [0.1], "null_2_init0.2": [9.0]}
-    comparison = compared("base,ft,null:1,null:2:0.2", values, norms=norms)
+    norms = {"ft": 35.5, "null_1": 1.25, "null_2_init0.2": 125.0, "null_3_matched": 35.49}
+    values = {"ft": [3.0], "null_1": [0.1], "null_2_init0.2": [9.0], "null_3_matched": [1.0]}
+    comparison = compared("base,ft,null:1,null:2:0.2,null:3:matched", values, norms=norms)
     text = shown(comparison)
-    for word in ("35.50", "1.250", "125.0", "0.02", "0.2", "not of the adapter's norm"):
+    for word in ("35.50", "1.250", "125.0", "0.02", "0.2", "35.49", "matched norm"):
         assert word in text
-    assert [one["deviation"] for one in as_json(comparison)] == [None, 0.02, 0.2]
-    assert [one["update_norm"] for one in as_json(comparison)] == [35.5, 1.25, 125.0]
+    assert [one["deviation"] for one in as_json(comparison)] == [None, 0.02, 0.2, None]
+    assert [one["update_norm"] for one in as_json(comparison)] == [35.5, 1.25, 125.0, 35.49]
 
 
-def test_a_null_that_can_t_be_told_from_0_is_no_baseline() -> None:
+def test_nothing_is_divided_by_nulls_that_can_t_be_told_from_0() -> None:
     chance = np.random.default_rng(2)
-    tuned, null = chance.exponential(1.0, 50), chance.normal(0, 1e-9, 50)
-    comparison = compared(
-        "base,ft,null:1", {"ft": tuned.tolist(), "null_1": null.tolist()}, texts=list("a" * 50)
-    )
+    values = {
+        "ft": chance.exponential(1.0, 50).tolist(),
+        "null_1_matched": chance.normal(0, 1e-9, 50).tolist(),
+    }
     everyone = [str(n) for n in range(50)]
-    told = compared(
-        "base,ft,null:1", {"ft": tuned.tolist(), "null_1": null.tolist()}, texts=everyone
-    )
-    assert as_json(told)[0]["times_null"] is None
-    assert "can't be told from 0" in notes(told)[-1]
-    assert as_json(comparison)[0]["kl_base_nats"]["interval"] is None
+    (tuned, _) = as_json(compared("base,ft,null:1:matched", values, texts=everyone))
+    assert (tuned["nulls"]["rank"], tuned["nulls"]["ratio_to_mean"]) == (1, None)
 
 
-def test_nulls_within_other_batches_are_no_baseline() -> None:
+def test_nothing_is_divided_by_nulls_within_other_batches() -> None:
     floor = NoiseFloor("next_token_dist", "bfloat16", 32, mean_nats=1e-3, max_nats=2e-3)
-    values: dict[str, list[float]] = {"ft": [0.5], "null_1": [1e-4]}
-    comparison = compared("base,ft,null:1", values, floor=floor)
-    assert as_json(comparison)[0]["times_null"] is None
-    assert "no further than other batches" in notes(comparison)[-1]
+    values: dict[str, list[float]] = {"ft": [0.5], "null_1_matched": [1e-4]}
+    (tuned, _) = as_json(compared("base,ft,null:1:matched", values, floor=floor))
+    assert tuned["nulls"]["ratio_to_mean"] is None
 
 
 # Differences with a sign
@@ -282,18 +296,19 @@ def test_a_view_that_helps_half_and_hurts_half_is_seen(op: str) -> None:
     chance = np.random.default_rng(3)
     moved = np.where(np.arange(200) % 2 == 0, 2.0, -2.0) + chance.normal(0, 0.1, 200)
     null = chance.normal(0, 0.01, 200)
-    values = {"ft": moved.tolist(), "null_1": null.tolist()}
-    comparison = compared("base,ft,null:1", values, op=op, texts=[str(n) for n in range(200)])
-    tuned, noise = as_json(comparison)
+    values = {"ft": moved.tolist(), "null_1_matched": null.tolist()}
+    comparison = compared(
+        "base,ft,null:1:matched", values, op=op, texts=[str(n) for n in range(200)]
+    )
+    tuned, _ = as_json(comparison)
     figures = tuned["delta_nats"]
     assert figures["interval"][0] < 0 < figures["interval"][1]
     assert figures["mean_abs"] == pytest.approx(2.0, rel=0.05)
     assert (figures["better"], figures["worse"]) == (0.5, 0.5)
     expected = np.abs(moved).mean() / np.abs(null).mean()
-    assert tuned["times_null"] == pytest.approx(expected)
-    assert noise["times_null"] == pytest.approx(1.0)
+    assert tuned["nulls"]["ratio_to_mean"] == pytest.approx(expected)
     text = shown(comparison)
-    assert f"{expected:,.1f}" in text
+    assert f"{expected:,.0f} times" in text
     assert "better" in text
     assert "50%" in text
 
@@ -301,9 +316,9 @@ def test_a_view_that_helps_half_and_hurts_half_is_seen(op: str) -> None:
 def test_a_mean_near_0_of_a_null_is_divided_by_nowhere() -> None:
     """The mean of this null is 1e-5 and its mean size 0.1: a ratio of means would be 10,000."""
     null = [0.1, -0.1, 0.1, -0.09996] * 25
-    values: dict[str, list[float]] = {"ft": [0.1] * 100, "null_1": null}
-    tuned, _ = as_json(compared("base,ft,null:1", values, op="logprob_of"))
-    assert tuned["times_null"] == pytest.approx(1.0, rel=1e-3)
+    values: dict[str, list[float]] = {"ft": [0.1] * 100, "null_1_matched": null}
+    tuned, _ = as_json(compared("base,ft,null:1:matched", values, op="logprob_of"))
+    assert tuned["nulls"]["ratio_to_mean"] == pytest.approx(1.0, rel=1e-3)
 
 
 def test_the_tables_fit_a_terminal_of_80_columns() -> None:

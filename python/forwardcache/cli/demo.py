@@ -11,7 +11,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import forwardcache
@@ -135,21 +134,12 @@ def _run_twice(session: Session, rows: Path) -> Outcome:
 def verdict(found: Comparison) -> str:
     """How far the adapter is from base, what it is compared with, and what that doesn't answer."""
     (tuned,) = (one for one in found.found if one.view.kind == "ft")
-    nulls, norm = found.nulls, found.norms.get("ft")
     spread = tuned.figures.spread
     said = (
         f"The adapter moves the next-token distribution by {spread.mean:.2g} nats "
         f"({spread.interval.low:.2g} to {spread.interval.high:.2g}) from base."
     )
-    if (times := found.ratio(tuned)) is None or norm is None:
-        return said
-    random = fmean(found.norms.get(one.view.name) or 0.0 for one in nulls)
-    return (
-        f"{said} Random adapters of deviation {nulls[0].view.deviation:g} move it {times:,.0f} "
-        f"times less, but add {norm / random:,.1f} times less to the weights (norm {random:.2g} "
-        f"against {norm:.2g}): whether a random change of its own norm would move it as far, "
-        "this doesn't say."
-    )
+    return said
 
 
 def _print_tables(outcome: Outcome, rows: Path, trace: Path) -> None:

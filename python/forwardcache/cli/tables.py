@@ -46,21 +46,21 @@ def _sizes(comparison: Comparison) -> Table:
     columns = [
         *(["mean |view -\nbase|, nats"] if signed else []),
         *(["norm added\nto weights", "random,\ndeviation"] if nulls else []),
-        *(["x nulls'\nmean"] if comparison.null_baseline_nats else []),
     ]
     shown = _table("view", *columns)
     for one in comparison.found:
         cells = [significant(one.figures.size)] if signed else []
         if nulls:
             norm = comparison.norms.get(one.view.name)
-            deviation = f"{one.view.deviation:g}" if one.view.is_null else "-"
-            deviation = "matched" if one.view.matched else deviation
-            cells += ["-" if norm is None else significant(norm), deviation]
-        if comparison.null_baseline_nats:
-            ratio = comparison.ratio(one)
-            cells.append("-" if ratio is None else f"{ratio:,.1f}")
+            cells += ["-" if norm is None else significant(norm), _deviation(one)]
         shown.add_row(_label(one), *cells)
     return shown
+
+
+def _deviation(one: Difference) -> str:
+    if one.view.matched:
+        return "matched norm"
+    return f"{one.view.deviation:g}" if one.view.is_null else "-"
 
 
 def _table(*columns: str) -> Table:

@@ -17,7 +17,13 @@ from forwardcache.jobs.job import Job, Totals
 from forwardcache.jobs.views import View
 from forwardcache.operation import Figure
 from forwardcache.operations import operation
-from forwardcache.statistics import ValueFigures, Values, value_figures
+from forwardcache.statistics import (
+    NullComparison,
+    ValueFigures,
+    Values,
+    among_nulls,
+    value_figures,
+)
 
 if TYPE_CHECKING:
     from forwardcache.hf.scoring.noise import NoiseFloor
@@ -80,30 +86,21 @@ class Comparison:
         """The random adapters."""
         return [one for one in self.found if one.view.is_null]
 
-    @property
-    def null_baseline_nats(self) -> float | None:
-        """The mean size of the null views; None where a ratio to it would say nothing."""
-        return None if not self.nulls or self.why_no_ratio else _mean_size(self.nulls)
+    def among_nulls(self, one: Difference) -> NullComparison | None:
+        """Where the adapter stands among random ones of its norm.
 
-    @property
-    def why_no_ratio(self) -> str | None:
-        """Why sizes aren't divided by those of the null views, where there are any."""
-        nulls = self.nulls
-        if any(not one.figures.size > 0.0 or one.figures.size_interval.holds_zero for one in nulls):
-            return "what null views move can't be told from 0"
-        if len({(one.view.matched, one.view.matched and one.view.lam) for one in nulls}) > 1:
-            return "they are of several norms, matched to the adapter's and not"
-        if nulls and self.floor is not None and _mean_size(nulls) <= self.floor.mean_nats:
-            return "null views move the model no further than other batches do"
-        return None
-
-    def ratio(self, one: Difference) -> float | None:
-        """The size of ``one`` in mean sizes of the null views."""
-        baseline = self.null_baseline_nats
-        size, interval = one.figures.size, one.figures.size_interval
-        if baseline is None or interval.holds_zero or not math.isfinite(size):
+        None for other views, and without such nulls: one of another norm says nothing about a
+        random change of the adapter's.
+        """
+        nulls = [null for null in self.nulls if null.view.matched and null.view.lam == 1.0]
+        sizes = [null.figures.size for null in nulls]
+        if one.view.kind != "ft" or not nulls:
             return None
-        return size / baseline
+        if math.isnan(one.figures.size) or any(map(math.isnan, sizes)):
+            return None
+        is_zero = any(null.figures.size_interval.holds_zero for null in nulls)
+        inside = self.floor is not None and fmean(sizes) <= self.floor.mean_nats
+        return among_nulls(one.figures.size, sizes, inside_floor=is_zero or inside)
 
     def is_within_floor(self, one: Difference) -> bool:
         """Whether other batches move base as far."""
@@ -156,10 +153,6 @@ def differences(
 
 def _texts_of(lines: Sequence[int] | None, texts: Mapping[int, str] | None) -> Sequence[str] | None:
     return None if lines is None or texts is None else [texts[line] for line in lines]
-
-
-def _mean_size(found: Sequence[Difference]) -> float:
-    return fmean(one.figures.size for one in found)
 
 
 def update_norms(backend: Any, views: Sequence[View]) -> dict[str, float | None]:

@@ -8,13 +8,19 @@ from typing import TYPE_CHECKING, Any
 from forwardcache.jobs.differences import Comparison, Difference
 from forwardcache.jobs.rows import finite
 from forwardcache.statistics import FEWEST_TEXTS, ROUGH_TEXTS
+from forwardcache.statistics.sentences import IS_MORE, among_random_changes
 
 if TYPE_CHECKING:
     from forwardcache.hf.scoring.noise import NoiseFloor
 
 NO_BASE = "no table: differences are from base, which isn't among --views"
 NO_NULLS = (
-    "no null view is among --views: with null:1,null:2 the table says what random adapters do"
+    "No null view is among --views: null:1:matched to null:19:matched say how far random changes "
+    "of the adapter's weight norm move the model."
+)
+OTHER_NORM = (
+    "Null views with a deviation have a weight norm of their own, so they don't say how far a "
+    "random change of the adapter's norm moves the model; null:SEED:matched does."
 )
 
 
@@ -75,17 +81,14 @@ def _bound_note(comparison: Comparison) -> str:
 def _null_notes(comparison: Comparison) -> list[str]:
     if not comparison.nulls:
         return [NO_NULLS]
-    if comparison.why_no_ratio:
-        return [f"no ratio to the null views: {comparison.why_no_ratio}"]
-    if all(one.view.matched for one in comparison.nulls):
-        return [
-            "null views are random adapters of the adapter's norm in each module; what differs is "
-            "the spectrum"
-        ]
-    return [
-        "null views are random adapters, not of the adapter's norm: the ratio doesn't say whether "
-        "a random change of the same norm would move the model as far"
+    places = {one.view.name: comparison.among_nulls(one) for one in comparison.found}
+    said = [
+        f"{IS_MORE} {among_random_changes(view, place)}"
+        for view, place in places.items()
+        if place is not None
     ]
+    are_matched = all(null.view.matched for null in comparison.nulls)
+    return said if are_matched else [*said, OTHER_NORM]
 
 
 def as_json(comparison: Comparison) -> list[dict[str, Any]]:
@@ -94,6 +97,7 @@ def as_json(comparison: Comparison) -> list[dict[str, Any]]:
 
 
 def _view_as_json(comparison: Comparison, one: Difference) -> dict[str, Any]:
+    place = comparison.among_nulls(one)
     return {
         "view": one.view.name,
         "is_null": one.view.is_null,
@@ -101,9 +105,9 @@ def _view_as_json(comparison: Comparison, one: Difference) -> dict[str, Any]:
         "texts": one.figures.spread.interval.texts,
         "not_finite": one.figures.not_finite,
         comparison.field: one.figures.as_json(),
-        "deviation": one.view.deviation if one.view.is_null and not one.view.matched else None,
+        "deviation": finite(one.view.deviation) if one.view.is_null else None,
         "update_norm": finite(comparison.norms.get(one.view.name)),
-        "times_null": finite(comparison.ratio(one)),
+        "nulls": None if place is None else place.as_json(),
     }
 
 

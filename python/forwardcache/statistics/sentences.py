@@ -51,7 +51,7 @@ def answers(view: ViewDifference) -> tuple[Answer, Answer, Answer]:
     """
     return (
         Answer(IS_THERE, _against_rounding(view.view, view.floor)),
-        Answer(IS_MORE, _among_random_changes(view.view, view.nulls)),
+        Answer(IS_MORE, among_random_changes(view.view, view.nulls)),
         Answer(HOW_LITTLE, _by_scale(view.view, view.visible_from_lambda, view.detect_least)),
     )
 
@@ -85,7 +85,13 @@ def _against_rounding(view: str, floor: FloorVerdict | None) -> str:
     return f"Not seen: {said}; more than {_nats(floor.would_have_seen)} would have been seen."
 
 
-def _among_random_changes(view: str, nulls: NullComparison | None) -> str:
+def among_random_changes(view: str, nulls: NullComparison | None) -> str:
+    """The second answer: whether a view is more than a random change of the same weight norm.
+
+    Args:
+        view: Its id.
+        nulls: Its place among matched nulls; None where there are none.
+    """
     if nulls is None:
         return NOT_MEASURED
     if not nulls.has_enough:
