@@ -77,10 +77,18 @@ def test_distances_by_view_and_factor(run: Run, rows: Path) -> None:
     ]
     assert said["sorted_nats"]["ft"] == [0.5, 1.5]
     assert said["verdict"] == (
-        "ft is 1 nats from base, averaged over 2 prompts, 40.0 times what null views move (0.025 "
-        "nats on average). Those are random adapters of another norm: whether a random change "
-        "of the adapter's own norm would move it as far, this doesn't say."
+        "ft is 1 nats from base, averaged over 2 prompts. Null views with a deviation have a "
+        "weight norm of their own, so they don't say how far a random change of the adapter's norm "
+        "moves the model; null:SEED:matched does."
     )
+
+
+def test_the_verdict_places_ft_among_random_changes_of_its_norm(run: Run, tmp_path: Path) -> None:
+    nulls = {"null_7": "null_7_matched", "null_8": "null_8_matched"}
+    lines = [{**one, "view": nulls.get(one["view"], one["view"])} for one in ROWS]
+    said = scores(run, written(tmp_path / "r.jsonl", lines))["verdict"]
+    assert "random change of the same weight norm? Too few to say" in said
+    assert "ft is first of 3" in said
 
 
 def test_bounds_are_read_and_called_so_also_in_rows_of_earlier_versions(
@@ -116,7 +124,6 @@ def test_differences_that_cancel_are_seen(run: Run, tmp_path: Path) -> None:
     assert (tuned["mean_nats"], tuned["mean_abs_nats"]) == (0.0, 2.0)
     assert (tuned["better_rate"], tuned["worse_rate"]) == (0.5, 0.5)
     assert "ft is 2 nats from base, absolute differences averaged" in said["verdict"]
-    assert "4.0 times" in said["verdict"]
 
 
 @pytest.mark.parametrize(
@@ -228,7 +235,7 @@ def test_the_page_has_the_plots_and_a_trace_beside_them(
     path = trace(tmp_path / "t.jsonl", *(line(at, run="r", key="k") for at in (1.0, 2.0)))
     both = run("report", path, "--scores", rows, "--format", "html").out
     assert both.count('<svg role="img"') == 4
-    assert "40.0 times" in run("report", path, "--scores", rows).out
+    assert "ft is 1 nats from base" in run("report", path, "--scores", rows).out
 
 
 @pytest.mark.parametrize(

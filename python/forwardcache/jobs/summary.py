@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from forwardcache.jobs.differences import Comparison, Difference
 from forwardcache.jobs.rows import finite
 from forwardcache.statistics import FEWEST_TEXTS, ROUGH_TEXTS
-from forwardcache.statistics.sentences import IS_MORE, among_random_changes
+from forwardcache.statistics.sentences import IS_MORE, OTHER_NORM, among_random_changes
 
 if TYPE_CHECKING:
     from forwardcache.hf.scoring.noise import NoiseFloor
@@ -17,10 +17,6 @@ NO_BASE = "no table: differences are from base, which isn't among --views"
 NO_NULLS = (
     "No null view is among --views: null:1:matched to null:19:matched say how far random changes "
     "of the adapter's weight norm move the model."
-)
-OTHER_NORM = (
-    "Null views with a deviation have a weight norm of their own, so they don't say how far a "
-    "random change of the adapter's norm moves the model; null:SEED:matched does."
 )
 
 

@@ -20,6 +20,10 @@ IS_THERE = "Is it there at all?"
 IS_MORE = "Is it more than a random change of the same weight norm?"
 HOW_LITTLE = "How little of it can be seen?"
 NOT_MEASURED = "Not measured."
+OTHER_NORM = (
+    "Null views with a deviation have a weight norm of their own, so they don't say how far a "
+    "random change of the adapter's norm moves the model; null:SEED:matched does."
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -23,6 +22,7 @@ _SCHEMA: dict[str, Any] = {
     "token_ids": pl.List(pl.Int64), "logprobs": pl.List(pl.Float64), "vocab_size": pl.Int64,
 }  # fmt: skip
 _SCALED = re.compile(r"scaled_(-?\d+(?:\.\d+)?(?:e[+-]?\d+)?)\Z")
+_MATCHED = re.compile(r"null_\d+_matched\Z")
 _MOST_PROMPTS = 200
 _MOVED_PROMPTS = 20
 _MOVED_TOKENS = 5
@@ -283,6 +283,10 @@ def _moved(rows: pl.LazyFrame, ids: dict[int, str | int]) -> list[Figures]:
 
 
 def _verdict(figures: Figures) -> str:
+    """How far ft is, and where that stands among random changes of its norm, as ``score`` says."""
+    from forwardcache.statistics import among_nulls
+    from forwardcache.statistics.sentences import IS_MORE, OTHER_NORM, among_random_changes
+
     sizes = {row["view"]: row.get("mean_abs_nats", row["mean_nats"]) for row in figures["views"]}
     tuned, count = sizes.get("ft"), figures["prompt_count"]
     if tuned is None:
@@ -291,11 +295,10 @@ def _verdict(figures: Figures) -> str:
     signed = operation(figures["op"]).figure.is_signed
     averaged = "absolute differences averaged" if signed else "averaged"
     said = f"ft is {tuned:.3g} nats from base, {averaged} over {prompts}"
-    nulls = [size for view, size in sizes.items() if view.startswith("null_") and size is not None]
-    if not nulls or fmean(nulls) <= 0.0:
+    nulls = {view: size for view, size in sizes.items() if view.startswith("null_")}
+    if not nulls:
         return f"{said}; no null view says what random adapters do."
-    return (
-        f"{said}, {tuned / fmean(nulls):,.1f} times what null views move ({fmean(nulls):.3g} nats "
-        "on average). Those are random adapters of another norm: whether a random change of the "
-        "adapter's own norm would move it as far, this doesn't say."
-    )
+    matched = [nulls[view] for view in nulls if _MATCHED.match(view)]
+    if not matched or None in matched:
+        return f"{said}. {OTHER_NORM}"
+    return f"{said}. {IS_MORE} {among_random_changes('ft', among_nulls(tuned, matched))}"
