@@ -86,9 +86,9 @@ def test_an_infinite_divergence_is_said_in_words() -> None:
 
 def test_the_farthest_of_enough_nulls_is_more() -> None:
     assert of_nulls(among(12.0, [1.0] * 20)) == (
-        f"{IS_MORE} Yes, significant at 0.05: of 20 random changes with its weight norm none moves "
-        "predictions as far (ft is first of 21, p = 0.048 after Holm over 1 comparison); ft moves "
-        "them 12 times as far as they do on average."
+        f"{IS_MORE} Yes, significant at 0.05: of 20 random changes of the same weight norm none "
+        "moves predictions as far (ft is first of 21, p = 0.048 after Holm over 1 comparison); ft "
+        "moves them 12 times as far as they do on average."
     )
     assert "p = 0.049 after Holm over 2 comparisons" in of_nulls(among(12.0, [1.0] * 40, 2))
 
@@ -97,7 +97,7 @@ def test_the_farthest_of_enough_nulls_is_more() -> None:
 def test_one_among_nulls_is_not_shown_to_be_more(farther: int, words: str) -> None:
     said = of_nulls(among(2.0, [3.0] * farther + [1.0] * (20 - farther)))
     assert said.startswith(
-        f"{IS_MORE} Not shown at 0.05: of 20 random changes with its weight norm"
+        f"{IS_MORE} Not shown at 0.05: of 20 random changes of the same weight norm"
     )
     assert f"{words} predictions at least as far" in said
 
@@ -108,7 +108,7 @@ def test_of_too_few_nulls_only_the_place_is_told() -> None:
     assert "ft is first of 11; to call it more at 0.05 takes 19 of them)" in said
     assert not re.search(r"p = |significant", said)
     assert "takes 59 of them over 3 comparisons)" in of_nulls(among(2.0, [1.0] * 20, 3))
-    assert "of 1 random change with" in of_nulls(among(2.0, [1.0]))
+    assert "of 1 random change of" in of_nulls(among(2.0, [1.0]))
 
 
 def test_no_ratio_is_told_where_nulls_lie_inside_the_floor_or_it_is_not_finite() -> None:

@@ -114,9 +114,9 @@ def _as_far(nulls: NullComparison) -> str:
     count = nulls.rank - 1
     changes = "1 random change" if nulls.n == 1 else f"{nulls.n:,} random changes"
     if not count:
-        return f"of {changes} with its weight norm none moves predictions as far"
+        return f"of {changes} of the same weight norm none moves predictions as far"
     moves = "1 moves" if count == 1 else f"{count:,} move"
-    return f"of {changes} with its weight norm {moves} predictions at least as far"
+    return f"of {changes} of the same weight norm {moves} predictions at least as far"
 
 
 def _over(nulls: NullComparison) -> str:
