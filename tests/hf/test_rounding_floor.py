@@ -26,6 +26,7 @@ from forwardcache.errors import (
     UnsupportedModelError,
 )
 from forwardcache.hf import HFBackend
+from forwardcache.hf.batch.differences import position_differences
 from forwardcache.hf.batch.rounding import (
     blocks_of,
     drawn_steps,
@@ -143,7 +144,7 @@ def watched(modules: dict[str, nn.Module]) -> Iterator[dict[str, list[Any]]]:
     """By name: what each module gave, before anything else saw it."""
     seen: dict[str, list[Any]] = {name: [] for name in modules}
     handles = [
-        module.register_forward_hook(lambda _m, _i, out, name=name: seen[name].append(out))  # type: ignore[misc]
+        module.register_forward_hook(lambda _m, _i, out, name=name: seen[name].append(out))
         for name, module in modules.items()
     ]
     try:
@@ -450,11 +451,10 @@ def test_logits_of_reruns_stay_within_their_bound(
 ) -> None:
     backend = HFBackend(tiny.llama(), tokenizer)
     whole, rows = backend.rounding_floor(TEXTS), []
-    kernel = comparison.position_differences
 
     def counting(ours: Any, theirs: Any, targets: Any, **options: Any) -> Any:
         rows.append(len(ours) + len(theirs))
-        return kernel(ours, theirs, targets, **options)
+        return position_differences(ours, theirs, targets, **options)
 
     monkeypatch.setattr(comparison, "position_differences", counting)
     monkeypatch.setattr(comparison, "SLAB_BYTES", 1)
