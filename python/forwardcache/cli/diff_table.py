@@ -219,7 +219,7 @@ def _table(title: str, views: Sequence[ViewDifference]) -> Table:
 
 def _answers(result: DiffResult) -> list[str]:
     """Each question with the answers of all views, each answer once."""
-    said = []
+    said: list[str] = []
     for of_views in zip(*(answers(one) for one in result.views), strict=True):
         measured = [one for one in of_views if one.is_measured]
         said += dict.fromkeys(str(one) for one in measured or of_views)
