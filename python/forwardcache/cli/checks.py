@@ -80,6 +80,8 @@ def check_outputs(options: ScoreOptions) -> None:
     """
     from forwardcache.jobs.results import check_out
 
+    if options.out is not None:
+        check_target(options.out, f"--out {options.out}")
     check_trace(options.loading.trace)
     _check_distinct(options)
     if (trace := options.loading.trace) is not None:

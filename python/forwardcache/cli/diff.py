@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from forwardcache.cli.diff_checks import checked
 from forwardcache.cli.exits import ExitCode, say
 from forwardcache.jobs.diff.options import DiffOptions
+from forwardcache.jobs.diff.plan import DiffPlan, comparable, make_plan
 from forwardcache.jobs.kinds import STDIN
 from forwardcache.jobs.prompts import TEXTS, read_prompts
 from forwardcache.jobs.session import Session, load
@@ -21,7 +22,6 @@ from forwardcache.jobs.skips import skipped_line
 from forwardcache.jobs.views import View
 
 if TYPE_CHECKING:
-    from forwardcache.jobs.diff.plan import DiffPlan
     from forwardcache.jobs.results import PartFile
     from forwardcache.statistics import DiffResult
 
@@ -33,16 +33,16 @@ def diff(options: DiffOptions) -> int:
     source = read_prompts(
         options.texts, limit=options.limit, on_error=options.on_error, words=TEXTS
     )
+    source = comparable(
+        source, has_template=options.loading.chat_template, on_error=options.on_error
+    )
     session = load(options.loading)
     try:
-        from forwardcache.jobs.diff.plan import make_plan
-
         plan = make_plan(
             session,
             source,
             views,
             reference,
-            has_template=options.loading.chat_template,
             in_windows=options.loading.windows,
             group_by=options.group_by,
             skip_first=options.skip_first,
@@ -156,7 +156,7 @@ def _write_files(result: DiffResult, options: DiffOptions) -> None:
 
         write_junit(options.junit, result, force=options.force)
     if options.report is not None:
-        from forwardcache.observe.report.diff_page import (
+        from forwardcache.observe.report.diff_page import (  # type: ignore[import-not-found]
             diff_page,
         )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 from forwardcache.cli.checks import check_folders, refuse_same, stdin_file
@@ -32,7 +31,7 @@ def checked(options: DiffOptions) -> tuple[tuple[View, ...], View]:
     if options.report is not None:
         check_installed(*PAGES, extra="report")
     views, reference = _views(options)
-    _check_adapter_s(options, views)
+    _check_detect(options, views)
     options.bounds()
     if options.loading.chat_template_args is not None and not options.loading.chat_template:
         raise InvalidInputError("--chat-template-args needs --chat-template")
@@ -63,8 +62,10 @@ def _views(options: DiffOptions) -> tuple[tuple[View, ...], View]:
     return views, reference
 
 
-def _check_adapter_s(options: DiffOptions, views: tuple[View, ...]) -> None:
-    """Refuse what needs an adapter's view where none is asked for."""
+def _check_detect(options: DiffOptions, views: tuple[View, ...]) -> None:
+    """Refuse to look for a scale of an adapter that isn't asked for."""
+    if options.detect and options.reference.strip() != "base":
+        raise InvalidInputError("--detect holds the adapter against base: leave out --reference")
     if options.detect and not any(view.kind in {"ft", "scaled"} for view in views):
         raise InvalidInputError(
             "--detect is about the adapter: --views names neither ft nor scaled"
@@ -79,24 +80,24 @@ def _check_outputs(options: DiffOptions) -> None:
         raise InvalidInputError(f"--report {options.report} must end in .html")
     source = stdin_file() if options.texts == STDIN else Path(options.texts)
     others: list[tuple[str, Path]] = [] if source is None else [("texts", source)]
-    for option, out, writes in _written(options):
+    for option, (what, out) in _asked(options).items():
+        check_target(out, f"{option} {out}")
+        writes = results.names_of(out) if option == "--out" else (out, part_of(out))
         refuse_same(option, out, writes, others)
-        others += [(option.lstrip("-"), path) for path in writes]
+        others += [(what, path) for path in writes]
         if option == "--out":
             results.check_out(out, force=options.force, resume=False, is_resumable=False)
             continue
-        check_target(out, f"{option} {out}")
         for path in writes:
             if os.path.lexists(path) and not options.force:
                 raise InvalidInputError(f"{option}: {path} is there already: --force replaces it")
 
 
-def _written(options: DiffOptions) -> Iterator[tuple[str, Path, tuple[Path, ...]]]:
-    """Each file that was asked for: its option, its path, and all paths that it takes."""
-    from forwardcache.jobs.results import names_of
-
-    if options.out is not None:
-        yield "--out", options.out, names_of(options.out)
-    for option, out in (("--report", options.report), ("--junit", options.junit)):
-        if out is not None:
-            yield option, out, (out, part_of(out))
+def _asked(options: DiffOptions) -> dict[str, tuple[str, Path]]:
+    """By option: what each file holds that is to be written, and its path."""
+    asked = {
+        "--out": ("rows", options.out),
+        "--report": ("report", options.report),
+        "--junit": ("JUnit report", options.junit),
+    }
+    return {option: (what, out) for option, (what, out) in asked.items() if out is not None}

@@ -6,6 +6,9 @@ from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from forwardcache.jobs.diff.detect import MOST_READS
+from forwardcache.jobs.diff.measured import RERUNS
+from forwardcache.jobs.diff.nulls import scales
 from forwardcache.jobs.diff.options import DiffOptions
 from forwardcache.jobs.diff.plan import DiffPlan
 
@@ -76,7 +79,9 @@ def estimate(session: Session, plan: DiffPlan, options: DiffOptions) -> Estimate
     """
     passes = 1 + len(plan.views)
     sample = plan.sample()
-    reruns, nulls, detect = 0, 0, 0
+    of_scales = len(scales(plan)) if options.nulls else 0
+    reruns, nulls = RERUNS, of_scales * (options.nulls + 1)
+    detect = MOST_READS if options.detect else 0
     of_sample = reruns + nulls + detect
     tokens = passes * sum(plan.lengths) + of_sample * sum(plan.lengths[at] for at in sample)
     rate = _seconds_a_token(session, plan)

@@ -1,8 +1,8 @@
 """How far views are from a reference, over texts: texts and views in, a ``DiffResult`` out.
 
 Reading order: ``options`` (what was asked for), ``plan`` (which texts are compared, through which
-views), ``compared`` (the comparison, chunk by chunk) with ``rows`` and ``token_texts``, ``nulls``
-(is it more than a random change?), ``detect`` (how little of it can be seen?), ``moved`` (the
-positions that moved most), ``notes`` (what a reader has to know), ``facts`` (which run it was),
-``run`` (all of it); then what is made of a result: ``junit``.
+views), ``measured`` (what rounding makes), ``compared`` (the comparison, chunk by chunk) with
+``rows`` and ``token_texts``, ``nulls`` (is it more than a random change?), ``detect`` (how little
+of it can be seen?), ``moved`` (the positions that moved most), ``notes`` (what a reader has to
+know), ``facts`` (which run it was), ``run`` (all of it); then what is made of a result: ``junit``.
 """

@@ -15,6 +15,8 @@ LEAST = 2.0**-10
 """The smallest λ that is tried."""
 RATIO = 1.1
 """How far apart what is seen and what isn't may be in the end."""
+MOST_READS = 3 + 2 * math.ceil(math.log2(math.log(1.0 / LEAST) / math.log(RATIO)))
+"""How often each text is read at most, the reference's times among them."""
 
 
 class Detection(NamedTuple):

@@ -1,42 +1,107 @@
-"""What a reader has to know beside the figures, and the figures alone don't tell."""
+"""What a reader has to know of a run beside its figures, a line each."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import numpy as np
+
+from forwardcache.jobs.diff.measured import MeasuredFloor
+from forwardcache.jobs.diff.nulls import Nulls, Places
 from forwardcache.jobs.diff.plan import DiffPlan
 from forwardcache.statistics import Positions
 
 
-def notes_on_texts(plan: DiffPlan, positions: Mapping[str, Positions]) -> list[str]:
-    """What the figures are over.
+def notes_on_texts(plan: DiffPlan, positions: Positions) -> list[str]:
+    """What of the texts counts, and how often.
 
     Args:
         plan: What was compared.
-        positions: By name of a view.
+        positions: Of any view.
     """
     found = []
-    first = next(iter(positions.values()))
-    items = len(set(first.item.tolist()))
-    if items > first.texts:
+    items = len(np.unique(positions.item))
+    if items > positions.texts:
         found.append(
-            f"{items:,} texts of the input are {first.texts:,} different ones: equal texts count "
-            "as one in an interval."
+            f"Equal texts count as one in an interval: of {items:,} there are {positions.texts:,} "
+            "different ones."
         )
     if plan.skip_first:
         found.append(f"The first {plan.skip_first:,} positions of each text are left out.")
     return found
 
 
-def notes_on_dtype(dtype: str) -> list[str]:
-    """What half precision does to the figures.
+def notes_on_floor(measured: MeasuredFloor, dtype: str) -> list[str]:
+    """Why there is no floor, and what half precision does to the figures.
 
     Args:
+        measured: The floor.
         dtype: Of the model.
     """
-    if dtype == "float32":
+    found = []
+    if measured.why_none is not None:
+        found.append(f"What rounding alone makes is not known: {measured.why_none}.")
+    if dtype != "float32":
+        found.append(
+            f"In {dtype} the two most likely tokens are often equally likely, and rounding alone "
+            "changes which is the first: hold the share of the same top token against rounding's."
+        )
+    return found
+
+
+def notes_on_nulls(plan: DiffPlan, nulls: Nulls, places: Mapping[str, Places]) -> list[str]:
+    """What a null is and isn't, or why there is none.
+
+    Args:
+        plan: What was compared.
+        nulls: The nulls.
+        places: Of the views among them.
+    """
+    if nulls.why_none is not None:
+        return [f"There are no nulls: {nulls.why_none}."]
+    if not places:
         return []
-    return [
-        f"In {dtype} the two most likely tokens are often equally likely, and rounding alone "
-        "changes which is the first: hold the share of the same top token against rounding's."
+    found = [
+        "A null has the view's weight norm in each module, but not its spectrum: noise spreads the "
+        "norm over all of the adapter's rank, and training doesn't."
     ]
+    if plan.groups is not None:
+        known = set(plan.groups)
+        without = min(len(known - one.of_group.keys()) for one in places.values())
+        if without:
+            found.append(
+                f"{without:,} of {len(known):,} groups have no text among those of the nulls, and "
+                "no place."
+            )
+    return found
+
+
+def notes_on_unmatched(backend: Any, plan: DiffPlan) -> list[str]:
+    """What the random views that were asked for are, with the norms that views add to the weights.
+
+    Args:
+        backend: The ``HFBackend``.
+        plan: What was compared.
+    """
+    unmatched = [view for view in plan.views if view.is_null and not view.matched]
+    if not unmatched:
+        return []
+    norms: dict[str, float | None] = {}
+    for view in plan.views:
+        with view.of(backend) as entered:
+            norms[view.name] = entered.update_norm()
+    others = [view.name for view in plan.views if view not in unmatched]
+    beside = f", beside {_norms(others, norms)}" if others else ""
+    return [
+        f"{view.name} is a random adapter of deviation {view.deviation:g}, not of the adapter's "
+        f"norm; norm added to the weights: {_norms([view.name], norms)}{beside}."
+        for view in unmatched
+    ]
+
+
+def _norms(names: Sequence[str], norms: Mapping[str, float | None]) -> str:
+    def text(norm: float | None) -> str:
+        return "unknown" if norm is None else f"{norm:.3g}"
+
+    return ", ".join(f"{text(norms[name])} of {name}" for name in names)

@@ -40,7 +40,7 @@ class DiffPlan:
     Attributes:
         source: The texts.
         texts: What the model reads of each, before the completion where it has one.
-        lengths: Tokens of each.
+        lengths: Tokens of each that are read: all but the last.
         views: In the order of a text's rows; not ``reference``.
         reference: What they are held against.
         groups: The group of each text; None without any.
@@ -80,15 +80,11 @@ class DiffPlan:
         if start < len(self.lengths):
             yield range(start, len(self.lengths))
 
-    def sample(self, left: Sequence[int] | None = None) -> list[int]:
-        """Positions of up to ``SAMPLE`` texts, spread evenly; of equal ones the first alone.
-
-        Args:
-            left: Positions to choose from; None for all.
-        """
+    def sample(self) -> list[int]:
+        """Positions of up to ``SAMPLE`` texts, spread evenly; of equal ones the first alone."""
         first: dict[tuple[str, str | None], int] = {}
-        for at in range(len(self.prompts)) if left is None else left:
-            if self.lengths[at] > 1:
+        for at in range(len(self.prompts)):
+            if self.lengths[at] > self.skip_first:
                 first.setdefault((str(self.texts[at]), self.prompts[at].completion), at)
         known = list(first.values())
         if len(known) <= SAMPLE:
@@ -116,7 +112,6 @@ def make_plan(
     views: tuple[View, ...],
     reference: View,
     *,
-    has_template: bool,
     in_windows: bool,
     group_by: str | None = None,
     skip_first: int = 0,
@@ -126,10 +121,9 @@ def make_plan(
 
     Args:
         session: The loaded model.
-        source: The texts as they were read.
+        source: The texts, as ``comparable`` leaves them.
         views: What is held against the reference.
         reference: What they are held against.
-        has_template: Whether prompts go through the chat template.
         in_windows: Whether texts over the context are compared in windows.
         group_by: A field of the input.
         skip_first: Of each text, how many of its first positions are left out.
@@ -139,11 +133,14 @@ def make_plan(
         InvalidInputError: a text can't be compared and isn't to be skipped, its line is named; no
             text has the field, or it has too many values.
     """
-    source = _comparable(source, has_template, on_error)
     texts, lengths = _encoded(session.backend, source, in_windows)
     good = [at for at, length in enumerate(lengths) if isinstance(length, int)]
     source, kept = with_lengths(source, lengths, on_error)
     groups = None if group_by is None else _groups(source, group_by)
+    if max(kept) <= skip_first:
+        raise InvalidInputError(
+            f"--skip-first {skip_first:,} leaves no position: the longest text has {max(kept):,}"
+        )
     return DiffPlan(
         source=source,
         texts=[texts[at] for at in good],
@@ -157,8 +154,17 @@ def make_plan(
     )
 
 
-def _comparable(source: PromptSet, has_template: bool, on_error: OnError) -> PromptSet:
-    """The texts that have what is compared: all of a text, or a completion after a prompt."""
+def comparable(source: PromptSet, *, has_template: bool, on_error: OnError) -> PromptSet:
+    """The texts that have what is compared: all of a text, or a completion after a prompt.
+
+    Args:
+        source: The texts as they were read.
+        has_template: Whether prompts go through the chat template.
+        on_error: Whether others are skipped.
+
+    Raises:
+        InvalidInputError: one has neither and isn't to be skipped, or none is left.
+    """
     reasons: dict[int, str] = {}
     for at, prompt in enumerate(source.prompts):
         if prompt.completion is None and (prompt.messages is not None or has_template):

@@ -1,21 +1,42 @@
-"""One run: texts through views, and what the differences come to."""
+"""One run: what rounding makes, texts through views and nulls, and what that comes to."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from forwardcache.errors import InvalidInputError
+from forwardcache.jobs.diff import measured
 from forwardcache.jobs.diff.compared import Found, compared
 from forwardcache.jobs.diff.facts import facts_of_diff
-from forwardcache.jobs.diff.notes import notes_on_dtype, notes_on_texts
+from forwardcache.jobs.diff.measured import MeasuredFloor, measured_floor
+from forwardcache.jobs.diff.moved import moved_positions
+from forwardcache.jobs.diff.notes import (
+    notes_on_floor,
+    notes_on_nulls,
+    notes_on_texts,
+    notes_on_unmatched,
+)
+from forwardcache.jobs.diff.nulls import Nulls, Places, compared_nulls, places, seeds
 from forwardcache.jobs.diff.options import DiffOptions
 from forwardcache.jobs.diff.plan import DiffPlan
 from forwardcache.jobs.metadata import Facts
+from forwardcache.jobs.metadata import seeds as seeds_of_views
 from forwardcache.jobs.results import RowSink
 from forwardcache.jobs.session import Session
-from forwardcache.statistics import DiffResult, Positions, ViewDifference, judge, summaries
-from forwardcache.statistics.resampling import SEED
+from forwardcache.jobs.views import View
+from forwardcache.statistics import (
+    DiffResult,
+    MovedPosition,
+    Positions,
+    Summary,
+    ViewDifference,
+    against_floor,
+    judge,
+    summaries,
+)
+from forwardcache.statistics.figures import mean_of
 
 if TYPE_CHECKING:
     from forwardcache.jobs.skips import Skipped
@@ -28,6 +49,39 @@ class Steps(Protocol):
         """``step`` begins."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Visible:
+    """The smallest scale of the adapter that can be told from rounding, and the least tried."""
+
+    smallest: float | None = None
+    least: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _All:
+    """Everything that was measured.
+
+    Attributes:
+        found: Of the texts.
+        positions: By name of a view: those that count.
+        summed: What they come to.
+        measured: The floor.
+        nulls: The nulls.
+        places: By name of a view: its place among them.
+        visible: The smallest scale that is visible.
+        moved: By name of a view: what it moved most.
+    """
+
+    found: Found
+    positions: Mapping[str, Positions]
+    summed: Mapping[str, Summary]
+    measured: MeasuredFloor
+    nulls: Nulls
+    places: Mapping[str, Places]
+    visible: _Visible
+    moved: Mapping[str, tuple[MovedPosition, ...]]
+
+
 def run_diff(
     session: Session,
     plan: DiffPlan,
@@ -37,7 +91,7 @@ def run_diff(
     sink: RowSink | None = None,
     digests: Facts | None = None,
 ) -> DiffResult:
-    """Compare, and sum up.
+    """Measure what rounding makes, compare, and sum up.
 
     Args:
         session: The loaded model.
@@ -48,51 +102,139 @@ def run_diff(
         digests: Of model and adapter; None where nobody keeps them.
 
     Raises:
-        InvalidInputError: a text can't be compared and isn't to be skipped, or no position counts.
+        InvalidInputError: a text can't be compared and isn't to be skipped, no position counts, or
+            rounding could not be measured.
         MachineError: memory or disk are too small.
     """
-    steps.begin("comparing")
-    found = compared(session.backend, plan, sink)
+    backend = session.backend
+    # First: what it refuses needn't wait for the comparison.
+    steps.begin("measuring what rounding makes")
+    floor = measured_floor(backend, plan)
+    steps.begin("comparing views")
+    found = compared(backend, plan, sink)
     positions = _positions(plan, found)
+    steps.begin("comparing nulls")
+    nulls = compared_nulls(backend, plan, options.nulls, floor.positions)
+    steps.begin("finding the smallest scale that is visible")
+    visible = _visible(session, plan, floor) if options.detect else _Visible()
+    steps.begin("reading what moved most")
+    moved = _moved(session, plan, found) if options.report is not None else {}
     steps.begin("summing up")
     groups = None if plan.groups is None else [plan.groups[at] for at in found.positions]
-    summed = summaries(positions, groups=groups)
-    bounds = options.bounds()
-    views = tuple(
-        ViewDifference(
-            view=name,
-            positions=one,
-            summary=summed[name],
-            outcomes=tuple(judge(name, summed[name].figures, bounds)),
-        )
-        for name, one in positions.items()
+    everything = _All(
+        found=found,
+        positions=positions,
+        summed=summaries(positions, groups=groups),
+        measured=floor,
+        nulls=nulls,
+        places=places(plan, nulls, positions, groups, floor.floor),
+        visible=visible,
+        moved=moved,
     )
-    skipped = _all_skipped(plan, found)
-    dtype = str(session.arithmetic()["dtype"])
+    return _result(session, plan, options, everything, digests or {})
+
+
+def _result(
+    session: Session, plan: DiffPlan, options: DiffOptions, all_: _All, digests: Facts
+) -> DiffResult:
+    skipped = _all_skipped(plan, all_.found)
+    floor, sampled = all_.measured.floor, len(all_.measured.positions)
+    # A random adapter is what others are held against, unless nothing else was asked for.
+    held = [view for view in plan.views if not view.is_null] or plan.views
+    views = tuple(_view(view, options, all_, is_held=view in held) for view in plan.views)
     first = views[0].positions
+    facts = facts_of_diff(
+        session,
+        plan,
+        options,
+        digests=digests,
+        skipped=skipped,
+        rows=all_.found.rows,
+        floor=floor,
+        floor_texts=sampled,
+        seeds={
+            **seeds_of_views(plan.views),
+            "floor": measured.SEED,
+            "nulls": seeds(options.nulls) if all_.places else [],
+        },
+    )
+    notes = [
+        *notes_on_texts(plan, first),
+        *notes_on_floor(all_.measured, str(facts["dtype"])),
+        *notes_on_nulls(plan, all_.nulls, all_.places),
+        *notes_on_unmatched(session.backend, plan),
+    ]
     return DiffResult(
         reference=plan.reference.name,
         texts=first.texts,
         positions=len(first),
         views=views,
+        floor=floor,
+        floor_texts=0 if floor is None else sampled,
         group_by=plan.group_by,
-        notes=(*notes_on_texts(plan, positions), *notes_on_dtype(dtype)),
+        notes=tuple(notes),
         skipped=len(skipped),
-        facts=facts_of_diff(
-            session,
-            plan,
-            options,
-            digests=digests or {},
-            skipped=skipped,
-            rows=found.rows,
-            floor=None,
-            floor_texts=0,
-            seeds={"intervals": SEED},
-        ),
+        facts=facts,
     )
 
 
-def _positions(plan: DiffPlan, found: Found) -> Mapping[str, Positions]:
+def _view(view: View, options: DiffOptions, all_: _All, *, is_held: bool) -> ViewDifference:
+    """What was found of one view, held to the bounds or not."""
+    name = view.name
+    positions, summary, place = all_.positions[name], all_.summed[name], all_.places.get(name)
+    floor = all_.measured.floor
+    verdict, bounds = None if floor is None else against_floor(positions, floor), options.bounds()
+    is_scaled = view.kind in {"ft", "scaled"}
+    of_scale = all_.nulls.of_scale.get(abs(view.lam), {}) if place is not None else {}
+    return ViewDifference(
+        view=name,
+        positions=positions,
+        summary=summary,
+        floor=verdict,
+        nulls=None if place is None else place.whole,
+        null_means={null: mean_of(one.kl) for null, one in of_scale.items()},
+        group_nulls={} if place is None else place.of_group,
+        visible_from_lambda=all_.visible.smallest if is_scaled else None,
+        detect_least=all_.visible.least if is_scaled else None,
+        moved=all_.moved.get(name, ()),
+        outcomes=tuple(judge(name, summary.figures, bounds, floor=verdict)) if is_held else (),
+    )
+
+
+def _visible(session: Session, plan: DiffPlan, floor: MeasuredFloor) -> _Visible:
+    from forwardcache.jobs.diff.detect import visible_from
+
+    if floor.floor is None:
+        return _Visible()
+    smallest, least = visible_from(
+        session.backend,
+        [plan.texts[at] for at in floor.positions],
+        floor.floor,
+        completions=[plan.prompts[at].completion for at in floor.positions],
+        skip_first=plan.skip_first,
+        windows=None,
+        reference=plan.reference.of(session.backend),  # type: ignore[arg-type]
+    )
+    return _Visible(smallest, least)
+
+
+def _moved(session: Session, plan: DiffPlan, found: Found) -> dict[str, tuple[MovedPosition, ...]]:
+    prompts = [plan.prompts[at] for at in found.positions]
+    return {
+        view.name: moved_positions(
+            session.backend,
+            found.items[view.name],
+            view.of(session.backend),  # type: ignore[arg-type]  # what it gives isn't entered
+            ids=[str(prompt.id) for prompt in prompts],
+            lines=[prompt.line for prompt in prompts],
+            reference=plan.reference.of(session.backend),  # type: ignore[arg-type]
+            skip_first=plan.skip_first,
+        )
+        for view in plan.views
+    }
+
+
+def _positions(plan: DiffPlan, found: Found) -> dict[str, Positions]:
     """By name of a view: the positions that count.
 
     Raises:
@@ -111,6 +253,6 @@ def _positions(plan: DiffPlan, found: Found) -> Mapping[str, Positions]:
     return known
 
 
-def _all_skipped(plan: DiffPlan, found: Found) -> list[Skipped]:
+def _all_skipped(plan: DiffPlan, found: Found) -> Sequence[Skipped]:
     """The texts without rows, in order."""
     return sorted([*plan.source.skipped, *found.skipped], key=lambda one: one.line)
