@@ -221,6 +221,8 @@ def test_the_three_answers_of_each_view_stand_below() -> None:
     below = shown(found).splitlines()
     for one in found.views:
         assert set(verdict_sentences(one)) <= set(below)
+    # That is the adapter's, whatever the view.
+    assert sum("How little of it" in line for line in below) == 1
     alone = shown(result_of({"a": 0.3, "b": 0.1})).splitlines()
     assert alone.count("Is it there at all? Not measured.") == 1
 
@@ -277,9 +279,11 @@ def test_a_name_neither_moves_the_cursor_nor_is_taken_for_markup(name: str) -> N
 
 @pytest.mark.parametrize(
     ("visible", "least", "words"),
-    [(0.07, 2**-10, "0.07"), (2**-10, 2**-10, "below 0.00098"), (None, 0.5, "none down to 0.5")],
+    [(0.07, 2**-10, "0.07"), (2**-10, 2**-10, "below 0.001"), (None, 2**-10, "not at 1")],
 )
 def test_how_little_can_be_seen(visible: float | None, least: float, words: str) -> None:
-    found = result_of({"ft": 0.3})
+    found = result_of({"ft": 0.3}, floor=1e-8)
     one = replace(found.views[0], visible_from_lambda=visible, detect_least=least)
     assert lines_of(replace(found, views=(one,)))["visible from λ"] == [words]
+    few = replace(result_of({"ft": 0.3}, floor=1e-8, texts=12).views[0], detect_least=least)
+    assert lines_of(replace(found, views=(few,)))["visible from λ"] == ["not judged"]

@@ -31,7 +31,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return seeds
 
 
-def score(backend: HFBackend, seed: int, prompt: str, **options: float) -> Any:
+def score(backend: HFBackend, seed: int, prompt: str, **options: Any) -> Any:
     with backend.as_null_adapter(seed, **options) as view:
         return view.next_token_dist(prompt)
 

@@ -121,11 +121,13 @@ def test_no_ratio_is_told_where_nulls_lie_inside_the_floor_or_it_is_not_finite()
 
 def test_how_little_can_be_seen() -> None:
     assert of_scales(0.07, 2**-10) == (
-        f"{HOW_LITTLE} ft is distinguishable from rounding from λ = 0.07 times its change on; with "
-        "less of it, it was not."
+        f"{HOW_LITTLE} The adapter is distinguishable from rounding from λ = 0.07 times its change "
+        "on; with less of it, it was not."
     )
-    assert "still distinguishable from rounding at λ = 0.00098" in of_scales(2**-10, 2**-10)
-    assert "at no scale of its change that was tried, down to λ = 1." in of_scales(None, 1.0)
+    assert "at λ = 0.001 times its change the adapter is still" in of_scales(2**-10, 2**-10)
+    assert "the adapter is not distinguishable from rounding at λ = 1" in of_scales(None, 2**-10)
+    few = replace(view(texts=12), detect_least=2**-10)
+    assert verdict_sentences(few)[2].startswith(f"{HOW_LITTLE} Not judged: that takes 20 distinct")
 
 
 def test_no_sentence_says_unchanged_or_that_the_model_changed() -> None:

@@ -151,9 +151,11 @@ def _times(one: ViewDifference) -> str:
 
 def _visible(one: ViewDifference) -> str:
     visible, least = one.visible_from_lambda, one.detect_least
+    if visible is None and least is None:
+        return _NOT_MEASURED
     if visible is None:
-        return _NOT_MEASURED if least is None else f"none down to {least:.2g}"
-    return f"below {visible:.2g}" if least is not None and visible <= least else f"{visible:.2g}"
+        return "not at 1" if one.floor and one.floor.distinguishable is not None else "not judged"
+    return f"below {visible:.1g}" if least is not None and visible <= least else f"{visible:.2g}"
 
 
 def _quarters(result: DiffResult) -> _Build:
@@ -216,13 +218,11 @@ def _table(title: str, views: Sequence[ViewDifference]) -> Table:
 
 
 def _answers(result: DiffResult) -> list[str]:
-    """Each question with the answers of all views; once, where it was asked of none."""
-    said = []
+    """Each question with the answers of all views, each answer once."""
+    said: list[str] = []
     for of_views in zip(*(answers(one) for one in result.views), strict=True):
-        if measured := [one for one in of_views if one.is_measured]:
-            said += [str(one) for one in measured]
-        else:
-            said.append(str(of_views[0]))
+        measured = [one for one in of_views if one.is_measured]
+        said += dict.fromkeys(str(one) for one in measured or of_views)
     return said
 
 

@@ -56,7 +56,7 @@ def answers(view: ViewDifference) -> tuple[Answer, Answer, Answer]:
     return (
         Answer(IS_THERE, _against_rounding(view.view, view.floor)),
         Answer(IS_MORE, among_random_changes(view.view, view.nulls)),
-        Answer(HOW_LITTLE, _by_scale(view.view, view.visible_from_lambda, view.detect_least)),
+        Answer(HOW_LITTLE, _by_scale(view)),
     )
 
 
@@ -75,7 +75,7 @@ def _against_rounding(view: str, floor: FloorVerdict | None) -> str:
         return NOT_MEASURED
     texts = floor.excess.texts
     if floor.distinguishable is None:
-        return f"Not judged: that takes {FEWEST_TEXTS} distinct texts, and there are {texts:,}."
+        return _too_few(floor)
     found = f"from rounding on these {texts:,} texts"
     moved = f"{_nats(floor.view_mean)} nats a token on average (KL divergence)"
     rounding = f"rounding alone by {_nats(floor.mean)}"
@@ -133,22 +133,32 @@ def _ratio(view: str, nulls: NullComparison) -> str:
     return f"; {view} moves them {times} times as far as they do on average"
 
 
-def _by_scale(view: str, visible: float | None, least: float | None) -> str:
+def _by_scale(view: ViewDifference) -> str:
+    visible, least = view.visible_from_lambda, view.detect_least
     if visible is None and least is None:
         return NOT_MEASURED
+    if visible is None and view.floor is not None and view.floor.distinguishable is None:
+        return _too_few(view.floor)
     if visible is None:
         return (
-            f"None: {view} is distinguishable from rounding at no scale of its change that was "
-            f"tried, down to λ = {least:.2g}."
+            "None of it: on these texts the adapter is not distinguishable from rounding at "
+            "λ = 1, its whole change."
         )
     if least is not None and visible <= least:
         return (
-            f"Less than was tried: {view} is still distinguishable from rounding at λ = "
-            f"{visible:.2g} times its change, the smallest scale of all."
+            f"Less than was tried: at λ = {visible:.1g} times its change the adapter is still "
+            "distinguishable from rounding."
         )
     return (
-        f"{view} is distinguishable from rounding from λ = {visible:.2g} times its change on; with "
-        "less of it, it was not."
+        f"The adapter is distinguishable from rounding from λ = {visible:.2g} times its change on; "
+        "with less of it, it was not."
+    )
+
+
+def _too_few(floor: FloorVerdict) -> str:
+    return (
+        f"Not judged: that takes {FEWEST_TEXTS} distinct texts, and there are "
+        f"{floor.excess.texts:,}."
     )
 
 

@@ -92,20 +92,25 @@ class Match:
                 on_memory[first].as_strided(own.shape, own.stride())
                 for own, first in zip(weights, firsts, strict=True)
             ]
-            for pair, (product, target) in self._once_a_memory(firsts).items():
-                drawn_pair = noise[pair[0]], noise[pair[1]]
+            fitted = self._once_a_memory(firsts)
+            for pair, (product, target) in fitted.items():
+                down, up = (noise[index] for index in pair)
                 dtypes = [weights[index].dtype for index in pair]
-                fitted = _fitted(product, target, drawn_pair, dtypes)
-                for own, exact in zip(drawn_pair, fitted, strict=True):
-                    own.copy_(exact)
+                fitted_down, fitted_up = _fitted(product, target, (down, up), dtypes)
+                down.copy_(fitted_down)
+                up.copy_(fitted_up)
             found = placed((on_memory[index] for index in order), weights)
-            self._hold(found)
+            for pair, product, target in self._listed():
+                if pair not in fitted:  # tied to one that is
+                    norms = product.norms(found[pair[0]], found[pair[1]])
+                    _hold(product, target, _off(product, target, norms), found[pair[1]].dtype)
         return found
 
-    def _pairs(self) -> list[tuple[int, int]]:
-        """For each product, where in ``parameters`` its A and B are."""
+    def _listed(self) -> list[tuple[tuple[int, int], Product, Tensor]]:
+        """Each product with where in ``parameters`` its A and B are, and its norms."""
         places = {id(each): index for index, each in enumerate(self.parameters)}
-        return [(places[id(each.down)], places[id(each.up)]) for each in self.products]
+        pairs = [(places[id(each.down)], places[id(each.up)]) for each in self.products]
+        return list(zip(pairs, self.products, self.targets, strict=True))
 
     def _once_a_memory(
         self, firsts: Sequence[int]
@@ -116,8 +121,7 @@ class Match:
         """
         chosen: dict[frozenset[int], tuple[int, int]] = {}
         found = {}
-        listed = zip(self._pairs(), self.products, self.targets, strict=True)
-        for pair, product, target in sorted(listed, key=lambda each: not each[1].by_column):
+        for pair, product, target in sorted(self._listed(), key=lambda each: not each[1].by_column):
             memories = frozenset(firsts[index] for index in pair)
             if memories in chosen:
                 continue
@@ -130,32 +134,38 @@ class Match:
             found[pair] = product, target
         return found
 
-    def _hold(self, noise: Sequence[Tensor]) -> None:
-        """Holds the norms of ``noise``, as it will be put in place, to the trained ones."""
-        listed = zip(self._pairs(), self.products, self.targets, strict=True)
-        for (down, up), product, target in listed:
-            off = _off(product, target, product.norms(noise[down], noise[up]))
-            if not off <= TOLERANCE:
-                raise UnsupportedModelError(
-                    f"a matched null can't be had: the norm {float(target.norm()):.3g} of what the "
-                    f"adapter adds in {product.name} can't be had from noise in "
-                    f"{noise[up].dtype} within {TOLERANCE:g} (off by {off:.1g})"
-                )
+
+def _hold(product: Product, target: Tensor, off: float, dtype: torch.dtype) -> None:
+    """Refuses norms that are off by more than the tolerance."""
+    if not off <= TOLERANCE:
+        raise UnsupportedModelError(
+            f"a matched null can't be had: noise in {dtype} that has the norm "
+            f"{float(target.norm()):.3g} of what the adapter adds in {product.name} was found "
+            f"within {off:.1g} of it only, not {TOLERANCE:g}"
+        )
 
 
 def _fitted(
     product: Product, target: Tensor, noise: tuple[Tensor, Tensor], dtypes: Sequence[torch.dtype]
 ) -> tuple[Tensor, Tensor]:
-    """``noise`` for A and for B, times what gives their product the norms ``target`` in dtypes."""
+    """``noise`` for A and for B, times what gives their product the norms ``target`` in dtypes.
+
+    Raises:
+        UnsupportedModelError: no such norm was found.
+    """
     downs, ups = product.downs(noise[0]), product.ups(noise[1])
     by_down, by_up = _factors(product, target, downs, ups)
     downs, ups = _times(downs, by_down), _times(ups, by_up)
     up = ups.to(dtypes[1])
-    down = _nearest(downs, dtypes[0], target, lambda tried: product.norms_of(tried, up))
+    down, off = _nearest(downs, dtypes[0], target, lambda tried: product.norms_of(tried, up))
     if product.by_column:
         # Rounding has few choices for a column of low rank; B makes up for what the whole is off.
-        whole = target.norm()[None, None, None]
-        up = _nearest(ups, dtypes[1], whole, lambda tried: product.norms_of(down, tried).norm())
+        one = torch.ones(1, 1, 1, dtype=torch.float64)
+        whole = target.norm() * one
+        up, off = _nearest(
+            ups, dtypes[1], whole, lambda tried: product.norms_of(down, tried).norm() * one
+        )
+    _hold(product, target, off, dtypes[0])
     fitted = torch.empty(noise[0].shape), torch.empty(noise[1].shape)
     product.downs(fitted[0]).copy_(down)
     product.ups(fitted[1]).copy_(up)
@@ -165,7 +175,7 @@ def _fitted(
 def _factors(product: Product, target: Tensor, downs: Tensor, ups: Tensor) -> tuple[Tensor, Tensor]:
     """What A and B are multiplied by for the norms ``target`` and one root mean square."""
     wanted = _ratio(target, product.norms_of(downs, ups), 0.0)
-    size_down, size_up = _rms(downs.double() * wanted), _rms(ups.double())
+    size_down, size_up = _rms(_times(downs, wanted)), _rms(ups)
     share = _ratio(size_up, size_down, 0.0).sqrt()
     return wanted * share, _ratio(torch.ones_like(share), share, 0.0)
 
@@ -175,8 +185,8 @@ def _nearest(
     dtype: torch.dtype,
     target: Tensor,
     norms_of: Callable[[Tensor], Tensor],
-) -> Tensor:
-    """``exact`` rounded to ``dtype`` so that the norms are as near to ``target`` as was found.
+) -> tuple[Tensor, float]:
+    """``exact`` rounded to ``dtype``, with norms as near to ``target`` as was found; how far off.
 
     Rounding is no smooth function of a scale: where two corrections of it don't do, elements are
     moved by up to half of the dtype's steps before they are rounded, each by itself.
@@ -197,7 +207,7 @@ def _nearest(
         if least.max() <= _NEAR:
             break
         step = step * _ratio(target, norms, 1.0)
-    return best
+    return best, float(least.max())
 
 
 def _times(matrices: Tensor, factors: Tensor) -> Tensor:
@@ -211,7 +221,7 @@ def _times(matrices: Tensor, factors: Tensor) -> Tensor:
 
 def _rms(matrices: Tensor) -> Tensor:
     """Of each matrix: [experts, 1, 1]."""
-    return matrices.square().mean((1, 2), keepdim=True).sqrt()
+    return matrices.square().mean((1, 2), keepdim=True, dtype=torch.float64).sqrt()
 
 
 def _ratio(one: Tensor, other: Tensor, otherwise: float) -> Tensor:

@@ -1,7 +1,8 @@
 """A report: what happened, what changed, how far views are apart.
 
 Reading order: numbers (``figures``, ``compare``, ``scores``, with the texts of ``tokens``), which
-run they are of (``facts``), ``plots`` of them, ``page`` (HTML).
+run they are of (``facts``), ``plots`` of them, ``page`` (HTML); the page of ``diff``: its tables
+(``diff_tables``), texts (``diff_moved``) and plots (``diff_plots``), and ``diff_page`` itself.
 Numbers of traces need polars; those of scores the extra ``report``, as do ``page`` and ``plots``,
 which nothing here imports.
 """

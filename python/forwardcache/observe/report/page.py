@@ -11,6 +11,7 @@ with extra_named("a report's page"):
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     from forwardcache.observe.report import plots
+from forwardcache.observe.report.diff_moved import printable
 
 _UNKNOWN = "-"
 # Numbers that count nothing.
@@ -29,12 +30,12 @@ def report_page(trace: dict[str, Any] | None, scores: dict[str, Any] | None = No
         parts |= _trace_parts(trace)
     if scores is not None:
         parts |= _score_parts(scores)
-    return _rendered("page.html.jinja", title="forwardcache report", **parts)
+    return rendered("page.html.jinja", title="forwardcache report", **parts)
 
 
 def compare_page(figures: dict[str, Any]) -> str:
     """HTML of what :func:`~forwardcache.observe.report.compare.compare_figures` gave."""
-    return _rendered("compare.html.jinja", title="forwardcache report: two runs", **figures)
+    return rendered("compare.html.jinja", title="forwardcache report: two runs", **figures)
 
 
 def _trace_parts(trace: dict[str, Any]) -> dict[str, Any]:
@@ -69,7 +70,13 @@ def _score_parts(scores: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _rendered(template: str, **parts: Any) -> str:
+def rendered(template: str, **parts: Any) -> str:
+    """HTML of a template of this package, in which every text is escaped.
+
+    Args:
+        template: Its file's name.
+        **parts: What it shows.
+    """
     environment = Environment(
         loader=PackageLoader("forwardcache.observe.report", "."),
         autoescape=True,
@@ -77,7 +84,12 @@ def _rendered(template: str, **parts: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"shown": _shown, "scalars": _scalars, "are_numbers": _are_numbers}
+    environment.filters |= {
+        "shown": _shown,
+        "scalars": _scalars,
+        "are_numbers": _are_numbers,
+        "printable": printable,
+    }
     return environment.get_template(template).render(**parts)
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
 from io import StringIO
 from itertools import pairwise
 from typing import Any
@@ -15,8 +17,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 # Colours that stand for those of the page: matplotlib knows no variables.
-_INK, _LINE, _FAINT = "#010203", "#040506", "#070809"
-_OF_THE_PAGE = {_INK: "currentColor", _LINE: "var(--accent)", _FAINT: "var(--faint)"}
+INK, LINE, _FAINT = "#010203", "#040506", "#070809"
+VIEW_COLOURS = tuple(f"#0a0b{at:02x}" for at in range(10))
+"""Colours of the lines of several views."""
+
+_OF_THE_PAGE = {
+    **{INK: "currentColor", LINE: "var(--accent)", _FAINT: "var(--faint)"},
+    **{colour: f"var(--v{at})" for at, colour in enumerate(VIEW_COLOURS)},
+}
+_STYLES = re.compile(r'(?<= )style="([^"]*)"')
 _SHADES = 4
 _DASHES = ("--", ":", "-.", (0, (6, 2, 1, 2, 1, 2)))
 _STYLE: Any = {
@@ -24,13 +33,13 @@ _STYLE: Any = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": 11,
-    "text.color": _INK,
+    "text.color": INK,
     "axes.edgecolor": _FAINT,
-    "axes.labelcolor": _INK,
+    "axes.labelcolor": INK,
     "xtick.color": _FAINT,
     "ytick.color": _FAINT,
-    "xtick.labelcolor": _INK,
-    "ytick.labelcolor": _INK,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -49,10 +58,10 @@ def hit_rate_over_time(bins: list[dict[str, Any]]) -> Markup:
         known = [(each["from_s"], 100 * each["hit_rate"]) for each in bins]
         for run in _without_gaps(known, 1.5 * width):
             times, rates = zip(*run, strict=True)
-            axes.plot(times, rates, color=_LINE, linewidth=2, marker="o" if len(run) == 1 else "")
+            axes.plot(times, rates, color=LINE, linewidth=2, marker="o" if len(run) == 1 else "")
         axes.set(xlabel="seconds since the first event", ylabel="hit rate, %", ylim=(-3, 103))
 
-    return _svg("time", "Hit rate over time", draw)
+    return svg("time", "Hit rate over time", draw)
 
 
 def _without_gaps(
@@ -75,12 +84,12 @@ def miss_ratio(points: list[dict[str, Any]], measured: float | None) -> Markup:
     def draw(axes: Axes) -> None:
         sizes = [each["entries"] for each in points]
         ratios = [100 * each["miss_ratio"] for each in points]
-        axes.step(sizes, ratios, where="post", color=_LINE, linewidth=2)
+        axes.step(sizes, ratios, where="post", color=LINE, linewidth=2)
         if measured is not None:
-            axes.axhline(100 * measured, color=_INK, linewidth=1, linestyle="--")
+            axes.axhline(100 * measured, color=INK, linewidth=1, linestyle="--")
         axes.set(xlabel="entries", ylabel="miss ratio, %", ylim=(0, 103), xscale="log")
 
-    return _svg("curve", "Miss ratio by size of the cache", draw)
+    return svg("curve", "Miss ratio by size of the cache", draw)
 
 
 def busy_threads(threads: list[dict[str, Any]], seconds: float) -> Markup:
@@ -92,14 +101,14 @@ def busy_threads(threads: list[dict[str, Any]], seconds: float) -> Markup:
             for level in range(1, _SHADES + 1):
                 spans = _shaded(thread["busy_s"], width, level)
                 axes.broken_barh(
-                    spans, (at - 0.35, 0.7), facecolor=_LINE, alpha=level / _SHADES, linewidth=0
+                    spans, (at - 0.35, 0.7), facecolor=LINE, alpha=level / _SHADES, linewidth=0
                 )
         axes.set(xlabel="seconds since the first event", xlim=(0, seconds or 1.0))
         axes.set_yticks(range(len(threads)), [f"thread {one['thread']}" for one in threads])
         axes.invert_yaxis()
         axes.grid(visible=False, axis="y")
 
-    return _svg("threads", "When the threads were busy", draw, height=1.0 + 0.3 * len(threads))
+    return svg("threads", "When the threads were busy", draw, height=1.0 + 0.3 * len(threads))
 
 
 def _shaded(busy_s: list[float], width: float, level: int) -> list[tuple[float, float]]:
@@ -114,9 +123,9 @@ def distances(by_view: dict[str, list[float]], measure: str) -> Markup:
     def draw(axes: Axes) -> None:
         for at, (view, values) in enumerate(by_view.items()):
             shares = [100 * (n + 1) / len(values) for n in range(len(values))]
-            colour, width = (_LINE, 2.5) if view == "ft" else (_INK, 1.2)
+            colour, width = (LINE, 2.5) if view == "ft" else (INK, 1.2)
             style = "-" if view == "ft" else _DASHES[at % len(_DASHES)]
-            (drawn,) = axes.plot(values, shares, color=colour, linewidth=width, label=view)
+            (drawn,) = axes.plot(values, shares, color=colour, linewidth=width, label=literal(view))
             drawn.set(linestyle=style, marker="o" if len(values) == 1 else "")
         least = min((min(values) for values in by_view.values() if values), default=0.0)
         axes.set(xlabel=measure, ylabel="prompts, %", ylim=(0, 103))
@@ -124,7 +133,7 @@ def distances(by_view: dict[str, list[float]], measure: str) -> Markup:
             axes.set_xscale("log")
         axes.legend(frameon=False, fontsize=9, loc="best")
 
-    return _svg("distances", "Distance from base, by prompt", draw)
+    return svg("distances", "Distance from base, by prompt", draw)
 
 
 def sweep(points: list[dict[str, Any]], band: dict[str, float] | None, measure: str) -> Markup:
@@ -134,12 +143,12 @@ def sweep(points: list[dict[str, Any]], band: dict[str, float] | None, measure: 
         known = [point for point in points if point["mean_nats"] is not None]
         factors = [point["factor"] for point in known]
         axes.plot(
-            factors, [point["mean_nats"] for point in known], color=_LINE, linewidth=2, marker="o"
+            factors, [point["mean_nats"] for point in known], color=LINE, linewidth=2, marker="o"
         )
         if band is not None:
             # An edge, since the means of the nulls may be equal, or next to each other.
             axes.axhspan(
-                band["least_nats"], band["most_nats"], facecolor=_INK, edgecolor=_INK, alpha=0.3,
+                band["least_nats"], band["most_nats"], facecolor=INK, edgecolor=INK, alpha=0.3,
                 linewidth=1.5, label="null views",
             )  # fmt: skip
             axes.legend(frameon=False, fontsize=9, loc="best")
@@ -148,29 +157,73 @@ def sweep(points: list[dict[str, Any]], band: dict[str, float] | None, measure: 
             axes.set_yscale("log", nonpositive="mask")
         axes.set(xlabel="factor on the adapter (base 0, ft 1)", ylabel=measure)
 
-    return _svg("sweep", "Distance from base by strength of the adapter", draw)
+    return svg("sweep", "Distance from base by strength of the adapter", draw)
 
 
-def _svg(name: str, title: str, draw: Any, *, height: float = 2.7) -> Markup:
+def literal(name: str) -> str:
+    """A name as matplotlib draws it letter by letter: none begins a formula, or hides a line.
+
+    Args:
+        name: What a user called something.
+    """
+    text = name.replace("$", r"\$")
+    return f"\u200b{text}" if text.startswith("_") else text
+
+
+def svg(name: str, title: str, draw: Callable[[Axes], None], *, height: float = 2.7) -> Markup:
+    """A plot as SVG.
+
+    Args:
+        name: Of this plot alone in the page: letters and digits.
+        title: What it shows, for who can't see it.
+        draw: Draws it.
+        height: Of a plot that is 5.6 wide.
+    """
     style: Any = {**_STYLE, "svg.hashsalt": name}
-    with mpl.rc_context(style):
+    with mpl.rc_context(style), warnings.catch_warnings():
+        # A letter that this font hasn't is in the reader's.
+        warnings.filterwarnings("ignore", message="Glyph")
         figure = Figure(figsize=(5.6, height), layout="constrained")
         draw(figure.subplots())
         file = StringIO()
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
-    svg = file.getvalue()
-    return Markup(_of_the_page(svg[svg.index("<svg") :], name, title))
+    text = file.getvalue()
+    return Markup(_of_the_page(text[text.index("<svg") :], name, title))
 
 
-def _of_the_page(svg: str, name: str, title: str) -> str:
-    """``svg`` without a size of its own, with ids and colours that fit into the page."""
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", svg)
+def _of_the_page(text: str, name: str, title: str) -> str:
+    """``text`` without a size of its own, with ids and colours that fit into the page."""
+    text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", text, flags=re.DOTALL)
+    # Names of parts that nothing refers to, and turns by nothing.
+    text = re.sub(r'(?<=<g) id="[^"]*"| transform="rotate\(-0 [^"]*\)"', "", text)
+    text = re.sub(r">\s+<", "><", text)
+    text = re.sub(r'(?<= )(?:d|x|y|transform|width|height)="[^"]*"', _short_numbers, text)
+    text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", text)
     for stand_in, colour in _OF_THE_PAGE.items():
-        svg = svg.replace(stand_in, colour)
-    head, _, rest = svg.partition(">")
+        text = text.replace(stand_in, colour)
+    text = _with_classes(text, name)
+    head, _, rest = text.partition(">")
     head = re.sub(r' (width|height|xmlns:xlink|version)="[^"]*"', "", head).replace(
         "<svg", f'<svg role="img" aria-labelledby="{name}-title"'
     )
     head = head + ' xmlns:xlink="http://www.w3.org/1999/xlink"'
     return f'{head}><title id="{name}-title">{escape(title)}</title>{rest}'
+
+
+def _short_numbers(attribute: re.Match[str]) -> str:
+    """An attribute with its coordinates to a hundredth, in one line."""
+    rounded = re.sub(r"-?\d+\.\d+", lambda number: f"{float(number[0]):.2f}", attribute[0])
+    return re.sub(r"\s+", " ", rounded)
+
+
+def _with_classes(text: str, name: str) -> str:
+    """Styles that stand more than once as classes, which are a third of the size."""
+    often = [style for style, count in Counter(_STYLES.findall(text)).items() if count > 1]
+    class_of = {style: f"{name}-{number}" for number, style in enumerate(often)}
+    rules = "".join(f".{each}{{{style}}}" for style, each in class_of.items())
+
+    def classed(found: re.Match[str]) -> str:
+        known = class_of.get(found[1])
+        return found[0] if known is None else f'class="{known}"'
+
+    return _STYLES.sub(classed, text).replace("</style>", f"{rules}</style>", 1)
