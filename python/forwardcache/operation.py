@@ -107,6 +107,31 @@ DELTA = Figure(("delta_nats",), {"delta_nats": "float64"}, "view - base", is_sig
 """View minus base, of a log-probability."""
 
 
+@dataclass(frozen=True, slots=True)
+class Apart:
+    """How far one field is apart in two rows of the same item and view.
+
+    Attributes:
+        field: Its name; in brackets the place in a list, or the id of a token.
+        kept: What one row has.
+        fresh: What the other has, which was computed to check it.
+        difference: How far these are apart, nats; infinite where they can't be the same value.
+        tolerances: How many tolerances, in nats a token, that may be: of a sum over tokens one a
+            token, of a difference of two views twice as many.
+    """
+
+    field: str
+    kept: Any
+    fresh: Any
+    difference: float
+    tolerances: float = 1.0
+
+    @property
+    def nats(self) -> float:
+        """The difference in nats a token, which is what a tolerance is held against."""
+        return self.difference / self.tolerances
+
+
 class Operation:
     """One scoring operation; its options are the arguments of its class.
 
@@ -251,6 +276,22 @@ class Operation:
         """
         raise NotImplementedError
 
+    def apart(self, kept: Mapping[str, Any], fresh: Mapping[str, Any]) -> list[Apart]:
+        """How far two rows of one item and view are apart, field by field.
+
+        Args:
+            kept: One that was read from a file: nothing is sure about its values.
+            fresh: One that was computed just now, as ``row`` and ``against`` give it.
+        """
+        tokens = max(1.0, fresh.get("num_tokens") or 1.0)
+        figures = self.figure.columns
+        return [
+            field_apart(
+                name, kind, kept.get(name), fresh.get(name), tokens * (1 + (name in figures))
+            )
+            for name, kind in self.row_columns().items()
+        ]
+
     # Compared with base.
 
     def total(self, value: Any) -> float:
@@ -290,6 +331,45 @@ class Fresh(Protocol):
 
     def __call__(self, op: Operation, items: Sequence[Any], *, alone: bool) -> list[Any]:
         """The value of each item, all in the batches of one plan or each alone; errors in place."""
+
+
+def field_apart(name: str, kind: Column, kept: Any, fresh: Any, tolerances: float = 1.0) -> Apart:
+    """How far a field is apart: numbers by their difference, lists at their worst place.
+
+    Whole numbers, texts and truths are the same or they aren't.
+
+    Args:
+        name: The field's.
+        kind: The column's type.
+        kept: What a file has, of any type.
+        fresh: What was computed.
+        tolerances: As of ``Apart``; of a list each number may be one tolerance off.
+    """
+    if kind.endswith("[]") and _is_list(kept) and _is_list(fresh) and len(kept) == len(fresh):
+        inner = kind.removesuffix("[]")
+        places = [
+            Apart(f"{name}[{at}]", one, other, _distance(inner, one, other))
+            for at, (one, other) in enumerate(zip(kept, fresh, strict=True))
+        ]
+        return max(places, key=lambda each: each.difference, default=Apart(name, kept, fresh, 0.0))
+    return Apart(name, kept, fresh, _distance(kind, kept, fresh), tolerances)
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list | tuple)
+
+
+def _distance(kind: str, kept: Any, fresh: Any) -> float:
+    """Between two numbers of a column of floats; else 0.0 where both are equal."""
+    if kind.startswith("float") and _is_number(kept) and _is_number(fresh):
+        return abs(float(kept) - float(fresh))
+    # JSON's true is no 1.
+    is_same = type(kept) is type(fresh) and kept == fresh
+    return 0.0 if is_same else math.inf
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def with_prompt_framed(form: Form, item: Any, frame: Frame) -> Any:

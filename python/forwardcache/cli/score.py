@@ -30,6 +30,7 @@ from forwardcache.jobs.fingerprint import folder_fingerprint
 from forwardcache.jobs.kinds import STDIN
 from forwardcache.jobs.metadata import facts_of
 from forwardcache.jobs.prompts import PromptSet, check_source, read_prompts
+from forwardcache.jobs.rows import ROW_FORMAT
 from forwardcache.jobs.session import Session, load, parse_identity
 from forwardcache.jobs.skips import Skipped, skipped_line
 from forwardcache.jobs.views import View
@@ -44,8 +45,6 @@ if TYPE_CHECKING:
     from forwardcache.jobs.summary import JobFigures
 
 FLOAT32_BYTES = 4
-ROW_FORMAT = 4
-"""Rises when rows have other fields or meanings: one file holds rows of one format."""
 
 
 def score(options: ScoreOptions) -> int:

@@ -9,5 +9,6 @@ scoring loop), ``divergence`` (KL), ``rows`` with ``digits``, ``results`` with `
 ``whole_file``, ``durable``, ``columns`` and ``parquet`` (files of rows), ``resume`` and
 ``fingerprint`` (whether a job can go on), ``differences`` and ``summary`` (what the rows come to),
 ``metadata`` and ``facts`` (which run it was, written and read), ``reasons`` (why something failed,
-in words); ``diff`` holds views against a reference at every position of texts.
+in words); ``diff`` holds views against a reference at every position of texts, ``verify`` scores
+rows of a table again.
 """

@@ -25,7 +25,8 @@ def read_facts(rows: Path) -> Facts | None:
         InvalidInputError: what is there is no JSON object of a run, or the table is none.
         OSError: it can't be read.
     """
-    text, where = _in_table(rows), str(rows)
+    where = str(rows)
+    text: str | bytes | None = _in_table(rows)
     if text is None:
         try:
             text, where = meta_of(rows).read_bytes(), str(meta_of(rows))

@@ -19,6 +19,9 @@ from forwardcache.jobs.prompts import Prompt
 
 Row = dict[str, Any]
 
+ROW_FORMAT = 4
+"""Rises when rows of ``score`` have other fields or meanings: one file holds rows of one format."""
+
 
 def written(rows: Sequence[Mapping[str, Any]]) -> list[Row]:
     """Fields as JSON has them: lists for arrays, and null for what is no finite number.

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from forwardcache.errors import ViewParameterError
 from forwardcache.operation import (
+    Apart,
     Column,
     Figure,
     Fresh,
     Runner,
     Task,
+    field_apart,
     without_errors,
 )
 from forwardcache.operations.logprobs_at import LogprobsAt, OfDistribution
@@ -97,6 +101,22 @@ class NextTokenDist(OfDistribution):
                 found[at] = divergence(bases[at], dist, needed=top_k)
         return [_fields(one) for one in found if one is not None]
 
+    def apart(self, kept: Mapping[str, Any], fresh: Mapping[str, Any]) -> list[Apart]:
+        """Tokens by their ids, since those that are nearly equal may change places."""
+        plain = [
+            field_apart(name, self.row_columns()[name], kept.get(name), fresh.get(name))
+            for name in ("top_k", "vocab_size", "tail_logprob", "mass_outside")
+        ]
+        divergences = [
+            # Each of the two log-probabilities under the sum moves, and with base's the weights.
+            field_apart(
+                name, "float64", kept.get(name), fresh.get(name), 3.0 + abs(fresh.get(name) or 0.0)
+            )
+            for name in self.figure.nats
+        ]
+        # How many tokens a bound is over depends on which nearly equal ones are at the edge.
+        return [_tokens_apart(kept, fresh), *plain, *divergences]
+
     def noise(self, fresh: Fresh, items: Sequence[Any]) -> list[float]:
         """KL(together ‖ alone) of each prompt, over the ``top_k`` tokens and one bucket."""
         from forwardcache.scoring import kl_divergence
@@ -115,6 +135,41 @@ class NextTokenDist(OfDistribution):
 
 
 OPERATION = NextTokenDist
+
+
+def _tokens_apart(kept: Mapping[str, Any], fresh: Mapping[str, Any]) -> Apart:
+    """How far the listed tokens of two rows are apart, at the worst of them."""
+    names = ("token_ids", "logprobs")
+    ids, logprobs = (kept.get(name, []) for name in names)
+    new_ids, new_logprobs = (fresh[name] for name in names)
+    if (ids, logprobs) == (new_ids, new_logprobs):
+        return Apart("logprobs", logprobs, new_logprobs, 0.0)
+    if None in new_logprobs or not _are_tokens(ids, logprobs, len(new_ids)):
+        return Apart("token_ids", ids, new_ids, math.inf)
+    if any(one < other for one, other in pairwise(logprobs)):
+        return Apart("logprobs", logprobs, new_logprobs, math.inf)
+    ours = dict(zip(ids, logprobs, strict=True))
+    theirs = dict(zip(new_ids, new_logprobs, strict=True))
+    # Nearly equal tokens may change places, also with one outside the k that is listed.
+    last = new_logprobs[-1]
+    places = [
+        Apart(
+            f"logprobs[id {token}]",
+            ours.get(token),
+            theirs.get(token),
+            abs(ours.get(token, last) - theirs.get(token, last)),
+        )
+        for token in ours.keys() | theirs.keys()
+    ]
+    return max(places, key=lambda each: each.difference)
+
+
+def _are_tokens(ids: Any, logprobs: Any, count: int) -> bool:
+    """Whether these are so many tokens, each once, with a number for each."""
+    if not (isinstance(ids, list) and isinstance(logprobs, list)):
+        return False
+    are_ids = len(ids) == len(logprobs) == count and all(type(each) is int for each in ids)
+    return are_ids and len(set(ids)) == count and all(type(each) is float for each in logprobs)
 
 
 def _fields(found: Divergence) -> dict[str, Any]:

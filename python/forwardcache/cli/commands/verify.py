@@ -1,0 +1,89 @@
+"""``verify``: somebody's table, checked without trusting it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from forwardcache.cli.commands.options import EXIT_STATUS, Format, FormatOption
+
+_MOST_SEED = 2**63 - 1
+
+commands = typer.Typer()
+
+
+@commands.command(
+    "verify", short_help="Score some rows of a table again, and compare.", epilog=EXIT_STATUS
+)
+def _verify(  # noqa: PLR0917 - typer calls it, by name
+    rows: Annotated[Path, typer.Argument(help="Rows of score, with their facts.", metavar="OUT")],
+    share: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="Share of the prompts whose rows are scored again, above 0; at least one prompt.",
+        ),
+    ] = 0.01,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=_MOST_SEED,
+            help="Which prompts. Default: by chance, and the output says which seed chooses the "
+            "same ones.",
+            show_default=False,
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Folder of the model, where it isn't where the rows say."),
+    ] = None,
+    adapter: Annotated[
+        str | None,
+        typer.Option(help="Folder of the adapter, where it isn't where the rows say."),
+    ] = None,
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(help="Folder of score's --tokenizer, where it isn't where the rows say."),
+    ] = None,
+    prompts: Annotated[
+        str | None,
+        typer.Option(
+            help="File of the prompts, or - for standard input, where it isn't where the rows say."
+        ),
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            help="auto, cpu, cuda, cuda:1, ... Default: the kind that the rows were made on, where "
+            "it is here.",
+            show_default=False,
+        ),
+    ] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            help="float32, bfloat16, float16. Default: that of the rows.", show_default=False
+        ),
+    ] = None,
+    format_: FormatOption = Format.TABLE,
+) -> int:
+    """Score a random share of a table's rows again, and compare; exit status 1 if some are off."""
+    from forwardcache.cli.verify import verify
+    from forwardcache.jobs.verify.options import VerifyOptions
+
+    options = VerifyOptions(
+        rows=rows,
+        share=share,
+        seed=seed,
+        model=model,
+        adapter=adapter,
+        tokenizer=tokenizer,
+        prompts=prompts,
+        device=device,
+        dtype=dtype,
+    )
+    return verify(options, as_json=format_ is Format.JSON)

@@ -1,0 +1,78 @@
+"""Which model, adapter and tokenizer are loaded: those whose contents made the rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from forwardcache.errors import InvalidInputError
+from forwardcache.jobs.fingerprint import folder_fingerprint
+from forwardcache.jobs.options import ModelOptions
+from forwardcache.jobs.verify.options import VerifyOptions
+from forwardcache.jobs.verify.recorded import Folder, Recorded
+
+_OWN_TOKENIZERS = (None, "base", "adapter")
+
+
+def loading_of(options: VerifyOptions, recorded: Recorded, notes: list[str]) -> ModelOptions:
+    """What is loaded, and how, as the rows were made.
+
+    Args:
+        options: What was asked for.
+        recorded: What the run says of itself.
+        notes: Takes what can't be checked, a sentence each.
+
+    Raises:
+        InvalidInputError: a folder is missing, or holds something else than what made the rows.
+    """
+    needed = {"model": True, "adapter": any(view.kind != "base" for view in recorded.views)}
+    if options.adapter is not None and recorded.adapter is None and not needed["adapter"]:
+        raise InvalidInputError(f"--adapter {options.adapter}: the rows were made without one")
+    folders = {
+        name: _folder(
+            name, getattr(options, name), getattr(recorded, name), notes, is_needed=is_needed
+        )
+        for name, is_needed in needed.items()
+    }
+    text_options: dict[str, Any] = {**recorded.text_options}
+    word = text_options.get("tokenizer")
+    if word not in _OWN_TOKENIZERS or options.tokenizer is not None:
+        given, folder = options.tokenizer, recorded.tokenizer
+        text_options["tokenizer"] = _folder("tokenizer", given, folder, notes, is_needed=True)
+    # No GPU may be here; the recorded one of several need not be free.
+    device = "cpu" if recorded.arithmetic["device"].startswith("cpu") else "auto"
+    return ModelOptions(
+        model=folders["model"] or "",
+        adapter=folders["adapter"],
+        device=options.device or device,
+        dtype=options.dtype or recorded.arithmetic["dtype"],
+        **text_options,
+    )
+
+
+def _folder(
+    name: str, given: str | None, recorded: Folder | None, notes: list[str], *, is_needed: bool
+) -> str | None:
+    """The folder to load, whose contents are those that were recorded."""
+    option = f"--{name} DIR"
+    if given is None and recorded is None:
+        if is_needed:
+            raise InvalidInputError(f"nothing says which {name} made the rows: give {option}")
+        return None
+    path = given or (recorded.path if recorded is not None else "")
+    if recorded is not None and recorded.digest is None and given is None:
+        raise InvalidInputError(
+            f"the rows are of the {name} {path}, which was no folder: give {option} with its files"
+        )
+    if not Path(path).is_dir():
+        hint = "" if given is not None else f"; give {option} with the same contents elsewhere"
+        raise InvalidInputError(f"there is no folder {path}, the {name} of the rows{hint}")
+    if recorded is None or recorded.digest is None:
+        notes.append(f"no digest of the {name} is recorded: {path} is taken for it")
+        return path
+    if (found := folder_fingerprint(Path(path))) != recorded.digest:
+        raise InvalidInputError(
+            f"the {name} in {path} is not the one that made the rows: digest {found[:12]}…, "
+            f"recorded {recorded.digest[:12]}…; give {option} with the one that is"
+        )
+    return path

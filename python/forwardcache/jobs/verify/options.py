@@ -1,0 +1,35 @@
+"""What was asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+SHARE = 0.01
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifyOptions:
+    """What was asked for; ``forwardcache verify --help`` describes each.
+
+    Attributes:
+        rows: The table, JSON lines or Parquet.
+        share: Of the prompts whose rows are computed again, above 0 to 1; at least one prompt is.
+        seed: Which prompts; None chooses by chance, so that whoever made the rows can't know.
+        model: Folder of the model; None for the one that is recorded.
+        adapter: Folder of the adapter; None for the one that is recorded.
+        tokenizer: Folder of a tokenizer apart from both; None for the one that is recorded.
+        prompts: File of the prompts, or ``-``; None for the one that is recorded.
+        device: Where to compute; None for the kind of device that is recorded, where it is here.
+        dtype: Of the weights; None for the one that is recorded.
+    """
+
+    rows: Path
+    share: float = SHARE
+    seed: int | None = None
+    model: str | None = None
+    adapter: str | None = None
+    tokenizer: str | None = None
+    prompts: str | None = None
+    device: str | None = None
+    dtype: str | None = None

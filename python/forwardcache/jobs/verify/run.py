@@ -1,0 +1,178 @@
+"""Rows scored again, with no cache and no store, and held against those of the table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from forwardcache.errors import ForwardCacheError, InvalidInputError
+from forwardcache.jobs.rows import Row, finite
+from forwardcache.jobs.verify.bound import HALF, Bound, bound_of
+from forwardcache.jobs.verify.elsewhere import differing
+from forwardcache.jobs.verify.findings import (
+    Finding,
+    findings_of_fields,
+    findings_of_input,
+    findings_of_rows,
+    of_apart,
+)
+from forwardcache.jobs.verify.plan import Plan
+from forwardcache.operation import Apart
+
+if TYPE_CHECKING:
+    from forwardcache.jobs.job import Job
+    from forwardcache.jobs.session import Session
+
+
+@dataclass(frozen=True, slots=True)
+class Furthest:
+    """The largest difference that was found between two values.
+
+    Attributes:
+        nats: Nats a token.
+        line: Of its prompt.
+        view: Its view.
+        field: Its field.
+    """
+
+    nats: float
+    line: int
+    view: str
+    field: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What a check found.
+
+    Attributes:
+        rows: Rows in the table.
+        prompts: Prompts that they are of.
+        checked: Rows that were scored again.
+        lines: The prompts of these.
+        seed: What chose them.
+        bound: How far a value was allowed to be off.
+        elsewhere: What of the arithmetic is another than recorded, in words.
+        furthest: The largest difference of two numbers; None where there was none.
+        findings: What is not as it should be, that of the whole table first.
+        notes: What can't be checked, a sentence each.
+    """
+
+    rows: int
+    prompts: int
+    checked: int
+    lines: tuple[int, ...]
+    seed: int
+    bound: Bound
+    elsewhere: tuple[str, ...]
+    furthest: Furthest | None
+    findings: tuple[Finding, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def is_good(self) -> bool:
+        """Whether nothing is wrong that other arithmetic doesn't explain."""
+        return all(each.is_excused for each in self.findings)
+
+    def as_json(self) -> dict[str, Any]:
+        """What ``--format json`` prints."""
+        far = self.furthest
+        return {
+            "ok": self.is_good,
+            "rows": self.rows,
+            "prompts": self.prompts,
+            "rows_checked": self.checked,
+            "lines_checked": list(self.lines),
+            "seed": self.seed,
+            "bound_nats": self.bound.nats,
+            "bound_elsewhere_nats": self.bound.wide,
+            "floor_nats": self.bound.floor,
+            "elsewhere": list(self.elsewhere),
+            "largest": None
+            if far is None
+            else {"nats": far.nats, "line": far.line, "view": far.view, "field": far.field},
+            "findings": [each.as_json() for each in self.findings],
+            "notes": list(self.notes),
+        }
+
+
+def checked(session: Session, plan: Plan) -> Verification:
+    """Score the chosen prompts again and compare.
+
+    Args:
+        session: The model of the plan.
+        plan: What is checked.
+
+    Raises:
+        InvalidInputError: a prompt can't be scored here, or the chat template writes another text.
+        MachineError: memory is too small.
+    """
+    from forwardcache.jobs.planning import make_job
+
+    recorded = plan.recorded
+    if session.template_digest() != recorded.template:
+        raise InvalidInputError(
+            "the chat template writes another text than when the rows were made (does it print "
+            "the day?): the prompts are no longer the same"
+        )
+    elsewhere = differing(recorded.arithmetic, session.arithmetic(), recorded.versions)
+    job = make_job(session, plan.source, recorded.op, recorded.views, top_k=recorded.top_k)
+    dtype = session.arithmetic()["dtype"]
+    bound = bound_of(
+        dtype,
+        recorded.arithmetic["dtype"],
+        measured=_floor(session, plan) if dtype in HALF else None,
+        told=recorded.floor,
+        is_elsewhere=bool(elsewhere),
+    )
+    findings = list(findings_of_rows(plan.expected, plan.table, recorded.rows))
+    furthest, count = None, 0
+    for row, apart in _compared(session, job, plan, findings):
+        count += 1
+        for each in apart:
+            if (found := of_apart(row, each, bound=bound.nats, wide=bound.wide)) is not None:
+                findings.append(found)
+            nats = finite(each.nats)
+            if nats is not None and (furthest is None or nats > furthest.nats):
+                furthest = Furthest(nats, row["line"], row["view"], each.field)
+    return Verification(
+        rows=len(plan.table.names),
+        prompts=plan.prompts,
+        checked=count,
+        lines=tuple(prompt.line for prompt in plan.source.prompts),
+        seed=plan.seed,
+        bound=bound,
+        elsewhere=tuple(elsewhere),
+        furthest=furthest,
+        findings=tuple(findings),
+        notes=plan.notes,
+    )
+
+
+def _compared(
+    session: Session, job: Job, plan: Plan, findings: list[Finding]
+) -> Iterator[tuple[Row, list[Apart]]]:
+    """Each chosen row that is in the table, with how far its fields are off."""
+    from forwardcache.jobs.job import Scoring
+
+    scoring = Scoring(session.backend, session.recorder, job)
+    prompts = {prompt.line: prompt for prompt in plan.source.prompts}
+    for chunk in job.chunks():
+        for fresh in scoring.rows_of(chunk)[0]:
+            row = plan.table.rows.get((fresh["line"], fresh["view"]))
+            # One that is missing was found by counting.
+            if row is not None:
+                findings += findings_of_input(row, prompts[fresh["line"]])
+                findings += findings_of_fields(job.operation, row, fresh["line"])
+                yield row, job.operation.apart(row, fresh)
+
+
+def _floor(session: Session, plan: Plan) -> float | None:
+    """What rounding moves a log-probability on average, nats; None where it can't be measured."""
+    try:
+        # Of any length, also where the rows' op needs the end of a prompt alone.
+        floor = session.backend.rounding_floor(plan.floor_texts, windows=True)
+    except ForwardCacheError:
+        return None
+    return float(floor.mean_abs_delta_logprob)
