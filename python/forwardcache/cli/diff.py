@@ -156,9 +156,7 @@ def _write_files(result: DiffResult, options: DiffOptions) -> None:
 
         write_junit(options.junit, result, force=options.force)
     if options.report is not None:
-        from forwardcache.observe.report.diff_page import (  # type: ignore[import-not-found]
-            diff_page,
-        )
+        from forwardcache.observe.report.diff_page import diff_page
 
         with whole_file(options.report, force=options.force) as part:
             part.write(diff_page(result).encode())
