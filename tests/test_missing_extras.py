@@ -95,6 +95,9 @@ def command_without(packages: list[str], *argv: str) -> subprocess.CompletedProc
     [
         (["trace", "summary", "t.jsonl"], ["typer"], "cli"),
         (["score", "--model", "m", "--prompts", "p"], ["torch"], "hf"),
+        (["diff", "--model", "m", "--texts", "t"], ["numpy"], "hf"),
+        (["diff", "--model", "m", "--texts", "t"], ["scipy"], "hf"),
+        (["diff", "--model", "m", "--texts", "t", "--report", "p.html"], ["jinja2"], "report"),
         (["check", "backend", "json:loads"], ["numpy"], "hf"),
         (["report", "t.jsonl"], ["polars"], "cli"),
         (["report", "t.jsonl", "--format", "html"], ["jinja2"], "report"),

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import polars as pl
@@ -335,3 +336,84 @@ def test_a_row_has_null_for_what_is_no_finite_number() -> None:
     found = json.loads(encoded([row]))
     for field in ("kl", "js", "logprob", "entropy_reference"):
         assert found[field] == [None, None]
+
+
+def test_a_page_and_junit_are_made_of_the_result(diff: Run, prompts: Path, tmp_path: Path) -> None:
+    page, junit = tmp_path / "page.html", tmp_path / "junit.xml"
+    options = ["--texts", prompts, "--report", page, "--junit", junit, "--max-kl", 0.01]
+    ended = diff(*options, "--format", "json")
+    assert ended.code == 1
+    told, html = json.loads(ended.out), page.read_text("utf-8")
+    assert "forwardcache diff" in html
+    said = ElementTree.fromstring(junit.read_text("utf-8"))
+    assert (said.get("tests"), said.get("failures")) == ("1", "1")
+    mean = told["views"]["ft"]["kl"]["mean"]
+    assert f"mean KL {mean:.4g} nats is above --max-kl 0.01" in junit.read_text("utf-8")
+    # Both take the place of what is there only if that is asked for.
+    assert diff(*options).code == 2
+    assert diff(*options, "--force").code == 1
+
+
+def test_the_smallest_visible_scale_is_told_where_it_is_asked_for(diff: Run, prompts: Path) -> None:
+    ended = diff("--texts", first(prompts, 20), "--detect", "--format", "json")
+    assert ended.code == 0, ended.err
+    assert 2**-10 <= json.loads(ended.out)["views"]["ft"]["visible_from_lambda"] < 0.1
+
+
+def test_completions_alone_count_behind_a_chat_template(run: Run, tmp_path: Path) -> None:
+    model = tmp_path / "chatty"
+    model.mkdir()
+    for path in (ASSETS / "model").iterdir():
+        (model / path.name).symlink_to(path)
+    turns = "{% for m in messages %}{{ m['content'] }}; {% endfor %}Log:"
+    (model / "chat_template.jinja").write_text(turns, "utf-8")
+    texts, out = tmp_path / "texts.jsonl", tmp_path / "rows.jsonl"
+    messages = [{"role": "user", "content": "the sails"}]
+    lines = [{"messages": messages, "completion": " we"}, {"prompt": "day", "completion": " 3"}]
+    texts.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    given = ["--model", model, "--adapter", ASSETS / "adapter", "--dtype", "float32", "--nulls", 0]
+    ended = run("diff", *given, "--chat-template", "--texts", texts, "--out", out)
+    assert ended.code == 0, ended.err
+    for row, said in zip(read_rows(out), ("the sails; Log: we", "day; Log: 3"), strict=True):
+        assert "".join(row["tokens"]).endswith(said)
+        scored = [token for token, counts in zip(row["tokens"][1:], row["counts"], strict=True)
+                  if counts]  # fmt: skip
+        assert "".join(scored).strip() in said.split(":")[1]
+    texts.write_text('{"prompt": "day"}\n')
+    run("diff", *given, "--chat-template", "--texts", texts).refused("line 1: a prompt without")
+
+
+def test_a_text_beyond_the_context_is_compared_in_windows(diff: Run, tmp_path: Path) -> None:
+    texts, out = tmp_path / "texts.jsonl", tmp_path / "rows.jsonl"
+    long = "the sails are set and the log is kept; " * 40
+    lines = [{"text": long}, {"prompt": long, "completion": " at sea"}]
+    texts.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    diff("--texts", texts).refused("line 1: ")
+    ended = diff("--texts", texts, "--windows", "--out", out, "--format", "json")
+    assert ended.code == 0, ended.err
+    whole, ending = read_rows(out)
+    assert len(whole["kl"]) == len(whole["token_ids"]) - 1 > 256
+    assert (all(whole["counts"]), 0 < sum(ending["counts"]) < 10) == (True, True)
+    assert json.loads(ended.out)["positions"] == len(whole["kl"]) + sum(ending["counts"])
+
+
+def test_why_there_are_no_nulls_is_told(run: Run, prompts: Path, tmp_path: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(ASSETS / "model", dtype="float32")
+    config = LoraConfig(r=2, use_dora=True, target_modules=["q_proj"], init_lora_weights=False)
+    get_peft_model(model, config).save_pretrained(str(tmp_path / "dora"))
+    given = ["--model", ASSETS / "model", "--adapter", tmp_path / "dora", "--dtype", "float32"]
+    ended = run("diff", *given, "--texts", prompts, "--format", "json")
+    assert ended.code == 0, ended.err
+    found = json.loads(ended.out)
+    assert found["views"]["ft"]["nulls"] is None
+    assert found["views"]["ft"]["floor"]["mean"] > 0.0
+    assert any("There are no nulls: " in note and "DoRA" in note for note in found["notes"])
+
+
+def test_nulls_are_of_base_alone(diff: Run, prompts: Path) -> None:
+    ended = diff("--texts", prompts, "--views", "base", "--reference", "ft", "--nulls", 2)
+    assert ended.code == 0, ended.err
+    assert "There are no nulls: they are changes of base" in ended.out

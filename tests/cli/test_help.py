@@ -65,7 +65,7 @@ def test_a_shell_is_told_what_a_word_may_become(run: Run, monkeypatch: pytest.Mo
 def test_whatever_writes_to_out_takes_o_too() -> None:
     spellings = {name: each.opts for name, command in COMMANDS for each in command.params
                  if "--out" in each.opts}  # fmt: skip
-    assert {"score", "demo", "report", "trace merge"} <= spellings.keys()
+    assert {"score", "diff", "demo", "report", "trace merge"} <= spellings.keys()
     assert all("-o" in opts for opts in spellings.values())
 
 

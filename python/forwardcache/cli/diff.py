@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from forwardcache.cli.diff_checks import checked
 from forwardcache.cli.exits import ExitCode, say
 from forwardcache.jobs.diff.options import DiffOptions
-from forwardcache.jobs.diff.plan import DiffPlan, comparable, make_plan
 from forwardcache.jobs.kinds import STDIN
 from forwardcache.jobs.prompts import TEXTS, read_prompts
 from forwardcache.jobs.session import Session, load
@@ -22,6 +21,7 @@ from forwardcache.jobs.skips import skipped_line
 from forwardcache.jobs.views import View
 
 if TYPE_CHECKING:
+    from forwardcache.jobs.diff.plan import DiffPlan
     from forwardcache.jobs.results import PartFile
     from forwardcache.statistics import DiffResult
 
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 def diff(options: DiffOptions) -> int:
     """Run the command; the exit code."""
     views, reference = checked(options)
+    from forwardcache.jobs.diff.plan import comparable, make_plan
+
     say(_what_is_done(options, views, reference))
     source = read_prompts(
         options.texts, limit=options.limit, on_error=options.on_error, words=TEXTS
@@ -133,15 +135,16 @@ def _part(plan: DiffPlan, options: DiffOptions) -> Iterator[PartFile | None]:
 
 
 def _show(result: DiffResult, options: DiffOptions) -> None:
-    """Print the result, and write the files that are made of it."""
+    """Write the files that are made of the result, and print it."""
     from forwardcache.cli.diff_table import show_diff
     from forwardcache.cli.tables import show_json
 
+    # First: the reader of standard output may be gone.
+    _write_files(result, options)
     if options.json:
         show_json(sys.stdout, result.as_json())
     else:
         show_diff(sys.stdout, result)
-    _write_files(result, options)
     if result.facts["skipped"]:
         first = result.facts["skipped"][0]
         count = f"{result.skipped:,} text{'s' if result.skipped > 1 else ''}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from forwardcache.errors import InvalidInputError
 from forwardcache.hf.comparing import Comparing, check_lists, raise_first
@@ -11,7 +12,9 @@ from forwardcache.hf.scoring.rerun import Rerun
 from forwardcache.hf.scoring_methods import Prompt
 from forwardcache.hf.view import HFView, refuse_inside_view
 from forwardcache.scoring import PositionDifferences
-from forwardcache.statistics import Floor, Positions
+
+if TYPE_CHECKING:
+    from forwardcache.statistics import Floor
 
 
 class Rounding(Comparing):
@@ -61,6 +64,9 @@ class Rounding(Comparing):
             AdapterError: the view needs an adapter and the model has none.
             ForwardCacheError: a text can't be compared; ``index`` says which.
         """
+        # Whoever asks for no floor needn't have scipy imported.
+        from forwardcache.statistics import Floor, Positions
+
         refuse_inside_view(self._scorer)
         check_lists(texts, (), completions)
         _check_numbers(reruns, seed, skip_first)

@@ -112,7 +112,7 @@ def run_diff(
     floor = measured_floor(backend, plan)
     steps.begin("comparing views")
     found = compared(backend, plan, sink)
-    positions = _positions(plan, found)
+    positions = _positions(plan, found, are_kept=options.report is not None)
     steps.begin("comparing nulls")
     nulls = compared_nulls(backend, plan, options.nulls, floor.positions)
     steps.begin("finding the smallest scale that is visible")
@@ -234,15 +234,17 @@ def _moved(session: Session, plan: DiffPlan, found: Found) -> dict[str, tuple[Mo
     }
 
 
-def _positions(plan: DiffPlan, found: Found) -> dict[str, Positions]:
-    """By name of a view: the positions that count.
+def _positions(plan: DiffPlan, found: Found, *, are_kept: bool) -> dict[str, Positions]:
+    """By name of a view: the positions that count; what they are made of goes unless it is kept.
 
     Raises:
         InvalidInputError: there is none.
     """
-    known = {
-        name: Positions.of(items, skip_first=plan.skip_first) for name, items in found.items.items()
-    }
+    known = {}
+    for name, items in found.items.items():
+        known[name] = Positions.of(items, skip_first=plan.skip_first)
+        if not are_kept:
+            items.clear()
     for name, one in known.items():
         if not len(one):
             raise InvalidInputError(
