@@ -355,6 +355,20 @@ def field_apart(name: str, kind: Column, kept: Any, fresh: Any, tolerances: floa
     return Apart(name, kept, fresh, _distance(kind, kept, fresh), tolerances)
 
 
+def divergence_tolerances(nats: float | None) -> float:
+    """How many tolerances a divergence may be apart where each log-probability may be one.
+
+    To first order it moves by sum(P * dp * log(P/Q)) and sum((P - Q) * dq): with every dp and dq
+    one tolerance at most by E|log(P/Q)| + 2 TV, which is at most KL + 2 * sqrt(2 * KL) (Pinsker).
+    The constant is for second order, and for the float32 of rows.
+
+    Args:
+        nats: The divergence; None for one that isn't finite.
+    """
+    size = abs(nats or 0.0)
+    return 0.3 + size + 2.0 * math.sqrt(2.0 * size)
+
+
 def _is_list(value: Any) -> bool:
     return isinstance(value, list | tuple)
 

@@ -16,6 +16,7 @@ from forwardcache.operation import (
     Fresh,
     Runner,
     Task,
+    divergence_tolerances,
     field_apart,
     without_errors,
 )
@@ -108,9 +109,12 @@ class NextTokenDist(OfDistribution):
             for name in ("top_k", "vocab_size", "tail_logprob", "mass_outside")
         ]
         divergences = [
-            # Each of the two log-probabilities under the sum moves, and with base's the weights.
             field_apart(
-                name, "float64", kept.get(name), fresh.get(name), 3.0 + abs(fresh.get(name) or 0.0)
+                name,
+                "float64",
+                kept.get(name),
+                fresh.get(name),
+                divergence_tolerances(fresh.get(name)),
             )
             for name in self.figure.nats
         ]
