@@ -42,8 +42,8 @@ def test_it_says_which_run_it_was(name: str, score: Run, prompts: Path, tmp_path
     out = tmp_path / name
     prompts.write_text(prompts.read_text("utf-8") + "no prompt\n", "utf-8")
     ended = score(
-        "--prompts", prompts, "--views", "base,ft,scaled:1.001,null:7:0.1", "--top-k", 8,
-        "--out", out, "--on-error", "skip", "--noise-floor", "--token-budget", 512,
+        "--prompts", prompts, "--views", "base,ft,scaled:1.001,null:7:0.1,null:8:matched",
+        "--top-k", 8, "--out", out, "--on-error", "skip", "--noise-floor", "--token-budget", 512,
     )  # fmt: skip
     assert ended.code == 0, ended.err
     found = meta(out)
@@ -65,22 +65,23 @@ def test_it_says_which_run_it_was(name: str, score: Run, prompts: Path, tmp_path
         {"view": "ft", "kind": "ft"},
         {"view": "scaled_1.001", "kind": "scaled", "lambda": 1.001},
         {"view": "null_7_init0.1", "kind": "null", "seed": 7, "init_scale": 0.1, "rank_scale": 1.0},
+        {"view": "null_8_matched", "kind": "null", "seed": 8, "matched": True},
     ]
-    assert found["seeds"] == {"intervals": 0, "null_7_init0.1": 7}
+    assert found["seeds"] == {"intervals": 0, "null_7_init0.1": 7, "null_8_matched": 8}
     assert [view_of(each).name for each in found["views"]] == [
         each["view"] for each in found["views"]
     ]
     assert found["options"]["top_k"] == 8
     digest = hashlib.sha256(prompts.read_bytes()).hexdigest()
     assert found["prompts"] == {"file": str(prompts), "sha256": digest}
-    assert found["counts"] == {"prompts": 13, "rows": 48, "hits": 0, "skipped": 1}
+    assert found["counts"] == {"prompts": 13, "rows": 60, "hits": 0, "skipped": 1}
     [skipped] = found["skipped"]
     assert (skipped["line"], skipped["id"]) == (13, 13)
     assert "not JSON" in skipped["reason"]
     assert found["noise_floor"]["prompts"] == 12
     if name == "rows.parquet":
         assert json.loads(pl.read_parquet_metadata(out)["forwardcache"]) == found
-        assert pl.read_parquet(out).height == 48
+        assert pl.read_parquet(out).height == 60
 
 
 def test_a_resumed_run_knows_the_skips_and_hits_of_its_first_part(

@@ -46,7 +46,8 @@ class Comparing:
         Args:
             texts: Plain texts; with a completion each is a prompt as in ``logprob_of``.
             views: Views of this backend that are not entered (``as_finetuned()``), their ids, or
-                their names on the command line (``"ft"``, ``"scaled:0.5"``, ``"null:7"``).
+                their names on the command line (``"ft"``, ``"scaled:0.5"``, ``"null:7"``,
+                ``"null:7:matched"``).
             reference: What they are held against, as one of them.
             completions: A completion for each text, or None: only the positions that predict its
                 tokens ``count`` then. The tokens are those of ``logprob_of``.

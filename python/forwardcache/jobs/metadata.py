@@ -161,7 +161,7 @@ def _file(given: str) -> str:
 
 def view_facts(view: View) -> Facts:
     """A view with its exact parameters: those of its kind, and others that were given."""
-    own = _PARAMETERS.get(view.kind, ())
+    own = ("seed", "matched") if view.matched else _PARAMETERS.get(view.kind, ())
     others = (each for each in fields(view) if each.name not in own and each.name != "kind")
     given = [each.name for each in others if getattr(view, each.name) != each.default]
     exact = {_SAID_AS.get(name, name): getattr(view, name) for name in (*own, *given)}

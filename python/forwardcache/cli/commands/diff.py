@@ -54,7 +54,8 @@ TextsOption = Annotated[
 ViewsOption = Annotated[
     str | None,
     typer.Option(
-        help="base, ft, scaled:LAMBDA, null:SEED[:INIT_SCALE[:RANK_SCALE]], comma-separated. "
+        help="base, ft, scaled:LAMBDA, null:SEED[:INIT_SCALE[:RANK_SCALE]], null:SEED:matched, "
+        "comma-separated. "
         "Default: ft.",
     ),
 ]

@@ -56,9 +56,10 @@ PromptsOption = Annotated[
 ViewsOption = Annotated[
     str | None,
     typer.Option(
-        help="base, ft, scaled:LAMBDA, null:SEED[:INIT_SCALE[:RANK_SCALE]], comma-separated. "
-        "Default: base,ft with an adapter, else base; a null view (null:1) shows what random "
-        "adapters do, for a ratio."
+        help="base, ft, scaled:LAMBDA, null:SEED[:INIT_SCALE[:RANK_SCALE]], null:SEED:matched, "
+        "comma-separated. "
+        "Default: base,ft with an adapter, else base; with null:1:matched to null:19:matched the "
+        "table says where the adapter stands among random changes of its own norm."
     ),
 ]
 OpOption = Annotated[Op, typer.Option(help="What to score.")]

@@ -44,8 +44,8 @@ class ForwardCacheLM(HFLM):
     Args:
         pretrained: Folder of the model and its tokenizer, or a backend.
         peft: Folder of an adapter.
-        view: The view to score in: ``base``, ``ft``, ``scaled:LAMBDA`` or ``null:SEED``; None for
-            the model as it stands.
+        view: The view to score in: ``base``, ``ft``, ``scaled:LAMBDA``, ``null:SEED`` or
+            ``null:SEED:matched``; None for the model as it stands.
         device: As of ``HFBackend.load``; None for "auto". A GPU that isn't there means the CPU, as
             with the harness's ``hf``: its command line asks for ``cuda:0`` unless told otherwise.
         batch_size: Prompts that write together (``generate_until``). Log-likelihoods run in the
