@@ -23,6 +23,7 @@ import pytest
 from forwardcache import __version__
 from forwardcache.errors import InvalidInputError, MachineError
 from forwardcache.jobs import results as output
+from forwardcache.jobs.facts import tokenizer_folder
 from forwardcache.jobs.fingerprint import folder_fingerprint
 from forwardcache.jobs.metadata import WORDS, command, meta_of, view_of
 from forwardcache.jobs.results import PartFile
@@ -150,6 +151,49 @@ def test_a_page_of_the_rows_says_which_run_made_them(
     page = run("report", "--scores", out, "--format", "html").out
     assert "Which run made these rows" in page
     assert found["model"]["digest"] in page
+
+
+def test_tokens_that_moved_are_read_with_the_runs_own_tokenizer(
+    score: Run, run: Run, prompts: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "rows.jsonl"
+    assert score("--prompts", prompts, "--top-k", 8, "--out", out).code == 0
+
+    def moved() -> Any:
+        return json.loads(run("report", "--scores", out, "--format", "json").out)["scores"]["moved"]
+
+    with_texts = moved()
+    assert all(row["token"].startswith('"') for row in with_texts)
+    given = run("report", "--scores", out, "--tokenizer", ASSETS / "model", "--format", "json")
+    assert json.loads(given.out)["scores"]["moved"] == with_texts
+    facts = meta(out)
+    meta_of(out).write_text(json.dumps({**facts, "model": {"folder": str(tmp_path)}}))
+    assert all("token" not in row for row in moved())
+    (tmp_path / "tokenizer.json").write_text("no tokenizer")
+    ended = run("report", "--scores", out)
+    assert ended.code == 0
+    assert "tokens are shown by their ids: --tokenizer" in ended.err
+
+
+def test_the_tokenizer_of_a_run_is_the_one_that_it_read_with(tmp_path: Path) -> None:
+    folders = {name: tmp_path / name for name in ("model", "adapter", "other")}
+    for folder in folders.values():
+        folder.mkdir()
+        (folder / "tokenizer.json").touch()
+    facts = {name: {"folder": str(folders[name])} for name in ("model", "adapter")}
+    facts["tokenizer"] = {"folder": str(folders["other"])}
+
+    def found(asked: Any) -> Path | None:
+        return tokenizer_folder({**facts, "options": {"tokenizer": asked}})
+
+    assert found(None) == folders["adapter"]
+    assert found("adapter") == folders["adapter"]
+    assert found("base") == folders["model"]
+    assert found("some/where") == folders["other"]
+    (folders["adapter"] / "tokenizer.json").unlink()
+    assert (found(None), found("adapter")) == (folders["model"], None)
+    assert tokenizer_folder({"options": [], "model": "m"}) is None
+    assert tokenizer_folder({**facts, "options": {"tokenizer": []}}) is None
 
 
 @pytest.mark.parametrize("text", ["no facts", "[1]", '{"versions": 1}', "[" * 9999])

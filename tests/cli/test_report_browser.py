@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 from selenium.webdriver import Chrome
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 
 from forwardcache.cli.app import run as run_command
 from forwardcache.jobs.metadata import meta_of
@@ -187,6 +189,26 @@ def assert_says(figure: str, exact: Any, text: str) -> None:
     else:
         number = float(text.replace(",", ""))
         assert number == (exact if isinstance(exact, int) else pytest.approx(exact, rel=6e-4))
+
+
+def test_contents_lead_to_every_part_and_tables_are_sorted_from_the_keyboard(
+    browser: Chrome, pages: dict[str, Any]
+) -> None:
+    page, said = pages["report"]
+    opened_as(browser, page, "light", 1280)
+    script = """
+    const links = [...document.querySelectorAll("nav a")].map(each => each.getAttribute("href"));
+    return [links, [...document.querySelectorAll("h2")].map(each => "#" + each.id)];
+    """
+    links, parts = browser.execute_script(script)
+    assert links == parts
+    table = browser.find_element(By.CSS_SELECTOR, "table[data-figure=latency]")
+    names = list(said["latency"][0])
+    button = table.find_elements(By.CSS_SELECTOR, "th button")[names.index("p50_ms")]
+    button.send_keys(Keys.ENTER)
+    shown = browser.execute_script(CELLS)["latency"]
+    values = [row[names.index("p50_ms")][0] for row in shown]
+    assert values == sorted((row["p50_ms"] for row in said["latency"]), reverse=True)
 
 
 def test_what_scrolls_takes_the_focus_and_pictures_have_names(

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from forwardcache.cli.exits import ExitCode, say
 from forwardcache.cli.extras import PARQUET, STATISTICS, check_installed
@@ -16,6 +16,10 @@ from forwardcache.jobs.kinds import STDIN, FileKind, check_kind
 from forwardcache.jobs.prompts import PromptSet, read_prompts
 from forwardcache.jobs.whole_file import check_out, whole_file
 from forwardcache.observe import read_trace
+
+if TYPE_CHECKING:
+    from forwardcache.jobs.metadata import Facts
+    from forwardcache.observe.report.tokens import TokenText
 
 PAGES = ("jinja2", "matplotlib")
 
@@ -53,8 +57,6 @@ def report(
     known = read_prompts(prompts) if prompts is not None else None
     figures = _trace_figures(paths, known) if paths else None
     moved = _score_figures(scores, known, tokenizer) if scores is not None else None
-    if scores is not None and moved is not None:
-        moved["facts"] = _facts(scores)
     if output_format == "html":
         from forwardcache.observe.report.page import report_page
 
@@ -112,26 +114,41 @@ def _trace_figures(paths: Sequence[str], known: PromptSet | None) -> dict[str, A
 
 
 def _score_figures(scores: Path, known: PromptSet | None, tokenizer: Path | None) -> dict[str, Any]:
-    from forwardcache.observe.report.scores import score_figures
-
-    texts = [(one.line, one.counts_as) for one in known.prompts] if known else None
-    if tokenizer is None:
-        return score_figures(scores, texts)
+    from forwardcache.observe.report.facts import fact_rows
+    from forwardcache.observe.report.scores import score_figures, with_token_texts
     from forwardcache.observe.report.tokens import token_text
 
-    return score_figures(scores, texts, token_text(tokenizer))
+    texts = [(one.line, one.counts_as) for one in known.prompts] if known else None
+    given = None if tokenizer is None else token_text(tokenizer)
+    figures = score_figures(scores, texts)
+    facts = _facts(scores)
+    if (tells := given or _token_text_of_the_run(facts)) is not None:
+        figures = with_token_texts(figures, tells)
+    return {**figures, "facts": fact_rows(facts)}
 
 
-def _facts(scores: Path) -> list[dict[str, str]]:
+def _token_text_of_the_run(facts: Facts) -> TokenText | None:
+    """What tells the text of the tokens that a run read, where its tokenizer is here."""
+    from forwardcache.jobs.facts import tokenizer_folder
+    from forwardcache.observe.report.tokens import token_text
+
+    folder = tokenizer_folder(facts)
+    try:
+        return None if folder is None else token_text(folder)
+    except InvalidInputError as error:
+        say(f"tokens are shown by their ids: {error}")
+        return None
+
+
+def _facts(scores: Path) -> Facts:
     """Which run made the rows; nothing where that isn't known."""
     from forwardcache.jobs.facts import read_facts
-    from forwardcache.observe.report.facts import fact_rows
 
     try:
-        return fact_rows(read_facts(scores) or {})
+        return read_facts(scores) or {}
     except InvalidInputError as error:
         say(f"the page doesn't say which run made the rows: {error}")
-        return []
+        return {}
 
 
 def _write(text: str, out: Path | None, *, force: bool) -> None:

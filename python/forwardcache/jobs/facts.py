@@ -10,6 +10,7 @@ from forwardcache.jobs.metadata import PARQUET_KEY, Facts, meta_of
 from forwardcache.jobs.reasons import first_line
 
 _PARQUET = ".parquet"
+_TOKENIZER = "tokenizer.json"
 
 
 def read_facts(rows: Path) -> Facts | None:
@@ -42,6 +43,30 @@ def read_facts(rows: Path) -> Facts | None:
     if not isinstance(facts, dict) or not isinstance(versions, dict):
         raise InvalidInputError(f"the facts in {where} are no JSON object that a run wrote")
     return facts
+
+
+def tokenizer_folder(facts: Facts) -> Path | None:
+    """The folder whose tokenizer made the tokens of a run, as far as it is here.
+
+    Args:
+        facts: Those of the run.
+
+    Returns:
+        A folder with a ``tokenizer.json``; None where the facts name none, or it is gone.
+    """
+    options = facts.get("options")
+    asked = options.get("tokenizer") if isinstance(options, dict) else None
+    # An adapter's own is what a model with it reads with, unless another was asked for.
+    names = {None: ["adapter", "model"], "base": ["model"], "adapter": ["adapter"]}
+    wanted = names.get(asked, ["tokenizer"]) if isinstance(asked, str | None) else []
+    tried = [_folder_in(facts, name) for name in wanted]
+    return next((each for each in tried if each and (each / _TOKENIZER).is_file()), None)
+
+
+def _folder_in(facts: Facts, name: str) -> Path | None:
+    one = facts.get(name)
+    folder = one.get("folder") if isinstance(one, dict) else None
+    return Path(folder) if isinstance(folder, str) else None
 
 
 def _in_table(rows: Path) -> str | None:

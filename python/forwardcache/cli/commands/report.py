@@ -48,7 +48,7 @@ def _report(  # noqa: PLR0917 - typer calls it, by name
     tokenizer: Annotated[
         Path | None,
         typer.Option(
-            help="Folder with the model's tokenizer.json: tokens are shown by their text."
+            help="Folder with a tokenizer.json: tokens are shown by their text. Default: the run's."
         ),
     ] = None,
     out: ReportOutOption = None,

@@ -50,7 +50,7 @@ def diff_page(result: DiffResult) -> str:
         page = rendered("diff.html.jinja", views=_views(result, said, most), **parts)
         if len(page.encode()) <= MOST_BYTES or most <= _FEWEST_MOVED:
             return page
-        most = max(most // 2, _FEWEST_MOVED)
+        most = max(4 * most // 5, _FEWEST_MOVED)
 
 
 def _parts(result: DiffResult, said: dict[str, Any]) -> dict[str, Any]:

@@ -167,7 +167,7 @@ def by_group(said: dict[str, Any]) -> Markup:
             ]
             _line(axes, points, number, view, flipped=True)
         axes.set_yticks(range(len(order)), [_short(name) for name in order])
-        axes.invert_yaxis()
+        axes.set_ylim(len(order) - 0.5, -0.5)
         _finish(axes, flipped=True)
 
     height = 1.4 + 0.3 * len(order) + 0.1 * len(views)

@@ -76,14 +76,6 @@ _PARTS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
-    """One value of the JSON, and how it is shown."""
-
-    shown: str
-    is_number: bool
-
-
-@dataclass(frozen=True, slots=True)
 class Table:
     """Some values of the JSON.
 
@@ -92,7 +84,7 @@ class Table:
         caption: What they are.
         head: What a row's name is.
         columns: By key of a value below a row: its words.
-        rows: Key of each row, as JSON, its name, and its cells.
+        rows: Key of each row, as JSON, its name, and its values as they are shown.
         is_flipped: Whether a column's key comes before a row's.
     """
 
@@ -100,7 +92,7 @@ class Table:
     caption: str
     head: str
     columns: Mapping[str, str]
-    rows: Sequence[tuple[str, str, Sequence[Cell]]]
+    rows: Sequence[tuple[str, str, Sequence[str]]]
     is_flipped: bool = False
 
 
@@ -209,9 +201,8 @@ def _value(row: Any, column: str) -> Any:
     return row
 
 
-def _cell(value: Any, column: str) -> Cell:
-    share = column.rpartition(".")[2] in _SHARES
-    return Cell(shown(value, is_share=share), not isinstance(value, bool | str))
+def _cell(value: Any, column: str) -> str:
+    return shown(value, is_share=column.rpartition(".")[2] in _SHARES)
 
 
 def shown(value: Any, *, is_share: bool = False) -> str:

@@ -29,18 +29,13 @@ _MOVED_TOKENS = 5
 _PLOTTED = 2000
 
 
-def score_figures(
-    path: Path,
-    texts: Sequence[tuple[int, str]] | None = None,
-    token_text: Callable[[int], str | None] | None = None,
-) -> Figures:
+def score_figures(path: Path, texts: Sequence[tuple[int, str]] | None = None) -> Figures:
     """What the rows of ``score`` in ``path`` (JSON lines or parquet) come to.
 
     Args:
         path: The file; only the columns that are needed are read.
         texts: Line, from 1, and text of prompts, which the prompts are shown with. Rows hold none:
             without it equal prompts aren't known, and there is no interval.
-        token_text: Tells a token's text, which the tokens are shown with.
 
     Returns:
         JSON values only; all distances in nats. ``views``: by view what ``score`` says of it too.
@@ -57,13 +52,20 @@ def score_figures(
     try:
         rows = _scanned(path)
         distances = _distances(rows, path)
-        figures = _figures(rows, distances, dict(texts) if texts is not None else None)
+        return _figures(rows, distances, dict(texts) if texts is not None else None)
     except pl.exceptions.PolarsError as error:
         reason = str(error).partition("\n")[0]
         raise InvalidInputError(f"{path} holds no rows of score: {reason}") from error
-    if token_text is not None:
-        figures["moved"] = [_with_token(row, token_text) for row in figures["moved"]]
-    return figures
+
+
+def with_token_texts(figures: Figures, token_text: Callable[[int], str | None]) -> Figures:
+    """The figures with the text of each token that moved behind its id.
+
+    Args:
+        figures: What ``score_figures`` gave.
+        token_text: Tells a token's text.
+    """
+    return {**figures, "moved": [_with_token(row, token_text) for row in figures["moved"]]}
 
 
 def _with_token(row: Figures, token_text: Callable[[int], str | None]) -> Figures:
