@@ -1,4 +1,4 @@
-"""``forwardcache demo``: it runs, its second run runs nothing, and it shows what it should."""
+"""``forwardcache demo``: it runs, its second run runs nothing, and it answers three questions."""
 
 from __future__ import annotations
 
@@ -53,9 +53,19 @@ def test_the_second_run_runs_nothing_and_the_adapter_stands_out(
     assert ends["ft"][0] > 10 * max(nulls)
     assert ends["ft"][0] > ends["scaled_0.50"][1] > ends["scaled_0.50"][0] > max(nulls)
     assert views["ft"]["update_norm"] > 2 * views["null_7"]["update_norm"]
-    assert "changed the model" not in told["verdict"]
-    assert "norm" in told["verdict"]
-    assert "doesn't say" in told["verdict"]
+
+    diff = told["diff"]
+    assert (diff["reference"], list(diff["views"])) == ("base", ["ft"])
+    tuned = diff["views"]["ft"]
+    assert tuned["floor"]["distinguishable"]
+    assert tuned["nulls"]["n"] == 20
+    assert tuned["nulls"]["p"] == tuned["nulls"]["rank"] / 21
+    assert 0.0 < tuned["visible_from_lambda"] < 1.0
+    questions = [answer[: answer.index("?")] for answer in told["answers"]]
+    assert len(set(questions)) == 3
+    assert "distinguishable from rounding" in told["answers"][0]
+    assert "of 20 random changes" in told["answers"][1]
+    assert "changed the model" not in str(told["answers"])
 
     assert len(read_lines(Path(told["rows"]))) == 1500
     events = read_lines(Path(told["trace"]))
@@ -69,8 +79,11 @@ def test_the_table_is_for_a_person(
     monkeypatch.chdir(tmp_path)
     assert main(["demo"]) == 0
     shown = capsys.readouterr()
-    for word in ("null_7 (random)", "0.02", "95 % interval", "computed", "second", "from base"):
+    for word in ("null_7 (random)", "0.02", "95 % interval", "computed", "second"):
         assert word in shown.out
+    for question in ("there at all?", "same weight norm?", "can be seen?"):
+        assert question in shown.out
+    assert "Not measured" not in shown.out
     assert "forwardcache-demo/trace.jsonl" in shown.out
     assert len(read_lines(tmp_path / "forwardcache-demo" / "trace.jsonl")) == 3000
     assert "Traceback" not in shown.err

@@ -1,7 +1,8 @@
-"""``forwardcache demo``: the embedded model through five views, twice.
+"""``forwardcache demo``: the embedded model through five views, twice, and then compared.
 
 The same machinery as ``score``, on a model small enough to ship. The second run asks the same
-backend again: what the cache saves is the difference.
+backend again: what the cache saves is the difference. Then that of ``diff``: whether the adapter
+can be told from rounding and from random changes, and how little of it can be seen.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ import forwardcache
 from forwardcache.cli.exits import ExitCode, say
 from forwardcache.cli.extras import SCORING, check_installed
 from forwardcache.jobs.options import ModelOptions
-from forwardcache.jobs.prompts import read_prompts
+from forwardcache.jobs.prompts import TEXTS, read_prompts
 from forwardcache.jobs.session import Session, load
-from forwardcache.jobs.views import parse_views
+from forwardcache.jobs.views import View, parse_views
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -29,10 +30,13 @@ if TYPE_CHECKING:
     from forwardcache.jobs.results import RowSink
     from forwardcache.jobs.rows import Row
     from forwardcache.jobs.summary import JobFigures
+    from forwardcache.statistics import DiffResult
 
 ASSETS = Path(forwardcache.__file__).parent / "demo"
 VIEWS = parse_views("base,ft,scaled:0.5,null:7,null:8", has_adapter=True)
 TOP_K = 256
+PROMPTS = str(ASSETS / "prompts.jsonl")
+NULLS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,17 +48,27 @@ class Outcome:
         first: The run that computed.
         second: The run that asked again.
         equal: Whether both gave the same rows to the last digit.
+        diff: The adapter against base at every position.
     """
 
     found: Comparison
     first: JobFigures
     second: JobFigures
     equal: bool
+    diff: DiffResult
 
     @property
     def seconds_saved(self) -> float:
         """How much shorter the second run was."""
         return self.first.seconds - self.second.seconds
+
+    @property
+    def answers(self) -> tuple[str, str, str]:
+        """What ``diff`` says of the adapter, a sentence a question."""
+        from forwardcache.statistics import verdict_sentences
+
+        [tuned] = self.diff.views
+        return verdict_sentences(tuned)
 
 
 class DigestedRows:
@@ -89,12 +103,13 @@ def demo(out: Path, *, json: bool) -> int:
     out.mkdir(parents=True, exist_ok=True)
     rows, trace = out / "rows.jsonl", out / "trace.jsonl"
     say("loading torch and the demo model")
-    session = load(
-        # The weights are stored in half precision, which a CPU computes slowly.
-        ModelOptions(str(ASSETS / "model"), str(ASSETS / "adapter"), trace=trace, dtype="float32")
+    # The weights are stored in half precision, which a CPU computes slowly.
+    loading = ModelOptions(
+        str(ASSETS / "model"), str(ASSETS / "adapter"), trace=trace, dtype="float32"
     )
+    session = load(loading)
     try:
-        outcome = _run_twice(session, rows)
+        outcome = _run(session, loading, rows)
     finally:
         session.close()
     if json:
@@ -104,15 +119,15 @@ def demo(out: Path, *, json: bool) -> int:
     return ExitCode.DONE
 
 
-def _run_twice(session: Session, rows: Path) -> Outcome:
-    """Score the shipped prompts twice on one backend."""
+def _run(session: Session, loading: ModelOptions, rows: Path) -> Outcome:
+    """Score the shipped prompts twice on one backend, then compare the adapter with base."""
     from forwardcache.cli.timing import timed_job
     from forwardcache.jobs.differences import comparison_of, update_norms
     from forwardcache.jobs.job import Scoring
     from forwardcache.jobs.planning import make_job
     from forwardcache.jobs.results import PartFile
 
-    source = read_prompts(str(ASSETS / "prompts.jsonl"))
+    source = read_prompts(PROMPTS)
     job = make_job(session, source, "next_token_dist", VIEWS, top_k=TOP_K)
     say(f"{len(source.prompts)} prompts through {len(VIEWS)} views, twice")
     sinks = DigestedRows(PartFile(rows, {}, force=True, resume=False)), DigestedRows(None)
@@ -128,18 +143,32 @@ def _run_twice(session: Session, rows: Path) -> Outcome:
     norms = update_norms(session.backend, VIEWS)
     found = comparison_of(job, scoring.totals, norms=norms)
     equal = sinks[0].digest.digest() == sinks[1].digest.digest()
-    return Outcome(found, runs[0], runs[1], equal)
+    return Outcome(found, runs[0], runs[1], equal, _diff(session, loading))
 
 
-def verdict(found: Comparison) -> str:
-    """How far the adapter is from base, what it is compared with, and what that doesn't answer."""
-    (tuned,) = (one for one in found.found if one.view.kind == "ft")
-    spread = tuned.figures.spread
-    said = (
-        f"The adapter moves the next-token distribution by {spread.mean:.2g} nats "
-        f"({spread.interval.low:.2g} to {spread.interval.high:.2g}) from base."
+def _diff(session: Session, loading: ModelOptions) -> DiffResult:
+    """The adapter against base, rounding, random changes of its norm, and its own fractions."""
+    from forwardcache.jobs.diff.options import DiffOptions
+    from forwardcache.jobs.diff.plan import make_plan
+    from forwardcache.jobs.diff.run import run_diff
+
+    options = DiffOptions(loading=loading, texts=PROMPTS, nulls=NULLS, detect=True)
+    plan = make_plan(
+        session,
+        read_prompts(PROMPTS, words=TEXTS),
+        (View("ft"),),
+        View("base"),
+        in_windows=False,
     )
-    return said
+    return run_diff(session, plan, options, steps=_Said())
+
+
+class _Said:
+    """Says each step of ``diff``."""
+
+    def begin(self, step: str) -> None:
+        """``step`` begins."""
+        say(step)
 
 
 def _print_tables(outcome: Outcome, rows: Path, trace: Path) -> None:
@@ -147,11 +176,15 @@ def _print_tables(outcome: Outcome, rows: Path, trace: Path) -> None:
 
     tables.show_comparison(sys.stdout, outcome.found, _runs_table(outcome))
     same = "the same values to the last digit" if outcome.equal else "OTHER VALUES"
-    print(verdict(outcome.found))
     print(
         f"The second run took every value from the cache, {same}, and saved "
         f"{outcome.seconds_saved:.1f} of {outcome.first.seconds:.1f} s."
     )
+    print(
+        f"What forwardcache diff says of the adapter (ft), at {outcome.diff.positions:,} positions "
+        f"of {outcome.diff.texts:,} texts:"
+    )
+    print("\n".join(outcome.answers))
     print(f"Rows: {rows}")
     print(f"Trace: {trace}")
 
@@ -186,7 +219,8 @@ def _print_json(outcome: Outcome, rows: Path, trace: Path) -> None:
         "runs": [outcome.first.as_json(), outcome.second.as_json()],
         "equal": outcome.equal,
         "seconds_saved": outcome.seconds_saved,
-        "verdict": verdict(outcome.found),
+        "diff": outcome.diff.as_json(),
+        "answers": list(outcome.answers),
         "rows": str(rows),
         "trace": str(trace),
     }
