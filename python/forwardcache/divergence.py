@@ -1,10 +1,9 @@
-"""KL(base ‖ view) from as few forwards as can be.
+"""KL(base ‖ view) from distributions that are there.
 
-The row of a view holds its own k most likely tokens, the divergence needs its log-probabilities at
-base's. Both come from one forward if the distribution asked for is wide enough to hold base's
-tokens too, so a wider one is asked for, compared as it is, and cut down for the row; a prompt where
-it lacks one of base's first k costs a second one (``token_dist_at``). Where the wider one is the
-whole vocabulary the divergence is exact, else it is a lower bound.
+Where views of a small vocabulary are compared, all of it is asked for, and the divergence is that
+of the values. Of a large one a row's tokens are asked for, and the divergence comes from the logits
+of both views (``operations.next_token_kl``); from the values it is a lower bound, over the tokens
+that both have and one bucket for all others.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from forwardcache.scoring import TokenDist, kl_divergence
 
 WIDE = 4096
-"""Tokens asked for where views are compared; 49 KB a value, the whole of a small vocabulary."""
+"""A vocabulary of up to so many is asked for whole where views are compared; 49 KB a value."""
 
 
 @dataclass(frozen=True, slots=True)

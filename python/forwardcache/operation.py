@@ -294,6 +294,13 @@ class Operation:
 
     # Compared with base.
 
+    def beside_base(self) -> Operation:
+        """The operation as it is asked of base and then of other views, for one chunk of prompts.
+
+        What compares them may be kept in it meanwhile; by default nothing has to be.
+        """
+        return self
+
     def total(self, value: Any) -> float:
         """The log-probability that a difference is taken of, nats."""
         return float(value)

@@ -284,13 +284,16 @@ def _noise_floor(
     session: Session, options: ScoreOptions, job: Job, are_compared: bool
 ) -> NoiseFloor | None:
     """How far base is from itself, where that was asked for or half precision makes it matter."""
+    from forwardcache.divergence import WIDE
+
     backend = session.backend
     half = backend.model.dtype.itemsize < FLOAT32_BYTES
     if not (half and are_compared if options.noise_floor is None else options.noise_floor):
         return None
     view = backend.as_base() if are_compared else None
     items = job.source.items(job.op)
-    floor: NoiseFloor = backend.noise_floor(items, job.op, view=view, top_k=job.asked_k)
+    # Over fewer tokens a divergence is a lower one.
+    floor: NoiseFloor = backend.noise_floor(items, job.op, view=view, top_k=max(job.asked_k, WIDE))
     return floor
 
 

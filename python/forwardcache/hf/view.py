@@ -5,12 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextvars import ContextVar
 from types import TracebackType
+from typing import Any
 
-from forwardcache.errors import InvalidInputError, NestedViewError, StaleViewError
+from forwardcache.errors import (
+    ForwardCacheError,
+    InvalidInputError,
+    NestedViewError,
+    StaleViewError,
+)
 from forwardcache.hf.model.norms import update_norm
+from forwardcache.hf.scoring.beside_base import run_base_for
 from forwardcache.hf.scoring.scorer import Scorer
 from forwardcache.hf.scoring_methods import Operations
 from forwardcache.hf.spec import ViewSpec
+from forwardcache.operation import Operation
 
 # The views whose ``with`` is open in this thread or context.
 _entered: ContextVar[tuple[HFView, ...]] = ContextVar("forwardcache_entered_views", default=())
@@ -81,6 +89,27 @@ class HFView(Operations):
         scorer = self._in_force()
         with scorer.lock:
             return update_norm(scorer.model, self._spec)
+
+    def model_state(self) -> bytes:
+        """Bytes that no other state of the model has: weights, adapter, tokenizer, settings."""
+        scorer = self._in_force()
+        with scorer.lock:
+            return scorer.identity.state(scorer.tokenizer).key
+
+    def run_base_for(
+        self, op: Operation, of_base: Operation, items: Sequence[Any]
+    ) -> dict[int, ForwardCacheError]:
+        """Runs base, past cache and trace, for what this view has to be run beside it.
+
+        Args:
+            op: What this view will be asked; an item whose value is cached or stored is left out.
+            of_base: What base is asked.
+            items: What both take.
+
+        Returns:
+            By position the errors of those that base couldn't be run on.
+        """
+        return run_base_for(self._in_force(), self._spec, op, of_base, items)
 
     def _in_force(self) -> Scorer:
         if self._stage != "in force":

@@ -95,6 +95,11 @@ class Job:
             yield range(start, len(self.lengths))
 
 
+def are_compared(views: Sequence[View]) -> bool:
+    """Whether base is among the views, and another one."""
+    return len(views) > 1 and any(view.kind == "base" for view in views)
+
+
 @dataclass(slots=True)
 class Totals:
     """What a job found, for its summary.
@@ -193,9 +198,10 @@ class Scoring:
         columns: dict[View, dict[int, Row]] = {}
         base_values: dict[int, Any] | None = None
         skipped: dict[int, Skipped] = {}
+        op = self._op.beside_base() if are_compared(self.job.views) else self._op
         for view in sorted(self.job.views, key=lambda view: view.kind != "base"):
             positions = [position for position in chunk if position not in skipped]
-            values, failed, columns[view] = self._view_rows(view, positions, base_values)
+            values, failed, columns[view] = self._view_rows(op, view, positions, base_values)
             skipped.update((at, self.job.skips(at, error)) for at, error in failed.items())
             base_values = values if view.kind == "base" else base_values
             if progress is not None:
@@ -205,13 +211,17 @@ class Scoring:
         return rows, [skipped[position] for position in sorted(skipped)]
 
     def _view_rows(
-        self, view: View, positions: Sequence[int], base_values: dict[int, Any] | None
+        self,
+        op: Operation,
+        view: View,
+        positions: Sequence[int],
+        base_values: dict[int, Any] | None,
     ) -> tuple[dict[int, Any], dict[int, Exception], dict[int, Row]]:
         """Values, errors and rows of one view, by position."""
         items = [self._items[position] for position in positions]
         self._recorder.forget()
         with view.of(self._backend) as scorer:
-            found = self._op.ask(scorer, items)
+            found = op.ask(scorer, items)
             hits = self._recorder.hits([self._keys[position] for position in positions])
             failed = {
                 at: value
@@ -221,7 +231,7 @@ class Scoring:
             values = {
                 at: value for at, value in zip(positions, found, strict=True) if at not in failed
             }
-            against = self._against(scorer, values, base_values)
+            against = self._against(op, scorer, values, base_values)
         pairs = zip(positions, hits, strict=True)
         is_hit = {position: hit for position, hit in pairs if position in values}
         self.totals.tokens_run += sum(self.job.lengths[at] for at, hit in is_hit.items() if not hit)
@@ -240,12 +250,16 @@ class Scoring:
         return values, failed, rows
 
     def _against(
-        self, scorer: Any, values: dict[int, Any], base_values: dict[int, Any] | None
+        self,
+        op: Operation,
+        scorer: Any,
+        values: dict[int, Any],
+        base_values: dict[int, Any] | None,
     ) -> Sequence[Row | None]:
         """The field that holds each value against base's, where there are any."""
         if base_values is None:
             return [None] * len(values)
         items = [self._items[position] for position in values]
         bases = [base_values[position] for position in values]
-        found = self._op.against(scorer, items, list(values.values()), bases, top_k=self.job.top_k)
+        found = op.against(scorer, items, list(values.values()), bases, top_k=self.job.top_k)
         return written(found)

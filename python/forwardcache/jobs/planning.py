@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from forwardcache.divergence import WIDE
-from forwardcache.jobs.job import Job
+from forwardcache.jobs.job import Job, are_compared
 from forwardcache.jobs.prompts import PromptSet
 from forwardcache.jobs.session import Session
 from forwardcache.jobs.skips import OnError
@@ -33,9 +33,11 @@ def make_job(
 
 
 def asked_k(views: Sequence[View], top_k: int, vocab_size: int) -> int:
-    """Tokens asked of the model where rows have ``top_k``: more where views are compared."""
-    compared = len(views) > 1 and any(view.kind == "base" for view in views)
-    return max(top_k, min(WIDE, vocab_size)) if compared else top_k
+    """Tokens asked of the model where rows have ``top_k``.
+
+    All of a small vocabulary where views are compared: their divergence is that of the values then.
+    """
+    return max(top_k, vocab_size) if are_compared(views) and vocab_size <= WIDE else top_k
 
 
 def with_lengths(

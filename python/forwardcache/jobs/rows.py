@@ -19,7 +19,7 @@ from forwardcache.jobs.prompts import Prompt
 
 Row = dict[str, Any]
 
-ROW_FORMAT = 4
+ROW_FORMAT = 5
 """Rises when rows of ``score`` have other fields or meanings: one file holds rows of one format."""
 
 

@@ -14,6 +14,7 @@ from forwardcache.operation import (
     Column,
     Figure,
     Fresh,
+    Operation,
     Runner,
     Task,
     divergence_tolerances,
@@ -21,6 +22,12 @@ from forwardcache.operation import (
     without_errors,
 )
 from forwardcache.operations.logprobs_at import LogprobsAt, OfDistribution
+from forwardcache.operations.next_token_kl import (
+    BaseLogits,
+    KeptBaseLogits,
+    NextTokenKl,
+    divergences_of,
+)
 
 if TYPE_CHECKING:
     from forwardcache.divergence import Divergence
@@ -102,6 +109,9 @@ class NextTokenDist(OfDistribution):
                 found[at] = divergence(bases[at], dist, needed=top_k)
         return [_fields(one) for one in found if one is not None]
 
+    def beside_base(self) -> Operation:
+        return ComparedDist(self.top_k)
+
     def apart(self, kept: Mapping[str, Any], fresh: Mapping[str, Any]) -> list[Apart]:
         """Tokens by their ids, since those that are nearly equal may change places."""
         plain = [
@@ -136,6 +146,68 @@ class NextTokenDist(OfDistribution):
             kl_divergence(one, other.logprobs, other_tail_logprob=other.tail_logprob)
             for one, other in without_errors(scored, fresh(LogprobsAt(), same_ids, alone=True))
         ]
+
+
+class ComparedDist(NextTokenDist):
+    """The same values, of one chunk of prompts, and exact divergences where they aren't whole.
+
+    Base's logits stay until the chunk is done: of up to 256 prompts, in the model's dtype. So a
+    view's forward gives the divergence as well, without another one. A prompt whose distribution in
+    base was kept and whose divergence in a view was not costs one more forward of base.
+    """
+
+    def __init__(self, top_k: int) -> None:
+        super().__init__(top_k)
+        self._base = BaseLogits()
+        self._found: dict[tuple[int, ...], float] = {}
+        self._is_base = False
+        self._state: bytes | None = None
+
+    def ask(self, view: Any, items: Sequence[Any]) -> list[Any]:
+        self._is_base = view.spec.kind == "base"
+        self._found.clear()
+        found: list[Any] = view.values(self, items, on_error="return")
+        state = view.model_state()
+        # Logits of a model that has changed since compare it with nothing.
+        if state != self._state and not self._is_base:
+            self._base.clear()
+            self._found.clear()
+        self._state = state
+        return found
+
+    def run(self, runner: Runner, tasks: Sequence[Task]) -> list[Any]:
+        from forwardcache.hf.batch.kernels import top_dists
+
+        rows = [task.encoded.fed for task in tasks]
+        logits = runner.last_logits(rows)
+        if self.top_k < logits.shape[-1]:
+            self._note(rows, logits)
+        return list(top_dists(logits, self.top_k))
+
+    def against(
+        self, view: Any, items: Sequence[Any], values: Sequence[Any], bases: Sequence[Any],
+        *, top_k: int,
+    ) -> list[dict[str, Any]]:  # fmt: skip
+        """KL(base ‖ view) of each prompt; a lower bound where memory is too small for both."""
+        if all(dist.tail_logprob is None for dist in (*values, *bases)):
+            return super().against(view, items, values, bases, top_k=top_k)
+        kl = NextTokenKl(self._base, self._found)
+        failed = view.run_base_for(kl, KeptBaseLogits(self._base), items)
+        asked = [at for at in range(len(items)) if at not in failed]
+        found = view.values(kl, [items[at] for at in asked], on_error="return")
+        nats = dict(zip(asked, found, strict=True))
+        return [
+            {"kl_base_nats": nats[at]} if isinstance(nats.get(at), float) else _bound(base, value)
+            for at, (base, value) in enumerate(zip(bases, values, strict=True))
+        ]
+
+    def _note(self, rows: Sequence[tuple[int, ...]], logits: Any) -> None:
+        if self._is_base:
+            self._base.keep(rows, logits)
+            return
+        at = [number for number, tokens in enumerate(rows) if tokens in self._base]
+        known = [rows[number] for number in at]
+        self._found.update(zip(known, divergences_of(self._base, known, logits[at]), strict=True))
 
 
 OPERATION = NextTokenDist
@@ -174,6 +246,14 @@ def _are_tokens(ids: Any, logprobs: Any, count: int) -> bool:
         return False
     are_ids = len(ids) == len(logprobs) == count and all(type(each) is int for each in ids)
     return are_ids and len(set(ids)) == count and all(type(each) is float for each in logprobs)
+
+
+def _bound(base: TokenDist, view: TokenDist) -> dict[str, Any]:
+    from forwardcache.divergence import divergence
+
+    found = divergence(base, view, needed=0)
+    assert found is not None
+    return _fields(found)
 
 
 def _fields(found: Divergence) -> dict[str, Any]:

@@ -82,6 +82,37 @@ def position_differences(
     return torch.cat([figures, same_top.unsqueeze(-1), agreement.unsqueeze(-1)], -1)
 
 
+def divergences(reference: Tensor, view: Tensor) -> Tensor:
+    """KL(reference ‖ view) of each row over the whole vocabulary, nats; not cut off at 0.
+
+    Args:
+        reference: Logits [n, vocab], any floating dtype.
+        view: Logits [n, vocab].
+
+    Returns:
+        float64[n]; NaN where a logit is no number. Temporaries are as those of one block.
+    """
+    if reference.device.type == "mps":
+        # It has no float64.
+        reference, view = reference.cpu(), view.cpu()
+    device = "cpu" if reference.device.type == "cpu" else "cuda"
+    rows = max(1, _BLOCK[device] // reference.shape[-1])
+    blocks = zip(torch.split(reference, rows), torch.split(view, rows), strict=True)
+    return torch.cat([_divergences(*block) for block in blocks])
+
+
+def _divergences(reference: Tensor, view: Tensor) -> Tensor:
+    shape = 4, *reference.shape
+    p_logits, p, q_logits, q = torch.empty(shape, dtype=torch.float64, device=reference.device)
+    p_log_sum = _normalise(reference, reference.amax(-1, keepdim=True), p_logits, p)
+    q_log_sum = _normalise(view, view.amax(-1, keepdim=True), q_logits, q)
+    kl = _dot(p, p_logits.sub_(q_logits).sub_(p_log_sum - q_log_sum)).squeeze(-1)
+    for row in (~kl.isfinite()).nonzero().flatten().tolist():
+        log_p, log_q = (each[row].double().log_softmax(-1) for each in (reference, view))
+        kl[row] = _sum_of(log_p.exp(), log_p, log_q)
+    return kl
+
+
 def _figures(
     memory: Tensor, reference: Tensor, view: Tensor, targets: Tensor, highest: Tensor
 ) -> Tensor:
