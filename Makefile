@@ -35,7 +35,7 @@ export SCHEDULES ?= 10000
 # What is built to be explored and not shipped needs no optimization across crates.
 QUICK_BUILD = CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16
 
-.PHONY: help test-shuffled test-processors check-versions test-lowest test-3.12 test-3.13 setup redis-server chromium build demo test test-rust loom shuttle tsan asan valgrind free-threaded cross mutants test-python lint format check bench bench-rust callgrind matrix prove prove-trace fuzz-trace docs picture wheel sdist try-wheel reproducible audit advisories workflows notices clean
+.PHONY: help test-shuffled test-processors check-versions test-lowest test-3.12 test-3.13 setup redis-server chromium build demo test test-rust loom shuttle tsan asan valgrind free-threaded cross mutants test-python lint format check bench gpu bench-rust callgrind matrix prove prove-trace fuzz-trace docs picture wheel sdist try-wheel reproducible audit advisories workflows notices clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -185,6 +185,9 @@ BENCHES := run large trace engine scoring compare identity observe scale store c
 bench: build $(VENV)/.bench  ## measures compared with the peers; PARTS="run trace" only those, WRITE=1 rewrites benches/RESULTS.md
 	@for part in $(or $(PARTS),$(BENCHES)); do echo "benches.$$part"; \
 		$(PY) -m benches.$$part $(if $(filter 1,$(WRITE)),--write benches/RESULTS.md) || exit 1; done
+
+gpu: build  ## the figures of compare and of the floor on a CUDA device, into benches/RESULTS.md (ten minutes)
+	$(PY) -m benches.gpu --write benches/RESULTS.md
 
 callgrind: build $(VENV)/.bench  ## instructions a hit (needs valgrind)
 	PYTHON=$(PY) benches/callgrind.sh

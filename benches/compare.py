@@ -33,11 +33,17 @@ VOCAB, TOKENS, GROUP = 49_152, 256, 8
 MIB = 2**20
 
 
-def fixture(layers: int = 30) -> HFBackend:
+def fixture(
+    layers: int = 30,
+    *,
+    vocab: int = VOCAB,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> HFBackend:
     """A Llama of the widths of one with 135 million parameters, tied, with a LoRA adapter."""
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=VOCAB,
+        vocab_size=vocab,
         hidden_size=576,
         intermediate_size=1536,
         num_hidden_layers=layers,
@@ -50,16 +56,17 @@ def fixture(layers: int = 30) -> HFBackend:
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             parameter.normal_(std=0.02)
-    words = Tokenizer(models.WordLevel({f"w{n}": n for n in range(VOCAB)}, unk_token="w0"))
+    model = model.to(device, dtype)
+    words = Tokenizer(models.WordLevel({f"w{n}": n for n in range(vocab)}, unk_token="w0"))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     kind: Any = PreTrainedTokenizerFast
     return HFBackend(model, kind(tokenizer_object=words))
 
 
-def groups_of(count: int) -> list[list[str]]:
+def groups_of(count: int, *, vocab: int = VOCAB, tokens: int = TOKENS) -> list[list[str]]:
     chance = random.Random(0)
     texts = [
-        " ".join(f"w{chance.randrange(VOCAB)}" for _ in range(TOKENS + 1)) for _ in range(count)
+        " ".join(f"w{chance.randrange(vocab)}" for _ in range(tokens + 1)) for _ in range(count)
     ]
     return [texts[begin : begin + GROUP] for begin in range(0, count, GROUP)]
 
@@ -67,23 +74,28 @@ def groups_of(count: int) -> list[list[str]]:
 def naive(backend: HFBackend, texts: Sequence[str]) -> None:
     """The figures of the contract from all logits of a text, in float64."""
     for text in texts:
-        ours, theirs, ids = _both(backend, text)
-        log_p, log_q = ours.double().log_softmax(-1), theirs.double().log_softmax(-1)
-        p, q = log_p.exp(), log_q.exp()
-        middle = ((p + q) / 2).log()
-        kl = (p * (log_p - log_q)).sum(-1)
-        kl_reverse = (q * (log_q - log_p)).sum(-1)
-        js = ((p * (log_p - middle)).sum(-1) + (q * (log_q - middle)).sum(-1)) / 2
-        chosen = [each.gather(-1, ids[:, None])[:, 0] for each in (log_p, log_q)]
-        entropy = -(p * log_p).sum(-1)
-        same_top = log_p.argmax(-1) == log_q.argmax(-1)
-        tops = log_p.topk(5).indices[:, :, None] == log_q.topk(5).indices[:, None]
-        figures = (kl, kl_reverse, js, *chosen, entropy, same_top, tops.any(-1).double().mean(-1))
-        assert len(figures) == len(FIELDS)
+        assert len(naive_figures(backend, text)) == len(FIELDS)
+
+
+def naive_figures(backend: HFBackend, text: str) -> dict[str, Any]:
+    """By name of a figure: its values at every position, a tensor."""
+    ours, theirs, ids = _both(backend, text)
+    log_p, log_q = ours.double().log_softmax(-1), theirs.double().log_softmax(-1)
+    p, q = log_p.exp(), log_q.exp()
+    middle = ((p + q) / 2).log()
+    kl = (p * (log_p - log_q)).sum(-1)
+    kl_reverse = (q * (log_q - log_p)).sum(-1)
+    js = ((p * (log_p - middle)).sum(-1) + (q * (log_q - middle)).sum(-1)) / 2
+    chosen = [each.gather(-1, ids[:, None])[:, 0] for each in (log_p, log_q)]
+    entropy = -(p * log_p).sum(-1)
+    same_top = log_p.argmax(-1) == log_q.argmax(-1)
+    tops = log_p.topk(5).indices[:, :, None] == log_q.topk(5).indices[:, None]
+    figures = (kl, kl_reverse, js, *chosen, entropy, same_top, tops.any(-1).double().mean(-1))
+    return dict(zip(FIELDS, figures, strict=True))
 
 
 def _both(backend: HFBackend, text: str) -> tuple[Any, Any, Any]:
-    ids = torch.tensor([backend.tokenizer(text)["input_ids"]])
+    ids = torch.tensor([backend.tokenizer(text)["input_ids"]], device=backend.model.device)
     with torch.inference_mode():
         theirs = backend.model(input_ids=ids[:, :-1], use_cache=False).logits[0]
         with backend.model.disable_adapter():
