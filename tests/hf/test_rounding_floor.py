@@ -337,10 +337,24 @@ def test_a_residual_stream_in_float32_rounds_as_the_model_does(
     tokenizer: Any, dtype: torch.dtype
 ) -> None:
     model = of("mamba", hidden_size=32, num_hidden_layers=2, state_size=8)().to(dtype)
-    assert model.config.residual_in_fp32
-    floor = HFBackend(model, tokenizer).rounding_floor(TEXTS[3:6])
-    size = torch.finfo(dtype).eps ** 2
-    assert 0.01 * size < floor.mean < 1000 * size
+    backend = HFBackend(model, tokenizer)
+    given: list[torch.Tensor] = []
+    first, second = model.backbone.layers
+    handle = second.register_forward_pre_hook(lambda _m, inputs: given.append(inputs[0]))
+    try:
+        with watched({"first": first}) as gave:
+            floor = backend.rounding_floor(TEXTS[3:6])
+    finally:
+        handle.remove()
+    assert floor.mean > torch.finfo(dtype).eps ** 2 / 100
+    for before, after in zip(gave["first"], given, strict=True):
+        states = before[0] if isinstance(before, tuple | list) else before
+        assert states.dtype == torch.float32
+        moved = (states != after) & (states != 0)
+        assert 0.1 < moved.float().mean() < 0.25
+        share = ((after - states) / states)[moved].abs() / torch.finfo(dtype).eps
+        # A unit is between half and all of the dtype's precision, relative to the number.
+        assert 0.45 < share.min() <= share.max() < 1.1
 
 
 def test_a_model_whose_blocks_are_in_no_list_is_refused(tokenizer: Any) -> None:

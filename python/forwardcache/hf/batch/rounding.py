@@ -30,6 +30,8 @@ _SHARE = 1.0 / 12.0
 _LOW = -(2**31) + round(2**32 * _SHARE)
 _HIGH = 2**31 - round(2**32 * _SHARE)
 _BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+# Elements that are moved at once, so that memory is not a multiple of the states.
+_BLOCK, _DEVICE_BLOCK = 2**17, 2**24
 # Multipliers of murmur3 and splitmix64, as signed numbers.
 _FIRST, _SECOND = 0x85EBCA6B - 2**32, 0xC2B2AE35 - 2**32
 _TOKEN, _PLACE = 0x9E3779B97F4A7C15 - 2**64, 0xBF58476D1CE4E5B9 - 2**64
@@ -101,17 +103,23 @@ def moved_by_ulps(states: Tensor, steps: Tensor, dtype: torch.dtype) -> Tensor:
         dtype: Whose units these are. Where states are kept in a finer one (a residual stream in
             float32), they move by as much as the coarser one would round.
     """
-    info = torch.finfo(states.dtype)
-    if torch.finfo(dtype).eps > info.eps:
-        size = torch.ldexp(torch.ones_like(states), states.frexp().exponent - 1)
-        moved = states + steps * size * torch.finfo(dtype).eps * (states != 0)
-    else:
-        whole = _BITS[states.dtype.itemsize]
-        # Magnitudes are ordered as their bits are, from the smallest up to infinity.
-        moved = (states.view(whole) + steps.to(whole)).view(states.dtype)
-        smallest = info.smallest_normal * info.eps
-        moved = torch.where(states == 0, steps.to(states.dtype) * smallest, moved)
-    return torch.where(moved.isfinite() & states.isfinite(), moved, states)
+    if torch.finfo(dtype).eps > torch.finfo(states.dtype).eps:
+        return _moved_by_coarser_ulps(states, steps, torch.finfo(dtype).eps)
+    whole = _BITS[states.dtype.itemsize]
+    info = torch.iinfo(whole)
+    bits, steps = states.view(whole), steps.to(whole)
+    # Magnitudes are ordered as their bits are, from the smallest up to infinity; from 0 a step down
+    # is to the smallest number of the other sign. No floats: their smallest are slow to compute.
+    moved = torch.where(states == 0, steps & (info.min | 1), bits + steps)
+    largest = torch.maximum(bits & info.max, moved & info.max)
+    infinity = int(torch.tensor(math.inf, dtype=states.dtype).view(whole))
+    return torch.where(largest < infinity, moved, bits).view(states.dtype)
+
+
+def _moved_by_coarser_ulps(states: Tensor, steps: Tensor, eps: float) -> Tensor:
+    size = torch.ldexp(torch.ones_like(states), states.frexp().exponent - 1)
+    moved = states + steps * size * eps * (states != 0)
+    return torch.where(moved.isfinite(), moved, states)
 
 
 def drawn_steps(salts: Tensor, keys: Tensor) -> Tensor:
@@ -202,24 +210,30 @@ class _Rounding:
             output[at] = self._moved(output[at])  # type: ignore[index]
             return output
         moved = [self._moved(each) if place == at else each for place, each in enumerate(output)]
-        return type(output)(moved)
+        # A tuple whose entries have names is made of a list by a method of its own.
+        return getattr(type(output), "_make", type(output))(moved)
 
     def _moved(self, states: Tensor) -> Tensor:
         if self._last is not None and _are_same(self._last, states):
             # A body without a norm at its end hands over what its last block gave.
             return states
-        steps = drawn_steps(self._salts_for(states), self._keys_for(states))
+        rows, salts = states.reshape(-1, states.shape[-1]), self._salts_for(states)
+        keys, moved = self._keys_for(states), torch.empty_like(rows)
+        block = _BLOCK if states.device.type == "cpu" else _DEVICE_BLOCK
+        parts = (torch.split(each, max(1, block // len(keys))) for each in (rows, salts, moved))
+        for part, salt, out in zip(*parts, strict=True):
+            out.copy_(moved_by_ulps(part, drawn_steps(salt, keys), self._dtype))
         self._moves += 1
-        self._last = moved_by_ulps(states, steps, self._dtype)
+        self._last = moved.view(states.shape)
         return self._last
 
     def _salts_for(self, states: Tensor) -> Tensor:
-        shape = states.shape[:-1]
-        if self._salts is None or self._salts.numel() != math.prod(shape):
-            # Nothing that stands for one token each: what was drawn depends on the batch here.
-            count = torch.arange(math.prod(shape), device=states.device)
-            return _mixed64((count + 1) * _TOKEN).to(torch.int32).view(shape)
-        return self._salts.to(states.device).reshape(shape)
+        count = math.prod(states.shape[:-1])
+        if self._salts is None or self._salts.numel() != count:
+            # Not one state for each token: what is drawn depends on the batch here.
+            numbers = torch.arange(1, count + 1, device=states.device)
+            return _mixed64(numbers * _TOKEN).to(torch.int32)
+        return self._salts.to(states.device).flatten()
 
     def _keys_for(self, states: Tensor) -> Tensor:
         name = self._moves, states.shape[-1]
