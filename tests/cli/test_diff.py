@@ -45,8 +45,8 @@ def inputs(path: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.parquet"])
-def test_rows_are_what_the_backend_finds(
-    name: str, diff: Run, prompts: Path, backend: HFBackend, tmp_path: Path
+def test_rows_are_what_the_backend_finds(  # noqa: PLR0917 - fixtures
+    name: str, diff: Run, run: Run, prompts: Path, backend: HFBackend, tmp_path: Path
 ) -> None:
     out = tmp_path / name
     ended = diff("--texts", prompts, "--views", "ft,scaled:0.5", "--out", out)
@@ -79,6 +79,7 @@ def test_rows_are_what_the_backend_finds(
     assert meta["reference"] == {"view": "base", "kind": "base"}
     if name == "rows.parquet":
         assert json.loads(pl.read_parquet_metadata(out)["forwardcache"]) == meta
+        run("verify", out).refused("rows of diff")
 
 
 OF_A_VIEW = {

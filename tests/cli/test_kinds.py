@@ -17,6 +17,7 @@ from forwardcache.jobs.kinds import FileKind, kind_of
 from tests.cli.conftest import ASSETS, Run
 
 ROW = {"id": 1, "line": 1, "view": "base", "op": "logprob_of", "hit": False, "logprob": -1.0}
+DIFFERENCE = {"id": 1, "line": 1, "view": "ft", "reference": "base", "kl": []}
 EVENT = {"ts": 1.0, "probe": None, "view_id": "base", "prompt_hash": "aa", "top_k": 5,
          "op": "next_token_dist", "wall_ms": 0.1, "hit": False}  # fmt: skip
 PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 50
@@ -30,13 +31,14 @@ def made(path: Path, kind: str) -> Path:
     elif kind == "table":
         pl.DataFrame({"x": [1]}).write_parquet(path)
     else:
-        lines = {"rows": ROW, "trace": EVENT, "prompts": {"prompt": "a"}}
+        lines = {"rows": ROW, "differences": DIFFERENCE, "trace": EVENT, "prompts": {"prompt": "a"}}
         line = json.dumps(lines.get(kind)).encode() + b"\n"
         path.write_bytes({"gzip": gzip.compress(line), "image": PNG}.get(kind, line * 2))
     return path
 
 
 TOLD = {
+    "differences": "a file of diff's rows",
     "rows": "a file of score's rows, which report --scores takes",
     "trace": "a trace, which report and trace take",
     "prompts": "a file of prompts, which score --prompts and diff --texts take",
@@ -63,6 +65,7 @@ TAKES = {
     f"{SCORE} FILE": {"prompts"},
     f"{SCORE} good.txt --store FILE": {"store"},
     f"{SCORE} good.txt --trace FILE": {"trace"},
+    f"diff --model {ASSETS / 'model'} --adapter {ASSETS / 'adapter'} --texts FILE": {"prompts"},
     "score --model FILE --prompts good.txt": set(),
     f"score --model {ASSETS / 'model'} --adapter FILE --prompts good.txt": set(),
 }  # fmt: skip

@@ -35,6 +35,9 @@ Facts: TypeAlias = dict[str, Any]
 WORDS: ContextVar[Sequence[str]] = ContextVar("WORDS", default=())
 """The words of the command line behind the program's name."""
 
+COMPARE = "compare"
+"""The ``op`` of diff's rows, which are of no operation of the cache."""
+
 PARQUET_KEY = "forwardcache"
 """Of the key-value metadata of a table, which holds the same JSON."""
 

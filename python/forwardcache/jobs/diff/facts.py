@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from forwardcache.jobs.diff.options import DiffOptions
 from forwardcache.jobs.diff.plan import DiffPlan
 from forwardcache.jobs.fingerprint import folder_fingerprint
-from forwardcache.jobs.metadata import Facts, facts_of_input, facts_of_run, view_facts
+from forwardcache.jobs.metadata import COMPARE, Facts, facts_of_input, facts_of_run, view_facts
 from forwardcache.jobs.options import ModelOptions
 from forwardcache.jobs.session import Session
 from forwardcache.jobs.skips import Skipped
@@ -69,7 +69,7 @@ def facts_of_diff(
     template = session.template_digest()
     return {
         **facts_of_run(options.loading, digests=digests, arithmetic=session.arithmetic()),
-        "op": "compare",
+        "op": COMPARE,
         "reference": view_facts(plan.reference),
         "views": [view_facts(view) for view in plan.views],
         "options": {

@@ -113,12 +113,16 @@ def run_diff(
     steps.begin("comparing views")
     found = compared(backend, plan, sink)
     positions = _positions(plan, found, are_kept=options.report is not None)
-    steps.begin("comparing nulls")
+    if options.nulls:
+        steps.begin("comparing nulls")
     nulls = compared_nulls(backend, plan, options.nulls, floor.positions)
-    steps.begin("finding the smallest scale that is visible")
-    visible = _visible(session, plan, floor) if options.detect else _Visible()
-    steps.begin("reading what moved most")
-    moved = _moved(session, plan, found) if options.report is not None else {}
+    visible, moved = _Visible(), {}
+    if options.detect:
+        steps.begin("finding the smallest scale that is visible")
+        visible = _visible(session, plan, floor)
+    if options.report is not None:
+        steps.begin("reading what moved most")
+        moved = _moved(session, plan, found)
     steps.begin("summing up")
     groups = None if plan.groups is None else [plan.groups[at] for at in found.positions]
     everything = _All(

@@ -10,7 +10,7 @@ from typing import Any
 
 from forwardcache.errors import InvalidInputError
 from forwardcache.jobs.facts import read_facts
-from forwardcache.jobs.metadata import meta_of, view_of
+from forwardcache.jobs.metadata import COMPARE, meta_of, view_of
 from forwardcache.jobs.reasons import shown
 from forwardcache.jobs.results import TEMPLATE
 from forwardcache.jobs.rows import ROW_FORMAT
@@ -111,6 +111,8 @@ class _Reader:
         self._facts, self._where = facts, where
 
     def recorded(self) -> Recorded:
+        if self._facts.get("op") == COMPARE:
+            raise InvalidInputError(f"{self._where} are of rows of diff: only score's are verified")
         options = self._of("options", (dict,))
         form = self._in(options, "options", "row format", (int,))
         if form != ROW_FORMAT:
