@@ -67,7 +67,11 @@ class NextTokenDist(OfDistribution):
     figure = DIVERGENCE
 
     def __init__(self, top_k: int = 256) -> None:
-        if isinstance(top_k, bool) or not isinstance(top_k, Integral) or top_k < 1:
+        # An int is told at once; whether it is of any integral type takes longer.
+        is_integer = type(top_k) is int or (
+            isinstance(top_k, Integral) and not isinstance(top_k, bool)
+        )
+        if not is_integer or top_k < 1:
             raise ViewParameterError(f"top_k must be an integer of at least 1, got {top_k!r}")
         self.top_k = int(top_k)
 

@@ -140,12 +140,13 @@ class ContentSums:
                 self._joined.setdefault(view.device, []).append(view)
             elif view.numel():
                 self._alone.append(view)
+        self._is_on_cpu = all(view.is_cpu for view in views)
 
     def read(self) -> list[int]:
         """The sums as they are now."""
         sums = [torch.cat(views).sum() for views in self._joined.values()]
         sums += [view.sum() for view in self._alone]
-        if all(each.is_cpu for each in sums):
+        if self._is_on_cpu:
             return [int(each) for each in sums]
         return [int(each) for each in torch.stack([each.cpu() for each in sums])]
 

@@ -20,7 +20,7 @@ import sysconfig
 import types
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
-from operator import attrgetter, itemgetter
+from operator import attrgetter, call, itemgetter
 from typing import Any
 
 _CALLS = ("__call__", "_call_impl")
@@ -46,7 +46,9 @@ class CodeWatch:
         for each in classes:
             walk.enter(each)
         self._classes = list(classes)
-        self._readers = [(_reader(*each), each[0]) for each in walk.namespaces()]
+        namespaces = walk.namespaces()
+        self._read = [where for where, _ in namespaces]
+        self._readers = [_reader(*each) for each in namespaces]
         self._registered = walk.registered
         self._seen = self._look()
         self.description = None if walk.is_unclear else tuple(walk.words)
@@ -66,7 +68,7 @@ class CodeWatch:
     def _look(self) -> tuple[list[Any], ...]:
         return (
             list(map(_forward_of, self._classes)),
-            [read(where) for read, where in self._readers],
+            list(map(call, self._readers, self._read)),
             [registry.get(name) for registry, name in self._registered],
         )
 

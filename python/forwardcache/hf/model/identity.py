@@ -135,8 +135,11 @@ class ModelIdentity:
         Raises:
             UnsupportedModelError: the adapter is of a kind whose views are not known to be exact.
         """
-        structure = self.structure(tokenizer)
-        key = self._key(tokenizer)
+        tensors = self._unchanged(tokenizer)
+        if self._structure is None or tensors is None:
+            self._structure, tensors = self._begin(tokenizer), None
+        structure = self._structure
+        key = self._key(tokenizer, tensors)
         known = self._state
         if known is None or known.key != key or known.structure is not structure:
             self._state = known = ModelState(structure, key)
@@ -210,7 +213,7 @@ class ModelIdentity:
         Raises:
             UnsupportedModelError: as in ``state``.
         """
-        if self._structure is None or not self._holds(tokenizer):
+        if self._structure is None or self._unchanged(tokenizer) is None:
             self._structure = self._begin(tokenizer)
         return self._structure
 
@@ -244,14 +247,12 @@ class ModelIdentity:
         # The number of the structure also says which tokens may be remembered.
         self._structure = self._watch = None
 
-    def _holds(self, tokenizer: Any) -> bool:
-        return (
-            self._watch is not None
-            and self._watch.holds()
-            and self._watched_tokenizer is not None
-            and self._watched_tokenizer.holds(tokenizer)
-            and numerics() == self._numerics
-        )
+    def _unchanged(self, tokenizer: Any) -> list[Tensor] | None:
+        """The model's tensors, if its structure is the one that was looked at; else None."""
+        known = self._watched_tokenizer
+        if self._watch is None or known is None or not known.holds(tokenizer):
+            return None
+        return self._watch.unchanged() if numerics() == self._numerics else None
 
     def _begin(self, tokenizer: Any) -> Structure:
         # Nothing of this is kept if the adapter is refused: the next call looks again.
@@ -278,10 +279,11 @@ class ModelIdentity:
         self._description = self._versions = None
         return Structure(next(self._numbers), traits)
 
-    def _key(self, tokenizer: Any) -> bytes:
+    def _key(self, tokenizer: Any, tensors: list[Tensor] | None) -> bytes:
         if self._policy == "label":
             return digest_of([b"label", self._describe(tokenizer), str(self._label).encode()])
-        tensors = self._tensors(tokenizer)
+        if tensors is None:
+            tensors = self._tensors(tokenizer)
         if self._policy == "strict" or self._must_hash(tensors):
             # Writes may have gone unseen by the time that versions count again.
             self._versions = None

@@ -17,7 +17,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, compress
 from operator import itemgetter
 from typing import Any
 
@@ -75,7 +75,7 @@ class ModelWatch:
         self._code = CodeWatch(classes, _attentions(model))
         self._died = False
         self._refs = self._watching([*modules, *self.tensors(), *self._replaceable()])
-        self._seen = _settled(self._look())
+        self._seen = _settled(self._look(self._flat.firm()))
         self._hooks = _telling_hooks(self._flat.hooks)
         self._seen_settings = [kept(each) for each in self._flat.settings]
 
@@ -101,20 +101,28 @@ class ModelWatch:
         """What code runs, in words that mean the same in every process; None if unknown."""
         return self._code.description
 
-    def holds(self) -> bool:
-        """Whether nothing has changed, as far as a quick look tells."""
+    def unchanged(self) -> list[Tensor] | None:
+        """What ``tensors`` gives, if nothing has changed as far as a quick look tells; else None.
+
+        The look goes over the tensors anyway, and whoever looks needs them next.
+        """
         flat = self._flat
         try:
-            return (
+            firm = flat.firm()
+            holds = (
                 not self._died
                 and list(map(len, flat.fields)) == flat.sizes
-                and self._look() == self._seen
+                and self._look(firm) == self._seen
                 and flat.settings == self._seen_settings
                 and self._code.holds()
             )
+            if not holds:
+                return None
+            found: list[Any] = list(compress(firm, flat.is_there))
+            return found + flat.loose() if flat.picked else found
         except (KeyError, IndexError, RuntimeError):
             # Something is gone from where it was, or became a tensor.
-            return False
+            return None
 
     def is_same_as(self, earlier: ModelWatch) -> bool:
         """Whether an earlier watch, which no longer holds, stopped for nothing that matters."""
@@ -128,14 +136,11 @@ class ModelWatch:
 
     def tensors(self) -> list[Tensor]:
         """What is in ``slots`` now, in their order; shorter or empty if something is gone."""
-        flat = self._flat
-        firm = chain.from_iterable(map(dict.values, flat.tensors))
-        found = [tensor for tensor in firm if tensor is not None]
+        found = [tensor for tensor in self._flat.firm() if tensor is not None]
         try:
-            picked = [where[key] for where, key in flat.picked]
+            return found + self._flat.loose()
         except (KeyError, IndexError):
             return []
-        return found + [each for each in picked if isinstance(each, Tensor)]
 
     def is_training(self) -> bool:
         """Whether any module is in training mode."""
@@ -164,11 +169,12 @@ class ModelWatch:
                 words += saved[1]
         return digest_of([*words, *checksums(own)])
 
-    def _look(self) -> tuple[Any, ...]:
+    def _look(self, firm: list[Tensor | None]) -> tuple[Any, ...]:
         flat = self._flat
         matters = (
             any(flat.empty),
-            list(map(id, chain.from_iterable(map(dict.values, flat.filled)))),
+            list(map(id, firm)),
+            list(map(id, chain.from_iterable(map(dict.values, flat.children)))),
             [id(where[key]) for where, key in flat.picked],
             [id(fields.get("forward")) for fields in flat.forwards],
             [list(map(read, layers)) for read, layers in flat.adapted],
@@ -208,8 +214,9 @@ class _Flat:
         fields: Each module's ``__dict__``.
         sizes: Number of attributes in each.
         empty: Dictionaries of tensors and modules with nothing in them.
-        filled: Those with something in them.
-        tensors: Those of ``filled`` that hold parameters or buffers.
+        children: Those with modules in them.
+        tensors: Those with parameters or buffers in them, or None in the place of one.
+        is_there: Whether each of these is a tensor.
         picked: Container and key of what is looked at one by one: hidden tensors, packed weights,
             and parameters and buffers of modules whose dictionaries don't keep their order.
         containers: The containers in ``picked``.
@@ -225,8 +232,9 @@ class _Flat:
     fields: list[dict[str, Any]] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
     empty: list[dict[Any, Any]] = field(default_factory=list)
-    filled: list[dict[Any, Any]] = field(default_factory=list)
+    children: list[dict[Any, Any]] = field(default_factory=list)
     tensors: list[dict[Any, Any]] = field(default_factory=list)
+    is_there: list[bool] = field(default_factory=list)
     picked: list[tuple[Any, Any]] = field(default_factory=list)
     containers: list[Any] = field(default_factory=list)
     hooks: list[dict[Any, Any]] = field(default_factory=list)
@@ -237,13 +245,22 @@ class _Flat:
     configured: list[dict[str, Any]] = field(default_factory=list)
     settings: list[dict[str, Any]] = field(default_factory=list)
 
+    def firm(self) -> list[Tensor | None]:
+        """What is in ``tensors`` now."""
+        return list(chain.from_iterable(map(dict.values, self.tensors)))
+
+    def loose(self) -> list[Tensor]:
+        """The tensors that are looked at one by one."""
+        picked = [where[key] for where, key in self.picked]
+        return [each for each in picked if isinstance(each, Tensor)]
+
 
 def _flattened(model: nn.Module, modules: list[nn.Module], slots: list[Slot]) -> _Flat:
     fields = [vars(module) for module in modules]
     restless = restless_modules(modules)
     firm = [vars(each)[name] for each in modules if each not in restless for name in CONTAINERS]
     loose = {id(vars(each)[name]) for each in restless for name in CONTAINERS}
-    structure = [*firm, *(each["_modules"] for each in fields)]
+    children = [each["_modules"] for each in fields]
     packed = [place for module in modules for place in packed_objects(module)]
     picked = [(slot.where, slot.key) for slot in slots if slot.is_hidden or id(slot.where) in loose]
     hooks = [each[name] for each in fields for name in _HOOKS]
@@ -252,9 +269,10 @@ def _flattened(model: nn.Module, modules: list[nn.Module], slots: list[Slot]) ->
     return _Flat(
         fields=fields,
         sizes=list(map(len, fields)),
-        empty=[each for each in structure if not each],
-        filled=[each for each in structure if each],
+        empty=[each for each in (*firm, *children) if not each],
+        children=[each for each in children if each],
         tensors=[each for each in firm if each],
+        is_there=[tensor is not None for each in firm for tensor in each.values()],
         picked=picked + packed,
         containers=list({id(where): where for where, _ in picked}.values()),
         hooks=[each for each in hooks if each],

@@ -62,7 +62,7 @@ class Admissions:
         """
         if self._number != structure.number:
             self._enter(structure)
-        is_base = spec == BASE
+        is_base = spec.kind == "base"
         if is_base not in self._ways:
             self._ways[is_base] = self._found(spec, most)
         return self._ways[is_base]

@@ -55,7 +55,7 @@ class Call:
         self._items = items
         self._encoder = encoder
         self._options = options
-        self._outcomes: list[Task | ForwardCacheError] = []
+        self._outcomes: list[Task | ForwardCacheError | None] = []
 
     def keys(self) -> list[tuple[int, Any]]:
         """Position and key of each item that is of the right type."""
@@ -72,17 +72,22 @@ class Call:
             found: Positions of items whose values are there. Something with this call's keys has
                 been scored, so it has tokens, which may wait until they are needed.
         """
-        self._outcomes = []
-        for positions in groups(len(self._items)):
-            items = [self._items[at] for at in positions]
-            ready = [
-                self._ready(item, at in found) for at, item in zip(positions, items, strict=True)
-            ]
-            missing = [item for item, task in zip(items, ready, strict=True) if not task]
-            self._read_ahead(missing)
-            encoded = iter([self._task(item) for item in missing])
-            self._outcomes += [task or next(encoded) for task in ready]
+        ready = [self._ready(item, at in found) for at, item in enumerate(self._items)]
+        self._outcomes = self._completed(ready) if None in ready else ready
         self.tasks = [each for each in self._outcomes if isinstance(each, Task)]
+
+    def _completed(
+        self, ready: Sequence[Task | ForwardCacheError | None]
+    ) -> list[Task | ForwardCacheError | None]:
+        """``ready``, with what needs the tokenizer in the places of None."""
+        missing = [item for item, task in zip(self._items, ready, strict=True) if task is None]
+        encoded: list[Task | ForwardCacheError] = []
+        for indices in groups(len(missing)):
+            items = [missing[index] for index in indices]
+            self._read_ahead(items)
+            encoded += [self._task(item) for item in items]
+        following = iter(encoded)
+        return [next(following) if task is None else task for task in ready]
 
     def _ready(self, item: Any, is_found: bool) -> Task | ForwardCacheError | None:
         """The task of an item, as far as it needs no tokenizer."""
@@ -90,10 +95,11 @@ class Call:
             return item
         if is_found:
             return Task(item, partial(self._encode, item), self._key(item))
-        with suppress(ForwardCacheError):
+        try:
             encoded = self._encoder.known(self.op.form, self.op.text(item))
-            return None if encoded is None else Task(item, encoded, self._key(item))
-        return None
+        except ForwardCacheError:
+            return None
+        return None if encoded is None else Task(item, encoded, self._key(item))
 
     def _read_ahead(self, items: Sequence[Any]) -> None:
         """Has the tokenizer read these items together; each is encoded after that."""
@@ -132,6 +138,10 @@ class Call:
         """Whatever else decides the call's values."""
         spec, options = tagged(self.spec.key_fields), self._options.key
         return tagged((b"forwardcache.hf", self.state.key, spec, options))
+
+    def may_look_up(self, task: Task) -> bool:
+        """Whether a task's value may go through the cache: all but those that aren't finite."""
+        return not self.computed or self.may_keep(self.computed.get(task.key))
 
     def may_keep(self, value: Any) -> bool:
         """Whether a value is finite; an error is not, and None stands for one not computed yet."""

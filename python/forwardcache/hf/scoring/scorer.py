@@ -187,11 +187,7 @@ class Scorer(LoadedModel):
         """
         hits: dict[Any, Any] = {}
         while True:
-            kept = [
-                task
-                for task in call.tasks
-                if task.key not in hits and call.may_keep(call.computed.get(task.key))
-            ]
+            kept = [each for each in call.tasks if each.key not in hits and call.may_look_up(each)]
             try:
                 values = self._look_up(call, kept, batched) if kept or not call.computed else []
             except (_NotFinite, ModelMemoryError):
@@ -199,6 +195,8 @@ class Scorer(LoadedModel):
                 continue
             self._report_rest(call)
             values = self._checked_again(call, kept, values)
+            if len(kept) == len(call.tasks):
+                return values
             found = hits | dict(zip((task.key for task in kept), values, strict=True))
             return [found.get(task.key, call.computed.get(task.key)) for task in call.tasks]
 
@@ -264,6 +262,8 @@ class Scorer(LoadedModel):
 
     def _checked_again(self, call: Call, tasks: Sequence[Task], values: list[Any]) -> list[Any]:
         """``values``, of which a share of the hits was computed again; what differs is replaced."""
+        if not self.selfcheck.share:
+            return values
         hits = [n for n, task in enumerate(tasks) if task.key not in call.computed]
         chosen = self.selfcheck.chosen(hits)
         if not chosen:

@@ -43,7 +43,7 @@ class Slices:
 
     def _larger(self, top_k: int) -> list[int]:
         """Those asked for before, smallest first; ``top_k`` is remembered."""
-        larger = sorted(each for each in list(self._asked) if each > top_k)
+        larger = sorted([each for each in list(self._asked) if each > top_k])
         if top_k not in self._asked:
             self._asked = dict.fromkeys([*self._asked, top_k][-_MOST_ASKED:])
         return larger

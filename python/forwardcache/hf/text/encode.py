@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from operator import index
 from typing import Any, Literal
 
@@ -68,16 +68,21 @@ class EncodingOptions:
     @property
     def key(self) -> bytes:
         """These options, exactly."""
-        template = self.chat_template
-        kind = b"str" if isinstance(template, str) else str(bool(template)).encode()
-        text = template.encode("utf-8", "surrogatepass") if isinstance(template, str) else b""
-        fields = [str(bool(self.add_special_tokens)).encode(), kind, text]
-        if template:
-            # With a template, items are keyed by the text that it wrote.
-            fields.append(b"rendered:" + self.chat_template_args.encode())
-        if self.prefix_token_id is not None:
-            fields.append(b"prefix:%d" % self.prefix_token_id)
-        return tagged(fields)
+        return _key_of(self)
+
+
+@lru_cache(maxsize=64)
+def _key_of(options: EncodingOptions) -> bytes:
+    template = options.chat_template
+    kind = b"str" if isinstance(template, str) else str(bool(template)).encode()
+    text = template.encode("utf-8", "surrogatepass") if isinstance(template, str) else b""
+    fields = [str(bool(options.add_special_tokens)).encode(), kind, text]
+    if template:
+        # With a template, items are keyed by the text that it wrote.
+        fields.append(b"rendered:" + options.chat_template_args.encode())
+    if options.prefix_token_id is not None:
+        fields.append(b"prefix:%d" % options.prefix_token_id)
+    return tagged(fields)
 
 
 def encoding_options(
@@ -246,7 +251,7 @@ class Encoder:
 
     def leaves_as_they_are(self, items: Sequence[Any]) -> bool:
         """Whether ``framed`` gives these very items: plain texts without a template."""
-        return self._template is None and all(type(item) is str for item in items)
+        return self._template is None and {str}.issuperset(map(type, items))
 
     def frame(self, prompt: Any) -> Any:
         """A prompt as the chat template writes it now; see ``framed``."""
