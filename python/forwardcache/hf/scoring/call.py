@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Sequence
 from contextlib import suppress
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from typing import Any
 
 from forwardcache.errors import ForwardCacheError
@@ -136,8 +136,7 @@ class Call:
     @cached_property
     def scope(self) -> bytes:
         """Whatever else decides the call's values."""
-        spec, options = tagged(self.spec.key_fields), self._options.key
-        return tagged((b"forwardcache.hf", self.state.key, spec, options))
+        return _scope_of(self.state.key, self.spec, self._options)
 
     def may_look_up(self, task: Task) -> bool:
         """Whether a task's value may go through the cache: all but those that aren't finite."""
@@ -159,3 +158,8 @@ class Call:
         """``values`` of the tasks and the errors of the others, in the items' order."""
         following = iter(values)
         return [next(following) if isinstance(each, Task) else each for each in self._outcomes]
+
+
+@lru_cache(maxsize=256)
+def _scope_of(state_key: bytes, spec: ViewSpec, options: EncodingOptions) -> bytes:
+    return tagged((b"forwardcache.hf", state_key, tagged(spec.key_fields), options.key))

@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from operator import index
 from typing import Any, Literal
 
@@ -68,21 +68,16 @@ class EncodingOptions:
     @property
     def key(self) -> bytes:
         """These options, exactly."""
-        return _key_of(self)
-
-
-@lru_cache(maxsize=64)
-def _key_of(options: EncodingOptions) -> bytes:
-    template = options.chat_template
-    kind = b"str" if isinstance(template, str) else str(bool(template)).encode()
-    text = template.encode("utf-8", "surrogatepass") if isinstance(template, str) else b""
-    fields = [str(bool(options.add_special_tokens)).encode(), kind, text]
-    if template:
-        # With a template, items are keyed by the text that it wrote.
-        fields.append(b"rendered:" + options.chat_template_args.encode())
-    if options.prefix_token_id is not None:
-        fields.append(b"prefix:%d" % options.prefix_token_id)
-    return tagged(fields)
+        template = self.chat_template
+        kind = b"str" if isinstance(template, str) else str(bool(template)).encode()
+        text = template.encode("utf-8", "surrogatepass") if isinstance(template, str) else b""
+        fields = [str(bool(self.add_special_tokens)).encode(), kind, text]
+        if template:
+            # With a template, items are keyed by the text that it wrote.
+            fields.append(b"rendered:" + self.chat_template_args.encode())
+        if self.prefix_token_id is not None:
+            fields.append(b"prefix:%d" % self.prefix_token_id)
+        return tagged(fields)
 
 
 def encoding_options(
