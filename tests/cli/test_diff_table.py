@@ -85,6 +85,7 @@ def test_the_figures_are_those_of_json() -> None:
         assert float(lines["p, Holm over 2"][at]) == pytest.approx(
             of_view["nulls"]["p_adjusted"], rel=1e-1
         )
+        assert lines["rounding's same top"][at] == f"{of_view['floor']['same_top']:.2%}"
     assert lines["told from rounding?"] == ["yes", "yes"]
     assert lines["place among nulls"] == ["first of 41", "first of 41"]
     assert lines["visible from λ"] == ["0.07", "0.07"]
@@ -138,8 +139,8 @@ def test_of_too_few_nulls_only_the_place_is_told() -> None:
 def test_the_notes_say_over_how_many_p_is_and_what_nulls_are() -> None:
     found = all_asked()
     assert (
-        "Nulls are 40 random adapters that add the view's weight norm to each module; first is "
-        "farthest; p is after Holm over 2 comparisons, and can't be below 0.049."
+        "Nulls are 40 random adapters of the view's weight norm; first is farthest; p is after "
+        "Holm over 2 comparisons, and can't be below 0.049."
     ) in notes(found)
     assert "Rounding and nulls were measured on 30 texts, where views are held against them." in (
         notes(found)

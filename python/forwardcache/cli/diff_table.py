@@ -109,7 +109,7 @@ def _question_lines(result: DiffResult) -> list[_Line]:
     """The three questions; the figures beside an answer only where something was measured."""
     floor: list[_Line] = [("told from rounding?", _told)]
     if any(one.floor is not None for one in result.views):
-        floor += [("  rounding's mean KL", _rounding)]
+        floor += [("  rounding's mean KL", _rounding), ("  rounding's same top", _same_top)]
     if any(one.floor is not None and not one.floor.distinguishable for one in result.views):
         floor += [("  would be seen above", _would_have_seen)]
     nulls: list[_Line] = [("place among nulls", _place)]
@@ -128,6 +128,10 @@ def _told(one: ViewDifference) -> str:
 
 def _rounding(one: ViewDifference) -> str:
     return _NONE if one.floor is None else significant(one.floor.mean, 3)
+
+
+def _same_top(one: ViewDifference) -> str:
+    return _NONE if one.floor is None else _share(one.floor.same_top)
 
 
 def _would_have_seen(one: ViewDifference) -> str:
@@ -267,8 +271,8 @@ def _question_notes(result: DiffResult) -> list[str]:
     if places:
         first = places[0]
         said.append(
-            f"Nulls are {first.n:,} random adapters that add the view's weight norm to each "
-            f"module; first is farthest; {_p_note(first)}."
+            f"Nulls are {first.n:,} random adapters of the view's weight norm; first is farthest; "
+            f"{_p_note(first)}."
         )
     return said
 
