@@ -75,6 +75,8 @@ def commands_of(block: Block) -> Iterator[Command]:
 
 
 _NUMBER = re.compile(r"\d+(?:[,.]\d+)*(?:e[-+]?\d+)?")
+# One a minute where there is no terminal: how many there are is the machine's affair.
+_PROGRESS = re.compile(r"forwardcache: #%, .+, #:#:# left")
 _DRAWN = re.compile(r"[\u2500-\u257f\s]+")
 
 
@@ -84,4 +86,4 @@ def without_figures(output: str) -> list[str]:
     Times and last digits are another machine's; so are the widths of columns that hold them.
     """
     lines = (_DRAWN.sub(" ", _NUMBER.sub("#", line)).strip() for line in output.splitlines())
-    return [line for line in lines if line]
+    return [line for line in lines if line and not _PROGRESS.fullmatch(line)]

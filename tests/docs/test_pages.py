@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from safetensors.numpy import load_file, save_file
 
 import forwardcache
 from forwardcache import BackendInstrumentation
@@ -29,6 +30,8 @@ def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(READER, folder, ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "MODEL_FOLDER").symlink_to(DEMO / "model")
     (folder / "ADAPTER_FOLDER").symlink_to(DEMO / "adapter")
+    for step, share in {100: 0.5, 200: 1.0}.items():
+        write_checkpoint(folder / f"checkpoint-{step}", share)
     prompts = (DEMO / "prompts.jsonl").read_text("utf-8").splitlines(keepends=True)
     (folder / "prompts.jsonl").write_text("".join(prompts[:40]), "utf-8")
     for name in ("trace", "one", "two"):
@@ -44,6 +47,15 @@ def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.syspath_prepend(str(folder))
     monkeypatch.chdir(folder)
     return folder
+
+
+def write_checkpoint(folder: Path, share: float) -> None:
+    """The demo's adapter at so much of its change, as an earlier checkpoint might be."""
+    folder.mkdir()
+    shutil.copy(DEMO / "adapter" / "adapter_config.json", folder)
+    tensors = load_file(DEMO / "adapter" / "adapter_model.safetensors")
+    scaled = {name: each * share if "lora_B" in name else each for name, each in tensors.items()}
+    save_file(scaled, folder / "adapter_model.safetensors")
 
 
 def write_trace(path: Path) -> None:
@@ -103,6 +115,7 @@ def test_figures_may_differ_and_nothing_else() -> None:
     assert without_figures("┃ a ┃ 1,234 ┃\n└───┘\n") == without_figures("┃ a ┃     5.0e-3 ┃\n└──┘")
     assert without_figures("(a=1, b=0.5)") == without_figures("(a=20, b=8.7e-06)")
     assert without_figures("a 1") != without_figures("b 1")
+    assert without_figures("forwardcache: 7%, comparing nulls, 0:01:30 left\na 1") == ["a #"]
 
 
 def test_files_and_insertions_are_told_by_the_lead(tmp_path: Path) -> None:
