@@ -295,6 +295,68 @@ def test_a_share_of_nothing_is_refused(made: Made, run: Run) -> None:
     run("verify", made(), "--share", 0).refused("--share 0.0", "above 0 to 1")
 
 
+@pytest.fixture(scope="module")
+def made_diff(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A file of ``diff``'s rows, in a folder of its own."""
+    scored = tmp_path_factory.mktemp("differences")
+    lines = (ASSETS / "prompts.jsonl").read_text("utf-8").splitlines(keepends=True)[:LINES]
+    (scored / "texts.jsonl").write_text("".join(lines), "utf-8")
+
+    def of(name: str) -> Path:
+        if not (scored / name).exists():
+            words = ["diff", "--model", ASSETS / "model", "--adapter", ASSETS / "adapter",
+                     "--texts", scored / "texts.jsonl", "--out", scored / name,
+                     "--dtype", "float32", "--views", "ft,scaled:0.5", "--nulls", "0"]  # fmt: skip
+            assert main([*map(str, words)]) == 0
+        folder = tmp_path_factory.mktemp("copied")
+        shutil.copytree(scored, folder, dirs_exist_ok=True)
+        return folder / name
+
+    return of
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.parquet"])
+def test_rows_of_diff_are_checked_too(
+    name: str, made_diff: Callable[[str], Path], verify: Verify
+) -> None:
+    ended, said = verify(made_diff(name))
+    assert (ended.code, said["findings"], said["rows_checked"]) == (0, [], 2 * LINES)
+    assert said["largest"]["nats"] <= TOLERANCE
+
+
+def flip(rows: Rows) -> None:
+    tops = row(rows, 3, "ft")["same_top"]
+    tops[4] = not tops[4]
+
+
+DIFF_EDITS: dict[str, tuple[Callable[[Rows], object], str]] = {
+    "a divergence": (add("kl", 1e-2), "kl[4]"),
+    "another": (add("js", 1e-2), "js[4]"),
+    "a log-probability": (add("logprob", -1e-2), "logprob[4]"),
+    "the reference's": (add("logprob_reference", 1e-2), "logprob_reference[4]"),
+    "the entropy": (add("entropy_reference", 1e-2), "entropy_reference[4]"),
+    "a flip": (flip, "same_top[4]"),
+    "an agreement": (add("top_k_agreement", -0.2), "top_k_agreement[4]"),
+    "an id": (add("token_ids", 1), "token_ids[4]"),
+    "a text": (lambda rows: row(rows, 3, "ft")["tokens"].__setitem__(4, "x"), "tokens[4]"),
+    "fewer positions": (lambda rows: row(rows, 3, "ft")["kl"].pop(), "kl"),
+    "the reference": (other("reference", "scaled_0.50"), "reference"),
+}
+
+
+@pytest.mark.parametrize("edit", DIFF_EDITS)
+def test_an_edited_row_of_diff_is_found(
+    edit: str, made_diff: Callable[[str], Path], verify: Verify
+) -> None:
+    out = made_diff("rows.jsonl")
+    change, field = DIFF_EDITS[edit]
+    rewrite(out, change)
+    ended, said = verify(out)
+    assert ended.code == 1
+    [found] = said["findings"]
+    assert (found["line"], found["view"], found["field"]) == (3, "ft", field)
+
+
 @pytest.fixture
 def elsewhere(tmp_path: Path) -> Path:
     """A folder with copies of the model and the adapter."""

@@ -18,7 +18,9 @@ commands = typer.Typer()
     "verify", short_help="Score some rows of a table again, and compare.", epilog=EXIT_STATUS
 )
 def _verify(  # noqa: PLR0917 - typer calls it, by name
-    rows: Annotated[Path, typer.Argument(help="Rows of score, with their facts.", metavar="OUT")],
+    rows: Annotated[
+        Path, typer.Argument(help="Rows of score or diff, with their facts.", metavar="OUT")
+    ],
     share: Annotated[
         float,
         typer.Option(

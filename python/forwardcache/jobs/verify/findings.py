@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -12,11 +12,11 @@ from typing import Any
 from forwardcache.jobs.prompts import Prompt
 from forwardcache.jobs.rows import Row, finite
 from forwardcache.jobs.verify.table import Name, Table
-from forwardcache.operation import Apart, Operation
+from forwardcache.operation import Apart
 
 _FROM_THE_INPUT = ("id", "input")
 # Of the run, and not of the values.
-_NOT_JUDGED = frozenset({"line", "view", "op", "hit", *_FROM_THE_INPUT})
+_NOT_JUDGED = frozenset({"line", "view", "hit", *_FROM_THE_INPUT})
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +83,21 @@ def findings_of_input(row: Row, prompt: Prompt) -> Iterator[Finding]:
             yield Finding(prompt.line, row["view"], name, row.get(name), own)
 
 
-def findings_of_fields(op: Operation, row: Row, line: int) -> Iterator[Finding]:
-    """Where a row has another op, or fields that nothing computes."""
-    if row.get("op") != op.name:
-        yield Finding(line, row["view"], "op", row.get("op"), op.name)
-    known = _NOT_JUDGED | op.row_columns().keys()
-    for name in row.keys() - known:
-        yield Finding(line, row["view"], f"a field {name}", row[name])
+def findings_of_fields(
+    head: Mapping[str, str], columns: Collection[str], row: Row
+) -> Iterator[Finding]:
+    """Where a row is of another op or reference, or has fields that nothing computes.
+
+    Args:
+        head: Fields that every row has, with their value.
+        columns: Names of the fields that are computed.
+        row: As it was read.
+    """
+    for name, value in head.items():
+        if row.get(name) != value:
+            yield Finding(row["line"], row["view"], name, row.get(name), value)
+    for name in row.keys() - (_NOT_JUDGED | head.keys() | set(columns)):
+        yield Finding(row["line"], row["view"], f"a field {name}", row[name])
 
 
 def of_apart(row: Row, apart: Apart, *, bound: float, wide: float) -> Finding | None:

@@ -25,7 +25,8 @@ def loading_of(options: VerifyOptions, recorded: Recorded, notes: list[str]) -> 
     Raises:
         InvalidInputError: a folder is missing, or holds something else than what made the rows.
     """
-    needed = {"model": True, "adapter": any(view.kind != "base" for view in recorded.views)}
+    views = [*recorded.views, *([recorded.reference] if recorded.reference else [])]
+    needed = {"model": True, "adapter": any(view.kind != "base" for view in views)}
     if options.adapter is not None and recorded.adapter is None and not needed["adapter"]:
         raise InvalidInputError(f"--adapter {options.adapter}: the rows were made without one")
     folders = {

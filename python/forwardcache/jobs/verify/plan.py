@@ -63,7 +63,7 @@ def planned(options: VerifyOptions) -> Plan:
     """
     if not 0.0 < options.share <= 1.0:
         raise InvalidInputError(f"--share {options.share}: a share of the rows, above 0 to 1")
-    check_kind(options.rows, FileKind.ROWS, FileKind.TABLE)
+    check_kind(options.rows, FileKind.ROWS, FileKind.DIFFERENCES, FileKind.TABLE)
     recorded = read_recorded(options.rows)
     notes: list[str] = []
     loading = loading_of(options, recorded, notes)

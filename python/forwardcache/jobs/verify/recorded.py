@@ -17,6 +17,9 @@ from forwardcache.jobs.rows import ROW_FORMAT
 from forwardcache.jobs.views import View
 from forwardcache.operations import of_prompts
 
+OF_DIFF = "compare"
+"""The op of rows of ``diff``."""
+
 # How a text becomes tokens; what an earlier version didn't know wasn't done.
 _TEXT_OPTIONS: Mapping[str, tuple[type, ...]] = {
     "chat_template": (bool,),
@@ -49,7 +52,8 @@ class Recorded:
 
     Attributes:
         where: What to call the facts in a message.
-        op: The scoring operation.
+        op: The scoring operation, or ``OF_DIFF``.
+        reference: What views are held against in rows of ``diff``; None in those of ``score``.
         views: In the order of a prompt's rows.
         model: Its folder; None where that isn't said.
         adapter: Its folder; None without one, or where that isn't said.
@@ -70,6 +74,7 @@ class Recorded:
 
     where: str
     op: str
+    reference: View | None
     views: tuple[View, ...]
     model: Folder | None
     adapter: Folder | None
@@ -114,8 +119,9 @@ class _Reader:
         if self._facts.get("op") == COMPARE:
             raise InvalidInputError(f"{self._where} are of rows of diff: only score's are verified")
         options = self._of("options", (dict,))
-        form = self._in(options, "options", "row format", (int,))
-        if form != ROW_FORMAT:
+        is_diff = self._facts.get("op") == OF_DIFF
+        form = None if is_diff else self._in(options, "options", "row format", (int,))
+        if not is_diff and form != ROW_FORMAT:
             raise InvalidInputError(
                 f"{self._where}: its rows are of format {form}, and this version of forwardcache "
                 f"has format {ROW_FORMAT}: check them with the version that made them"
@@ -123,7 +129,8 @@ class _Reader:
         prompts = self._facts.get("prompts") and self._of("prompts", (dict,))
         return Recorded(
             where=self._where,
-            op=self._op(),
+            op=OF_DIFF if is_diff else self._op(),
+            reference=view_of(self._of("reference", (dict,))) if is_diff else None,
             views=self._views(),
             model=self._folder("model"),
             adapter=self._folder("adapter"),
@@ -133,7 +140,7 @@ class _Reader:
                 for name, kinds in _TEXT_OPTIONS.items()
                 if name in options
             },
-            top_k=self._in(options, "options", "top_k", (int,)),
+            top_k=0 if is_diff else self._in(options, "options", "top_k", (int,)),
             limit=self._in(options, "options", "limit", (int, type(None))),
             prompts=prompts and self._in(prompts, "prompts", "file", (str,)),
             sha256=prompts and self._in(prompts, "prompts", "sha256", (str,)),

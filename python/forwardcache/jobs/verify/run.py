@@ -21,8 +21,8 @@ from forwardcache.jobs.verify.plan import Plan
 from forwardcache.operation import Apart
 
 if TYPE_CHECKING:
-    from forwardcache.jobs.job import Job
     from forwardcache.jobs.session import Session
+    from forwardcache.jobs.verify.again import Again
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ def checked(session: Session, plan: Plan) -> Verification:
         InvalidInputError: a prompt can't be scored here, or the chat template writes another text.
         MachineError: memory is too small.
     """
-    from forwardcache.jobs.planning import make_job
+    from forwardcache.jobs.verify.again import again_of
 
     recorded = plan.recorded
     if session.template_digest() != recorded.template:
@@ -117,7 +117,7 @@ def checked(session: Session, plan: Plan) -> Verification:
             "the day?): the prompts are no longer the same"
         )
     elsewhere = differing(recorded.arithmetic, session.arithmetic(), recorded.versions)
-    job = make_job(session, plan.source, recorded.op, recorded.views, top_k=recorded.top_k)
+    again = again_of(session, plan)
     dtype = session.arithmetic()["dtype"]
     bound = bound_of(
         dtype,
@@ -128,7 +128,7 @@ def checked(session: Session, plan: Plan) -> Verification:
     )
     findings = list(findings_of_rows(plan.expected, plan.table, recorded.rows))
     furthest, count = None, 0
-    for row, apart in _compared(session, job, plan, findings):
+    for row, apart in _compared(again, plan, findings):
         count += 1
         for each in apart:
             if (found := of_apart(row, each, bound=bound.nats, wide=bound.wide)) is not None:
@@ -151,21 +151,17 @@ def checked(session: Session, plan: Plan) -> Verification:
 
 
 def _compared(
-    session: Session, job: Job, plan: Plan, findings: list[Finding]
+    again: Again, plan: Plan, findings: list[Finding]
 ) -> Iterator[tuple[Row, list[Apart]]]:
     """Each chosen row that is in the table, with how far its fields are off."""
-    from forwardcache.jobs.job import Scoring
-
-    scoring = Scoring(session.backend, session.recorder, job)
     prompts = {prompt.line: prompt for prompt in plan.source.prompts}
-    for chunk in job.chunks():
-        for fresh in scoring.rows_of(chunk)[0]:
-            row = plan.table.rows.get((fresh["line"], fresh["view"]))
-            # One that is missing was found by counting.
-            if row is not None:
-                findings += findings_of_input(row, prompts[fresh["line"]])
-                findings += findings_of_fields(job.operation, row, fresh["line"])
-                yield row, job.operation.apart(row, fresh)
+    for fresh in again.rows():
+        row = plan.table.rows.get((fresh["line"], fresh["view"]))
+        # One that is missing was found by counting.
+        if row is not None:
+            findings += findings_of_input(row, prompts[fresh["line"]])
+            findings += findings_of_fields(again.head, again.columns, row)
+            yield row, again.apart(row, fresh)
 
 
 def _floor(session: Session, plan: Plan) -> float | None:
