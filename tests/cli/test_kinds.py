@@ -38,7 +38,7 @@ def made(path: Path, kind: str) -> Path:
 
 
 TOLD = {
-    "differences": "a file of diff's rows",
+    "differences": "a file of diff's rows, which verify takes",
     "rows": "a file of score's rows, which report --scores takes",
     "trace": "a trace, which report and trace take",
     "prompts": "a file of prompts, which score --prompts and diff --texts take",

@@ -24,7 +24,7 @@ class FileKind(Enum):
     """A kind: what it is called, and what takes it."""
 
     ROWS = ("a file of score's rows", "report --scores")
-    DIFFERENCES = ("a file of diff's rows", None)
+    DIFFERENCES = ("a file of diff's rows", "verify")
     TRACE = ("a trace", "report and trace")
     PROMPTS = ("a file of prompts", "score --prompts and diff --texts")
     STORE = ("a store, or another database of SQLite", "store and score --store")

@@ -17,9 +17,6 @@ from forwardcache.jobs.rows import ROW_FORMAT
 from forwardcache.jobs.views import View
 from forwardcache.operations import of_prompts
 
-OF_DIFF = "compare"
-"""The op of rows of ``diff``."""
-
 # How a text becomes tokens; what an earlier version didn't know wasn't done.
 _TEXT_OPTIONS: Mapping[str, tuple[type, ...]] = {
     "chat_template": (bool,),
@@ -52,7 +49,7 @@ class Recorded:
 
     Attributes:
         where: What to call the facts in a message.
-        op: The scoring operation, or ``OF_DIFF``.
+        op: The scoring operation, or ``COMPARE``.
         reference: What views are held against in rows of ``diff``; None in those of ``score``.
         views: In the order of a prompt's rows.
         model: Its folder; None where that isn't said.
@@ -116,10 +113,8 @@ class _Reader:
         self._facts, self._where = facts, where
 
     def recorded(self) -> Recorded:
-        if self._facts.get("op") == COMPARE:
-            raise InvalidInputError(f"{self._where} are of rows of diff: only score's are verified")
         options = self._of("options", (dict,))
-        is_diff = self._facts.get("op") == OF_DIFF
+        is_diff = self._facts.get("op") == COMPARE
         form = None if is_diff else self._in(options, "options", "row format", (int,))
         if not is_diff and form != ROW_FORMAT:
             raise InvalidInputError(
@@ -129,7 +124,7 @@ class _Reader:
         prompts = self._facts.get("prompts") and self._of("prompts", (dict,))
         return Recorded(
             where=self._where,
-            op=OF_DIFF if is_diff else self._op(),
+            op=COMPARE if is_diff else self._op(),
             reference=view_of(self._of("reference", (dict,))) if is_diff else None,
             views=self._views(),
             model=self._folder("model"),
