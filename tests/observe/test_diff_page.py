@@ -27,6 +27,7 @@ from forwardcache.statistics import (
     judge,
     summaries,
 )
+from tests.observe.test_plots import inlined
 from tests.statistics.made import same_texts
 from tests.statistics.made_result import result_of
 
@@ -132,6 +133,15 @@ def test_the_null_band_and_the_floor_are_drawn(result: DiffResult) -> None:
     page = diff_page(result)
     assert page.count(">means of 3 matched nulls</text>") == 2
     assert page.count(">floor: mean of rounding</text>") == 2
+
+
+def test_the_floor_is_in_sight_however_far_below() -> None:
+    page = diff_page(result_of({"ft": 5.0}, floor=1e-15))
+    [plot] = re.findall(r'<svg role="img" aria-labelledby="kl0-title.*?</svg>', page, re.DOTALL)
+    upright = r'<path d="M ([-\d.]+) [\d.]+ L \1 [^"]*" clip-path="[^>]*dasharray'
+    places = [float(place) for place in re.findall(upright, inlined(plot))]
+    assert len(places) == 2
+    assert all(30.0 < place < 390.0 for place in places)
 
 
 def test_a_page_of_ten_views_is_small(monkeypatch: pytest.MonkeyPatch) -> None:

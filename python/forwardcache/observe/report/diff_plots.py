@@ -19,7 +19,7 @@ from forwardcache.statistics.result import DiffResult, ViewDifference
 
 _BINS = 60
 _DECADES = 12
-"""Below the largest KL; what is smaller is counted in words."""
+"""Below the largest KL; a view's smaller ones are counted in words."""
 
 _MARKERS = "osD^vPX*<>"
 _MOST_GROUPS = 20
@@ -40,17 +40,19 @@ def histograms(result: DiffResult) -> list[tuple[str, Markup, str]]:
 
 
 def _ends(result: DiffResult) -> tuple[float, float]:
-    """Whole powers of 10 between which the KL of all views is drawn, floor and nulls with it."""
-    known = [_positive(one.positions.kl) for one in result.views]
-    known += [_positive(np.array(list(one.null_means.values()))) for one in result.views]
-    if result.floor is not None:
-        known.append(_positive(np.array([result.floor.mean, result.floor.p99])))
-    values = [(float(one.min()), float(one.max())) for one in known if len(one)]
-    if not values:
+    """Whole powers of 10 between which the KL of all views is drawn, with floor and nulls."""
+    views = [_positive(one.positions.kl) for one in result.views]
+    means = [mean for one in result.views for mean in one.null_means.values()]
+    floor = [] if result.floor is None else [result.floor.mean, result.floor.p99]
+    marks = _positive(np.array([*means, *floor]))
+    largest = [float(each.max()) for each in (*views, marks) if len(each)]
+    if not largest:
         return -1.0, 0.0
-    high = math.ceil(math.log10(max(most for _, most in values)))
-    low = math.floor(math.log10(min(least for least, _ in values)))
-    return float(max(min(low, high - 1), high - _DECADES)), float(high)
+    high = math.ceil(math.log10(max(largest)))
+    least = [math.log10(each.min()) for each in views if len(each)]
+    low = max(min(least, default=high), high - _DECADES)
+    # Floor and nulls are in sight however far they lie below.
+    return float(math.floor(min(low, high - 1, *np.log10(marks)))), float(high)
 
 
 def _positive(kl: NDArray[np.float64]) -> NDArray[np.float64]:
