@@ -12,14 +12,16 @@ import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from forwardcache.errors import InvalidInputError
 from forwardcache.extras import extra_named
 
 with extra_named("forwardcache.scoring"):
     import numpy as np
-    from numpy.typing import ArrayLike, DTypeLike, NDArray
+    from numpy.typing import ArrayLike, NDArray
+
+    from forwardcache._arrays import read_only, same, same_tail, set_array, weighs_nbytes
 
 __all__ = [
     "CompletionLogprob",
@@ -39,8 +41,6 @@ Int64Array = NDArray[np.int64]
 Float32Array = NDArray[np.float32]
 Float64Array = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
-Scalar = TypeVar("Scalar", bound=np.generic)
-Value = TypeVar("Value")
 
 # Of a value's objects around the arrays' memory. Measured: tests/hf/test_capacity.py.
 _OBJECT_BYTES = 416
@@ -49,48 +49,7 @@ _DIFFERENCES_OBJECT_BYTES = 1520
 _TOKEN_BYTES = 12
 
 
-def read_only(values: ArrayLike, dtype: type[Scalar]) -> NDArray[Scalar]:
-    """Copy of ``values`` as a 1-D array that nobody can make writable.
-
-    Args:
-        values: Anything numpy turns into one dimension, shape [n].
-        dtype: Element type of the copy.
-
-    Returns:
-        Array of shape [n] over immutable memory.
-
-    Raises:
-        InvalidInputError: ``values`` has not exactly one dimension.
-    """
-    array = np.asarray(values, dtype=dtype)
-    if array.ndim != 1:
-        raise InvalidInputError(f"expected one dimension, got shape {array.shape}")
-    # Over bytes: the owner of an ordinary array may set its WRITEABLE flag again.
-    return np.frombuffer(array.tobytes(), dtype=dtype)
-
-
-def _set_array(value: object, field: str, dtype: type[np.generic]) -> None:
-    object.__setattr__(value, field, read_only(getattr(value, field), dtype))
-
-
-def _weighs_nbytes(value_class: type[Value]) -> type[Value]:
-    """Says to the cache that ``nbytes`` is all that a value of just this class keeps."""
-    type.__setattr__(value_class, "__weighs_nbytes__", value_class)
-    return value_class
-
-
-def _same(left: ArrayLike, right: ArrayLike, dtype: DTypeLike) -> bool:
-    # Bytes, so that a value with a NaN equals itself and hashing agrees with equality.
-    return np.asarray(left, dtype).tobytes() == np.asarray(right, dtype).tobytes()
-
-
-def _same_tail(left: float | None, right: float | None) -> bool:
-    if left is None or right is None:
-        return left is right
-    return _same(left, right, np.float64)
-
-
-@_weighs_nbytes
+@weighs_nbytes
 @dataclass(frozen=True, eq=False)
 class TokenDist:
     """Next-token distribution: the ``k`` most likely tokens, and the mass of all others.
@@ -113,8 +72,8 @@ class TokenDist:
     tail_logprob: float | None
 
     def __post_init__(self) -> None:
-        _set_array(self, "token_ids", np.int64)
-        _set_array(self, "logprobs", np.float32)
+        set_array(self, "token_ids", np.int64)
+        set_array(self, "logprobs", np.float32)
         if len(self.token_ids) != len(self.logprobs):
             raise InvalidInputError(
                 f"{len(self.token_ids)} token ids but {len(self.logprobs)} log-probabilities"
@@ -135,10 +94,10 @@ class TokenDist:
         if not isinstance(other, TokenDist):
             return NotImplemented
         return (
-            _same(self.token_ids, other.token_ids, np.int64)
-            and _same(self.logprobs, other.logprobs, np.float32)
+            same(self.token_ids, other.token_ids, np.int64)
+            and same(self.logprobs, other.logprobs, np.float32)
             and self.vocab_size == other.vocab_size
-            and _same_tail(self.tail_logprob, other.tail_logprob)
+            and same_tail(self.tail_logprob, other.tail_logprob)
         )
 
     def __hash__(self) -> int:
@@ -147,7 +106,7 @@ class TokenDist:
         return hash((*arrays, self.vocab_size))
 
 
-@_weighs_nbytes
+@weighs_nbytes
 @dataclass(frozen=True, eq=False)
 class RollingLogprob:
     """Log-probability of every token of a text given those before it.
@@ -169,8 +128,8 @@ class RollingLogprob:
     total_logprob: float
 
     def __post_init__(self) -> None:
-        _set_array(self, "token_ids", np.int64)
-        _set_array(self, "logprobs", np.float32)
+        set_array(self, "token_ids", np.int64)
+        set_array(self, "logprobs", np.float32)
         if len(self.logprobs) != max(len(self.token_ids) - 1, 0):
             raise InvalidInputError(
                 f"{len(self.token_ids)} tokens need {max(len(self.token_ids) - 1, 0)} "
@@ -201,17 +160,17 @@ class RollingLogprob:
         if not isinstance(other, RollingLogprob):
             return NotImplemented
         return (
-            _same(self.token_ids, other.token_ids, np.int64)
-            and _same(self.logprobs, other.logprobs, np.float32)
+            same(self.token_ids, other.token_ids, np.int64)
+            and same(self.logprobs, other.logprobs, np.float32)
             and self.num_tokens == other.num_tokens
-            and _same(self.total_logprob, other.total_logprob, np.float64)
+            and same(self.total_logprob, other.total_logprob, np.float64)
         )
 
     def __hash__(self) -> int:
         return hash((self.token_ids.tobytes(), self.logprobs.tobytes(), self.num_tokens))
 
 
-@_weighs_nbytes
+@weighs_nbytes
 @dataclass(frozen=True, eq=False)
 class PositionDifferences:
     """How far a view is from a reference at each position of one text, over the whole vocabulary.
@@ -254,10 +213,10 @@ class PositionDifferences:
     counts: BoolArray
 
     def __post_init__(self) -> None:
-        _set_array(self, "token_ids", np.int64)
+        set_array(self, "token_ids", np.int64)
         expected = max(len(self.token_ids) - 1, 0)
         for field, dtype in _DIFFERENCES.items():
-            _set_array(self, field, dtype)
+            set_array(self, field, dtype)
             found = len(getattr(self, field))
             if found != expected:
                 raise InvalidInputError(
@@ -281,7 +240,7 @@ class PositionDifferences:
         if not isinstance(other, PositionDifferences):
             return NotImplemented
         pairs = zip(self._arrays(), other._arrays(), strict=True)
-        return all(_same(ours, theirs, ours.dtype) for ours, theirs in pairs)
+        return all(same(ours, theirs, ours.dtype) for ours, theirs in pairs)
 
     def __hash__(self) -> int:
         return hash(tuple(array.tobytes() for array in self._arrays()))
