@@ -54,8 +54,8 @@ def test_a_difference_above_rounding_is_there() -> None:
     found = view()
     assert found.floor is not None
     assert verdict_sentences(found)[0] == (
-        f"{IS_THERE} Yes, ft is distinguishable from rounding on these 30 texts: it moves "
-        f"predictions by {found.floor.view_mean:.2g} nats a token on average (KL divergence), "
+        f"{IS_THERE} Yes, ft is distinguishable from floating-point rounding on the 30 texts "
+        f"measured: it moves predictions by {found.floor.view_mean:.2g} nats a token on average (KL divergence), "
         f"rounding alone by {found.floor.mean:.2g}."
     )
 
@@ -65,7 +65,9 @@ def test_one_below_rounding_is_not_seen_and_never_called_unchanged() -> None:
     assert found.floor is not None
     assert found.floor.would_have_seen is not None
     said = verdict_sentences(found)[0]
-    assert said.startswith(f"{IS_THERE} Not seen: ft is not distinguishable from rounding on these")
+    assert said.startswith(
+        f"{IS_THERE} Not seen: ft is not distinguishable from floating-point rounding"
+    )
     assert said.endswith(f"more than {found.floor.would_have_seen:.2g} would have been seen.")
     unknown = replace(found, floor=replace(found.floor, would_have_seen=None))
     assert verdict_sentences(unknown)[0].endswith(f"rounding alone by {found.floor.mean:.2g}.")
@@ -87,7 +89,7 @@ def test_an_infinite_divergence_is_said_in_words() -> None:
 def test_the_farthest_of_enough_nulls_is_more() -> None:
     assert of_nulls(among(12.0, [1.0] * 20)) == (
         f"{IS_MORE} Yes, significant at 0.05: of 20 random changes of the same weight norm none "
-        "moves predictions as far (ft is first of 21, p = 0.048 after Holm over 1 comparison); ft "
+        "moves predictions as far (ft is first of 21; p = 0.048, the smallest that 20 allow); ft "
         "moves them 12 times as far as they do on average."
     )
     assert "p = 0.049 after Holm over 2 comparisons" in of_nulls(among(12.0, [1.0] * 40, 2))
@@ -115,17 +117,17 @@ def test_no_ratio_is_told_where_nulls_lie_inside_the_floor_or_it_is_not_finite()
     inside = among_nulls(2.0, [1.0] * 20, inside_floor=True)
     assert of_nulls(inside).endswith("; on average they can't be told from rounding.")
     assert "times as far" not in of_nulls(inside)
-    assert of_nulls(among_nulls(math.inf, np.ones(20))).endswith("1 comparison).")
+    assert of_nulls(among_nulls(math.inf, np.ones(20))).endswith("that 20 allow).")
     assert "ft moves them 1,234 times as far" in of_nulls(among(1234.0, [1.0] * 20))
 
 
 def test_how_little_can_be_seen() -> None:
     assert of_scales(0.07, 2**-10) == (
-        f"{HOW_LITTLE} The adapter is distinguishable from rounding from λ = 0.07 times its change "
-        "on; with less of it, it was not."
+        f"{HOW_LITTLE} Scaled to λ = 0.07 or more, the adapter is distinguishable from rounding; "
+        "scaled to less it was not."
     )
-    assert "at λ = 0.001 times its change the adapter is still" in of_scales(2**-10, 2**-10)
-    assert "the adapter is not distinguishable from rounding at λ = 1" in of_scales(None, 2**-10)
+    assert "scaled to λ = 0.001, the smallest that was tried" in of_scales(2**-10, 2**-10)
+    assert "at λ = 1, its full strength, the adapter is not disting" in of_scales(None, 2**-10)
     few = replace(view(texts=12), detect_least=2**-10)
     assert verdict_sentences(few)[2].startswith(f"{HOW_LITTLE} Not judged: that takes 20 distinct")
 

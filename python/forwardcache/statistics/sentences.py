@@ -76,7 +76,7 @@ def _against_rounding(view: str, floor: FloorVerdict | None) -> str:
     texts = floor.excess.texts
     if floor.distinguishable is None:
         return _too_few(floor)
-    found = f"from rounding on these {texts:,} texts"
+    found = f"from floating-point rounding on the {texts:,} texts measured"
     moved = f"{_nats(floor.view_mean)} nats a token on average (KL divergence)"
     rounding = f"rounding alone by {_nats(floor.mean)}"
     if floor.distinguishable:
@@ -105,8 +105,15 @@ def among_random_changes(view: str, nulls: NullComparison | None) -> str:
             f"takes {needed:,} of them{_over(nulls)}){_ratio(view, nulls)}."
         )
     verdict = "Yes, significant at 0.05" if nulls.is_significant else "Not shown at 0.05"
-    p = f"p = {nulls.p_adjusted:.2g} after Holm{_over(nulls) or ' over 1 comparison'}"
-    return f"{verdict}: {_as_far(nulls)} ({view} is {nulls.place}, {p}){_ratio(view, nulls)}."
+    return (
+        f"{verdict}: {_as_far(nulls)} ({view} is {nulls.place}; {_p(nulls)}){_ratio(view, nulls)}."
+    )
+
+
+def _p(nulls: NullComparison) -> str:
+    p = f"p = {nulls.p_adjusted:.2g}" + (f" after Holm{over}" if (over := _over(nulls)) else "")
+    is_smallest = nulls.p_adjusted <= nulls.p_smallest
+    return f"{p}, the smallest that {nulls.n:,} allow" if is_smallest else p
 
 
 def _as_far(nulls: NullComparison) -> str:
@@ -141,17 +148,17 @@ def _by_scale(view: ViewDifference) -> str:
         return _too_few(view.floor)
     if visible is None:
         return (
-            "None of it: on these texts the adapter is not distinguishable from rounding at "
-            "λ = 1, its whole change."
+            "None of it: even at λ = 1, its full strength, the adapter is not distinguishable from "
+            "rounding on these texts."
         )
     if least is not None and visible <= least:
         return (
-            f"Less than was tried: at λ = {visible:.1g} times its change the adapter is still "
+            f"Even scaled to λ = {visible:.1g}, the smallest that was tried, the adapter is "
             "distinguishable from rounding."
         )
     return (
-        f"The adapter is distinguishable from rounding from λ = {visible:.2g} times its change on; "
-        "with less of it, it was not."
+        f"Scaled to λ = {visible:.2g} or more, the adapter is distinguishable from rounding; "
+        "scaled to less it was not."
     )
 
 
