@@ -55,8 +55,8 @@ def test_a_difference_above_rounding_is_there() -> None:
     assert found.floor is not None
     assert verdict_sentences(found)[0] == (
         f"{IS_THERE} Yes, ft is distinguishable from floating-point rounding on the 30 texts "
-        f"measured: it moves predictions by {found.floor.view_mean:.2g} nats a token on average (KL divergence), "
-        f"rounding alone by {found.floor.mean:.2g}."
+        f"measured: it moves predictions by {found.floor.view_mean:.2g} nats a token on average "
+        f"(KL divergence), rounding alone by {found.floor.mean:.2g}."
     )
 
 
