@@ -399,15 +399,33 @@ def test_a_text_beyond_the_context_is_compared_in_windows(diff: Run, tmp_path: P
     assert json.loads(ended.out)["positions"] == len(whole["kl"]) + sum(ending["counts"])
 
 
-def test_why_there_are_no_nulls_is_told(run: Run, prompts: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def dora(tmp_path_factory: pytest.TempPathFactory) -> list[object]:
+    """The demo's model and an adapter that can be scaled by nothing, as options."""
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
+    folder = tmp_path_factory.mktemp("adapter")
     model = AutoModelForCausalLM.from_pretrained(ASSETS / "model", dtype="float32")
     config = LoraConfig(r=2, use_dora=True, target_modules=["q_proj"], init_lora_weights=False)
-    get_peft_model(model, config).save_pretrained(str(tmp_path / "dora"))
-    given = ["--model", ASSETS / "model", "--adapter", tmp_path / "dora", "--dtype", "float32"]
-    ended = run("diff", *given, "--texts", prompts, "--format", "json")
+    get_peft_model(model, config).save_pretrained(str(folder))
+    return ["--model", ASSETS / "model", "--adapter", folder, "--dtype", "float32"]
+
+
+@pytest.mark.parametrize("words", [["--detect"], ["--views", "ft,scaled:0.5"]])
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]])
+def test_a_view_that_cannot_be_had_is_refused_before_others_are_run(  # noqa: PLR0917 - fixtures
+    words: list[str], dry: list[str], dora: list[object], run: Run, prompts: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "rows.jsonl"
+    ended = run("diff", *dora, "--texts", prompts, "--out", out, *words, *dry)
+    # One line: the estimate would stand before what is run.
+    ended.refused("can't be exact", "DoRA")
+    assert not list(tmp_path.glob("rows*"))
+
+
+def test_why_there_are_no_nulls_is_told(dora: list[object], run: Run, prompts: Path) -> None:
+    ended = run("diff", *dora, "--texts", prompts, "--format", "json")
     assert ended.code == 0, ended.err
     found = json.loads(ended.out)
     assert found["views"]["ft"]["nulls"] is None

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 def diff(options: DiffOptions) -> int:
     """Run the command; the exit code."""
     views, reference = checked(options)
+    from forwardcache.jobs.diff.compared import check_views
     from forwardcache.jobs.diff.plan import comparable, make_plan
 
     say(_what_is_done(options, views, reference))
@@ -50,6 +51,7 @@ def diff(options: DiffOptions) -> int:
             skip_first=options.skip_first,
             on_error=options.on_error,
         )
+        check_views(session.backend, plan, detect=options.detect)
         if options.dry_run:
             return _dry_run(session, plan, options)
         result = _run(session, plan, options)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from forwardcache.errors import InvalidInputError, UnsupportedModelError
 from forwardcache.jobs.diff.plan import DiffPlan
 from forwardcache.jobs.diff.rows import rows_of
 from forwardcache.jobs.diff.token_texts import TokenTexts
@@ -66,6 +67,26 @@ def compared(backend: Any, plan: DiffPlan, sink: RowSink | None) -> Found:
             sink.write(rows)
             found.rows += len(rows)
     return found
+
+
+def check_views(backend: Any, plan: DiffPlan, *, detect: bool) -> None:
+    """Refuse views that the model can't give, before anything is run for the others.
+
+    Args:
+        backend: The ``HFBackend``.
+        plan: What is compared.
+        detect: Whether the adapter is going to be scaled as well.
+
+    Raises:
+        UnsupportedModelError: a view can't be exact, or isn't causal.
+        InvalidInputError: the adapter is going to be scaled and can't be.
+    """
+    differences(backend, plan, plan.views, [])
+    if detect:
+        try:
+            differences(backend, plan, [View("scaled", lam=0.5)], [])
+        except UnsupportedModelError as error:
+            raise InvalidInputError(f"--detect scales the adapter: {error}") from error
 
 
 def differences(
