@@ -18,8 +18,6 @@ from rich.text import Text
 
 from forwardcache.jobs.summary import significant
 from forwardcache.statistics import (
-    FEWEST_TEXTS,
-    ROUGH_TEXTS,
     DiffResult,
     Figures,
     Interval,
@@ -27,6 +25,7 @@ from forwardcache.statistics import (
     ViewDifference,
     answers,
 )
+from forwardcache.statistics.sentences import BELOW_ZERO, interval_notes
 
 MOST_GROUPS = 20
 """Groups that a table shows; of more, those that were moved most."""
@@ -251,13 +250,7 @@ def notes(result: DiffResult) -> list[str]:
 
 def _interval_notes(result: DiffResult) -> list[str]:
     texts = min((one.summary.figures.texts for one in result.views), default=result.texts)
-    if texts < FEWEST_TEXTS:
-        return [f"No intervals: that takes {FEWEST_TEXTS} distinct texts, and there are {texts:,}."]
-    rough = f"; rough, as of all under {ROUGH_TEXTS}" if texts < ROUGH_TEXTS else ""
-    said = [f"Intervals are over {texts:,} distinct texts{rough}."]
-    views = len(result.views)
-    alone = f"Each interval is for itself, not for {views} views at once."
-    return [*said, alone] if views > 1 else said
+    return interval_notes(texts, len(result.views))
 
 
 def _question_notes(result: DiffResult) -> list[str]:
@@ -287,7 +280,7 @@ def _p_note(nulls: NullComparison) -> str:
 def _value_notes(result: DiffResult) -> list[str]:
     said = []
     if any(len(one.positions) and one.positions.kl.min() < 0.0 for one in result.views):
-        said.append("Some divergences are below 0: that is rounding, and isn't cut off.")
+        said.append(BELOW_ZERO)
     left_out = max((one.summary.left_out for one in result.views), default=0)
     if left_out:
         said.append(

@@ -7,8 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from forwardcache.jobs.differences import Comparison, Difference
 from forwardcache.jobs.rows import finite
-from forwardcache.statistics import FEWEST_TEXTS, ROUGH_TEXTS
-from forwardcache.statistics.sentences import IS_MORE, OTHER_NORM, among_random_changes
+from forwardcache.statistics.sentences import (
+    BELOW_ZERO,
+    IS_MORE,
+    OTHER_NORM,
+    among_random_changes,
+    interval_notes,
+)
 
 if TYPE_CHECKING:
     from forwardcache.hf.scoring.noise import NoiseFloor
@@ -49,19 +54,13 @@ def notes(comparison: Comparison) -> list[str]:
     if comparison.is_bound:
         said.append(_bound_note(comparison))
     if comparison.has_rounded_below_zero():
-        said.append("Some divergences are below 0: that is rounding, and isn't cut off.")
+        said.append(BELOW_ZERO)
     return [*said, *_null_notes(comparison)]
 
 
 def _interval_notes(comparison: Comparison) -> list[str]:
     texts = min(one.figures.spread.interval.texts for one in comparison.found)
-    if texts < FEWEST_TEXTS:
-        return [f"No intervals: that takes {FEWEST_TEXTS} distinct texts, and there are {texts:,}."]
-    rough = f"; rough, as of all under {ROUGH_TEXTS}" if texts < ROUGH_TEXTS else ""
-    said = [f"Intervals are over {texts:,} distinct texts{rough}."]
-    views = sum(not one.view.is_null for one in comparison.found)
-    alone = f"Each interval is for itself, not for {views} views at once."
-    return [*said, alone] if views > 1 else said
+    return interval_notes(texts, sum(not one.view.is_null for one in comparison.found))
 
 
 def _bound_note(comparison: Comparison) -> str:

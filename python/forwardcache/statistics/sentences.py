@@ -12,7 +12,7 @@ import math
 from dataclasses import dataclass
 
 from forwardcache.statistics.floor import FloorVerdict
-from forwardcache.statistics.intervals import FEWEST_TEXTS
+from forwardcache.statistics.intervals import FEWEST_TEXTS, ROUGH_TEXTS
 from forwardcache.statistics.nulls import SIGNIFICANT_IN, NullComparison
 from forwardcache.statistics.result import ViewDifference
 
@@ -24,6 +24,8 @@ OTHER_NORM = (
     "Null views with a deviation have a weight norm of their own, so they don't say how far a "
     "random change of the adapter's norm moves the model; null:SEED:matched does."
 )
+
+BELOW_ZERO = "Some divergences are below 0: that is rounding, and isn't cut off."
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,21 @@ def verdict_sentences(view: ViewDifference) -> tuple[str, str, str]:
     """
     is_there, is_more, how_little = answers(view)
     return str(is_there), str(is_more), str(how_little)
+
+
+def interval_notes(texts: int, views: int) -> list[str]:
+    """What intervals are over, or why there are none, a sentence each.
+
+    Args:
+        texts: Distinct texts that they are over.
+        views: How many views have one.
+    """
+    if texts < FEWEST_TEXTS:
+        return [f"No intervals: that takes {FEWEST_TEXTS} distinct texts, and there are {texts:,}."]
+    rough = f"; rough, as of all under {ROUGH_TEXTS}" if texts < ROUGH_TEXTS else ""
+    said = [f"Intervals are over {texts:,} distinct texts{rough}."]
+    alone = f"Each interval is for itself, not for {views} views at once."
+    return [*said, alone] if views > 1 else said
 
 
 def _against_rounding(view: str, floor: FloorVerdict | None) -> str:
