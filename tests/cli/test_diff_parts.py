@@ -2,7 +2,8 @@
 
 Claims: the floor's texts are spread over the input and no two are equal; one on which the reruns
 fail is left out where texts are skipped and named where not; a model that can't be rerun has no
-floor, and why is told; progress says what is being done and what is left.
+floor, and why is told; only half precision is said to make top tokens equal; a view has no place
+among nulls of which one is no number; progress says what is being done and what is left.
 """
 
 from __future__ import annotations
@@ -12,15 +13,19 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pytest
 
 from forwardcache.cli.diff_progress import DiffProgress
 from forwardcache.cli.interrupts import Interrupts
 from forwardcache.errors import ContextLengthError, InvalidInputError, UnsupportedModelError
-from forwardcache.jobs.diff.measured import measured_floor
+from forwardcache.jobs.diff.measured import MeasuredFloor, measured_floor
+from forwardcache.jobs.diff.notes import notes_on_floor, notes_on_nulls
+from forwardcache.jobs.diff.nulls import Nulls, places
 from forwardcache.jobs.diff.plan import SAMPLE, DiffPlan
 from forwardcache.jobs.prompts import Prompt, PromptSet
 from forwardcache.jobs.views import View
+from tests.statistics.made import with_kl
 
 
 def plan_of(texts: Sequence[str], *, skip_first: int = 0) -> DiffPlan:
@@ -82,6 +87,25 @@ def test_a_text_that_cannot_be_rerun_is_left_out_or_named() -> None:
 def test_a_model_that_cannot_be_rerun_has_no_floor() -> None:
     found = measured_floor(Reruns(UnsupportedModelError("no blocks")), plan_of(TEXTS))
     assert (found.floor, found.why_none) == (None, "no blocks")
+
+
+def test_only_half_precision_is_said_to_make_tops_equal() -> None:
+    floor = MeasuredFloor(None, [])
+    said = {name: notes_on_floor(floor, name) for name in ("bfloat16", "float16", "float32")}
+    assert list(map(len, said.values())) == [1, 1, 0]
+    assert notes_on_floor(floor, "float64") == []
+
+
+@pytest.mark.parametrize("groups", [None, ["a", "a", "b"]])
+def test_a_null_without_a_number_leaves_a_view_without_a_place(groups: list[str] | None) -> None:
+    plan = replace(plan_of(TEXTS), views=(View("ft"), View("scaled", lam=0.5)), groups=groups)
+    good, bad = with_kl([[1e-3, 2e-3]] * 3), with_kl([[np.nan] * 2] * 3)
+    nulls = Nulls({1.0: {"null_0": good, "null_1": bad}, 0.5: {"null_0": good}})
+    found = places(plan, nulls, {"ft": good, "scaled_0.50": good}, groups, None)
+    assert list(found) == ["scaled_0.50"]
+    first, *_ = notes_on_nulls(plan, nulls, found)
+    assert first.startswith("ft has no place among nulls")
+    assert notes_on_nulls(replace(plan, views=plan.views[:1]), nulls, {}) == [first]
 
 
 def test_progress_says_what_is_done_and_what_is_left() -> None:

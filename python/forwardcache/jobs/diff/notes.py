@@ -8,9 +8,12 @@ from typing import Any
 import numpy as np
 
 from forwardcache.jobs.diff.measured import MeasuredFloor
-from forwardcache.jobs.diff.nulls import Nulls, Places
+from forwardcache.jobs.diff.nulls import Nulls, Places, has_nulls
 from forwardcache.jobs.diff.plan import DiffPlan
+from forwardcache.jobs.differences import update_norms
 from forwardcache.statistics import Positions
+
+_PRECISE = frozenset({"float32", "float64"})
 
 
 def notes_on_texts(plan: DiffPlan, positions: Positions) -> list[str]:
@@ -42,7 +45,7 @@ def notes_on_floor(measured: MeasuredFloor, dtype: str) -> list[str]:
     found = []
     if measured.why_none is not None:
         found.append(f"What rounding alone makes is not known: {measured.why_none}.")
-    if dtype != "float32":
+    if dtype not in _PRECISE:
         found.append(
             f"In {dtype} the two most likely tokens are often equally likely, and rounding alone "
             "changes which is the first: hold the share of the same top token against rounding's."
@@ -60,11 +63,18 @@ def notes_on_nulls(plan: DiffPlan, nulls: Nulls, places: Mapping[str, Places]) -
     """
     if nulls.why_none is not None:
         return [f"There are no nulls: {nulls.why_none}."]
+    asked = [view.name for view in plan.views if nulls.of_scale and has_nulls(plan, view)]
+    without_place = [
+        f"{name} has no place among nulls: no text has a number in it and in all of them."
+        for name in asked
+        if name not in places
+    ]
     if not places:
-        return []
+        return without_place
     found = [
+        *without_place,
         "A null has the view's weight norm in each module, but not its spectrum: noise spreads the "
-        "norm over all of the adapter's rank, and training doesn't."
+        "norm over all of the adapter's rank, and training doesn't.",
     ]
     if plan.groups is not None:
         known = set(plan.groups)
@@ -87,10 +97,7 @@ def notes_on_unmatched(backend: Any, plan: DiffPlan) -> list[str]:
     unmatched = [view for view in plan.views if view.is_null and not view.matched]
     if not unmatched:
         return []
-    norms: dict[str, float | None] = {}
-    for view in plan.views:
-        with view.of(backend) as entered:
-            norms[view.name] = entered.update_norm()
+    norms = update_norms(backend, plan.views)
     others = [view.name for view in plan.views if view not in unmatched]
     beside = f", beside {_norms(others, norms)}" if others else ""
     return [

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from forwardcache.errors import UnsupportedModelError
+from forwardcache.errors import InvalidInputError, UnsupportedModelError
 from forwardcache.jobs.diff.compared import differences, first_errors
 from forwardcache.jobs.diff.plan import DiffPlan
 from forwardcache.jobs.views import View
@@ -134,6 +134,9 @@ def places(
         positions: By name of each view.
         groups: The group of each item; None without any.
         floor: What rounding makes.
+
+    Returns:
+        None of a view, or a group, of which no text has a number in the view and in all nulls.
     """
     found: dict[tuple[str, str | None], NullComparison] = {}
     for view in plan.views:
@@ -141,11 +144,13 @@ def places(
         if not of_seed:
             continue
         mine, theirs = positions[view.name], list(of_seed.values())
-        found[view.name, None] = against_nulls(mine, theirs, floor=floor)
+        if (whole := _place(mine, theirs, floor)) is None:
+            continue
+        found[view.name, None] = whole
         for group, part in _grouped(mine, groups).items():
-            parts = [_of_texts(null, part) for null in theirs]
-            if all(map(len, parts)):
-                found[view.name, group] = against_nulls(part, parts, floor=floor)
+            one = _place(part, [_of_texts(null, part) for null in theirs], floor)
+            if one is not None:
+                found[view.name, group] = one
     known = adjusted(found)
     return {
         name: Places(
@@ -155,6 +160,16 @@ def places(
         for (name, part_of), whole in known.items()
         if part_of is None
     }
+
+
+def _place(
+    mine: Positions, theirs: Sequence[Positions], floor: Floor | None
+) -> NullComparison | None:
+    """None where no text has a position in all of them: a null may be no number anywhere."""
+    try:
+        return against_nulls(mine, theirs, floor=floor)
+    except InvalidInputError:
+        return None
 
 
 def _grouped(positions: Positions, groups: Sequence[str] | None) -> dict[str, Positions]:
