@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -167,3 +168,35 @@ def test_of_many_groups_the_farthest_are_shown() -> None:
     farthest = sorted(means, key=lambda group: -means[group])[:MOST_GROUPS]
     assert set(shown) == set(farthest)
     assert "50 more are in the JSON of the command" in page
+
+
+def test_of_many_groups_the_one_of_infinite_kl_is_farthest() -> None:
+    made = result_of({"ft": 3e-3}, texts=100)
+    [view] = made.views
+    endless = view.positions.item == 77
+    positions = same_texts(view.positions, np.where(endless, np.inf, view.positions.kl))
+    groups = [f"style {number}" for number in range(100)]
+    found = summaries({"ft": positions}, groups=groups)["ft"]
+    page = diff_page(replace(made, views=(replace(view, positions=positions, summary=found),)))
+    shown = carried(page)["views"]["ft"]["groups"]
+    assert "style 77" in shown
+    assert shown["style 77"]["kl"]["mean"] is None
+
+
+def test_an_infinite_null_leaves_the_band_of_the_others() -> None:
+    made = whole(result_of({"ft": 3e-3}, floor=1e-6))
+    [view] = made.views
+    means = {**view.null_means, "null_9_matched": np.inf}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        page = diff_page(replace(made, views=(replace(view, null_means=means),)))
+    assert ">means of 4 matched nulls</text>" in page
+
+
+def test_a_p_that_was_not_adjusted_is_not_shown(result: DiffResult) -> None:
+    text, _, _ = diff_page(result).partition('<script type="application/json"')
+    nulls = result.views[0].nulls
+    assert nulls is not None
+    assert nulls.p < nulls.p_adjusted
+    assert f">{nulls.p_adjusted:.4g}<" in text
+    assert f">{nulls.p:.4g}<" not in text

@@ -36,6 +36,15 @@ def test_the_place_among_nulls_by_hand() -> None:
     assert (found.compared, found.p_adjusted, found.p_smallest) == (1, 3 / 5, 1 / 5)
 
 
+def test_an_infinite_null_is_farther_and_has_no_multiple() -> None:
+    with np.errstate(all="raise"):
+        found = among_nulls(2.0, [1.0, math.inf, 3.0])
+        endless = among_nulls(math.inf, [1.0, math.inf])
+    assert (found.rank, found.p, found.mean) == (3, 3 / 4, math.inf)
+    assert (found.as_json()["sd"], found.as_json()["ratio_to_mean"]) == (None, None)
+    assert (endless.rank, endless.as_json()["ratio_to_mean"]) == (2, None)
+
+
 def test_the_farthest_of_too_few_is_first_and_never_significant() -> None:
     found = among_nulls(9.0, [1.0] * 10)
     assert (found.words, found.is_significant, found.p) == ("first of 11", False, 1 / 11)

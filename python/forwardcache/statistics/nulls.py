@@ -37,7 +37,7 @@ class NullComparison:
     Attributes:
         n: Number of nulls, 1 or more.
         mean: Mean of the nulls' figures, in the figure's unit; so are ``sd``, ``max``, ``value``.
-        sd: Their standard deviation, with n - 1; NaN for one null.
+        sd: Their standard deviation, with n - 1; NaN for one null, or an infinite mean.
         max: The largest of them.
         value: The view's own figure over the same texts.
         rank: The view's place among n + 1, farthest first; a null that is just as far comes before.
@@ -45,7 +45,8 @@ class NullComparison:
         p_adjusted: After Holm, over ``compared`` comparisons.
         p_smallest: The smallest ``p_adjusted`` that n and ``compared`` allow: compared/(n+1).
         compared: Comparisons that were made together: views times groups.
-        ratio_to_mean: ``value / mean``; None while the nulls' mean lies inside the floor, or is 0.
+        ratio_to_mean: ``value / mean``; None while the nulls' mean lies inside the floor, or is 0;
+            NaN where it is infinite.
     """
 
     n: int
@@ -121,11 +122,14 @@ def among_nulls(value: float, nulls: ArrayLike, *, inside_floor: bool = False) -
     if math.isnan(value) or np.isnan(known).any():
         raise InvalidInputError(f"a figure is no number: the view's {value}, the nulls' {known}")
     n, at_least_as_far = len(known), int(np.sum(known >= value))
-    mean = float(known.mean())
+    mean, sd, ratio = float(known.mean()), math.nan, math.nan
+    if math.isfinite(mean):
+        sd = float(known.std(ddof=1)) if n > 1 else math.nan
+        ratio = value / mean if mean else math.nan
     return NullComparison(
         n=n,
         mean=mean,
-        sd=float(known.std(ddof=1)) if n > 1 else math.nan,
+        sd=sd,
         max=float(known.max()),
         value=float(value),
         rank=at_least_as_far + 1,
@@ -133,7 +137,7 @@ def among_nulls(value: float, nulls: ArrayLike, *, inside_floor: bool = False) -
         p_adjusted=(at_least_as_far + 1) / (n + 1),
         p_smallest=1 / (n + 1),
         compared=1,
-        ratio_to_mean=None if inside_floor or mean == 0.0 else value / mean,
+        ratio_to_mean=None if inside_floor or mean == 0.0 else ratio,
     )
 
 

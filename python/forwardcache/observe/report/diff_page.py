@@ -7,6 +7,7 @@ histograms alone are drawn from the positions.
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 from forwardcache.extras import extra_named
@@ -105,8 +106,11 @@ def _carried(result: DiffResult) -> tuple[dict[str, Any], int]:
 
 
 def _size(figures: dict[str, Any]) -> float:
+    """A group's mean KL, nats; JSON has None for an infinite one, and for no position."""
     mean = figures["kl"]["mean"]
-    return 0.0 if mean is None else float(mean)
+    if mean is None:
+        return math.inf if figures["positions"] else -math.inf
+    return float(mean)
 
 
 def _embedded(said: dict[str, Any]) -> Markup:

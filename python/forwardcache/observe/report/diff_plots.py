@@ -72,7 +72,7 @@ def _histogram(
         _plainly(axes.xaxis)
         axes.set(xlabel="KL, nats (logarithmic)", ylabel="positions, %", ylim=(0, None))
         _mark(axes, one.summary.figures.kl.mean, "mean of the view", color=LINE)
-        if means := [mean for mean in one.null_means.values() if mean > 0.0]:
+        if means := [mean for mean in one.null_means.values() if 0.0 < mean < math.inf]:
             # An edge, since the means of the nulls may be next to each other.
             axes.axvspan(
                 min(means), max(means), facecolor=INK, edgecolor=INK, alpha=0.3, linewidth=1.5,

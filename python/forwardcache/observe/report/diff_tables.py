@@ -59,7 +59,6 @@ _NULLS = {
     "nulls.ratio_to_mean": "times their mean",
     "nulls.p_adjusted": "p, Holm",
     "nulls.p_smallest": "smallest p",
-    "nulls.p": "p alone",
     "nulls.sd": "deviation",
 }
 _PARTS = {
