@@ -299,8 +299,9 @@ def test_a_share_of_nothing_is_refused(made: Made, run: Run) -> None:
 def made_diff(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """A file of ``diff``'s rows, in a folder of its own."""
     scored = tmp_path_factory.mktemp("differences")
-    lines = (ASSETS / "prompts.jsonl").read_text("utf-8").splitlines(keepends=True)[:LINES]
-    (scored / "texts.jsonl").write_text("".join(lines), "utf-8")
+    first, *lines = (ASSETS / "prompts.jsonl").read_text("utf-8").splitlines(keepends=True)[:LINES]
+    whole = json.dumps({"text": json.loads(first)["prompt"], "style": "whole"}) + "\n"
+    (scored / "texts.jsonl").write_text("".join([whole, *lines]), "utf-8")
 
     def of(name: str) -> Path:
         if not (scored / name).exists():

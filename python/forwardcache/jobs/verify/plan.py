@@ -13,7 +13,7 @@ from pathlib import Path
 from forwardcache.errors import InvalidInputError
 from forwardcache.jobs.kinds import STDIN, FileKind, check_kind
 from forwardcache.jobs.options import ModelOptions
-from forwardcache.jobs.prompts import Prompt, PromptSet, read_prompts
+from forwardcache.jobs.prompts import PROMPTS, TEXTS, Prompt, PromptSet, read_prompts
 from forwardcache.jobs.verify.folders import loading_of
 from forwardcache.jobs.verify.options import VerifyOptions
 from forwardcache.jobs.verify.recorded import Recorded, read_recorded
@@ -114,7 +114,9 @@ def _prompts(options: VerifyOptions, recorded: Recorded, notes: list[str]) -> Pr
             f"there is no file {path}, the prompts of the rows; give --prompts FILE with the same "
             "contents elsewhere"
         )
-    source = read_prompts(path, limit=recorded.limit, on_error="skip")
+    # A line of what diff compares may call it a text.
+    words = PROMPTS if recorded.reference is None else TEXTS
+    source = read_prompts(path, limit=recorded.limit, on_error="skip", words=words)
     if recorded.sha256 is None:
         notes.append(f"no digest of the prompts is recorded: {path} is taken for them")
     elif source.sha256 != recorded.sha256:
