@@ -1,104 +1,49 @@
 """``forwardcache verify``: somebody's table, checked without trusting it.
 
 Checked: sound tables of every op pass, as JSON lines and as Parquet; every kind of edit is found
-where its row is chosen; which rows are chosen is the seed's doing; another model, adapter or file
-of prompts is refused by its name; facts that are missing or not whole give one line; other
-arithmetic is told and fails nothing up to a wide bound; in half precision the bound is measured and
-not read.
+where its row is chosen; which rows are chosen is the seed's doing; other arithmetic is told and
+fails nothing up to a wide bound; in half precision the bound is measured and not read.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import pickle
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-import polars as pl
 import pytest
 
 from forwardcache.__main__ import main
-from forwardcache.jobs.metadata import meta_of
 from forwardcache.jobs.verify.bound import ELSEWHERE, OF_BATCHES, TIMES_FLOOR, bound_of
-from tests.cli.conftest import ASSETS, Ended, Run, read_rows
+from tests.cli.conftest import ASSETS, Run
+from tests.cli.verify_tables import (
+    LINES,
+    Made,
+    Rows,
+    Verify,
+    add,
+    facts_of,
+    other,
+    rewrite,
+    row,
+    set_facts,
+    table_maker,
+    verifier,
+)
 from tests.tolerance import TOLERANCE
 
-VIEWS = "base,ft,scaled:0.5,null:7,null:7:matched"
 OPS = ["next_token_dist", "logprob_of", "rolling_logprob"]
-LINES = 12
-
-Rows = list[dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """A file of rows with its facts and prompts, in a folder of its own; scored once an option."""
-    done: dict[tuple[str, ...], Path] = {}
-    lines = (ASSETS / "prompts.jsonl").read_text("utf-8").splitlines(keepends=True)[:LINES]
-
-    def of(name: str = "rows.jsonl", *options: str, dtype: str = "float32") -> Path:
-        folder = tmp_path_factory.mktemp("made")
-        key = (name, *options, dtype)
-        if key not in done:
-            scored = tmp_path_factory.mktemp("scored")
-            (scored / "prompts.jsonl").write_text("".join(lines), "utf-8")
-            words = ["score", "--model", ASSETS / "model", "--adapter", ASSETS / "adapter",
-                     "--prompts", scored / "prompts.jsonl", "--out", scored / name,
-                     "--dtype", dtype, "--top-k", "16", "--no-noise-floor"]  # fmt: skip
-            views = () if "--views" in options else ("--views", VIEWS)
-            assert main([*map(str, words), *views, *options]) == 0
-            done[key] = scored / name
-        shutil.copytree(done[key].parent, folder, dirs_exist_ok=True)
-        facts = json.loads(meta_of(folder / name).read_text())
-        facts["prompts"]["file"] = str(folder / "prompts.jsonl")
-        set_facts(folder / name, facts)
-        return folder / name
-
-    return of
-
-
-def set_facts(out: Path, facts: dict[str, Any]) -> None:
-    meta_of(out).write_text(json.dumps(facts))
-    if out.suffix == ".parquet":
-        pl.read_parquet(out).write_parquet(out, metadata={"forwardcache": json.dumps(facts)})
-
-
-def facts_of(out: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(meta_of(out).read_text())
-    return found
-
-
-def rewrite(out: Path, edit: Callable[[Rows], object]) -> None:
-    """Edits the rows in place, as somebody would who has the file."""
-    if out.suffix == ".parquet":
-        frame = pl.read_parquet(out)
-        rows = frame.to_dicts()
-        edit(rows)
-        facts = {"forwardcache": json.dumps(facts_of(out))}
-        pl.DataFrame(rows, schema=frame.schema).write_parquet(out, metadata=facts)
-        return
-    rows = read_rows(out)
-    edit(rows)
-    out.write_text("".join(json.dumps(row) + "\n" for row in rows))
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    return table_maker(tmp_path_factory)
 
 
 @pytest.fixture
-def verify(run: Run) -> Callable[..., tuple[Ended, dict[str, Any]]]:
-    """Runs the command on all rows, unless told otherwise; how it ended, and its JSON."""
-
-    def call(out: Path, *words: object) -> tuple[Ended, dict[str, Any]]:
-        share = () if "--share" in words else ("--share", "1")
-        ended = run("verify", out, *share, *words, "--format", "json")
-        return ended, json.loads(ended.out) if ended.out else {}
-
-    return call
-
-
-Verify = Callable[..., tuple[Ended, dict[str, Any]]]
-Made = Callable[..., Path]
+def verify(run: Run) -> Verify:
+    return verifier(run)
 
 
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.parquet"])
@@ -132,20 +77,6 @@ def test_the_options_of_the_run_are_taken_from_its_facts(
     assert said["largest"]["nats"] <= TOLERANCE
 
 
-def test_a_tokenizer_of_its_own_is_held_to_its_digest_too(
-    made: Made, run: Run, verify: Verify, elsewhere: Path
-) -> None:
-    folder = elsewhere / "model"
-    template = folder / "chat_template.jinja"
-    template.write_text("{% for m in messages %}{{ m.content }}{% endfor %} A:")
-    words = ("--tokenizer", str(folder), "--chat-template", "--views", "base")
-    out = made("rows.jsonl", *words)
-    assert facts_of(out)["options"]["text of the chat template"]
-    assert verify(out)[0].code == 0
-    template.write_text("{% for m in messages %}{{ m.content }}{% endfor %} B:")
-    run("verify", out).refused(f"the tokenizer in {folder} is not the one", "--tokenizer DIR")
-
-
 def test_one_sentence_says_what_was_checked(made: Made, run: Run) -> None:
     ended = run("verify", made(), "--share", 0.2, "--seed", 5)
     assert ended.code == 0
@@ -156,28 +87,9 @@ def test_one_sentence_says_what_was_checked(made: Made, run: Run) -> None:
     assert "3 prompts of 12 are scored again with" in ended.err
 
 
-def row(rows: Rows, line: int, view: str) -> dict[str, Any]:
-    return next(each for each in rows if (each["line"], each["view"]) == (line, view))
-
-
-def add(field: str, nats: float, *, line: int = 3, view: str = "ft") -> Callable[[Rows], None]:
-    def edit(rows: Rows) -> None:
-        edited = row(rows, line, view)
-        if isinstance(edited[field], list):
-            edited[field][4] += nats
-        else:
-            edited[field] += nats
-
-    return edit
-
-
 def swap_tokens(rows: Rows) -> None:
     ids = row(rows, 3, "ft")["token_ids"]
     ids[0], ids[1] = ids[1], ids[0]
-
-
-def other(field: str, value: Any) -> Callable[[Rows], None]:
-    return lambda rows: row(rows, 3, "ft").__setitem__(field, value)
 
 
 EDITS: dict[str, tuple[str, Callable[[Rows], object], str]] = {
@@ -356,187 +268,6 @@ def test_an_edited_row_of_diff_is_found(
     assert ended.code == 1
     [found] = said["findings"]
     assert (found["line"], found["view"], found["field"]) == (3, "ft", field)
-
-
-@pytest.fixture
-def elsewhere(tmp_path: Path) -> Path:
-    """A folder with copies of the model and the adapter."""
-    for kind in ("model", "adapter"):
-        shutil.copytree(ASSETS / kind, tmp_path / "copies" / kind)
-    return tmp_path / "copies"
-
-
-def test_folders_and_prompts_elsewhere_are_taken_where_their_contents_are_equal(
-    made: Made, verify: Verify, run: Run, elsewhere: Path
-) -> None:
-    out = made()
-    facts = facts_of(out)
-    for kind in ("model", "adapter"):
-        facts[kind]["folder"] = f"/nowhere/{kind}"
-    moved = Path(facts["prompts"]["file"]).rename(elsewhere / "moved.jsonl")
-    set_facts(out, facts)
-    run("verify", out).refused("there is no folder /nowhere/model", "give --model DIR")
-    words = ["--model", elsewhere / "model"]
-    run("verify", out, *words).refused("/nowhere/adapter", "give --adapter DIR")
-    words += ["--adapter", elsewhere / "adapter"]
-    run("verify", out, *words).refused("there is no file", "give --prompts FILE")
-    ended, said = verify(out, *words, "--prompts", moved)
-    assert (ended.code, said["notes"]) == (0, [])
-
-
-@pytest.mark.parametrize("kind", ["model", "adapter"])
-def test_another_model_or_adapter_is_refused_by_its_name(
-    kind: str, made: Made, run: Run, elsewhere: Path
-) -> None:
-    out = made()
-    weights = next((elsewhere / kind).glob("*.safetensors"))
-    weights.write_bytes(weights.read_bytes()[:-1] + b"\x7f")
-    run("verify", out, f"--{kind}", elsewhere / kind).refused(
-        f"the {kind} in {elsewhere / kind} is not the one that made the rows", "digest"
-    )
-    facts = facts_of(out)
-    facts[kind]["folder"] = str(elsewhere / kind)
-    set_facts(out, facts)
-    run("verify", out).refused(f"the {kind} in {elsewhere / kind} is not the one")
-
-
-def test_changed_prompts_are_refused_and_their_rows_found_where_the_facts_were_changed_too(
-    made: Made, run: Run, verify: Verify
-) -> None:
-    import hashlib
-
-    out = made()
-    path = Path(facts_of(out)["prompts"]["file"])
-    lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-    lines[2]["prompt"] += " and"
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    run("verify", out).refused(f"the prompts in {path} are not those of the rows", "--prompts")
-    facts = facts_of(out)
-    facts["prompts"]["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
-    set_facts(out, facts)
-    ended, said = verify(out)
-    assert ended.code == 1
-    assert {each["line"] for each in said["findings"]} == {3}
-
-
-def test_what_no_digest_vouches_for_is_said(made: Made, verify: Verify, run: Run) -> None:
-    out = made()
-    facts = facts_of(out)
-    facts["model"] = {"folder": "org/name", "digest": None}
-    set_facts(out, facts)
-    run("verify", out).refused("the model org/name, which was no folder: give --model DIR")
-    ended, said = verify(out, "--model", ASSETS / "model")
-    assert ended.code == 0
-    assert "no digest of the model is recorded" in said["notes"][0]
-    assert said["notes"][0] in ended.err
-
-
-def test_facts_that_lack_a_folder_or_the_prompts_name_the_option(made: Made, run: Run) -> None:
-    for name, option in {"model": "--model DIR", "prompts": "--prompts FILE"}.items():
-        out = made()
-        facts = facts_of(out)
-        del facts[name]
-        set_facts(out, facts)
-        run("verify", out).refused("nothing says which", f"give {option}")
-
-
-def test_prompts_of_standard_input_have_to_be_given_again(
-    made: Made, run: Run, verify: Verify
-) -> None:
-    out = made()
-    facts = facts_of(out)
-    file, facts["prompts"]["file"] = facts["prompts"]["file"], "-"
-    set_facts(out, facts)
-    run("verify", out).refused("came from standard input", "give --prompts FILE")
-    assert verify(out, "--prompts", file)[0].code == 0
-
-
-@pytest.mark.parametrize("name", ["rows.jsonl", "rows.parquet"])
-def test_rows_without_facts_are_refused(name: str, made: Made, run: Run) -> None:
-    out = made(name)
-    meta_of(out).unlink()
-    if name == "rows.parquet":
-        pl.read_parquet(out).write_parquet(out)
-    run("verify", out).refused(f"there is no {name}.meta.json", "views", "options")
-
-
-NESTED = "[" * 9999
-BROKEN: dict[str, Any] = {
-    "no JSON": "{",
-    "too deep": NESTED,
-    "a list": "[]",
-    "no versions": {"versions": None},
-    "no op": {"op": None},
-    "an op that nobody has": {"op": "x"},
-    "no views": {"views": []},
-    "a view that nobody has": {"views": [{"view": "x", "kind": "x"}]},
-    "views of no kind": {"views": [1]},
-    "another format": {"options": {"row format": 1}},
-    "no counts": {"counts": 1},
-    "a count of half a row": {"counts": {"rows": 1.5}},
-    "a truth for a count": {"counts": {"rows": True}},
-    "an option of another type": {"options": {"row format": 4, "windows": "yes"}},
-    "a folder that is a list": {"model": []},
-    "a dtype that is none": {"dtype": 1},
-}
-
-
-@pytest.mark.parametrize("broken", BROKEN)
-def test_facts_that_are_not_whole_give_one_line(broken: str, made: Made, run: Run) -> None:
-    out, change = made(), BROKEN[broken]
-    if isinstance(change, str):
-        meta_of(out).write_text(change)
-    else:
-        set_facts(out, {**facts_of(out), **change})
-    run("verify", out).refused()
-
-
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        (b"no rows\n", ["line 1 is not JSON"]),
-        (b"[1]\n", ["not a JSON object"]),
-        (b'{"line": 1}\n', ["a row has a line and a view"]),
-        (b'{"line": NaN, "view": "ft"}\n', ["NaN is no JSON value"]),
-        (pickle.dumps(print), ["is not JSON"]),
-        (b"", []),
-    ],
-)
-def test_a_file_of_something_else_is_no_table(
-    content: bytes, words: list[str], made: Made, run: Run, verify: Verify
-) -> None:
-    out = made()
-    out.write_bytes(content)
-    if not content:
-        assert verify(out)[0].code == 1
-        return
-    run("verify", out).refused(*words)
-
-
-def test_a_table_that_is_missing_is_refused(run: Run, tmp_path: Path) -> None:
-    run("verify", tmp_path / "rows.jsonl").refused("rows.jsonl")
-    run("verify", tmp_path / "rows.parquet").refused("rows.parquet")
-
-
-def test_no_pipe_or_device_is_read_because_a_table_names_it(
-    made: Made, run: Run, tmp_path: Path
-) -> None:
-    os.mkfifo(tmp_path / "pipe.jsonl")
-    for file in (tmp_path / "pipe.jsonl", "/dev/zero"):
-        out = made()
-        facts = facts_of(out)
-        facts["prompts"]["file"] = str(file)
-        set_facts(out, facts)
-        run("verify", out).refused(f"there is no file {file}")
-
-
-def test_what_a_table_says_is_no_markup_and_no_escape_of_a_terminal(made: Made, run: Run) -> None:
-    out = made()
-    rewrite(out, other("\x1b[31m[red]x", "[bold]\x1b[2J"))
-    ended = run("verify", out, "--share", 1)
-    assert ended.code == 1
-    assert "\x1b" not in ended.out
-    assert "[bold]" in ended.out
 
 
 def test_other_arithmetic_is_said_and_not_failed(made: Made, verify: Verify, run: Run) -> None:
