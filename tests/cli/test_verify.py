@@ -7,6 +7,7 @@ fails nothing up to a wide bound; in half precision the bound is measured and no
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
