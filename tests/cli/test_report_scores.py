@@ -17,9 +17,10 @@ import pytest
 
 from forwardcache.jobs.differences import Comparison, differences
 from forwardcache.jobs.job import Totals
-from forwardcache.jobs.summary import as_json
+from forwardcache.jobs.summary import as_json, notes
 from forwardcache.jobs.views import parse_views
 from forwardcache.operations import operation
+from forwardcache.statistics.sentences import OTHER_NORM
 from tests.cli.conftest import Run
 from tests.cli.test_trace import line, trace
 
@@ -166,6 +167,35 @@ def test_the_figures_of_a_view_are_those_of_score_s_summary(
             assert without[view][f"{name}_nats"] == pytest.approx(told[name])
         for name in {"better", "worse"} & set(told):
             assert page[f"{name}_rate"] == pytest.approx(told[name])
+
+
+def test_the_verdict_says_of_nulls_what_score_s_summary_says(run: Run, tmp_path: Path) -> None:
+    chance = np.random.default_rng(2)
+    texts = {n + 1: f"text {n}" for n in range(30)}
+    head = {"op": "next_token_dist"}
+    # The matched null moves nothing beyond rounding, which has no multiple.
+    nats = {
+        "ft": chance.exponential(size=30),
+        "null_7": 0.1 * chance.exponential(size=30),
+        "null_8_matched": 1e-9 * (0.3 + chance.normal(size=30)),
+    }
+    lines: list[dict[str, Any]] = []
+    for at in texts:
+        own = [{"view": view, "kl_base_nats": each[at - 1]} for view, each in nats.items()]
+        lines += [{"id": at, "line": at, **head, **one} for one in [{"view": "base"}, *own]]
+    totals = Totals(operation("next_token_dist").figure)
+    for one in lines:
+        totals.note(one)
+    views = parse_views("base,ft,null:7,null:8:matched", has_adapter=True)
+    comparison = Comparison("next_token_dist", differences(views, totals, texts=texts))
+    of_nulls = [note for note in notes(comparison) if "of the same weight norm" in note]
+    assert len(of_nulls) == 1
+    assert "can't be told from rounding" in of_nulls[0]
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("".join(f"{text}\n" for text in texts.values()))
+    said = scores(run, written(tmp_path / "rows.jsonl", lines), "--prompts", prompts)["verdict"]
+    assert said.endswith(f" {of_nulls[0]} {OTHER_NORM}")
+    assert OTHER_NORM in notes(comparison)
 
 
 def test_the_prompts_and_tokens_that_moved_most(run: Run, rows: Path) -> None:

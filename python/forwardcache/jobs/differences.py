@@ -7,10 +7,8 @@ is sizes that are compared with those of null views.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from forwardcache.jobs.job import Job, Totals
@@ -21,9 +19,9 @@ from forwardcache.statistics import (
     NullComparison,
     ValueFigures,
     Values,
-    among_nulls,
     value_figures,
 )
+from forwardcache.statistics.values import place_among
 
 if TYPE_CHECKING:
     from forwardcache.hf.scoring.noise import NoiseFloor
@@ -93,14 +91,10 @@ class Comparison:
         random change of the adapter's.
         """
         nulls = [null for null in self.nulls if null.view.matched and null.view.lam == 1.0]
-        sizes = [null.figures.size for null in nulls]
-        if one.view.kind != "ft" or not nulls:
+        if one.view.kind != "ft":
             return None
-        if math.isnan(one.figures.size) or any(map(math.isnan, sizes)):
-            return None
-        is_zero = any(null.figures.size_interval.holds_zero for null in nulls)
-        inside = self.floor is not None and fmean(sizes) <= self.floor.mean_nats
-        return among_nulls(one.figures.size, sizes, inside_floor=is_zero or inside)
+        floor = 0.0 if self.floor is None else self.floor.mean_nats
+        return place_among(one.figures, [null.figures for null in nulls], floor=floor)
 
     def is_within_floor(self, one: Difference) -> bool:
         """Whether other batches move base as far."""

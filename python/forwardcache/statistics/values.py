@@ -16,7 +16,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from forwardcache.errors import InvalidInputError
+from forwardcache.statistics.figures import mean_of
 from forwardcache.statistics.intervals import Interval, intervals, totals_of
+from forwardcache.statistics.nulls import NullComparison, among_nulls
 from forwardcache.statistics.resampling import SEED
 from forwardcache.statistics.signed import SignedSummary, signed_of
 from forwardcache.statistics.spread import Spread, spread_of
@@ -104,6 +106,27 @@ def value_figures(
         )
         for view, each, of_view in zip(views, known, totals, strict=True)
     ]
+
+
+def place_among(
+    one: ValueFigures, nulls: Sequence[ValueFigures], *, floor: float = 0.0
+) -> NullComparison | None:
+    """Where a view stands among matched nulls, by ``size``.
+
+    Args:
+        one: The view's figures.
+        nulls: Those of each null, over the same prompts.
+        floor: Mean of what noise alone makes, nats: the nulls' mean lies inside of it up to there,
+            and where 0 is in the interval of one of them.
+
+    Returns:
+        None without nulls, or where a size is no number.
+    """
+    sizes = [null.size for null in nulls]
+    if not sizes or math.isnan(one.size) or any(map(math.isnan, sizes)):
+        return None
+    is_zero = any(null.size_interval.holds_zero for null in nulls)
+    return among_nulls(one.size, sizes, inside_floor=is_zero or mean_of(sizes) <= floor)
 
 
 class _Finite(NamedTuple):

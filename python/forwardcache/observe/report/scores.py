@@ -118,11 +118,12 @@ def _figures(rows: pl.LazyFrame, distances: pl.DataFrame, texts: dict[int, str] 
     order = distances["view"].unique(maintain_order=True).to_list()
     compared = distances.filter(pl.col("view") != "base") if "base" in order else distances.clear()
     op = operation(distances["op"][0])
+    values = _values(compared, order, texts, signed=op.figure.is_signed)
     figures: Figures = {
         "op": op.name,
         "measure": _measure(op.figure, is_bound=bool(compared["is_bound"].any())),
         "prompt_count": distances["line"].n_unique(),
-        "views": _views(compared, order, texts, signed=op.figure.is_signed),
+        "views": [_view(view, one) for view, one in values.items()],
     }
     figures["null_band"] = _null_band(figures["views"])
     figures["sweep"] = _sweep(figures["views"])
@@ -135,16 +136,16 @@ def _figures(rows: pl.LazyFrame, distances: pl.DataFrame, texts: dict[int, str] 
     }
     most_moved = {row["line"]: row["id"] for row in figures["prompts"][:_MOVED_PROMPTS]}
     figures["moved"] = _moved(rows, most_moved) if op.names_tokens else []
-    return {"verdict": _verdict(figures), **figures}
+    return {"verdict": _verdict(figures, values), **figures}
 
 
 def _measure(figure: Figure, *, is_bound: bool) -> str:
     return f"{figure.title}, lower bound, nats" if is_bound else f"{figure.title}, nats"
 
 
-def _views(
+def _values(
     compared: pl.DataFrame, order: list[str], texts: dict[int, str] | None, *, signed: bool
-) -> list[Figures]:
+) -> dict[str, ValueFigures]:
     """By view what ``score`` says of it too; an interval only where equal prompts are known."""
     from forwardcache.statistics import Values, value_figures
 
@@ -154,7 +155,7 @@ def _views(
         [Values(groups[view]["nats"], _names(groups[view]["line"], texts)) for view in views],
         is_signed=signed,
     )
-    return [_view(view, figures) for view, figures in zip(views, found, strict=True)]
+    return dict(zip(views, found, strict=True))
 
 
 def _names(lines: pl.Series, texts: dict[int, str] | None) -> list[str | int] | None:
@@ -284,23 +285,21 @@ def _moved(rows: pl.LazyFrame, ids: dict[int, str | int]) -> list[Figures]:
     return [{"id": ids[row["line"]], **row} for row in found]
 
 
-def _verdict(figures: Figures) -> str:
+def _verdict(figures: Figures, values: dict[str, ValueFigures]) -> str:
     """How far ft is, and where that stands among random changes of its norm, as ``score`` says."""
-    from forwardcache.statistics import among_nulls
     from forwardcache.statistics.sentences import IS_MORE, OTHER_NORM, among_random_changes
+    from forwardcache.statistics.values import place_among
 
-    sizes = {row["view"]: row.get("mean_abs_nats", row["mean_nats"]) for row in figures["views"]}
-    tuned, count = sizes.get("ft"), figures["prompt_count"]
-    if tuned is None:
+    tuned, count = values.get("ft"), figures["prompt_count"]
+    if tuned is None or not tuned.prompts:
         return f"{count:,} prompts; no distance between base and ft is in them."
     prompts = "1 prompt" if count == 1 else f"{count:,} prompts"
-    signed = operation(figures["op"]).figure.is_signed
-    averaged = "absolute differences averaged" if signed else "averaged"
-    said = f"ft is {tuned:.3g} nats from base, {averaged} over {prompts}"
-    nulls = {view: size for view, size in sizes.items() if view.startswith("null_")}
+    averaged = "averaged" if tuned.signed is None else "absolute differences averaged"
+    said = f"ft is {tuned.size:.3g} nats from base, {averaged} over {prompts}"
+    nulls = [view for view in values if view.startswith("null_")]
     if not nulls:
         return f"{said}; no null view says what random adapters do."
-    matched = [nulls[view] for view in nulls if _MATCHED.match(view)]
-    if not matched or None in matched:
-        return f"{said}. {OTHER_NORM}"
-    return f"{said}. {IS_MORE} {among_random_changes('ft', among_nulls(tuned, matched))}"
+    matched = [values[view] for view in nulls if _MATCHED.match(view)]
+    place = place_among(tuned, matched)
+    among = "" if place is None else f" {IS_MORE} {among_random_changes('ft', place)}"
+    return f"{said}.{among}" + ("" if len(matched) == len(nulls) else f" {OTHER_NORM}")
