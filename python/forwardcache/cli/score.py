@@ -30,7 +30,6 @@ from forwardcache.jobs.fingerprint import folder_fingerprint
 from forwardcache.jobs.kinds import STDIN
 from forwardcache.jobs.metadata import facts_of
 from forwardcache.jobs.prompts import PromptSet, check_source, read_prompts
-from forwardcache.jobs.rows import ROW_FORMAT
 from forwardcache.jobs.session import Session, load, parse_identity
 from forwardcache.jobs.skips import Skipped, skipped_line
 from forwardcache.jobs.views import View
@@ -93,6 +92,9 @@ def _job_facts(options: ScoreOptions, source: PromptSet, views: Sequence[View]) 
     """What decides the rows: a part goes on only with the same."""
     if options.out is None:
         return {}
+    # With numpy, which ``check_installed`` asks for before anything imports it.
+    from forwardcache.jobs.rows import ROW_FORMAT
+
     facts = asdict(options.loading)
     for name in ("model", "adapter"):
         if facts[name] is not None and Path(facts[name]).is_dir():
