@@ -94,8 +94,8 @@ def _run(session: Session, plan: DiffPlan, options: DiffOptions) -> DiffResult:
     """Compare; rows have their name when it returns."""
     from forwardcache.cli.diff_estimate import estimate
     from forwardcache.cli.diff_progress import diff_progress
-    from forwardcache.jobs.diff.facts import digests_of
     from forwardcache.jobs.diff.run import run_diff
+    from forwardcache.jobs.metadata import digests_of
 
     expected = estimate(session, plan, options)
     say(expected.line())

@@ -10,8 +10,6 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forwardcache.cli.checks import (
@@ -26,9 +24,8 @@ from forwardcache.cli.dry_run import check_dry_run, dry_run
 from forwardcache.cli.exits import ExitCode, say
 from forwardcache.cli.extras import SCORING, check_installed
 from forwardcache.errors import InterruptedRunError
-from forwardcache.jobs.fingerprint import folder_fingerprint
 from forwardcache.jobs.kinds import STDIN
-from forwardcache.jobs.metadata import facts_of
+from forwardcache.jobs.metadata import digests_of, facts_of, loading_facts
 from forwardcache.jobs.prompts import PromptSet, check_source, read_prompts
 from forwardcache.jobs.session import Session, load, parse_identity
 from forwardcache.jobs.skips import Skipped, skipped_line
@@ -95,16 +92,13 @@ def _job_facts(options: ScoreOptions, source: PromptSet, views: Sequence[View]) 
     # With numpy, which ``check_installed`` asks for before anything imports it.
     from forwardcache.jobs.rows import ROW_FORMAT
 
-    facts = asdict(options.loading)
-    for name in ("model", "adapter"):
-        if facts[name] is not None and Path(facts[name]).is_dir():
-            facts[name] = folder_fingerprint(Path(facts[name]))
-    for free in ("trace", "allow_download", "store", "verify", "cache_bytes", "identity"):
-        del facts[free]
+    loading, digests = options.loading, digests_of(options.loading)
+    folders = {"model": digests["model"] or loading.model,
+               "adapter": digests["adapter"] or loading.adapter}  # fmt: skip
     names = [view.name for view in views]
-    facts["row format"] = ROW_FORMAT
-    return {**facts, "op": options.op, "views": names, "top_k": options.top_k,
-            "prompts": source.sha256, "limit": options.limit}  # fmt: skip
+    return {**folders, **loading_facts(loading), "row format": ROW_FORMAT, "op": options.op,
+            "views": names, "top_k": options.top_k, "prompts": source.sha256,
+            "limit": options.limit}  # fmt: skip
 
 
 def _score_with(

@@ -11,10 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from forwardcache.errors import MachineError
 from forwardcache.jobs.hits import HitRecorder
 from forwardcache.jobs.prompts import PromptSet
-from forwardcache.jobs.reasons import is_out_of_memory
 from forwardcache.jobs.results import RowSink
 from forwardcache.jobs.rows import Row, row, written
 from forwardcache.jobs.skips import OnError, Skipped
@@ -72,12 +70,7 @@ class Job:
             InvalidInputError: none is to be skipped.
             MachineError: so, and memory was too small.
         """
-        prompt = self.source.prompts[position]
-        if self.on_error == "skip":
-            return Skipped(prompt.line, prompt.id, str(error))
-        if is_out_of_memory(error):
-            raise MachineError(f"{self.source.name} line {prompt.line}: {error}") from error
-        self.source.refuse(prompt, str(error))
+        return self.source.failed(self.source.prompts[position], error, self.on_error)
 
     def texts(self) -> dict[int, str]:
         """What each prompt counts as in an interval, by its line."""

@@ -11,7 +11,7 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import fields
+from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -41,6 +41,10 @@ COMPARE = "compare"
 PARQUET_KEY = "forwardcache"
 """Of the key-value metadata of a table, which holds the same JSON."""
 
+# Of no value's doing, or told apart.
+_FREE = frozenset(
+    {"model", "adapter", "trace", "allow_download", "store", "verify", "cache_bytes", "identity"}
+)
 _VERSIONS = ("torch", "transformers", "peft", "tokenizers")
 # Of a URL: what stands before its host, and options that are secrets.
 _SECRETS = re.compile(r"(?<=://)[^/\s,]*(?=@)|(?<=password=)[^&,\s]+|(?<=ca_data=)[^&,\s]+")
@@ -98,6 +102,20 @@ def facts_of_run(
         "adapter": _folder(loading.adapter, digests.get("adapter")),
         "tokenizer": _folder_of_tokenizer(loading.tokenizer),
         **arithmetic,
+    }
+
+
+def loading_facts(loading: ModelOptions) -> Facts:
+    """What of the options of loading decides values, as JSON values, but for the folders."""
+    return {name: value for name, value in asdict(loading).items() if name not in _FREE}
+
+
+def digests_of(loading: ModelOptions) -> Facts:
+    """The digests of the contents of model and adapter; None for what is no folder here."""
+    folders = {"model": loading.model, "adapter": loading.adapter}
+    return {
+        name: None if given is None or not Path(given).is_dir() else folder_fingerprint(Path(given))
+        for name, given in folders.items()
     }
 
 

@@ -18,9 +18,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn, TextIO, cast
 
-from forwardcache.errors import InvalidInputError
+from forwardcache.errors import InvalidInputError, MachineError
 from forwardcache.jobs.kinds import STDIN, FileKind, check_kind
-from forwardcache.jobs.reasons import shown
+from forwardcache.jobs.reasons import is_out_of_memory, shown
 from forwardcache.jobs.skips import OnError, Skipped, skipped_line
 from forwardcache.operations import operation
 
@@ -118,6 +118,24 @@ class PromptSet:
             InvalidInputError: naming the line, from 1 as editors do.
         """
         raise InvalidInputError(f"{self.name} line {prompt.line}: {reason}")
+
+    def failed(self, prompt: Prompt, error: Exception, on_error: OnError) -> Skipped:
+        """A prompt that the model failed on, as one that is skipped.
+
+        Args:
+            prompt: One of them.
+            error: What the model said.
+            on_error: Whether it is skipped.
+
+        Raises:
+            InvalidInputError: it isn't to be skipped.
+            MachineError: so, and memory was too small.
+        """
+        if on_error == "skip":
+            return Skipped(prompt.line, prompt.id, str(error))
+        if is_out_of_memory(error):
+            raise MachineError(f"{self.name} line {prompt.line}: {error}") from error
+        self.refuse(prompt, str(error))
 
     def without(self, reasons: Mapping[int, str]) -> PromptSet:
         """The set without some prompts, by position, which are skipped for these reasons.

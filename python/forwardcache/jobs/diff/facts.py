@@ -3,34 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forwardcache.jobs.diff.options import DiffOptions
 from forwardcache.jobs.diff.plan import DiffPlan
-from forwardcache.jobs.fingerprint import folder_fingerprint
-from forwardcache.jobs.metadata import COMPARE, Facts, facts_of_input, facts_of_run, view_facts
-from forwardcache.jobs.options import ModelOptions
+from forwardcache.jobs.metadata import (
+    COMPARE,
+    Facts,
+    facts_of_input,
+    facts_of_run,
+    loading_facts,
+    view_facts,
+)
 from forwardcache.jobs.session import Session
 from forwardcache.jobs.skips import Skipped
 
 if TYPE_CHECKING:
     from forwardcache.statistics import Floor
-
-# Not of the values' doing, or said elsewhere.
-_FREE = frozenset(
-    {"model", "adapter", "trace", "allow_download", "store", "verify", "cache_bytes", "identity"}
-)
-
-
-def digests_of(loading: ModelOptions) -> Facts:
-    """The digests of the contents of model and adapter; None for what is no folder here."""
-    folders = {"model": loading.model, "adapter": loading.adapter}
-    return {
-        name: None if given is None or not Path(given).is_dir() else folder_fingerprint(Path(given))
-        for name, given in folders.items()
-    }
 
 
 def facts_of_diff(
@@ -58,7 +47,7 @@ def facts_of_diff(
         floor_texts: Texts that it was measured on.
         seeds: By what they are for.
     """
-    loading = {name: value for name, value in asdict(options.loading).items() if name not in _FREE}
+    loading = loading_facts(options.loading)
     own: dict[str, Any] = {
         "limit": options.limit,
         "nulls": options.nulls,

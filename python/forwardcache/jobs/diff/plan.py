@@ -13,11 +13,10 @@ from forwardcache.errors import (
     ContextLengthError,
     ForwardCacheError,
     InvalidInputError,
-    MachineError,
 )
 from forwardcache.jobs.planning import with_lengths
 from forwardcache.jobs.prompts import Prompt, PromptSet
-from forwardcache.jobs.reasons import is_out_of_memory, shown
+from forwardcache.jobs.reasons import shown
 from forwardcache.jobs.session import Session
 from forwardcache.jobs.skips import OnError, Skipped
 from forwardcache.jobs.views import View
@@ -98,12 +97,7 @@ class DiffPlan:
             InvalidInputError: none is to be skipped.
             MachineError: so, and memory was too small.
         """
-        prompt = self.prompts[position]
-        if self.on_error == "skip":
-            return Skipped(prompt.line, prompt.id, str(error))
-        if is_out_of_memory(error):
-            raise MachineError(f"{self.source.name} line {prompt.line}: {error}") from error
-        self.source.refuse(prompt, str(error))
+        return self.source.failed(self.prompts[position], error, self.on_error)
 
 
 def make_plan(
