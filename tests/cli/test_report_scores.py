@@ -84,6 +84,25 @@ def test_distances_by_view_and_factor(run: Run, rows: Path) -> None:
     )
 
 
+def test_the_verdict_counts_what_it_averages_and_names_what_is_no_number(
+    run: Run, tmp_path: Path
+) -> None:
+    def said(*nats: float | None) -> str:
+        lines = [row(at, "ft", one, {1: 0.5}) for at, one in enumerate(nats)]
+        bases = [row(at, "base", None, {1: 0.5}) for at in range(len(nats))]
+        verdict: str = scores(run, written(tmp_path / "r.jsonl", [*bases, *lines]))["verdict"]
+        return verdict
+
+    assert said(1.0, None, 3.0, None, None).startswith(
+        "ft is 2 nats from base, averaged over 2 prompts (3 more had NaN or infinity: is the "
+        "adapter sound in this dtype?);"
+    )
+    assert said(None) == (
+        "ft is at no finite distance from base: NaN or infinity at 1 prompt. Is the adapter sound "
+        "in this dtype?"
+    )
+
+
 def test_the_verdict_places_ft_among_random_changes_of_its_norm(run: Run, tmp_path: Path) -> None:
     nulls = {"null_7": "null_7_matched", "null_8": "null_8_matched"}
     lines = [{**one, "view": nulls.get(one["view"], one["view"])} for one in ROWS]

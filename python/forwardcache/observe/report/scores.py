@@ -27,6 +27,7 @@ _MOST_PROMPTS = 200
 _MOVED_PROMPTS = 20
 _MOVED_TOKENS = 5
 _PLOTTED = 2000
+_SOUND = "Is the adapter sound in this dtype?"
 
 
 def score_figures(path: Path, texts: Sequence[tuple[int, str]] | None = None) -> Figures:
@@ -290,11 +291,21 @@ def _verdict(figures: Figures, values: dict[str, ValueFigures]) -> str:
     from forwardcache.statistics.sentences import IS_MORE, OTHER_NORM, among_random_changes
     from forwardcache.statistics.values import place_among
 
-    tuned, count = values.get("ft"), figures["prompt_count"]
-    if tuned is None or not tuned.prompts:
-        return f"{count:,} prompts; no distance between base and ft is in them."
-    prompts = "1 prompt" if count == 1 else f"{count:,} prompts"
+    tuned = values.get("ft")
+    if tuned is None:
+        return (
+            f"{_prompt_count(figures['prompt_count'])}; no distance between base and ft is in them."
+        )
+    if not tuned.prompts:
+        count = _prompt_count(tuned.not_finite)
+        return f"ft is at no finite distance from base: NaN or infinity at {count}. {_SOUND}"
     averaged = "averaged" if tuned.signed is None else "absolute differences averaged"
+    left_out = (
+        ""
+        if not tuned.not_finite
+        else (f" ({tuned.not_finite:,} more had NaN or infinity: {_SOUND.lower()})")
+    )
+    prompts = f"{_prompt_count(tuned.prompts)}{left_out}"
     said = f"ft is {tuned.size:.3g} nats from base, {averaged} over {prompts}"
     nulls = [view for view in values if view.startswith("null_")]
     if not nulls:
@@ -303,3 +314,7 @@ def _verdict(figures: Figures, values: dict[str, ValueFigures]) -> str:
     place = place_among(tuned, matched)
     among = "" if place is None else f" {IS_MORE} {among_random_changes('ft', place)}"
     return f"{said}.{among}" + ("" if len(matched) == len(nulls) else f" {OTHER_NORM}")
+
+
+def _prompt_count(count: int) -> str:
+    return "1 prompt" if count == 1 else f"{count:,} prompts"
