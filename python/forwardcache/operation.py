@@ -118,6 +118,8 @@ class Apart:
         difference: How far these are apart, nats; infinite where they can't be the same value.
         tolerances: How many tolerances, in nats a token, that may be: of a sum over tokens one a
             token, of a difference of two views twice as many.
+        unit: What the difference is counted in; ``positions`` of a list whose values are the same
+            or they aren't.
     """
 
     field: str
@@ -125,6 +127,7 @@ class Apart:
     fresh: Any
     difference: float
     tolerances: float = 1.0
+    unit: Literal["nats", "positions"] = "nats"
 
     @property
     def nats(self) -> float:

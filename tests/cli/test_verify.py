@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -82,8 +83,11 @@ def test_one_sentence_says_what_was_checked(made: Made, run: Run) -> None:
     ended = run("verify", made(), "--share", 0.2, "--seed", 5)
     assert ended.code == 0
     assert ended.out.startswith("15 of 60 rows scored again (lines ")
-    assert "; --seed 5): all as recorded; the largest difference is " in ended.out
-    assert ended.out.endswith(", and 0.0001 is allowed.\n")
+    sentence, unchecked = ended.out.splitlines()
+    assert "; --seed 5): all as recorded; furthest off is " in sentence
+    # Of a divergence it is another bound than a log-probability's.
+    assert re.search(r", by \S+ nats where \S+ is allowed\.$", sentence)
+    assert unchecked.startswith("Not checked, of its facts: command, date, threads, seeds, counts.")
     assert ended.err.count("\n") == 1
     assert "3 prompts of 12 are scored again with" in ended.err
 
@@ -271,6 +275,54 @@ def test_an_edited_row_of_diff_is_found(
     assert (found["line"], found["view"], found["field"]) == (3, "ft", field)
 
 
+def test_table_and_sentence_count_a_difference_alike(made: Made, verify: Verify, run: Run) -> None:
+    out = made("rows.jsonl", "--op", "rolling_logprob")
+    rewrite(out, add("total_logprob", 8.6))
+    said = verify(out)[1]
+    [found] = said["findings"]
+    largest = said["largest"]
+    assert found["unit"] == "nats"
+    assert (largest["difference"], largest["allowed"]) == (found["difference"], found["bound"])
+    assert largest["nats"] < largest["difference"]
+    told = run("verify", out, "--share", 1)
+    assert told.out.count(f"{found['bound']:.3g}") == 2
+    assert f"total_logprob (line 3, ft), by 8.6 nats where {found['bound']:.3g} is" in told.out
+
+
+def test_flips_are_positions_and_no_nats(
+    made_diff: Callable[[str], Path], verify: Verify, run: Run
+) -> None:
+    out = made_diff("rows.jsonl")
+    rewrite(out, flip)
+    said = verify(out)[1]
+    [found] = said["findings"]
+    assert (found["difference"], found["unit"]) == (1, "positions")
+    assert said["largest"]["nats"] <= TOLERANCE
+    told = run("verify", out, "--share", 1).out
+    assert "1 position" in told
+    assert "0 positions" in told
+    assert "1 thing not as recorded; furthest off is " in told
+
+
+def test_facts_that_decide_no_row_are_told_as_unchecked(
+    made_diff: Callable[[str], Path], verify: Verify, run: Run
+) -> None:
+    out = made_diff("rows.jsonl")
+    facts = facts_of(out)
+    facts["floor"]["mean"] = 5.0
+    facts["accuracy\n"] = 0.99
+    set_facts(out, facts)
+    ended, said = verify(out)
+    assert ended.code == 0
+    assert {"command", "date", "floor", "accuracy\n"} < set(said["facts_unchecked"])
+    assert not {"versions", "model", "views", "prompts", "counts.rows"} & set(
+        said["facts_unchecked"]
+    )
+    told = run("verify", out, "--share", 1).out.splitlines()[-2:]
+    assert told[-1].startswith("Not checked, of its facts: ")
+    assert ", floor, accuracy\\n, " in told[-1]
+
+
 def test_other_arithmetic_is_said_and_not_failed(made: Made, verify: Verify, run: Run) -> None:
     out = made("rows.jsonl", "--op", "rolling_logprob")
     facts = facts_of(out)
@@ -296,11 +348,16 @@ def test_other_arithmetic_is_said_and_not_failed(made: Made, verify: Verify, run
 
 
 def test_in_half_precision_the_floor_is_measured_and_no_table_can_widen_it(
-    made: Made, verify: Verify
+    made: Made, verify: Verify, run: Run
 ) -> None:
     out = made("rows.jsonl", "--op", "rolling_logprob", dtype="bfloat16")
     ended, said = verify(out)
     assert ended.code == 0, ended.err
+    assert said["floor_dtype"] == "bfloat16"
+    told = run("verify", out, "--share", 1).out
+    assert "all within what rounding in bfloat16 may move; furthest off" in told
+    assert "A smaller edit can't be told from rounding" in told
+    assert "as recorded" not in told
     assert said["bound_nats"] == pytest.approx(OF_BATCHES + TIMES_FLOOR * said["floor_nats"])
     assert 1e-4 < said["floor_nats"] < 0.1
     facts = facts_of(out)
@@ -339,6 +396,7 @@ def test_a_template_that_writes_another_text_now_is_refused(made: Made, run: Run
 def test_a_bound_takes_the_larger_floor_and_believes_a_table_only_downwards() -> None:
     same = bound_of("float32", "float32", measured=None, told=None, is_elsewhere=False)
     assert (same.nats, same.wide, same.floor) == (OF_BATCHES, OF_BATCHES, None)
+    assert same.dtype is None
     half = bound_of("bfloat16", "bfloat16", measured=0.01, told=9.0, is_elsewhere=False)
     assert half.floor == 0.01
     less = bound_of("float32", "bfloat16", measured=None, told=0.002, is_elsewhere=True)
@@ -346,4 +404,4 @@ def test_a_bound_takes_the_larger_floor_and_believes_a_table_only_downwards() ->
     assert (less.floor, more.floor) == (0.002, 0.03)
     assert less.nats < less.wide < more.wide
     both = bound_of("float16", "bfloat16", measured=0.003, told=0.02, is_elsewhere=True)
-    assert both.floor == 0.02
+    assert (both.floor, both.dtype) == (0.02, "bfloat16")

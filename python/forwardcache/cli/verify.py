@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _MOST_SHOWN = 20
 _MOST_LINES = 10
+_MOST_FACTS = 12
 _LONGEST = 24
 
 
@@ -48,6 +49,8 @@ def verify(options: VerifyOptions, *, as_json: bool) -> int:
         if found.findings:
             show(sys.stdout, _table(found.findings[:_MOST_SHOWN]))
         print(_sentence(found))
+        if found.unchecked:
+            print(_not_checked(found.unchecked))
     return ExitCode.DONE if found.is_good else ExitCode.NO
 
 
@@ -79,7 +82,18 @@ def _sentence(found: Verification) -> str:
             f"{head}: {_counted(excused, 'value')} beyond {bound} nats a token, which another "
             f"device, dtype or version may explain (up to {found.bound.wide:.3g}){largest}."
         )
-    return f"{head}: all as recorded{largest}."
+    if (dtype := found.bound.dtype) is None:
+        return f"{head}: all as recorded{largest}."
+    return (
+        f"{head}: all within what rounding in {dtype} may move{largest}. A smaller edit can't be "
+        "told from rounding: a table that is to be checked closely is made in float32."
+    )
+
+
+def _not_checked(names: Sequence[str]) -> str:
+    """Which facts were taken for nothing; whoever made the table names them."""
+    more = ", ..." if len(names) > _MOST_FACTS else ""
+    return f"Not checked, of its facts: {', '.join(map(_printable, names[:_MOST_FACTS]))}{more}."
 
 
 def _head(found: Verification) -> str:
@@ -91,12 +105,12 @@ def _head(found: Verification) -> str:
 
 
 def _largest(found: Verification) -> str:
-    """The largest difference between two numbers, and how large it may be."""
+    """What is furthest off for what it may be, and both, as the table has them."""
     if (far := found.furthest) is None:
         return ""
     return (
-        f"; the largest difference is {far.nats:.3g} nats a token ({far.field}, line {far.line}, "
-        f"{far.view}), and {found.bound.nats:.3g} is allowed"
+        f"; furthest off is {far.field} (line {far.line}, {far.view}), by {far.difference:.3g} "
+        f"nats where {far.allowed:.3g} is allowed"
     )
 
 
@@ -109,7 +123,7 @@ def _table(findings: Sequence[Finding]) -> Table:
         is_number = name in {"line", "apart", "allowed"}
         shown.add_column(name, justify="right" if is_number else "left", overflow="fold")
     for one in findings:
-        apart = "" if one.difference is None else f"{one.difference:.3g}"
+        apart = "" if one.difference is None else _amount(one.difference, one.unit)
         cells = (
             "" if one.line is None else str(one.line),
             _printable(one.view or ""),
@@ -117,11 +131,15 @@ def _table(findings: Sequence[Finding]) -> Table:
             _cell(one.recorded),
             _cell(one.computed),
             f"{apart} (other arithmetic)" if one.is_excused else apart,
-            "" if one.bound is None else f"{one.bound:.3g}",
+            "" if one.bound is None else _amount(one.bound, one.unit),
         )
         # Not as markup, which the words of a table could be.
         shown.add_row(*map(Text, cells))
     return shown
+
+
+def _amount(value: float, unit: str) -> str:
+    return f"{value:.3g}" if unit == "nats" else _counted(int(value), "position")
 
 
 def _cell(value: Any) -> str:

@@ -133,4 +133,6 @@ def _flips(name: str, kept: Any, fresh: list[Any]) -> Apart:
     # Rows have the digits of float32.
     flipped = [each for each in places if each.difference > 1e-6]
     first = flipped[0] if flipped else Apart(name, kept, fresh, 0.0)
-    return Apart(first.field, first.kept, first.fresh, len(flipped), _TOLERANCES_OF_FLIPS)
+    return Apart(
+        first.field, first.kept, first.fresh, len(flipped), _TOLERANCES_OF_FLIPS, "positions"
+    )

@@ -43,11 +43,13 @@ class Bound:
         wide: With another one; as ``nats`` where it is the recorded one.
         floor: Mean of abs(difference in log-probability) that rounding makes, nats; None where no
             half precision is involved.
+        dtype: The one of half precision that has this floor; None likewise.
     """
 
     nats: float
     wide: float
     floor: float | None
+    dtype: str | None = None
 
 
 def bound_of(
@@ -62,14 +64,15 @@ def bound_of(
         told: The floor that the rows' facts tell, nats; None without one.
         is_elsewhere: Whether the arithmetic is another one than recorded.
     """
-    floors = [
-        measured
+    floors = {
+        dtype: measured
         if dtype == here and measured is not None
         else min(HALF[dtype], told if dtype == recorded and told is not None else HALF[dtype])
         for dtype in (here, recorded)
         if dtype in HALF
-    ]
-    floor = max(floors, default=None)
+    }
+    widest = max(floors, key=floors.__getitem__, default=None)
+    floor = None if widest is None else floors[widest]
     nats = OF_BATCHES + TIMES_FLOOR * (floor or 0.0)
     wide = ELSEWHERE + TIMES_FLOOR_ELSEWHERE * (floor or 0.0)
-    return Bound(nats, wide if is_elsewhere else nats, floor)
+    return Bound(nats, wide if is_elsewhere else nats, floor, widest)

@@ -29,8 +29,9 @@ class Finding:
         field: What of the row, or what is wrong with it.
         recorded: What the table has.
         computed: What it should have.
-        difference: How far these are apart, nats; None where they are not two numbers.
+        difference: How far these are apart; None where they are not two numbers.
         bound: How far they may be; None likewise.
+        unit: What both are counted in, nats or positions.
         is_excused: Whether other arithmetic than the recorded one may explain it.
     """
 
@@ -42,6 +43,7 @@ class Finding:
     difference: float | None = None
     bound: float | None = None
     is_excused: bool = False
+    unit: str = "nats"
 
     def as_json(self) -> dict[str, Any]:
         """The fields as JSON values."""
@@ -124,6 +126,7 @@ def of_apart(row: Row, apart: Apart, *, bound: float, wide: float) -> Finding | 
         finite(apart.difference),
         bound * apart.tolerances if is_number else None,
         apart.nats <= wide,
+        apart.unit,
     )
 
 

@@ -67,6 +67,7 @@ class Recorded:
         versions: By package.
         floor: Mean of abs(difference in log-probability) that rounding makes, nats; None where it
             wasn't measured.
+        unchecked: Names of facts that decide no row, so that nothing is held against them.
     """
 
     where: str
@@ -87,6 +88,7 @@ class Recorded:
     arithmetic: Mapping[str, Any]
     versions: Mapping[str, Any]
     floor: float | None
+    unchecked: tuple[str, ...]
 
 
 def read_recorded(rows: Path) -> Recorded:
@@ -147,6 +149,7 @@ class _Reader:
                            for name in ("gpu", "cpu_capability", "attention")}},
             versions=self._of("versions", (dict,)),
             floor=self._floor(),
+            unchecked=self._unchecked(),
         )  # fmt: skip
 
     def _of(self, name: str, kinds: tuple[type, ...]) -> Any:
@@ -200,6 +203,19 @@ class _Reader:
         is_one = isinstance(nats, float) and math.isfinite(nats) and nats >= 0.0
         return nats if is_one else None
 
+    def _unchecked(self) -> tuple[str, ...]:
+        counts = (f"counts.{name}" for name in self._facts["counts"] if name != "rows")
+        others = (
+            name for name, value in self._facts.items() if name not in _USED and value is not None
+        )
+        return (*others, *counts)
 
+
+# All else that stands there says nothing of which rows there should be.
+_USED = frozenset({
+    "versions", "model", "adapter", "tokenizer", "dtype", "device", "gpu", "cpu_capability",
+    "attention", "token_budget", "op", "reference", "views", "options", "prompts", "counts",
+    "skipped",
+})  # fmt: skip
 _KIND = {bool: "true or false", dict: "an object", str: "a text", int: "a whole number",
          list: "a list"}  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from forwardcache.errors import ForwardCacheError, InvalidInputError
@@ -27,16 +27,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Furthest:
-    """The largest difference that was found between two values.
+    """The value that is furthest off, for what it may be.
 
     Attributes:
-        nats: Nats a token.
+        nats: The difference in nats a token, which is what the bound is held against.
+        difference: The difference, nats.
+        allowed: How large that may be, nats.
         line: Of its prompt.
         view: Its view.
         field: Its field.
     """
 
     nats: float
+    difference: float
+    allowed: float
     line: int
     view: str
     field: str
@@ -54,9 +58,10 @@ class Verification:
         seed: What chose them.
         bound: How far a value was allowed to be off.
         elsewhere: What of the arithmetic is another than recorded, in words.
-        furthest: The largest difference of two numbers; None where there was none.
+        furthest: The one that is furthest off, of numbers; None where there was none.
         findings: What is not as it should be, that of the whole table first.
         notes: What can't be checked, a sentence each.
+        unchecked: Names of facts that nothing was held against.
     """
 
     rows: int
@@ -69,6 +74,7 @@ class Verification:
     furthest: Furthest | None
     findings: tuple[Finding, ...]
     notes: tuple[str, ...]
+    unchecked: tuple[str, ...]
 
     @property
     def is_good(self) -> bool:
@@ -88,12 +94,12 @@ class Verification:
             "bound_nats": self.bound.nats,
             "bound_elsewhere_nats": self.bound.wide,
             "floor_nats": self.bound.floor,
+            "floor_dtype": self.bound.dtype,
             "elsewhere": list(self.elsewhere),
-            "largest": None
-            if far is None
-            else {"nats": far.nats, "line": far.line, "view": far.view, "field": far.field},
+            "largest": None if far is None else asdict(far),
             "findings": [each.as_json() for each in self.findings],
             "notes": list(self.notes),
+            "facts_unchecked": list(self.unchecked),
         }
 
 
@@ -133,9 +139,7 @@ def checked(session: Session, plan: Plan) -> Verification:
         for each in apart:
             if (found := of_apart(row, each, bound=bound.nats, wide=bound.wide)) is not None:
                 findings.append(found)
-            nats = finite(each.nats)
-            if nats is not None and (furthest is None or nats > furthest.nats):
-                furthest = Furthest(nats, row["line"], row["view"], each.field)
+            furthest = _further(furthest, row, each, bound)
     return Verification(
         rows=len(plan.table.names),
         prompts=plan.prompts,
@@ -147,7 +151,17 @@ def checked(session: Session, plan: Plan) -> Verification:
         furthest=furthest,
         findings=tuple(findings),
         notes=plan.notes,
+        unchecked=recorded.unchecked,
     )
+
+
+def _further(known: Furthest | None, row: Row, apart: Apart, bound: Bound) -> Furthest | None:
+    """The further off of what is known and a field of a row; one that has no nats is neither."""
+    nats = finite(apart.nats)
+    if apart.unit != "nats" or nats is None or (known is not None and nats <= known.nats):
+        return known
+    allowed = bound.nats * apart.tolerances
+    return Furthest(nats, apart.difference, allowed, row["line"], row["view"], apart.field)
 
 
 def _compared(
