@@ -63,7 +63,7 @@ def test_the_second_run_runs_nothing_and_the_adapter_stands_out(
     assert 0.0 < tuned["visible_from_lambda"] < 1.0
     questions = [answer[: answer.index("?")] for answer in told["answers"]]
     assert len(set(questions)) == 3
-    assert "distinguishable from rounding" in told["answers"][0]
+    assert "is distinguishable from floating-point rounding" in told["answers"][0]
     assert "of 20 random changes" in told["answers"][1]
     assert "changed the model" not in str(told["answers"])
 
