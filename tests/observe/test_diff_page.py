@@ -85,7 +85,7 @@ def result() -> DiffResult:
 def test_it_carries_the_commands_json(result: DiffResult) -> None:
     page = diff_page(result)
     assert carried(page) == json.loads(json.dumps(result.as_json()))
-    assert "is distinguishable from rounding" in page
+    assert "ft is distinguishable from floating-point rounding" in page
     for fact in ("float32", "model digest", "abc", "forwardcache, diff"):
         assert fact in page
     assert "A note." in page
