@@ -83,6 +83,18 @@ def score(run: Run) -> Run:
     return call
 
 
+@pytest.fixture
+def diff(run: Run) -> Run:
+    """``diff`` with the demo's model and adapter, in float32 and without nulls unless asked for."""
+
+    def call(*arguments: object, **keywords: Any) -> Ended:
+        model = ["--model", ASSETS / "model", "--adapter", ASSETS / "adapter"]
+        words = last_of_each([*model, "--dtype", "float32", "--nulls", 0, *arguments])
+        return run("diff", *words, **keywords)
+
+    return call
+
+
 def last_of_each(words: list[Any]) -> list[Any]:
     """A command line whose later options stand for earlier ones: the command refuses both."""
     found: dict[Any, list[Any]] = {}
@@ -105,6 +117,14 @@ def prompts(tmp_path: Path) -> Path:
     lines = (ASSETS / "prompts.jsonl").read_text("utf-8").splitlines(keepends=True)
     path = tmp_path / "prompts.jsonl"
     path.write_text("".join(lines[:12]), "utf-8")
+    return path
+
+
+def first(prompts: Path, count: int) -> Path:
+    """A file of the first prompts of the demo, next to ``prompts``."""
+    lines = (ASSETS / "prompts.jsonl").read_text("utf-8").splitlines(keepends=True)
+    path = prompts.with_name("first.jsonl")
+    path.write_text("".join(lines[:count]), "utf-8")
     return path
 
 

@@ -24,20 +24,8 @@ from forwardcache.jobs.metadata import meta_of
 from forwardcache.jobs.prompts import Prompt
 from forwardcache.jobs.rows import encoded
 from forwardcache.scoring import PositionDifferences
-from tests.cli.conftest import ASSETS, Run, last_of_each, read_rows
+from tests.cli.conftest import ASSETS, Run, first, read_rows
 from tests.tolerance import TOLERANCE
-
-
-@pytest.fixture
-def diff(run: Run) -> Run:
-    """``diff`` with the demo's model and adapter, in float32 and without nulls unless asked for."""
-
-    def call(*arguments: object, **keywords: Any) -> Any:
-        model = ["--model", ASSETS / "model", "--adapter", ASSETS / "adapter"]
-        words = last_of_each([*model, "--dtype", "float32", "--nulls", 0, *arguments])
-        return run("diff", *words, **keywords)
-
-    return call
 
 
 def inputs(path: Path) -> list[dict[str, Any]]:
@@ -206,14 +194,6 @@ def test_the_estimate_comes_before_the_run_and_alone_in_a_dry_one(
     told = diff(*options, "--dry-run").out
     assert told.startswith("12 texts are read 2 times, 12 of them 4 times for the floor, 6 times")
     assert "144 forwards" in diff(*options).err.splitlines()[1]
-
-
-def first(prompts: Path, count: int) -> Path:
-    """A file of the first prompts of the demo, next to ``prompts``."""
-    lines = (ASSETS / "prompts.jsonl").read_text("utf-8").splitlines(keepends=True)
-    path = prompts.with_name("first.jsonl")
-    path.write_text("".join(lines[:count]), "utf-8")
-    return path
 
 
 @pytest.mark.parametrize(

@@ -249,7 +249,8 @@ def notes(result: DiffResult) -> list[str]:
 
 
 def _interval_notes(result: DiffResult) -> list[str]:
-    texts = min((one.summary.figures.texts for one in result.views), default=result.texts)
+    known = [one.summary.figures.texts for one in result.views if len(one.positions)]
+    texts = min(known, default=result.texts)
     return interval_notes(texts, len(result.views))
 
 

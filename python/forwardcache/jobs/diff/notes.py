@@ -11,7 +11,7 @@ from forwardcache.jobs.diff.measured import MeasuredFloor
 from forwardcache.jobs.diff.nulls import Nulls, Places, has_nulls
 from forwardcache.jobs.diff.plan import DiffPlan
 from forwardcache.jobs.differences import update_norms
-from forwardcache.statistics import Positions
+from forwardcache.statistics import Positions, ViewDifference
 
 _PRECISE = frozenset({"float32", "float64"})
 
@@ -33,6 +33,29 @@ def notes_on_texts(plan: DiffPlan, positions: Positions) -> list[str]:
     if plan.skip_first:
         found.append(f"The first {plan.skip_first:,} positions of each text are left out.")
     return found
+
+
+def without_number(name: str, positions: Positions) -> str | None:
+    """That a view gives no number at any position; None where it gives one.
+
+    Args:
+        name: The view's.
+        positions: Its own.
+    """
+    if len(positions) or not positions.left_out:
+        return None
+    where = f"all {positions.left_out:,} positions" if positions.left_out > 1 else "the 1 position"
+    return f"{name} gives NaN at {where} that count; is it sound in the model's dtype?"
+
+
+def notes_on_numbers(views: Sequence[ViewDifference]) -> list[str]:
+    """Which views give no number at any position.
+
+    Args:
+        views: All that were compared.
+    """
+    found = [without_number(view.view, view.positions) for view in views]
+    return [why for why in found if why is not None]
 
 
 def notes_on_floor(measured: MeasuredFloor, dtype: str) -> list[str]:

@@ -15,8 +15,10 @@ from forwardcache.jobs.diff.moved import moved_positions
 from forwardcache.jobs.diff.notes import (
     notes_on_floor,
     notes_on_nulls,
+    notes_on_numbers,
     notes_on_texts,
     notes_on_unmatched,
+    without_number,
 )
 from forwardcache.jobs.diff.nulls import Nulls, Places, compared_nulls, places, seeds
 from forwardcache.jobs.diff.options import DiffOptions
@@ -29,6 +31,7 @@ from forwardcache.jobs.views import View
 from forwardcache.statistics import (
     DiffResult,
     MovedPosition,
+    Outcome,
     Positions,
     Summary,
     ViewDifference,
@@ -146,7 +149,7 @@ def _result(
     # A random adapter is what others are held against, unless nothing else was asked for.
     held = [view for view in plan.views if not view.is_null] or plan.views
     views = tuple(_view(view, options, all_, is_held=view in held) for view in plan.views)
-    first = views[0].positions
+    first = max((view.positions for view in views), key=len)
     facts = facts_of_diff(
         session,
         plan,
@@ -164,6 +167,7 @@ def _result(
     )
     notes = [
         *notes_on_texts(plan, first),
+        *notes_on_numbers(views),
         *notes_on_floor(all_.measured, str(facts["dtype"])),
         *notes_on_nulls(plan, all_.nulls, all_.places),
         *notes_on_unmatched(session.backend, plan),
@@ -190,6 +194,10 @@ def _view(view: View, options: DiffOptions, all_: _All, *, is_held: bool) -> Vie
     verdict, bounds = None if floor is None else against_floor(positions, floor), options.bounds()
     is_scaled = view.kind in {"ft", "scaled"}
     of_scale = all_.nulls.of_scale.get(abs(view.lam), {}) if place is not None else {}
+    outcomes = judge(name, summary.figures, bounds, floor=verdict) if is_held else []
+    if (why := without_number(name, positions)) is not None:
+        # Nothing is known of it, whichever bounds there are.
+        outcomes = [Outcome("numbers", "undecided", why), *outcomes]
     return ViewDifference(
         view=name,
         positions=positions,
@@ -201,7 +209,7 @@ def _view(view: View, options: DiffOptions, all_: _All, *, is_held: bool) -> Vie
         visible_from_lambda=all_.visible.smallest if is_scaled else None,
         detect_least=all_.visible.least if is_scaled else None,
         moved=all_.moved.get(name, ()),
-        outcomes=tuple(judge(name, summary.figures, bounds, floor=verdict)) if is_held else (),
+        outcomes=tuple(outcomes),
     )
 
 
@@ -250,11 +258,11 @@ def _positions(plan: DiffPlan, found: Found, *, are_kept: bool) -> dict[str, Pos
         if not are_kept:
             items.clear()
     for name, one in known.items():
-        if not len(one):
+        # A view that is no number anywhere leaves the others as they are; ``_view`` tells of it.
+        if not len(one) and not one.left_out:
             raise InvalidInputError(
                 f"{name}: none of the {len(found.positions):,} texts that were compared has a "
-                f"position that counts ({one.left_out:,} are no number, the first "
-                f"{plan.skip_first:,} of each text are left out)"
+                f"position that counts (the first {plan.skip_first:,} of each text are left out)"
             )
     return known
 
