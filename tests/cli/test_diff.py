@@ -407,13 +407,20 @@ def test_a_view_that_cannot_be_had_is_refused_before_others_are_run(  # noqa: PL
 def test_why_there_are_no_nulls_is_told(dora: list[object], run: Run, prompts: Path) -> None:
     ended = run("diff", *dora, "--texts", prompts, "--format", "json")
     assert ended.code == 0, ended.err
+    # Before it is run, and without a view that nobody asked for.
+    plan = ended.err.splitlines()[1]
+    assert "12 texts are read 2 times, 12 of them 4 times for the floor: 72 forwards" in plan
+    assert "; no matched nulls: " in plan
+    assert "null_0" not in ended.err + ended.out
     found = json.loads(ended.out)
     assert found["views"]["ft"]["nulls"] is None
     assert found["views"]["ft"]["floor"]["mean"] > 0.0
-    assert any("There are no nulls: " in note and "DoRA" in note for note in found["notes"])
+    assert any("There are no matched nulls: " in note and "DoRA" in note for note in found["notes"])
 
 
 def test_nulls_are_of_base_alone(diff: Run, prompts: Path) -> None:
     ended = diff("--texts", prompts, "--views", "base", "--reference", "ft", "--nulls", 2)
     assert ended.code == 0, ended.err
-    assert "There are no nulls: they are changes of base" in ended.out
+    assert "There are no matched nulls: they are changes of base" in ended.out
+    ended = diff("--texts", prompts, "--views", "null:1:matched", "--nulls", 2)
+    assert "There are no matched nulls: --views names neither ft nor scaled" in ended.out

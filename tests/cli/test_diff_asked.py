@@ -1,7 +1,9 @@
 """What ``diff`` says of what was asked for and can't be had.
 
 Claims: a view that is no number anywhere leaves figures, rows and pages of the others as they are,
-and is undecided itself.
+and is undecided itself; what is visible of an adapter is told of the whole adapter alone, and isn't
+looked for in texts that are too few; texts without a position left are counted, and lines with two
+texts.
 """
 
 from __future__ import annotations
@@ -53,3 +55,46 @@ def test_intervals_are_counted_over_the_texts_of_views_that_have_any(
 ) -> None:
     ended = diff("--texts", first(prompts, 20), "--views", "ft,scaled:1e30")
     assert "Intervals are over 20 distinct texts" in ended.out
+
+
+def test_the_smallest_visible_scale_is_the_whole_adapter_s(diff: Run, prompts: Path) -> None:
+    options = ["--texts", first(prompts, 20), "--detect", "--format", "json"]
+    found = json.loads(diff(*options, "--views", "scaled:0.5,ft").out)["views"]
+    known = {name: view["visible_from_lambda"] for name, view in found.items()}
+    assert known.pop("ft") > 0.0
+    assert known == {"scaled_0.50": None}
+
+
+def test_no_scale_is_run_where_texts_are_too_few(
+    diff: Run, prompts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("forwardcache.jobs.diff.detect.visible_from", None)
+    ended = diff("--texts", prompts, "--detect")
+    assert ended.code == 0, ended.err
+    assert "for --detect" not in ended.err
+    assert "How little of it can be seen? Not judged: that takes 20 distinct texts" in ended.out
+
+
+def test_texts_without_a_position_and_lines_with_two_texts_are_counted(
+    diff: Run, tmp_path: Path
+) -> None:
+    lines = [{"prompt": "a b c d e f g", "text": "x"}, {"text": "a"}, {"text": "a b"}]
+    texts = tmp_path / "texts.jsonl"
+    texts.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    ended = diff("--texts", texts, "--skip-first", 4, "--format", "json")
+    assert ended.code == 0, ended.err
+    notes = json.loads(ended.out)["notes"]
+    left_out = "The first 4 positions of each text are left out; "
+    assert f"{left_out}2 texts have no other, and count nowhere." in notes
+    assert '1 line has both "prompt" and "text": "prompt" was read, "text" was carried.' in notes
+
+
+def test_one_text_is_told_of_as_one(diff: Run, tmp_path: Path) -> None:
+    texts = tmp_path / "texts.txt"
+    texts.write_text("one text alone\n")
+    ended = diff("--texts", texts, "--dry-run", "--skip-first", 1)
+    assert ended.out.startswith("1 text is read 2 times")
+    assert (
+        "The first position of each text is left out."
+        in diff("--texts", texts, "--skip-first", 1).out
+    )

@@ -5,6 +5,7 @@ that can be told without it, and nothing is left under the names that were asked
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -43,14 +44,18 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (("--views", "base"), "nothing to hold against base: --views names no other view"),
         (("--views", "ft,ft"), "ft twice"),
         (("--reference", "old"), "unknown view 'old'"),
-        (("--nulls", "-1"), "--nulls"),
-        (("--skip-first", "-1"), "--skip-first"),
-        (("--max-kl", "-1"), "--max-kl"),
-        (("--max-kl", "inf"), "max_kl is inf"),
-        (("--min-same-top", "2"), "--min-same-top"),
+        (("--reference", "ft"), "nothing to hold against ft: without --views that is ft alone"),
+        (("--nulls", "-1"), "--nulls is -1, allowed is a number 0 or more"),
+        (("--skip-first", "-1"), "--skip-first is -1, allowed"),
+        (("--limit", "0"), "--limit is 0, allowed is a number 1 or more"),
+        (("--max-kl", "-1"), "--max-kl is -1, allowed"),
+        (("--max-kl", "inf"), "--max-kl is inf, allowed"),
+        (("--max-ppl-ratio", "nan"), "--max-ppl-ratio is nan, allowed"),
+        (("--min-same-top", "2"), "--min-same-top is 2, allowed is a number from 0 to 1"),
         (("--expect", "same"), "--expect"),
         (("--format", "yaml"), "yaml"),
         (("--detect", "--views", "null:1"), "--detect is about the adapter"),
+        (("--detect", "--views", "scaled:0.5"), "--detect is about the adapter at its full"),
         (("--detect", "--views", "base", "--reference", "ft"), "against base"),
         (("--chat-template-args", "{}"), "--chat-template-args needs --chat-template"),
         (("--identity", "labels"), "--identity"),
@@ -96,6 +101,23 @@ def test_a_file_that_is_there_is_kept(option: str, file: str, run: Run) -> None:
     ended.refused(str(there), "--force")
     assert "--resume" not in ended.err
     assert there.read_text() == "before"
+
+
+@pytest.mark.usefixtures("no_load")
+@pytest.mark.parametrize(
+    ("option", "file"), [("--out", "a.jsonl"), ("--report", "b/a.html"), ("--junit", "config.json")]
+)
+@pytest.mark.parametrize("read", ["--model", "--adapter"])
+def test_nothing_is_written_into_what_is_read(
+    option: str, file: str, read: str, run: Run, tmp_path: Path
+) -> None:
+    folder = tmp_path / "read"
+    shutil.copytree(MODEL if read == "--model" else ADAPTER, folder)
+    (folder / "b").mkdir()
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    ended = run(*words(read, folder, option, folder / "b" / ".." / file, "--force"))
+    ended.refused(option, f"is in the folder of the {read[2:]}")
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
 @pytest.mark.parametrize(

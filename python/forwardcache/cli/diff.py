@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from forwardcache.cli.diff_checks import checked
@@ -30,6 +31,7 @@ def diff(options: DiffOptions) -> int:
     """Run the command; the exit code."""
     views, reference = checked(options)
     from forwardcache.jobs.diff.compared import check_views
+    from forwardcache.jobs.diff.nulls import why_no_nulls
     from forwardcache.jobs.diff.plan import comparable, make_plan
 
     say(_what_is_done(options, views, reference))
@@ -52,6 +54,8 @@ def diff(options: DiffOptions) -> int:
             on_error=options.on_error,
         )
         check_views(session.backend, plan, detect=options.detect)
+        why = why_no_nulls(session.backend, plan, options.nulls)
+        plan = replace(plan, why_no_nulls=why)
         if options.dry_run:
             return _dry_run(session, plan, options)
         result = _run(session, plan, options)
@@ -149,7 +153,7 @@ def _show(result: DiffResult, options: DiffOptions) -> None:
         show_diff(sys.stdout, result)
     if result.facts["skipped"]:
         first = result.facts["skipped"][0]
-        count = f"{result.skipped:,} text{'s' if result.skipped > 1 else ''}"
+        count = f"{result.skipped:,} text{'' if result.skipped == 1 else 's'}"
         say(f"{count} skipped; the first, line {first['line']}: {first['reason']}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 
@@ -19,6 +20,15 @@ from forwardcache.jobs.views import View, parse_view, parse_views
 DIFFING = ("rich", "polars", "numpy", "scipy", "torch", "transformers", "peft", "safetensors",
            "tokenizers")  # fmt: skip
 _PAGE_SUFFIXES = frozenset({".html", ".htm"})
+_ALLOWED = {
+    "nulls": (0, math.inf),
+    "skip_first": (0, math.inf),
+    "limit": (1, math.inf),
+    "max_kl": (0, math.inf),
+    "max_ppl_ratio": (0, math.inf),
+    "min_same_top": (0, 1.0),
+}
+"""By name of an option that takes a number: the least and the largest."""
 
 
 def checked(options: DiffOptions) -> tuple[tuple[View, ...], View]:
@@ -32,7 +42,7 @@ def checked(options: DiffOptions) -> tuple[tuple[View, ...], View]:
         check_installed(*PAGES, extra="report")
     views, reference = _views(options)
     _check_detect(options, views)
-    options.bounds()
+    _check_numbers(options)
     if options.loading.chat_template_args is not None and not options.loading.chat_template:
         raise InvalidInputError("--chat-template-args needs --chat-template")
     parse_identity(options.loading.identity)
@@ -56,19 +66,31 @@ def _views(options: DiffOptions) -> tuple[tuple[View, ...], View]:
     named = "ft" if options.views is None else options.views
     views = tuple(view for view in parse_views(named, has_adapter=has_adapter) if view != reference)
     if not views:
-        raise InvalidInputError(
-            f"nothing to hold against {reference.name}: --views names no other view"
-        )
+        why = "--views names no other view"
+        if options.views is None:
+            why = f"without --views that is {reference.name} alone; give --views base"
+        raise InvalidInputError(f"nothing to hold against {reference.name}: {why}")
     return views, reference
+
+
+def _check_numbers(options: DiffOptions) -> None:
+    """Refuse numbers that can't be meant, by the names of their options."""
+    for name, (least, most) in _ALLOWED.items():
+        value = getattr(options, name)
+        if value is not None and not (math.isfinite(value) and least <= value <= most):
+            above = f"{least} or more"
+            allowed = above if most == math.inf else f"from {least} to {most:g}"
+            option = f"--{name.replace('_', '-')}"
+            raise InvalidInputError(f"{option} is {value:g}, allowed is a number {allowed}")
 
 
 def _check_detect(options: DiffOptions, views: tuple[View, ...]) -> None:
     """Refuse to look for a scale of an adapter that isn't asked for."""
     if options.detect and options.reference.strip() != "base":
         raise InvalidInputError("--detect holds the adapter against base: leave out --reference")
-    if options.detect and not any(view.kind in {"ft", "scaled"} for view in views):
+    if options.detect and not any(view.is_whole_adapter for view in views):
         raise InvalidInputError(
-            "--detect is about the adapter: --views names neither ft nor scaled"
+            "--detect is about the adapter at its full strength: --views doesn't name ft"
         )
 
 
@@ -84,6 +106,7 @@ def _check_outputs(options: DiffOptions) -> None:
         check_target(out, f"{option} {out}")
         writes = results.names_of(out) if option == "--out" else (out, part_of(out))
         refuse_same(option, out, writes, others)
+        _refuse_inside(options, option, out)
         others += [(what, path) for path in writes]
         if option == "--out":
             results.check_out(out, force=options.force, resume=False, is_resumable=False)
@@ -91,6 +114,16 @@ def _check_outputs(options: DiffOptions) -> None:
         for path in writes:
             if os.path.lexists(path) and not options.force:
                 raise InvalidInputError(f"{option}: {path} is there already: --force replaces it")
+
+
+def _refuse_inside(options: DiffOptions, option: str, out: Path) -> None:
+    """Refuse a file in a folder that the run reads, whose contents would be other ones then."""
+    read = {"model": options.loading.model, "adapter": options.loading.adapter}
+    for name, given in read.items():
+        if given is None or not (folder := Path(given)).is_dir():
+            continue
+        if folder.resolve() in out.resolve().parents:
+            raise InvalidInputError(f"{option} {out} is in the folder of the {name}, {given}")
 
 
 def _asked(options: DiffOptions) -> dict[str, tuple[str, Path]]:

@@ -11,6 +11,7 @@ from forwardcache.jobs.diff.measured import RERUNS
 from forwardcache.jobs.diff.nulls import scales
 from forwardcache.jobs.diff.options import DiffOptions
 from forwardcache.jobs.diff.plan import DiffPlan
+from forwardcache.statistics.intervals import FEWEST_TEXTS
 
 if TYPE_CHECKING:
     from forwardcache.jobs.session import Session
@@ -33,6 +34,7 @@ class Estimate:
         forwards: Texts read in all.
         tokens: Tokens read in all.
         seconds: About how long that takes; None where it couldn't be measured.
+        why_no_nulls: Why there are none although they were asked for.
     """
 
     texts: int
@@ -44,6 +46,7 @@ class Estimate:
     forwards: int
     tokens: int
     seconds: float | None
+    why_no_nulls: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         """By field."""
@@ -58,15 +61,21 @@ class Estimate:
         }
         more = ", ".join(f"{times:,} times {why}" for why, times in of_sample.items() if times)
         sampled = f", {self.sampled:,} of them {more}" if more else ""
+        without = "" if self.why_no_nulls is None else f"; no matched nulls: {self.why_no_nulls}"
         return (
-            f"{self.texts:,} texts are read {self.passes:,} times{sampled}: {self.forwards:,} "
-            f"forwards of {self.tokens:,} tokens, {self._time()}"
+            f"{_counted(self.texts, 'text is', 'texts are')} read {self.passes:,} times{sampled}: "
+            f"{self.forwards:,} forwards of {_counted(self.tokens, 'token', 'tokens')}, "
+            f"{self._time()}{without}"
         )
 
     def _time(self) -> str:
         if self.seconds is None:
             return "for an unknown time"
         return f"about {timedelta(seconds=max(1, round(self.seconds)))}"
+
+
+def _counted(count: int, one: str, more: str) -> str:
+    return f"{count:,} {one if count == 1 else more}"
 
 
 def estimate(session: Session, plan: DiffPlan, options: DiffOptions) -> Estimate:
@@ -79,9 +88,9 @@ def estimate(session: Session, plan: DiffPlan, options: DiffOptions) -> Estimate
     """
     passes = 1 + len(plan.views)
     sample = plan.sample()
-    of_scales = len(scales(plan)) if options.nulls else 0
+    of_scales = len(scales(plan)) if options.nulls and plan.why_no_nulls is None else 0
     reruns, nulls = RERUNS, of_scales * (options.nulls + 1)
-    detect = MOST_READS if options.detect else 0
+    detect = MOST_READS if options.detect and len(sample) >= FEWEST_TEXTS else 0
     of_sample = reruns + nulls + detect
     tokens = passes * sum(plan.lengths) + of_sample * sum(plan.lengths[at] for at in sample)
     rate = _seconds_a_token(session, plan)
@@ -95,6 +104,7 @@ def estimate(session: Session, plan: DiffPlan, options: DiffOptions) -> Estimate
         forwards=passes * len(plan.lengths) + of_sample * len(sample),
         tokens=tokens,
         seconds=None if rate is None else rate * tokens,
+        why_no_nulls=plan.why_no_nulls,
     )
 
 

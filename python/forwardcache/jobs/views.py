@@ -59,6 +59,11 @@ class View:
         return self.kind == "null"
 
     @property
+    def is_whole_adapter(self) -> bool:
+        """Whether the view is the adapter at its full strength."""
+        return self.kind == "ft" or (self.kind == "scaled" and self.lam == 1.0)
+
+    @property
     def deviation(self) -> float:
         """Standard deviation of a null view's noise; NaN where it has the adapter's norm."""
         if self.matched:

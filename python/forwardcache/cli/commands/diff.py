@@ -65,7 +65,6 @@ ReferenceOption = Annotated[
 NullsOption = Annotated[
     int,
     typer.Option(
-        min=0,
         metavar="N",
         help="Random adapters of the trained one's norm, which the views are held against too; 0 "
         "for none. 19 are the fewest that allow p = 0.05 for one view.",
@@ -81,7 +80,7 @@ GroupByOption = Annotated[
 ]
 SkipFirstOption = Annotated[
     int,
-    typer.Option(min=0, metavar="N", help="Leave out the first N positions of each text."),
+    typer.Option(metavar="N", help="Leave out the first N positions of each text."),
 ]
 OutOption = Annotated[
     Path | None,
@@ -107,7 +106,6 @@ ExpectOption = Annotated[
 MaxKlOption = Annotated[
     float | None,
     typer.Option(
-        min=0.0,
         metavar="NATS",
         help="Exit status 1 where a view's mean KL is above.",
         show_default=False,
@@ -116,7 +114,6 @@ MaxKlOption = Annotated[
 MaxPplRatioOption = Annotated[
     float | None,
     typer.Option(
-        min=0.0,
         metavar="R",
         help="Exit status 1 where a view's perplexity by the reference's is above.",
         show_default=False,
@@ -125,8 +122,6 @@ MaxPplRatioOption = Annotated[
 MinSameTopOption = Annotated[
     float | None,
     typer.Option(
-        min=0.0,
-        max=1.0,
         metavar="SHARE",
         help="Exit status 1 where a view has the same most likely token at a smaller share of "
         "positions.",
@@ -148,7 +143,7 @@ WindowsOption = Annotated[
 ]
 LimitOption = Annotated[
     int | None,
-    typer.Option(min=1, help="Only the first N texts.", metavar="N", show_default=False),
+    typer.Option(help="Only the first N texts.", metavar="N", show_default=False),
 ]
 OnErrorOption = Annotated[
     OnErrorChoice,

@@ -31,8 +31,22 @@ def notes_on_texts(plan: DiffPlan, positions: Positions) -> list[str]:
             "different ones."
         )
     if plan.skip_first:
-        found.append(f"The first {plan.skip_first:,} positions of each text are left out.")
+        found.append(_on_first(plan))
+    if both := sum("text" in prompt.carried for prompt in plan.prompts):
+        lines = "1 line has" if both == 1 else f"{both:,} lines have"
+        found.append(f'{lines} both "prompt" and "text": "prompt" was read, "text" was carried.')
     return found
+
+
+def _on_first(plan: DiffPlan) -> str:
+    """What ``--skip-first`` leaves out."""
+    first = "position" if plan.skip_first == 1 else f"{plan.skip_first:,} positions"
+    gone = sum(length <= plan.skip_first for length in plan.lengths)
+    texts = "1 text has" if gone == 1 else f"{gone:,} texts have"
+    alone = f"; {texts} no other, and count nowhere" if gone else ""
+    return (
+        f"The first {first} of each text {'is' if plan.skip_first == 1 else 'are'} left out{alone}."
+    )
 
 
 def without_number(name: str, positions: Positions) -> str | None:
@@ -85,7 +99,7 @@ def notes_on_nulls(plan: DiffPlan, nulls: Nulls, places: Mapping[str, Places]) -
         places: Of the views among them.
     """
     if nulls.why_none is not None:
-        return [f"There are no nulls: {nulls.why_none}."]
+        return [f"There are no matched nulls: {nulls.why_none}."]
     asked = [view.name for view in plan.views if nulls.of_scale and has_nulls(plan, view)]
     without_place = [
         f"{name} has no place among nulls: no text has a number in it and in all of them."
@@ -103,9 +117,10 @@ def notes_on_nulls(plan: DiffPlan, nulls: Nulls, places: Mapping[str, Places]) -
         known = set(plan.groups)
         without = min(len(known - one.of_group.keys()) for one in places.values())
         if without:
+            have = "has" if without == 1 else "have"
             found.append(
-                f"{without:,} of {len(known):,} groups have no text among those of the nulls, and "
-                "no place."
+                f"{without:,} of {len(known):,} groups {have} no text among those of the nulls, "
+                "and no place."
             )
     return found
 

@@ -83,6 +83,33 @@ def seeds(count: int) -> list[int]:
     return list(range(count))
 
 
+def why_no_nulls(backend: Any, plan: DiffPlan, count: int) -> str | None:
+    """Why no view is held against matched nulls; None where it is, or none were asked for.
+
+    Args:
+        backend: The ``HFBackend``; it is asked, and nothing is run.
+        plan: What is compared.
+        count: How many were asked for.
+    """
+    if not count:
+        return None
+    if plan.reference.kind != "base":
+        return "they are changes of base, which is not the reference"
+    if not scales(plan):
+        return "--views names neither ft nor scaled, which alone are held against them"
+    null = View("null", matched=True)
+    try:
+        differences(backend, plan, [null], [])
+    except UnsupportedModelError as error:
+        return _reason(null, error)
+    return None
+
+
+def _reason(null: View, error: UnsupportedModelError) -> str:
+    """Without the name of a view that nobody asked for."""
+    return str(error).removeprefix(f"view {null.name} can't be exact here: ")
+
+
 def compared_nulls(backend: Any, plan: DiffPlan, count: int, positions: Sequence[int]) -> Nulls:
     """Compare nulls with the reference.
 
@@ -95,17 +122,15 @@ def compared_nulls(backend: Any, plan: DiffPlan, count: int, positions: Sequence
     Raises:
         ForwardCacheError: a text can't be run and isn't to be skipped.
     """
-    if not count:
-        return Nulls()
-    if plan.reference.kind != "base":
-        return Nulls(why_none="they are changes of base, which is not the reference")
+    if not count or plan.why_no_nulls is not None:
+        return Nulls(why_none=plan.why_no_nulls)
     found: dict[float, dict[str, Positions]] = {}
     for scale in scales(plan):
         views = [View("null", seed=seed, lam=scale, matched=True) for seed in seeds(count)]
         try:
             of_view = differences(backend, plan, views, positions)
         except UnsupportedModelError as error:
-            return Nulls(why_none=str(error))
+            return Nulls(why_none=_reason(views[0], error))
         failed = first_errors(of_view)
         for at, why in failed.items():
             plan.skips(positions[at], why)

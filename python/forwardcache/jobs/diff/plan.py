@@ -46,6 +46,7 @@ class DiffPlan:
         group_by: The field of the input that they are by.
         skip_first: Of each text, how many of its first positions are left out.
         on_error: Whether a text on which the model fails is skipped.
+        why_no_nulls: Why no view is held against matched nulls although they were asked for.
     """
 
     source: PromptSet
@@ -57,6 +58,7 @@ class DiffPlan:
     group_by: str | None = None
     skip_first: int = 0
     on_error: OnError = "fail"
+    why_no_nulls: str | None = None
 
     @property
     def prompts(self) -> tuple[Prompt, ...]:

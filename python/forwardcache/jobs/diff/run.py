@@ -40,6 +40,7 @@ from forwardcache.statistics import (
     summaries,
 )
 from forwardcache.statistics.figures import mean_of
+from forwardcache.statistics.intervals import FEWEST_TEXTS
 
 if TYPE_CHECKING:
     from forwardcache.jobs.skips import Skipped
@@ -116,7 +117,7 @@ def run_diff(
     steps.begin("comparing views")
     found = compared(backend, plan, sink)
     positions = _positions(plan, found, are_kept=options.report is not None)
-    if options.nulls:
+    if options.nulls and plan.why_no_nulls is None:
         steps.begin("comparing nulls")
     nulls = compared_nulls(backend, plan, options.nulls, floor.positions)
     visible, moved = _Visible(), {}
@@ -192,7 +193,6 @@ def _view(view: View, options: DiffOptions, all_: _All, *, is_held: bool) -> Vie
     positions, summary, place = all_.positions[name], all_.summed[name], all_.places.get(name)
     floor = all_.measured.floor
     verdict, bounds = None if floor is None else against_floor(positions, floor), options.bounds()
-    is_scaled = view.kind in {"ft", "scaled"}
     of_scale = all_.nulls.of_scale.get(abs(view.lam), {}) if place is not None else {}
     outcomes = judge(name, summary.figures, bounds, floor=verdict) if is_held else []
     if (why := without_number(name, positions)) is not None:
@@ -206,18 +206,21 @@ def _view(view: View, options: DiffOptions, all_: _All, *, is_held: bool) -> Vie
         nulls=None if place is None else place.whole,
         null_means={null: mean_of(one.kl) for null, one in of_scale.items()},
         group_nulls={} if place is None else place.of_group,
-        visible_from_lambda=all_.visible.smallest if is_scaled else None,
-        detect_least=all_.visible.least if is_scaled else None,
+        visible_from_lambda=all_.visible.smallest if view.is_whole_adapter else None,
+        detect_least=all_.visible.least if view.is_whole_adapter else None,
         moved=all_.moved.get(name, ()),
         outcomes=tuple(outcomes),
     )
 
 
 def _visible(session: Session, plan: DiffPlan, floor: MeasuredFloor) -> _Visible:
-    from forwardcache.jobs.diff.detect import visible_from
+    from forwardcache.jobs.diff.detect import LEAST, visible_from
 
     if floor.floor is None:
         return _Visible()
+    if len(floor.floor.kl_of) < FEWEST_TEXTS:
+        # No verdict at any scale, so that none is run.
+        return _Visible(None, LEAST)
     smallest, least = visible_from(
         session.backend,
         [plan.texts[at] for at in floor.positions],
