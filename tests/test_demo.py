@@ -68,6 +68,9 @@ def test_the_second_run_runs_nothing_and_the_adapter_stands_out(
     assert "changed the model" not in str(told["answers"])
 
     assert len(read_lines(Path(told["rows"]))) == 1500
+    assert main(["verify", told["rows"], "--format", "json"]) == 0
+    verified = json.loads(capsys.readouterr().out)
+    assert (verified["ok"], verified["rows_checked"], verified["elsewhere"]) == (True, 15, [])
     events = read_lines(Path(told["trace"]))
     labels = [(event["probe"], event["hit"]) for event in events]
     assert labels == [("first run", False)] * 1500 + [("second run", True)] * 1500

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 import forwardcache
 from forwardcache.cli.exits import ExitCode, say
 from forwardcache.cli.extras import SCORING, check_installed
-from forwardcache.jobs.options import ModelOptions
+from forwardcache.jobs.metadata import deciding, facts_of
+from forwardcache.jobs.options import ModelOptions, ScoreOptions
 from forwardcache.jobs.prompts import TEXTS, read_prompts
 from forwardcache.jobs.session import Session, load
 from forwardcache.jobs.views import View, parse_views
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
     from forwardcache.statistics import DiffResult
 
 ASSETS = Path(forwardcache.__file__).parent / "demo"
-VIEWS = parse_views("base,ft,scaled:0.5,null:7,null:8", has_adapter=True)
+_NAMED = "base,ft,scaled:0.5,null:7,null:8"
+VIEWS = parse_views(_NAMED, has_adapter=True)
 TOP_K = 256
 PROMPTS = str(ASSETS / "prompts.jsonl")
 NULLS = 20
@@ -109,7 +111,7 @@ def demo(out: Path, *, json: bool) -> int:
     )
     session = load(loading)
     try:
-        outcome = _run(session, loading, rows)
+        outcome = _run(session, _as_of_score(loading, rows, json=json), rows)
     finally:
         session.close()
     if json:
@@ -119,7 +121,23 @@ def demo(out: Path, *, json: bool) -> int:
     return ExitCode.DONE
 
 
-def _run(session: Session, loading: ModelOptions, rows: Path) -> Outcome:
+def _as_of_score(loading: ModelOptions, rows: Path, *, json: bool) -> ScoreOptions:
+    """The options with which ``score`` writes the same rows; their facts are made of them."""
+    return ScoreOptions(
+        loading=loading,
+        prompts=PROMPTS,
+        views=_NAMED,
+        op="next_token_dist",
+        top_k=TOP_K,
+        out=rows,
+        force=True,
+        resume=False,
+        noise_floor=False,
+        json=json,
+    )
+
+
+def _run(session: Session, options: ScoreOptions, rows: Path) -> Outcome:
     """Score the shipped prompts twice on one backend, then compare the adapter with base."""
     from forwardcache.cli.timing import timed_job
     from forwardcache.jobs.differences import comparison_of, update_norms
@@ -128,22 +146,33 @@ def _run(session: Session, loading: ModelOptions, rows: Path) -> Outcome:
     from forwardcache.jobs.results import PartFile
 
     source = read_prompts(PROMPTS)
-    job = make_job(session, source, "next_token_dist", VIEWS, top_k=TOP_K)
+    job = make_job(session, source, options.op, VIEWS, top_k=options.top_k)
     say(f"{len(source.prompts)} prompts through {len(VIEWS)} views, twice")
-    sinks = DigestedRows(PartFile(rows, {}, force=True, resume=False)), DigestedRows(None)
+    job_facts = deciding(options, source, VIEWS)
+    sinks = DigestedRows(PartFile(rows, job_facts, force=True, resume=False)), DigestedRows(None)
     runs = []
     for name, sink in zip(("first run", "second run"), sinks, strict=True):
         scoring = Scoring(session.backend, session.recorder, job)
         try:
             with session.instrumentation.probe(name):
                 runs.append(timed_job(session, scoring, sink))
-            sink.publish()
+            sink.publish(
+                facts_of(
+                    options,
+                    job,
+                    scoring.totals,
+                    job_facts=job_facts,
+                    skipped=scoring.totals.skipped,
+                    arithmetic=session.arithmetic(),
+                    noise_floor=None,
+                )
+            )
         finally:
             sink.close()
     norms = update_norms(session.backend, VIEWS)
     found = comparison_of(job, scoring.totals, norms=norms)
     equal = sinks[0].digest.digest() == sinks[1].digest.digest()
-    return Outcome(found, runs[0], runs[1], equal, _diff(session, loading))
+    return Outcome(found, runs[0], runs[1], equal, _diff(session, options.loading))
 
 
 def _diff(session: Session, loading: ModelOptions) -> DiffResult:

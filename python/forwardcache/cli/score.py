@@ -25,7 +25,7 @@ from forwardcache.cli.exits import ExitCode, say
 from forwardcache.cli.extras import SCORING, check_installed
 from forwardcache.errors import InterruptedRunError
 from forwardcache.jobs.kinds import STDIN
-from forwardcache.jobs.metadata import digests_of, facts_of, loading_facts
+from forwardcache.jobs.metadata import deciding, facts_of
 from forwardcache.jobs.prompts import PromptSet, check_source, read_prompts
 from forwardcache.jobs.session import Session, load, parse_identity
 from forwardcache.jobs.skips import Skipped, skipped_line
@@ -65,7 +65,7 @@ def score(options: ScoreOptions) -> int:
 
 def _scored(options: ScoreOptions, source: PromptSet, views: tuple[View, ...]) -> list[Skipped]:
     """Score and report; the prompts that were skipped."""
-    job_facts = _job_facts(options, source, views)
+    job_facts = deciding(options, source, views)
     check_part(options, job_facts)
     if options.ray is not None:
         return _score_on_team(options, source, views, job_facts)
@@ -83,22 +83,6 @@ def _what_is_done(options: ScoreOptions, views: Sequence[View]) -> str:
     adapter = "" if loading.adapter is None else f" and {loading.adapter}"
     through = ", ".join(view.name for view in views)
     return f"scoring {named} ({options.op}) with {loading.model}{adapter}, views {through}"
-
-
-def _job_facts(options: ScoreOptions, source: PromptSet, views: Sequence[View]) -> dict[str, Any]:
-    """What decides the rows: a part goes on only with the same."""
-    if options.out is None:
-        return {}
-    # With numpy, which ``check_installed`` asks for before anything imports it.
-    from forwardcache.jobs.rows import ROW_FORMAT
-
-    loading, digests = options.loading, digests_of(options.loading)
-    folders = {"model": digests["model"] or loading.model,
-               "adapter": digests["adapter"] or loading.adapter}  # fmt: skip
-    names = [view.name for view in views]
-    return {**folders, **loading_facts(loading), "row format": ROW_FORMAT, "op": options.op,
-            "views": names, "top_k": options.top_k, "prompts": source.sha256,
-            "limit": options.limit}  # fmt: skip
 
 
 def _score_with(

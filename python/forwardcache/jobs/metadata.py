@@ -52,6 +52,28 @@ _SECRETS = re.compile(r"(?<=://)[^/\s,]*(?=@)|(?<=password=)[^&,\s]+|(?<=ca_data
 _SAID_ELSEWHERE = frozenset({"model", "adapter", "op", "views", "prompts"})
 
 
+def deciding(options: ScoreOptions, source: PromptSet, views: Sequence[View]) -> Facts:
+    """What decides the rows, as JSON values: a part goes on only with the same.
+
+    Args:
+        options: What was asked for; without a file for rows nothing has to be known.
+        source: The prompts.
+        views: In the order of a prompt's rows.
+    """
+    if options.out is None:
+        return {}
+    # With numpy, which ``check_installed`` asks for before anything imports it.
+    from forwardcache.jobs.rows import ROW_FORMAT
+
+    loading, digests = options.loading, digests_of(options.loading)
+    folders = {"model": digests["model"] or loading.model,
+               "adapter": digests["adapter"] or loading.adapter}  # fmt: skip
+    names = [view.name for view in views]
+    return {**folders, **loading_facts(loading), "row format": ROW_FORMAT, "op": options.op,
+            "views": names, "top_k": options.top_k, "prompts": source.sha256,
+            "limit": options.limit}  # fmt: skip
+
+
 def facts_of(
     options: ScoreOptions,
     job: Job,
@@ -68,7 +90,7 @@ def facts_of(
         options: What was asked for.
         job: What was scored.
         totals: What was found.
-        job_facts: What decides the rows.
+        job_facts: What decides the rows, as ``deciding`` gives it.
         skipped: The prompts without rows.
         arithmetic: Dtype, device, kernels and threads.
         noise_floor: How far base is from itself in other batches; None where it wasn't measured.
