@@ -128,13 +128,16 @@ def positions(text: NDArray[np.intp], kl: Array, *, logprob: Array, texts: int) 
 def floor_rates(experiments: int, seed: int, texts: int = 64) -> tuple[float, float]:
     """How often rounding is called distinguishable, and a mean of ``would_have_seen`` is."""
     chance = np.random.default_rng([seed, texts])
-    false = seen = 0
+    false = seen = asked = 0
     for number in range(experiments):
         verdict_of_noise = against_floor(*rounding(chance, texts, 0.0), seed=number)
         false += bool(verdict_of_noise.distinguishable)
-        effect = ((verdict_of_noise.would_have_seen or 0.0) - verdict_of_noise.mean) / 1e-6
+        if verdict_of_noise.would_have_seen is None:
+            continue
+        asked += 1
+        effect = (verdict_of_noise.would_have_seen - verdict_of_noise.mean) / 1e-6
         seen += bool(against_floor(*rounding(chance, texts, effect), seed=number).distinguishable)
-    return false / experiments, seen / experiments
+    return false / experiments, seen / max(asked, 1)
 
 
 def null_ranks(experiments: int, nulls: int, seed: int) -> NDArray[np.intp]:

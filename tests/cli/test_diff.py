@@ -74,7 +74,7 @@ def test_rows_are_what_the_backend_finds(  # noqa: PLR0917 - fixtures
 OF_A_VIEW = {
     *("kl", "kl_reverse", "js", "correlation", "buckets", "same_top", "top_k_agreement", "ppl"),
     *("ppl_reference", "ppl_ratio", "ppl_ratio_interval", "delta_p", "floor", "nulls"),
-    *("visible_from_lambda", "groups"),
+    *("visible_from_lambda", "groups", "outcomes"),
 }
 OF_A_SPREAD = {
     *("mean", "interval", "p1", "p5", "p10", "p25", "median", "p75", "p90", "p95", "p99", "p999"),
@@ -86,7 +86,7 @@ OF_THE_FLOOR = {
 }
 OF_NULLS = {
     *("n", "mean", "sd", "max", "rank", "p", "p_adjusted", "p_smallest", "compared"),
-    "ratio_to_mean",
+    *("ratio_to_mean", "texts", "significant"),
 }
 
 
@@ -158,7 +158,10 @@ def test_copies_are_no_new_evidence(diff: Run, prompts: Path, tmp_path: Path) ->
     found = json.loads(ended.out)
     assert (found["texts"], found["views"]["ft"]["floor"]["texts"]) == (12, 12)
     assert found["views"]["ft"]["kl"]["interval"] is None
-    assert any("of 24 there are 12 different ones" in note for note in found["notes"])
+    assert (
+        "Equal texts count as one in an interval, and each of them in a mean: of 24 there are 12 "
+        "different ones."
+    ) in found["notes"]
     assert len(read_rows(tmp_path / "rows.jsonl")) == 24
 
 
@@ -200,7 +203,7 @@ def test_the_estimate_comes_before_the_run_and_alone_in_a_dry_one(
     ("bounds", "code", "words"),
     [
         (["--max-kl", 100, "--max-ppl-ratio", 50, "--min-same-top", 0.01], 0, []),
-        (["--max-kl", 0.01], 1, ["ft: mean KL ", "above --max-kl 0.01", "no interval of 12"]),
+        (["--max-kl", 0.01], 1, ["ft: mean KL ", "above --max-kl 0.01", "there are 12"]),
         (["--max-ppl-ratio", 1e-9], 1, ["perplexity ratio", "above --max-ppl-ratio"]),
         (["--min-same-top", 1], 1, ["share of same top", "below --min-same-top 1"]),
         (["--expect", "unchanged"], 2, ["expected unchanged", "12 distinct texts"]),

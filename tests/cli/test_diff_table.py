@@ -13,7 +13,14 @@ import numpy as np
 import pytest
 
 from forwardcache.cli.diff_table import MOST_GROUPS, notes, show_diff
-from forwardcache.statistics import DiffResult, Floor, adjusted, against_floor, verdict_sentences
+from forwardcache.statistics import (
+    DiffResult,
+    Floor,
+    Interval,
+    adjusted,
+    against_floor,
+    verdict_sentences,
+)
 from tests.statistics.made import with_kl
 from tests.statistics.made_result import result_of
 
@@ -116,6 +123,42 @@ def test_few_texts_have_no_interval_and_no_verdict() -> None:
     assert lines["mean KL, nats interval"] == ["-"]
     assert lines["told from rounding?"] == ["not judged"]
     assert "No intervals: that takes 20 distinct texts, and there are 12." in notes(found)
+
+
+def test_few_texts_have_no_place_among_nulls() -> None:
+    found = result_of({"ft": 0.3}, texts=19, floor=1e-8, nulls=20)
+    lines = lines_of(found)
+    assert (lines["place among nulls"], lines["p, Holm over 1"]) == (["not judged"], ["-"])
+    assert not re.search("significant|first of 21", shown(found))
+    nulls = found.as_json()["views"]["ft"]["nulls"]
+    assert (nulls["significant"], nulls["p"], nulls["p_adjusted"]) == (False, None, None)
+    assert nulls["texts"] == 19
+
+
+def test_groups_of_few_texts_are_not_judged_and_the_notes_say_so() -> None:
+    found = result_of({"ft": 0.3}, texts=19 + 3 * 21, floor=1e-8, nulls=40, groups=2)
+    (one,) = found.views
+    assert one.nulls is not None
+    figures = one.summary.groups["style 0"]
+    few = replace(
+        figures, texts=19, kl=replace(figures.kl, interval=Interval(math.nan, math.nan, 19))
+    )
+    groups = {"few": few, "style 0": figures, "style 1": one.summary.groups["style 1"]}
+    one = replace(
+        one,
+        summary=replace(one.summary, groups=groups),
+        group_nulls={"few": replace(one.nulls, texts=19), "style 0": one.nulls},
+    )
+    shown_now = lines_of(replace(found, views=(one,)))
+    assert shown_now["few"][2] == "not judged"
+    assert shown_now["style 0"][2] == "first of 41,"
+    said = notes(replace(found, views=(one,)))
+    assert (
+        "1 of 3 groups have fewer than 20 distinct texts: they have no interval, and no place "
+        "among nulls."
+    ) in said
+    assert "A group's interval is for itself, not for all groups at once." in said
+    assert not any("groups" in note for note in notes(result_of({"ft": 0.3})))
 
 
 def test_intervals_of_under_100_texts_are_rough() -> None:
@@ -228,14 +271,13 @@ def test_the_three_answers_of_each_view_stand_below() -> None:
     assert alone.count("Is it there at all? Not measured.") == 1
 
 
-def test_values_that_are_left_out_or_below_0_and_texts_that_were_skipped_are_told() -> None:
+def test_values_below_0_and_texts_that_were_skipped_are_told() -> None:
     found = result_of({"ft": 0.3})
     (one,) = found.views
     below = with_kl([[-1e-9, 1e-3]] * 20)
-    strange = replace(one, positions=below, summary=replace(one.summary, left_out=7))
+    strange = replace(one, positions=below)
     said = notes(replace(found, views=(strange,), skipped=1, notes=("A note of the run.",)))
     assert "Some divergences are below 0: that is rounding, and isn't cut off." in said
-    assert "Up to 7 positions a view hold a value that is no number: in no figure." in said
     assert said[-2:] == ["1 text could not be compared.", "A note of the run."]
 
 

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import pytest
 
 from forwardcache.errors import InvalidInputError
-from forwardcache.jobs.diff.junit import as_junit, write_junit
+from forwardcache.jobs.diff.junit import NO_BOUND, as_junit, write_junit
 from forwardcache.statistics import (
     Bounds,
     DiffResult,
@@ -91,7 +91,7 @@ def test_without_bounds_each_view_is_a_passing_case_with_its_answers() -> None:
     assert cases(root) == {"ft measured": ["system-out"], "scaled_0.50 measured": ["system-out"]}
     assert counts(root) == ["2", "0", "0", "0"]
     told = [str(part.text) for part in root.iter("system-out")]
-    assert told[0].splitlines() == list(verdict_sentences(found.views[0]))
+    assert told[0].splitlines() == [NO_BOUND, *verdict_sentences(found.views[0])]
 
 
 def test_no_time_is_invented_and_the_run_is_told() -> None:

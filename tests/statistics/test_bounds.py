@@ -66,7 +66,7 @@ def test_bounds_on_points_need_no_interval() -> None:
     figures, _ = made(3, 0.01)
     found = the(judge("ft", figures, Bounds(max_kl=0.02)))
     assert found.state == "ok"
-    assert "no interval of 3 distinct texts: it takes 20" in found.line
+    assert "no interval: that takes 20 distinct texts, and there are 3" in found.line
 
 
 def test_the_ratio_of_perplexities_and_the_share_of_the_same_top() -> None:
@@ -105,7 +105,11 @@ def test_without_a_floor_or_with_few_texts_expected_is_undecided(expect: str) ->
     found = the(judge("ft", figures, Bounds(expect=expect)))
     assert (found.state, "no floor was measured" in found.line) == ("undecided", True)
     found = the(judge("ft", figures, Bounds(expect=expect), floor=verdict(positions, 0.01)))
-    assert (found.state, "19 distinct texts" in found.line) == ("undecided", True)
+    assert found.state == "undecided"
+    assert found.line == (
+        f"ft: expected {expect}; not judged against rounding: that takes 20 distinct texts, and "
+        f"there are 19 (KL {figures.kl.mean:.3g} nats, floor 0.01 nats)"
+    )
 
 
 def test_unchanged_with_a_bound_asks_for_the_intervals_upper_end() -> None:
@@ -128,11 +132,28 @@ def test_unchanged_with_a_bound_asks_for_the_intervals_upper_end() -> None:
     assert states(judge("ft", few, both))["max_kl"] == "undecided"
 
 
-def test_an_open_upper_end_is_not_below_a_bound() -> None:
+def test_where_few_texts_differ_the_upper_end_is_the_farthest_of_them() -> None:
     figures = figures_of([with_kl([[0.0]] * 48 + [[1e-3]] * 2)])[0]
-    assert figures.kl.interval.high == math.inf
-    found = judge("ft", figures, Bounds(expect="unchanged", max_kl=1.0))
-    assert states(found)["max_kl"] == "undecided"
+    assert figures.kl.interval.high == 1e-3
+    for bound, state in ((1e-3, "undecided"), (2e-3, "ok")):
+        found = judge("ft", figures, Bounds(expect="unchanged", max_kl=bound))
+        assert states(found)["max_kl"] == state
+
+
+def test_with_a_position_that_is_no_number_nothing_is_kept() -> None:
+    figures, positions = made(40, 0.1)
+    bounds = Bounds(expect="changed", max_kl=1.0, max_ppl_ratio=2.0, min_same_top=1.0)
+    floor = verdict(positions, 0.01)
+    kept = judge("ft", figures, bounds, floor=floor)
+    assert {one.state for one in kept} == {"ok"}
+    found = judge("ft", figures, bounds, floor=floor, left_out=37)
+    assert {one.state for one in found} == {"undecided"}
+    for before, after in zip(kept, found, strict=True):
+        why = "37 of 437 positions hold a value that is no number: in no figure"
+        assert after.line == f"{before.line}; {why}"
+    broken = the(judge("ft", figures, Bounds(max_kl=0.01), left_out=1))
+    assert broken.state == "broken"
+    assert broken.line.endswith("1 of 401 positions holds a value that is no number: in no figure")
 
 
 def test_a_figure_that_is_not_known_is_undecided() -> None:

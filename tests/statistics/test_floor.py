@@ -54,6 +54,7 @@ def test_a_difference_that_texts_share_with_the_floor_is_paired() -> None:
     assert found.distinguishable is True
     assert found.words == "distinguishable from rounding"
     assert found.view_mean == pytest.approx(1.02 * found.mean)
+    assert found.would_have_seen is None
     assert against_floor(base, Floor.of([base])).distinguishable is False
 
 
@@ -82,7 +83,9 @@ def test_few_texts_give_no_verdict() -> None:
     floor = Floor.of([with_kl([[1e-9] * 20] * 19)])
     found = against_floor(view, floor)
     assert (found.distinguishable, found.would_have_seen, found.excess.texts) == (None, None, 19)
-    assert found.words.startswith("not judged against rounding: no interval of 19 distinct texts")
+    assert found.words.startswith(
+        "not judged against rounding: that takes 20 distinct texts, and there are 19"
+    )
     assert against_floor(with_kl([]), floor).distinguishable is None
 
 

@@ -20,7 +20,7 @@ from forwardcache.statistics import (
     intervals,
     share_intervals,
 )
-from forwardcache.statistics.intervals import within_share
+from forwardcache.statistics.intervals import of_divergence, open_intervals, within_share
 from forwardcache.statistics.resampling import studentised_ends
 from forwardcache.statistics.totals import MOST_CLUSTERS
 
@@ -98,7 +98,8 @@ def test_few_texts_have_no_interval_and_some_a_rough_one() -> None:
     assert [one.is_known for one in found.values()] == [False, False, True, True, True]
     assert [one.is_rough for one in found.values()] == [False, False, True, True, False]
     assert found[19].as_json() is None
-    assert str(found[19]) == "no interval of 19 distinct texts: it takes 20"
+    assert str(found[19]) == "no interval: that takes 20 distinct texts, and there are 19"
+    assert str(found[1]) == "no interval: that takes 20 distinct texts, and there is 1"
     assert str(Interval(0.25, 0.5, 40)) == "rough interval 0.25 to 0.5 over 40 texts"
 
 
@@ -122,15 +123,44 @@ def test_where_all_texts_have_one_mean_both_ends_are_it(value: float) -> None:
     assert (found.is_known, found.texts) == (True, 30)
 
 
-def test_a_difference_in_a_few_texts_leaves_an_end_open_and_no_nan() -> None:
+def test_a_difference_in_a_few_texts_has_the_farthest_of_them_for_an_open_end() -> None:
+    counts = np.where(np.arange(60) < 50, 4.0, 0.0)
     sums = np.zeros(60)
-    sums[:2] = 1.0
-    (found,) = intervals([Totals(sums, np.ones(60))])
-    assert found.high == math.inf
-    assert math.isfinite(found.low)
-    assert found.as_json() == [found.low, None]
-    (mirrored,) = intervals([Totals(-sums, np.ones(60))])
-    assert (mirrored.low, mirrored.high) == (-math.inf, -found.low)
+    sums[:2] = 4.0, 2.0
+    (found,) = open_intervals([Totals(sums, counts)])
+    assert (math.isfinite(found.low), found.high) == (True, math.inf)
+    (ended,) = intervals([Totals(sums, counts)])
+    assert ended == Interval(found.low, 1.0, 50)
+    (mirrored,) = intervals([Totals(-sums, counts)])
+    assert (mirrored.low, mirrored.high) == (-1.0, -found.low)
+
+
+def test_the_mean_of_what_is_never_below_0_has_no_end_below_0() -> None:
+    # As tiny divergences in half precision: of 20 texts one differs.
+    sums, counts = np.zeros(20), np.arange(21.0, 41.0)
+    sums[0] = 1.76e-4
+    figure = Totals(sums, counts)
+    (found,) = intervals([figure])
+    assert found.low < 0.0 < figure.mean < found.high == sums[0] / counts[0]
+    assert of_divergence(found, figure) == Interval(0.0, found.high, 20)
+    # What is below 0 is rounding, and isn't cut off.
+    rounded = Totals(np.where(np.arange(20) == 5, -1e-16, sums), counts)
+    assert of_divergence(found, rounded) is found
+    unknown = intervals([lognormal(5)])[0]
+    assert of_divergence(unknown, lognormal(5)) is unknown
+
+
+@pytest.mark.parametrize(("texts", "share"), [(20, 0.05), (20, 0.2), (50, 0.05)])
+def test_where_hardly_a_text_differs_the_mean_is_still_held(texts: int, share: float) -> None:
+    chance, truth = np.random.default_rng(1), share * math.exp(0.7**2 / 2)
+    shape = texts, 300
+    differs = chance.random(shape) < share
+    means = np.where(differs, chance.lognormal(0.0, 0.7, shape), 0.0).T
+    counts = chance.integers(10, 60, shape).astype(np.float64).T
+    figures = [Totals(m * c, c) for m, c in zip(means, counts, strict=True) if m.any()]
+    found = intervals(figures)
+    assert all(math.isfinite(one.high) for one in found)
+    assert np.mean([one.low <= truth <= one.high for one in found]) >= 0.93
 
 
 @pytest.mark.parametrize("wrong", [math.inf, -math.inf, math.nan])

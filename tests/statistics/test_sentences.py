@@ -113,6 +113,17 @@ def test_of_too_few_nulls_only_the_place_is_told() -> None:
     assert "of 1 random change of" in of_nulls(among(2.0, [1.0]))
 
 
+def test_of_few_texts_nothing_is_significant() -> None:
+    for texts, there in ((1, "there is 1"), (19, "there are 19")):
+        few = replace(among(12.0, [1.0] * 20), texts=texts)
+        assert of_nulls(few) == f"{IS_MORE} Not judged: that takes 20 distinct texts, and {there}."
+        assert not few.is_significant
+        assert few.words == f"not judged: that takes 20 distinct texts, and {there}"
+    enough = replace(among(12.0, [1.0] * 20), texts=20)
+    assert enough.is_significant
+    assert "Yes, significant" in of_nulls(enough)
+
+
 def test_no_ratio_is_told_where_nulls_lie_inside_the_floor_or_it_is_not_finite() -> None:
     inside = among_nulls(2.0, [1.0] * 20, inside_floor=True)
     assert of_nulls(inside).endswith("; on average they can't be told from rounding.")

@@ -144,6 +144,7 @@ def _show(result: DiffResult, options: DiffOptions) -> None:
     """Write the files that are made of the result, and print it."""
     from forwardcache.cli.diff_table import show_diff
     from forwardcache.cli.tables import show_json
+    from forwardcache.statistics.sentences import left_out_notes
 
     # First: the reader of standard output may be gone.
     _write_files(result, options)
@@ -155,6 +156,8 @@ def _show(result: DiffResult, options: DiffOptions) -> None:
         first = result.facts["skipped"][0]
         count = f"{result.skipped:,} text{'' if result.skipped == 1 else 's'}"
         say(f"{count} skipped; the first, line {first['line']}: {first['reason']}")
+    for note in left_out_notes(result.views):
+        say(note.removesuffix("."))
 
 
 def _write_files(result: DiffResult, options: DiffOptions) -> None:

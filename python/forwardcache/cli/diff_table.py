@@ -18,6 +18,7 @@ from rich.text import Text
 
 from forwardcache.jobs.summary import significant
 from forwardcache.statistics import (
+    FEWEST_TEXTS,
     DiffResult,
     Figures,
     Interval,
@@ -32,6 +33,7 @@ MOST_GROUPS = 20
 
 _NONE = "-"
 _NOT_MEASURED = "not measured"
+_NOT_JUDGED = "not judged"
 _LONGEST_NAME = 32
 _UNBOUNDED = 10_000
 _Line = tuple[str, Callable[[ViewDifference], str]]
@@ -121,7 +123,7 @@ def _told(one: ViewDifference) -> str:
     if one.floor is None:
         return _NOT_MEASURED
     if one.floor.distinguishable is None:
-        return "not judged"
+        return _NOT_JUDGED
     return "yes" if one.floor.distinguishable else "no"
 
 
@@ -140,11 +142,14 @@ def _would_have_seen(one: ViewDifference) -> str:
 
 
 def _place(one: ViewDifference) -> str:
-    return _NOT_MEASURED if one.nulls is None else one.nulls.place
+    if one.nulls is None:
+        return _NOT_MEASURED
+    return one.nulls.place if one.nulls.is_judged else _NOT_JUDGED
 
 
 def _p(one: ViewDifference) -> str:
-    return f"{one.nulls.p_adjusted:.2g}" if one.nulls and one.nulls.has_enough else _NONE
+    is_told = one.nulls is not None and one.nulls.is_judged and one.nulls.has_enough
+    return f"{one.nulls.p_adjusted:.2g}" if one.nulls is not None and is_told else _NONE
 
 
 def _times(one: ViewDifference) -> str:
@@ -157,7 +162,7 @@ def _visible(one: ViewDifference) -> str:
     if visible is None and least is None:
         return _NOT_MEASURED
     if visible is None:
-        return "not at 1" if one.floor and one.floor.distinguishable is not None else "not judged"
+        return "not at 1" if one.floor and one.floor.distinguishable is not None else _NOT_JUDGED
     return f"below {visible:.1g}" if least is not None and visible <= least else f"{visible:.2g}"
 
 
@@ -209,6 +214,8 @@ def _of_group(figures: Figures) -> str:
 def _group_place(nulls: NullComparison | None) -> str:
     if nulls is None:
         return _NONE
+    if not nulls.is_judged:
+        return _NOT_JUDGED
     return f"{nulls.place},\np = {nulls.p_adjusted:.2g}" if nulls.has_enough else nulls.place
 
 
@@ -251,7 +258,17 @@ def notes(result: DiffResult) -> list[str]:
 def _interval_notes(result: DiffResult) -> list[str]:
     known = [one.summary.figures.texts for one in result.views if len(one.positions)]
     texts = min(known, default=result.texts)
-    return interval_notes(texts, len(result.views))
+    said = interval_notes(texts, len(result.views))
+    groups = [one for view in result.views for one in view.summary.groups.values()]
+    of_few = sum(one.texts < FEWEST_TEXTS for one in groups)
+    if of_few:
+        said.append(
+            f"{of_few:,} of {len(groups):,} groups have fewer than {FEWEST_TEXTS} distinct texts: "
+            "they have no interval, and no place among nulls."
+        )
+    if len(groups) - of_few > 1:
+        said.append("A group's interval is for itself, not for all groups at once.")
+    return said
 
 
 def _question_notes(result: DiffResult) -> list[str]:
@@ -282,11 +299,6 @@ def _value_notes(result: DiffResult) -> list[str]:
     said = []
     if any(len(one.positions) and one.positions.kl.min() < 0.0 for one in result.views):
         said.append(BELOW_ZERO)
-    left_out = max((one.summary.left_out for one in result.views), default=0)
-    if left_out:
-        said.append(
-            f"Up to {left_out:,} positions a view hold a value that is no number: in no figure."
-        )
     return said
 
 

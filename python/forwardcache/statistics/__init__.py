@@ -1,12 +1,12 @@
 """What a difference between two models is, and how sure one may be of it: numpy, scipy, no torch.
 
-Reading order: ``definition`` (the difference at a position), ``totals`` (what each text adds to a
-mean), ``resampling`` and ``intervals`` (where the truth lies), ``positions`` (one view over many
-texts), ``spread`` and ``figures`` (what some positions come to), ``summary`` (views, buckets,
-groups), ``floor`` (is it more than rounding?), ``nulls`` (is it more than a random change?),
-``signed`` and ``values`` (differences with a sign, values of which a prompt has one), ``bounds`` (a
-verdict for machines), ``as_json`` (the names of the command line), ``result`` (all of it together),
-``sentences`` (what a person reads of it).
+Reading order: ``words`` (phrases of all verdicts), ``definition`` (the difference at a position),
+``totals`` (what each text adds to a mean), ``resampling`` and ``intervals`` (where the truth lies),
+``positions`` (one view over many texts), ``spread`` and ``figures`` (what some positions come to),
+``summary`` (views, buckets, groups), ``floor`` (is it more than rounding?), ``nulls`` (is it more
+than a random change?), ``signed`` and ``values`` (differences with a sign, values of which a prompt
+has one), ``bounds`` (a verdict for machines), ``as_json`` (the names of the command line),
+``result`` (all of it together), ``sentences`` (what a person reads of it).
 
 Figures are means over positions; what is drawn at random are texts, and equal texts count as one.
 """

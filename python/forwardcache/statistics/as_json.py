@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
+from forwardcache.statistics.bounds import Outcome
 from forwardcache.statistics.floor import FloorVerdict
 from forwardcache.statistics.nulls import NullComparison
 from forwardcache.statistics.summary import Summary
@@ -17,6 +19,7 @@ def view_as_json(
     nulls: NullComparison | None = None,
     group_nulls: Mapping[str, NullComparison] | None = None,
     visible_from_lambda: float | None = None,
+    outcomes: Sequence[Outcome] = (),
 ) -> dict[str, Any]:
     """One view as JSON values: what wasn't asked for, and what is no finite number, is None.
 
@@ -26,6 +29,7 @@ def view_as_json(
         nulls: Its place among matched nulls.
         group_nulls: By group: its place among matched nulls there.
         visible_from_lambda: The smallest scale of the adapter that is distinguishable.
+        outcomes: What each bound came to; none without a bound.
     """
     of_group = group_nulls or {}
     groups = {
@@ -41,6 +45,7 @@ def view_as_json(
         "nulls": _or_none(nulls),
         "visible_from_lambda": visible_from_lambda,
         "groups": groups or None,
+        "outcomes": [asdict(one) for one in outcomes],
     }
 
 

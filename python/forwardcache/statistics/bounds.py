@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from forwardcache.errors import InvalidInputError
 from forwardcache.statistics.figures import Figures
 from forwardcache.statistics.floor import FloorVerdict
 from forwardcache.statistics.intervals import FEWEST_TEXTS, Interval
+from forwardcache.statistics.words import no_number
 
 State = Literal["ok", "broken", "undecided"]
 
@@ -68,18 +69,25 @@ class Outcome:
 
 
 def judge(
-    view: str, figures: Figures, bounds: Bounds, *, floor: FloorVerdict | None = None
+    view: str,
+    figures: Figures,
+    bounds: Bounds,
+    *,
+    floor: FloorVerdict | None = None,
+    left_out: int = 0,
 ) -> list[Outcome]:
     """What each bound comes to for one view.
 
     ``expect="unchanged"`` needs 20 distinct texts; with ``max_kl`` also the interval's upper end
-    below that. Both are undecided otherwise, unless the point estimate is above ``max_kl``.
+    below that. Both are undecided otherwise, unless the point estimate is above ``max_kl``. With a
+    position that is no number nothing is kept: it is in no figure, and may be as far as can be.
 
     Args:
         view: Its id, for the lines.
         figures: Of all its positions.
         bounds: What is asked.
         floor: Its verdict against rounding, which ``expect`` needs.
+        left_out: Positions that count and are in none of ``figures``, for being no number.
 
     Returns:
         One for each bound that is asked, in the order of ``Bounds``.
@@ -95,7 +103,16 @@ def judge(
     if bounds.min_same_top is not None:
         share = _Estimate("share of same top", figures.same_top, figures.same_top_interval)
         found.append(share.held_to("min_same_top", bounds.min_same_top, view))
-    return found
+    if not left_out:
+        return found
+    why = no_number(left_out, figures.positions + left_out)
+    return [_in_doubt(outcome, why) for outcome in found]
+
+
+def _in_doubt(outcome: Outcome, why: str) -> Outcome:
+    """What is broken without some positions is broken; what is kept without them isn't known."""
+    state = "undecided" if outcome.state == "ok" else outcome.state
+    return replace(outcome, state=state, line=f"{outcome.line}; {why}")
 
 
 def worst(outcomes: Sequence[Outcome]) -> State:
@@ -115,7 +132,9 @@ def _expected(view: str, figures: Figures, expect: str, floor: FloorVerdict | No
         line = f"{view}: expected {expect}; no floor was measured, so that can't be judged"
         return Outcome("expect", "undecided", line)
     said = f"{view}: expected {expect}; {floor.words}"
-    measured = f"KL {_nats(floor.view_mean)}, floor {_nats(floor.mean)}, above it {floor.excess}"
+    measured = f"KL {_nats(floor.view_mean)}, floor {_nats(floor.mean)}"
+    if floor.excess.is_known:
+        measured += f", above it {floor.excess}"
     few = min(figures.texts, floor.excess.texts)
     if floor.distinguishable is None or (expect == "unchanged" and few < FEWEST_TEXTS):
         return Outcome("expect", "undecided", f"{said} ({measured})")

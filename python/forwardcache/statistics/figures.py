@@ -14,7 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from forwardcache.statistics.intervals import Interval, intervals, within_share
+from forwardcache.statistics.intervals import (
+    Interval,
+    closed,
+    of_divergence,
+    open_intervals,
+    within_share,
+)
 from forwardcache.statistics.positions import Positions
 from forwardcache.statistics.resampling import SEED
 from forwardcache.statistics.spread import PERCENTILES, Spread, finite, spread_of
@@ -139,12 +145,17 @@ def with_intervals(sketches: Sequence[Sketch], *, seed: int = SEED) -> list[Figu
         seed: Of the resampling; the same positions have the same intervals, whatever else is asked
             with them.
     """
-    found = iter(intervals([one for sketch in sketches for one in sketch.totals], seed=seed))
+    totals = [one for sketch in sketches for one in sketch.totals]
+    found = iter(open_intervals(totals, seed=seed))
     return [_completed(one, [next(found) for _ in one.totals]) for one in sketches]
 
 
 def _completed(sketch: Sketch, found: Sequence[Interval]) -> Figures:
-    kl, kl_reverse, js, same_top, log_ratio = found
+    *divergences, same_top, log_ratio = found
+    kl, kl_reverse, js = (
+        of_divergence(closed(one, total), total)
+        for one, total in zip(divergences, sketch.totals, strict=False)
+    )
     return replace(
         sketch.figures,
         kl=replace(sketch.figures.kl, interval=kl),
@@ -153,7 +164,7 @@ def _completed(sketch: Sketch, found: Sequence[Interval]) -> Figures:
         same_top_interval=within_share(
             same_top, all_have=sketch.all_same, none_have=sketch.none_same
         ),
-        ppl_ratio_interval=log_ratio.mapped(exp),
+        ppl_ratio_interval=closed(log_ratio, sketch.totals[-1]).mapped(exp),
     )
 
 

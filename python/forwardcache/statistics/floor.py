@@ -23,6 +23,7 @@ from forwardcache.statistics.positions import Positions
 from forwardcache.statistics.resampling import SEED
 from forwardcache.statistics.spread import finite, percentiles
 from forwardcache.statistics.totals import Totals
+from forwardcache.statistics.words import too_few
 
 POWER = 0.8
 """How often a mean of ``would_have_seen`` would be told from rounding, if errors were normal.
@@ -116,8 +117,8 @@ class FloorVerdict:
         share_above: Share of all of the view's positions with a KL above that.
         distinguishable: Whether the lower end of ``excess`` is above 0, or a divergence is
             infinite, which no rounding makes; None for fewer texts than an interval takes.
-        would_have_seen: The mean KL, nats, that would be told from rounding on about three of four
-            such sets of texts; None where there is no interval.
+        would_have_seen: Of a view that isn't distinguishable: the mean KL, nats, that would be told
+            from rounding on about three of four such sets of texts; else None.
         same_top: The floor's.
         mean_abs_delta_logprob: The floor's, nats.
         view_mean: The view's mean KL over the shared texts, nats.
@@ -138,7 +139,7 @@ class FloorVerdict:
     def words(self) -> str:
         """The verdict in words; never that nothing changed."""
         if self.distinguishable is None:
-            return f"not judged against rounding: {self.excess}"
+            return f"not judged against rounding: {too_few(self.excess.texts, FEWEST_TEXTS)}"
         if self.distinguishable:
             return "distinguishable from rounding"
         if self.would_have_seen is None:
@@ -185,12 +186,14 @@ def against_floor(view: Positions, floor: Floor, *, seed: int = SEED) -> FloorVe
     needed = paired.difference.mean - excess.low
     needed += float(special.ndtri(POWER)) * paired.difference.standard_error
     seen = paired.floor_mean + needed
+    is_above = _is_above(paired.difference, excess)
     return FloorVerdict(
         mean=floor.mean,
         p99=floor.p99,
         share_above=mean_of(view.kl > floor.p99),
-        distinguishable=_is_above(paired.difference, excess),
-        would_have_seen=seen if excess.is_known and math.isfinite(seen) else None,
+        distinguishable=is_above,
+        # Of one that was seen it says nothing: its texts differ by more than rounding does.
+        would_have_seen=finite(seen) if is_above is False else None,
         same_top=floor.same_top,
         mean_abs_delta_logprob=floor.mean_abs_delta_logprob,
         view_mean=paired.mean,

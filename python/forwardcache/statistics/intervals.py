@@ -18,6 +18,7 @@ from scipy import special
 from forwardcache.errors import InvalidInputError
 from forwardcache.statistics.resampling import LEVEL, SEED, studentised_ends
 from forwardcache.statistics.totals import Totals, sums_by
+from forwardcache.statistics.words import too_few
 
 FEWEST_TEXTS = 20
 """Distinct texts below which there is no interval: it would cover far less than it says."""
@@ -31,9 +32,8 @@ class Interval:
     """Where a figure lies with 95 % confidence, for itself and not for all figures at once.
 
     Attributes:
-        low: Lower end, in the figure's unit; NaN where there is no interval, -inf where the texts
-            say nothing of how low it may be.
-        high: Upper end; inf where the texts say nothing of how high it may be.
+        low: Lower end, in the figure's unit; NaN where there is no interval.
+        high: Upper end.
         texts: Distinct texts that it is over.
     """
 
@@ -74,7 +74,7 @@ class Interval:
 
     def __str__(self) -> str:
         if not self.is_known and self.texts < FEWEST_TEXTS:
-            return f"no interval of {self.texts:,} distinct texts: it takes {FEWEST_TEXTS}"
+            return f"no interval: {too_few(self.texts, FEWEST_TEXTS)}"
         if not self.is_known:
             return "no interval: a text's sum isn't finite"
         rough = "rough " if self.is_rough else ""
@@ -85,7 +85,8 @@ def intervals(figures: Sequence[Totals], *, seed: int = SEED) -> list[Interval]:
     """The interval of the mean of each of ``figures``, all from the same resamples.
 
     mean - t_high·error to mean - t_low·error, with the linearised error over texts and the
-    quantiles t of the resampled pivots. Where all texts have one mean both ends are that mean.
+    quantiles t of the resampled pivots. Where all texts have one mean both ends are that mean. An
+    end that the resamples leave open is the farthest mean of a text.
 
     Args:
         figures: Any number; those over the same number of texts are resampled together.
@@ -94,6 +95,53 @@ def intervals(figures: Sequence[Totals], *, seed: int = SEED) -> list[Interval]:
     Returns:
         One each; without ends for fewer than ``FEWEST_TEXTS`` distinct texts, and where a sum
         isn't finite.
+    """
+    found = open_intervals(figures, seed=seed)
+    return [closed(each, one) for each, one in zip(found, figures, strict=True)]
+
+
+def closed(found: Interval, figure: Totals) -> Interval:
+    """The interval with its open ends at the farthest means of texts.
+
+    An end is open where one in 40 resamples has none of the few texts that differ: such a resample
+    has no error, and tells nothing of that direction. Up to about three texts that differ do that.
+    The mean of all texts that there are is hardly beyond the farthest of those seen, since most of
+    them lie on its other side; so that end is far rather than near (``benches/RESULTS.md``).
+
+    Args:
+        found: As ``open_intervals`` gives it.
+        figure: What it is of.
+    """
+    if not (found.is_known and (math.isinf(found.low) or math.isinf(found.high))):
+        return found
+    has_any = figure.counts > 0.0
+    means = figure.sums[has_any] / figure.counts[has_any]
+    low = float(means.min()) if math.isinf(found.low) else found.low
+    high = float(means.max()) if math.isinf(found.high) else found.high
+    return Interval(low, high, found.texts)
+
+
+def of_divergence(found: Interval, figure: Totals) -> Interval:
+    """The interval of a mean that is 0 or more by what it is, where no text says otherwise.
+
+    Where hardly a text differs a lower end may lie below 0. A sum below 0 is rounding, and isn't
+    cut off: then neither is the end.
+
+    Args:
+        found: As ``intervals`` gives it.
+        figure: What it is of.
+    """
+    if not found.is_known or found.low >= 0.0 or (figure.sums < 0.0).any():
+        return found
+    return Interval(0.0, found.high, found.texts)
+
+
+def open_intervals(figures: Sequence[Totals], *, seed: int = SEED) -> list[Interval]:
+    """As ``intervals``, an end being infinite where the resamples tell nothing of it.
+
+    Args:
+        figures: As there.
+        seed: As there.
     """
     figures = [each.grouped() for each in figures]
     found = [_without_resampling(each) for each in figures]
@@ -133,7 +181,7 @@ def share_intervals(figures: Sequence[Totals], *, seed: int = SEED) -> list[Inte
             all_have=int(np.sum((one.sums == one.counts) & (one.counts > 0.0))),
             none_have=int(np.sum((one.sums == 0.0) & (one.counts > 0.0))),
         )
-        for one, found in zip(figures, intervals(figures, seed=seed), strict=True)
+        for one, found in zip(figures, open_intervals(figures, seed=seed), strict=True)
     ]
 
 
@@ -145,7 +193,7 @@ def within_share(found: Interval, *, all_have: int, none_have: int) -> Interval:
     is what can be told of something that three texts have, or no text at all.
 
     Args:
-        found: As ``intervals`` gives it.
+        found: As ``open_intervals`` gives it.
         all_have: Texts with a position all of whose positions have it.
         none_have: Texts with a position none of whose positions has it.
 

@@ -18,9 +18,10 @@ from numpy.typing import ArrayLike
 
 from forwardcache.errors import InvalidInputError
 from forwardcache.statistics.floor import Floor, excess_over
-from forwardcache.statistics.intervals import intervals
+from forwardcache.statistics.intervals import FEWEST_TEXTS, intervals
 from forwardcache.statistics.positions import Positions
 from forwardcache.statistics.spread import finite
+from forwardcache.statistics.words import too_few
 
 SIGNIFICANT_IN = 20
 """One in so many is the bound of what is called significant: 0.05."""
@@ -47,6 +48,7 @@ class NullComparison:
         compared: Comparisons that were made together: views times groups.
         ratio_to_mean: ``value / mean``; None while the nulls' mean lies inside the floor, or is 0;
             NaN where it is infinite.
+        texts: Distinct texts that the figures are over; None where those aren't known.
     """
 
     n: int
@@ -60,6 +62,12 @@ class NullComparison:
     p_smallest: float
     compared: int
     ratio_to_mean: float | None
+    texts: int | None = None
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether there are texts enough to say anything of other ones."""
+        return self.texts is None or self.texts >= FEWEST_TEXTS
 
     @property
     def has_enough(self) -> bool:
@@ -68,8 +76,9 @@ class NullComparison:
 
     @property
     def is_significant(self) -> bool:
-        """Whether ``p_adjusted`` is at most 0.05; never so with too few nulls."""
-        return self.has_enough and self.p_adjusted * SIGNIFICANT_IN <= 1.0 + 1e-9
+        """Whether ``p_adjusted`` is at most 0.05; never so with too few nulls, or texts."""
+        is_low = self.p_adjusted * SIGNIFICANT_IN <= 1.0 + 1e-9
+        return self.is_judged and self.has_enough and is_low
 
     @property
     def place(self) -> str:
@@ -79,6 +88,8 @@ class NullComparison:
     @property
     def words(self) -> str:
         """The verdict in words: the place alone where the nulls are too few for more."""
+        if not self.is_judged:
+            return f"not judged: {too_few(self.texts or 0, FEWEST_TEXTS)}"
         if not self.has_enough:
             return self.place
         over = "1 comparison" if self.compared == 1 else f"{self.compared:,} comparisons"
@@ -86,7 +97,7 @@ class NullComparison:
         return f"{self.place}, {verdict} at 0.05: p = {self.p_adjusted:.2g} after Holm over {over}"
 
     def as_json(self) -> dict[str, Any]:
-        """By name; what is no finite number is None."""
+        """By name; what is no finite number, and a p of too few texts, is None."""
         return {
             "n": self.n,
             "mean": finite(self.mean),
@@ -94,11 +105,13 @@ class NullComparison:
             "max": finite(self.max),
             "value": finite(self.value),
             "rank": self.rank,
-            "p": self.p,
-            "p_adjusted": self.p_adjusted,
+            "p": self.p if self.is_judged else None,
+            "p_adjusted": self.p_adjusted if self.is_judged else None,
             "p_smallest": self.p_smallest,
             "compared": self.compared,
             "ratio_to_mean": finite(self.ratio_to_mean),
+            "texts": self.texts,
+            "significant": self.is_significant,
         }
 
 
@@ -174,7 +187,8 @@ def against_nulls(
     values = found @ weights / weights.sum()
     of_nulls = dict(zip(shared, found[1:].mean(axis=0), strict=True))
     inside = floor is not None and _is_inside(of_nulls, float(values[1:].mean()), floor, figure)
-    return among_nulls(float(values[0]), values[1:], inside_floor=inside)
+    found_among = among_nulls(float(values[0]), values[1:], inside_floor=inside)
+    return replace(found_among, texts=len(shared))
 
 
 def _means_by_text(positions: Positions, figure: Figure) -> dict[Hashable, tuple[float, int]]:

@@ -97,6 +97,7 @@ class ViewDifference:
             nulls=self.nulls,
             group_nulls=self.group_nulls,
             visible_from_lambda=self.visible_from_lambda,
+            outcomes=self.outcomes,
         )
 
 

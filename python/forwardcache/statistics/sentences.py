@@ -9,12 +9,14 @@ a ratio.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from forwardcache.statistics.floor import FloorVerdict
 from forwardcache.statistics.intervals import FEWEST_TEXTS, ROUGH_TEXTS
 from forwardcache.statistics.nulls import SIGNIFICANT_IN, NullComparison
 from forwardcache.statistics.result import ViewDifference
+from forwardcache.statistics.words import no_number, too_few
 
 IS_THERE = "Is it there at all?"
 IS_MORE = "Is it more than a random change of the same weight norm?"
@@ -80,11 +82,24 @@ def interval_notes(texts: int, views: int) -> list[str]:
         views: How many views have one.
     """
     if texts < FEWEST_TEXTS:
-        return [f"No intervals: that takes {FEWEST_TEXTS} distinct texts, and there are {texts:,}."]
+        return [f"No intervals: {too_few(texts, FEWEST_TEXTS)}."]
     rough = f"; rough, as of all under {ROUGH_TEXTS}" if texts < ROUGH_TEXTS else ""
     said = [f"Intervals are over {texts:,} distinct texts{rough}."]
     alone = f"Each interval is for itself, not for {views} views at once."
     return [*said, alone] if views > 1 else said
+
+
+def left_out_notes(views: Sequence[ViewDifference]) -> list[str]:
+    """Of each view with positions that are in no figure, and others that are: how many of how many.
+
+    Args:
+        views: What was found of each.
+    """
+    return [
+        f"{one.view}: {no_number(left_out, one.summary.figures.positions + left_out)}."
+        for one in views
+        if (left_out := one.summary.left_out) and one.summary.figures.positions
+    ]
 
 
 def _against_rounding(view: str, floor: FloorVerdict | None) -> str:
@@ -92,7 +107,7 @@ def _against_rounding(view: str, floor: FloorVerdict | None) -> str:
         return NOT_MEASURED
     texts = floor.excess.texts
     if floor.distinguishable is None:
-        return _too_few(floor)
+        return _not_judged(texts)
     found = f"from floating-point rounding on the {texts:,} texts measured"
     moved = f"{_nats(floor.view_mean)} nats a token on average (KL divergence)"
     rounding = f"rounding alone by {_nats(floor.mean)}"
@@ -115,6 +130,8 @@ def among_random_changes(view: str, nulls: NullComparison | None) -> str:
     """
     if nulls is None:
         return NOT_MEASURED
+    if not nulls.is_judged:
+        return _not_judged(nulls.texts or 0)
     if not nulls.has_enough:
         needed = SIGNIFICANT_IN * nulls.compared - 1
         return (
@@ -162,7 +179,7 @@ def _by_scale(view: ViewDifference) -> str:
     if visible is None and least is None:
         return NOT_MEASURED
     if visible is None and view.floor is not None and view.floor.distinguishable is None:
-        return _too_few(view.floor)
+        return _not_judged(view.floor.excess.texts)
     if visible is None:
         return (
             "None of it: even at λ = 1, its full strength, the adapter is not distinguishable from "
@@ -179,11 +196,8 @@ def _by_scale(view: ViewDifference) -> str:
     )
 
 
-def _too_few(floor: FloorVerdict) -> str:
-    return (
-        f"Not judged: that takes {FEWEST_TEXTS} distinct texts, and there are "
-        f"{floor.excess.texts:,}."
-    )
+def _not_judged(texts: int) -> str:
+    return f"Not judged: {too_few(texts, FEWEST_TEXTS)}."
 
 
 def _nats(value: float) -> str:

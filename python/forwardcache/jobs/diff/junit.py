@@ -1,7 +1,8 @@
 """What a comparison came to as JUnit XML, which continuous integration shows.
 
 One test case a view and bound: broken is a failure, and undecided is an error, since readers count
-what is skipped as passed. A view without bounds is one passing case, so that its figures are shown.
+what is skipped as passed. A view without bounds is one passing case, so that its figures are shown;
+its text begins with there being no bound, and says what is in no figure.
 Times aren't given: what a bound took is nothing that was measured.
 """
 
@@ -15,9 +16,11 @@ from xml.etree import ElementTree
 
 from forwardcache.jobs.whole_file import whole_file
 from forwardcache.statistics import DiffResult, Outcome, ViewDifference, verdict_sentences
+from forwardcache.statistics.sentences import left_out_notes
 
 SUITE = "forwardcache diff"
 _CLASS = "forwardcache.diff"
+NO_BOUND = "No bound was set: this case says what was found, and passes whatever that is."
 _TAGS = {"broken": "failure", "undecided": "error"}
 # XML 1.0 has no way to write any other character, not even as a reference to its number.
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -82,7 +85,8 @@ def _cases(view: ViewDifference) -> Iterable[ElementTree.Element]:
     if view.outcomes:
         return [_case(view.view, outcome) for outcome in view.outcomes]
     case = _named(f"{view.view} measured")
-    ElementTree.SubElement(case, "system-out").text = _in_xml("\n".join(verdict_sentences(view)))
+    said = [NO_BOUND, *verdict_sentences(view), *left_out_notes([view])]
+    ElementTree.SubElement(case, "system-out").text = _in_xml("\n".join(said))
     return [case]
 
 

@@ -27,8 +27,8 @@ def notes_on_texts(plan: DiffPlan, positions: Positions) -> list[str]:
     items = len(np.unique(positions.item))
     if items > positions.texts:
         found.append(
-            f"Equal texts count as one in an interval: of {items:,} there are {positions.texts:,} "
-            "different ones."
+            f"Equal texts count as one in an interval, and each of them in a mean: of {items:,} "
+            f"there are {positions.texts:,} different ones."
         )
     if plan.skip_first:
         found.append(_on_first(plan))

@@ -41,6 +41,7 @@ from forwardcache.statistics import (
 )
 from forwardcache.statistics.figures import mean_of
 from forwardcache.statistics.intervals import FEWEST_TEXTS
+from forwardcache.statistics.sentences import left_out_notes
 
 if TYPE_CHECKING:
     from forwardcache.jobs.skips import Skipped
@@ -167,6 +168,7 @@ def _result(
         },
     )
     notes = [
+        *left_out_notes(views),
         *notes_on_texts(plan, first),
         *notes_on_numbers(views),
         *notes_on_floor(all_.measured, str(facts["dtype"])),
@@ -194,7 +196,8 @@ def _view(view: View, options: DiffOptions, all_: _All, *, is_held: bool) -> Vie
     floor = all_.measured.floor
     verdict, bounds = None if floor is None else against_floor(positions, floor), options.bounds()
     of_scale = all_.nulls.of_scale.get(abs(view.lam), {}) if place is not None else {}
-    outcomes = judge(name, summary.figures, bounds, floor=verdict) if is_held else []
+    held = judge(name, summary.figures, bounds, floor=verdict, left_out=summary.left_out)
+    outcomes = held if is_held else []
     if (why := without_number(name, positions)) is not None:
         # Nothing is known of it, whichever bounds there are.
         outcomes = [Outcome("numbers", "undecided", why), *outcomes]

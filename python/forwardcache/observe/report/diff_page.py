@@ -123,7 +123,8 @@ def _over(result: DiffResult) -> str:
     """What the intervals are over, as a sentence."""
     interval = result.views[0].summary.figures.kl.interval if result.views else None
     if interval is None or not interval.is_known:
-        return f"There are no intervals: {interval}." if interval is not None else ""
+        why = f"{interval}".removeprefix("no interval: ")
+        return f"There are no intervals: {why}." if interval is not None else ""
     rough = ", and rough, of fewer than 100" if interval.is_rough else ""
     return (
         f"Intervals are where a figure lies with 95 % confidence, over {interval.texts:,} distinct "
