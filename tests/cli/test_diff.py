@@ -206,8 +206,8 @@ def test_the_estimate_comes_before_the_run_and_alone_in_a_dry_one(
         (["--max-kl", 0.01], 1, ["ft: mean KL ", "above --max-kl 0.01", "there are 12"]),
         (["--max-ppl-ratio", 1e-9], 1, ["perplexity ratio", "above --max-ppl-ratio"]),
         (["--min-same-top", 1], 1, ["share of same top", "below --min-same-top 1"]),
-        (["--expect", "unchanged"], 2, ["expected unchanged", "12 distinct texts"]),
-        (["--expect", "changed"], 2, ["expected changed", "12 distinct texts"]),
+        (["--expect", "unchanged"], 2, ["expected unchanged", "there are 12"]),
+        (["--expect", "changed"], 2, ["expected changed", "there are 12"]),
         (["--expect", "unchanged", "--max-kl", 0.01], 1, ["above --max-kl 0.01"]),
     ],
 )
