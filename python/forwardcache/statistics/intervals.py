@@ -106,7 +106,7 @@ def closed(found: Interval, figure: Totals) -> Interval:
     An end is open where one in 40 resamples has none of the few texts that differ: such a resample
     has no error, and tells nothing of that direction. Up to about three texts that differ do that.
     The mean of all texts that there are is hardly beyond the farthest of those seen, since most of
-    them lie on its other side; so that end is far rather than near (``benches/RESULTS.md``).
+    them lie on its other side; so that end is far rather than near.
 
     Args:
         found: As ``open_intervals`` gives it.
