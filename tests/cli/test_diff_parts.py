@@ -3,7 +3,8 @@
 Claims: the floor's texts are spread over the input and no two are equal; one on which the reruns
 fail is left out where texts are skipped and named where not; a model that can't be rerun has no
 floor, and why is told; only half precision is said to make top tokens equal; a view has no place
-among nulls of which one is no number; progress says what is being done and what is left.
+among nulls of which one is no number; the time is told from a comparison of some texts, and not at
+all where they can't be compared; progress says what is being done and what is left.
 """
 
 from __future__ import annotations
@@ -11,18 +12,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from forwardcache.cli.diff_estimate import estimate
 from forwardcache.cli.diff_progress import DiffProgress
 from forwardcache.cli.interrupts import Interrupts
 from forwardcache.errors import ContextLengthError, InvalidInputError, UnsupportedModelError
 from forwardcache.jobs.diff.measured import MeasuredFloor, measured_floor
 from forwardcache.jobs.diff.notes import notes_on_floor, notes_on_nulls
 from forwardcache.jobs.diff.nulls import Nulls, places
+from forwardcache.jobs.diff.options import DiffOptions
 from forwardcache.jobs.diff.plan import SAMPLE, DiffPlan
+from forwardcache.jobs.options import ModelOptions
 from forwardcache.jobs.prompts import Prompt, PromptSet
 from forwardcache.jobs.views import View
 from tests.statistics.made import with_kl
@@ -106,6 +111,29 @@ def test_a_null_without_a_number_leaves_a_view_without_a_place(groups: list[str]
     first, *_ = notes_on_nulls(plan, nulls, found)
     assert first.startswith("ft has no place among nulls")
     assert notes_on_nulls(replace(plan, views=plan.views[:1]), nulls, {}) == [first]
+
+
+@pytest.mark.parametrize("error", [None, ContextLengthError("too long")])
+def test_the_time_is_that_of_comparing(
+    error: Exception | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = plan_of(["a " * 300, *["b " * 20] * 20, "c " * 250])
+    clock = [0.0]
+    asked: list[list[int]] = []
+
+    def differences(_: Any, plan: DiffPlan, views: Any, at: list[int]) -> dict[str, list[Any]]:
+        asked.append(at)
+        clock[0] += 2 * 0.5 * sum(plan.lengths[each] for each in at)
+        return {view.name: [error] * len(at) for view in views}
+
+    monkeypatch.setattr("forwardcache.jobs.diff.compared.differences", differences)
+    fake = SimpleNamespace(perf_counter=lambda: clock[0])
+    monkeypatch.setattr("forwardcache.cli.diff_estimate.time", fake)
+    options = DiffOptions(loading=ModelOptions(model="model"), texts="texts.txt", nulls=0)
+    found = estimate(SimpleNamespace(backend=None), plan, options)  # type: ignore[arg-type]
+    assert found.seconds == (None if error else pytest.approx(0.5 * found.tokens))
+    # The longest, and of those that are spread over the rest all that there is room for.
+    assert asked == [[0, *range(2, 21, 2)]] * 2
 
 
 def test_progress_says_what_is_done_and_what_is_left() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -109,18 +111,32 @@ def estimate(session: Session, plan: DiffPlan, options: DiffOptions) -> Estimate
 
 
 def _seconds_a_token(session: Session, plan: DiffPlan) -> float | None:
-    """From a forward over some texts, the longest first."""
-    from forwardcache.hf.scoring.rehearsal import seconds_a_token, typical
+    """From a comparison of some texts, the longest first; None where they can't be compared.
 
-    longest = max(range(len(plan.lengths)), key=lambda at: plan.lengths[at])
-    chosen = [longest, *typical(range(len(plan.lengths)), _MEASURED_TEXTS)]
-    has_completion = plan.prompts[longest].completion is not None
-    alike = [at for at in chosen if (plan.prompts[at].completion is not None) == has_completion]
-    op = "logprob_of" if has_completion else "rolling_logprob"
-    items = [
-        (plan.texts[at], plan.prompts[at].completion) if has_completion else plan.texts[at]
-        for at in alike
-    ]
-    with plan.reference.of(session.backend) as entered:
-        found = seconds_a_token(entered, op, items, top_k=1, most_tokens=_MEASURED_TOKENS)
-    return None if found is None else found[0]
+    What makes the figures of a position takes longer than the forward of a small model, so that a
+    forward alone would promise too little.
+    """
+    from forwardcache.jobs.diff.compared import differences
+
+    chosen = _measured_texts(plan.lengths)
+    took = 0.0
+    # What comes first is slower than what is like it.
+    for _ in range(2):
+        began = time.perf_counter()
+        found = differences(session.backend, plan, plan.views[:1], chosen)
+        took = time.perf_counter() - began
+    if any(isinstance(one, Exception) for items in found.values() for one in items):
+        return None
+    return took / (2 * sum(plan.lengths[at] for at in chosen))
+
+
+def _measured_texts(lengths: Sequence[int]) -> list[int]:
+    """The longest text, and others spread over the input while there is room for them."""
+    chosen = [max(range(len(lengths)), key=lengths.__getitem__)]
+    room = _MEASURED_TOKENS - lengths[chosen[0]]
+    step = -(-len(lengths) // _MEASURED_TEXTS)
+    for at in range(0, len(lengths), step):
+        if at not in chosen and lengths[at] <= room:
+            chosen.append(at)
+            room -= lengths[at]
+    return chosen

@@ -267,8 +267,9 @@ def _positions(plan: DiffPlan, found: Found, *, are_kept: bool) -> dict[str, Pos
         # A view that is no number anywhere leaves the others as they are; ``_view`` tells of it.
         if not len(one) and not one.left_out:
             raise InvalidInputError(
-                f"{name}: none of the {len(found.positions):,} texts that were compared has a "
-                f"position that counts (the first {plan.skip_first:,} of each text are left out)"
+                f"{name}: no position counts in {len(found.positions):,} compared "
+                f"{'text' if len(found.positions) == 1 else 'texts'}"
+                + (f" behind the first {plan.skip_first:,} of each" if plan.skip_first else "")
             )
     return known
 
