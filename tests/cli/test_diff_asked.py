@@ -86,11 +86,16 @@ def test_texts_without_a_position_and_lines_with_two_texts_are_counted(
     notes = json.loads(ended.out)["notes"]
     left_out = "The first 4 positions of each text are left out; "
     assert f"{left_out}2 texts have no other, and count nowhere." in notes
+    assert not any(note.startswith("Equal texts") for note in notes)
     assert '1 line has both "prompt" and "text": "prompt" was read, "text" was carried.' in notes
 
 
 def test_one_text_is_told_of_as_one(diff: Run, tmp_path: Path) -> None:
     texts = tmp_path / "texts.txt"
+    texts.write_text("a b c d e f\na\na b c d e f\n")
+    said = diff("--texts", texts, "--skip-first", 4).out
+    assert "; 1 text has no other, and counts nowhere." in said
+    assert "one in an interval, and each of them in a mean: of 2 there is 1 different one." in said
     texts.write_text("one text alone\n")
     ended = diff("--texts", texts, "--dry-run", "--skip-first", 1)
     assert ended.out.startswith("1 text is read 2 times")

@@ -26,9 +26,14 @@ def notes_on_texts(plan: DiffPlan, positions: Positions) -> list[str]:
     found = []
     items = len(np.unique(positions.item))
     if items > positions.texts:
+        ones = (
+            "is 1 different one"
+            if positions.texts == 1
+            else (f"are {positions.texts:,} different ones")
+        )
         found.append(
             f"Equal texts count as one in an interval, and each of them in a mean: of {items:,} "
-            f"there are {positions.texts:,} different ones."
+            f"there {ones}."
         )
     if plan.skip_first:
         found.append(_on_first(plan))
@@ -42,11 +47,15 @@ def _on_first(plan: DiffPlan) -> str:
     """What ``--skip-first`` leaves out."""
     first = "position" if plan.skip_first == 1 else f"{plan.skip_first:,} positions"
     gone = sum(length <= plan.skip_first for length in plan.lengths)
-    texts = "1 text has" if gone == 1 else f"{gone:,} texts have"
-    alone = f"; {texts} no other, and count nowhere" if gone else ""
-    return (
-        f"The first {first} of each text {'is' if plan.skip_first == 1 else 'are'} left out{alone}."
+    said = f"The first {first} of each text {'is' if plan.skip_first == 1 else 'are'} left out"
+    if not gone:
+        return f"{said}."
+    texts = (
+        "1 text has no other, and counts"
+        if gone == 1
+        else f"{gone:,} texts have no other, and count"
     )
+    return f"{said}; {texts} nowhere."
 
 
 def without_number(name: str, positions: Positions) -> str | None:
