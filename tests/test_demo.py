@@ -9,6 +9,7 @@ import pytest
 
 import forwardcache
 from forwardcache.__main__ import main
+from forwardcache.cli import demo
 
 ASSETS = Path(forwardcache.__file__).parent / "demo"
 
@@ -80,6 +81,10 @@ def test_the_table_is_for_a_person(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    # As many prompts as an interval takes and a few more: all of them take long.
+    lines = (ASSETS / "prompts.jsonl").read_text("utf-8").splitlines(keepends=True)
+    (tmp_path / "prompts.jsonl").write_text("".join(lines[:24]), "utf-8")
+    monkeypatch.setattr(demo, "PROMPTS", str(tmp_path / "prompts.jsonl"))
     assert main(["demo"]) == 0
     shown = capsys.readouterr()
     for word in ("null_7 (random)", "0.02", "95 % interval", "computed", "second"):
@@ -88,7 +93,7 @@ def test_the_table_is_for_a_person(
         assert question in shown.out
     assert "Not measured" not in shown.out
     assert "forwardcache-demo/trace.jsonl" in shown.out
-    assert len(read_lines(tmp_path / "forwardcache-demo" / "trace.jsonl")) == 3000
+    assert len(read_lines(tmp_path / "forwardcache-demo" / "trace.jsonl")) == 2 * 24 * 5
     assert "Traceback" not in shown.err
 
 
