@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 SLAB_BYTES = 256 * 2**20
 """Of the hidden states, of all views together, that are kept at once."""
 
+_SMALL_SLAB_BYTES = 16 * 2**20
 _ATTEMPTS = 3
 
 Figures = dict[Run, list[Tensor | ForwardCacheError]]
@@ -199,7 +200,10 @@ class Comparison:
         if not isinstance(width, int):
             # A family's own name for it, or one number a layer; an embedding is hardly wider.
             width = self._scorer.causal_lm.get_input_embeddings().weight.shape[-1]
-        most = SLAB_BYTES // (width * self._runner.dtype.itemsize * views)
+        token = width * self._runner.dtype.itemsize * views
+        # No more than fill a batch or a little memory: more states than that are only kept.
+        enough = max(_SMALL_SLAB_BYTES // token, self._scorer.runs.budget(_FinalStates()))
+        most = min(SLAB_BYTES // token, enough)
         slab: list[Encoded] = []
         tokens = 0
         for window in windows:
