@@ -135,10 +135,7 @@ class ModelIdentity:
         Raises:
             UnsupportedModelError: the adapter is of a kind whose views are not known to be exact.
         """
-        tensors = self._unchanged(tokenizer)
-        if self._structure is None or tensors is None:
-            self._structure, tensors = self._begin(tokenizer), None
-        structure = self._structure
+        structure, tensors = self._current(tokenizer)
         key = self._key(tokenizer, tensors)
         known = self._state
         if known is None or known.key != key or known.structure is not structure:
@@ -213,9 +210,14 @@ class ModelIdentity:
         Raises:
             UnsupportedModelError: as in ``state``.
         """
-        if self._structure is None or self._unchanged(tokenizer) is None:
-            self._structure = self._begin(tokenizer)
-        return self._structure
+        return self._current(tokenizer)[0]
+
+    def _current(self, tokenizer: Any) -> tuple[Structure, list[Tensor] | None]:
+        """The present structure, with the tensors that a look at it went over anyway."""
+        tensors = self._unchanged(tokenizer)
+        if self._structure is None or tensors is None:
+            self._structure, tensors = self._begin(tokenizer), None
+        return self._structure, tensors
 
     def structure_words(self) -> tuple[bytes, bool] | None:
         """What is the same for every model that is built as this one, hooks apart.

@@ -38,8 +38,6 @@ class SelfCheck:
 
     def chosen(self, hits: Sequence[T]) -> list[T]:
         """A random share of ``hits``."""
-        if not self.share:
-            return []
         return [hit for hit in hits if self._chance.random() < self.share]
 
     def differs(self, op: Operation, kept: Any, fresh: Any, dtype: torch.dtype) -> bool:
