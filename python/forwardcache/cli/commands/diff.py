@@ -28,12 +28,16 @@ from forwardcache.cli.commands.options import (
     SpecialTokensOption,
     TokenBudgetOption,
     TokenizerOption,
+    loading_of,
 )
 
 if TYPE_CHECKING:
     from forwardcache.jobs.diff.options import DiffOptions
 
 commands = typer.Typer()
+
+_NOT_ASKED = ("trace", "store", "verify", "cache_bytes")
+"""What ``diff`` has no option for: it keeps no values."""
 
 
 class ExpectChoice(StrEnum):
@@ -213,13 +217,10 @@ def _diff(  # noqa: PLR0917 - typer calls it, by name
 
 def _options(asked: Mapping[str, Any]) -> DiffOptions:
     """What the options of the command come to; theirs are the names of the fields."""
-    from forwardcache.cli.checks import template_arguments
     from forwardcache.jobs.diff.options import DiffOptions
-    from forwardcache.jobs.options import ModelOptions
 
-    loading = {each.name: asked[each.name] for each in fields(ModelOptions) if each.name in asked}
-    loading["chat_template_args"] = template_arguments(asked["chat_template_args"])
     own = {each.name: asked[each.name] for each in fields(DiffOptions) if each.name in asked}
     own |= {"on_error": asked["on_error"].value}
     own |= {"expect": None if asked["expect"] is None else asked["expect"].value}
-    return DiffOptions(**own, loading=ModelOptions(**loading), json=asked["format_"] is Format.JSON)
+    loading = loading_of(asked, without=_NOT_ASKED)
+    return DiffOptions(**own, loading=loading, json=asked["format_"] is Format.JSON)

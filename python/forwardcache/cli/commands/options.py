@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+from dataclasses import fields
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from forwardcache.jobs.options import ModelOptions
 
 EXIT_STATUS = (
     "Exit status: 0 done, 1 the answer is no, 2 wrong use or bad input, 3 the machine failed "
@@ -96,3 +101,20 @@ IdentityOption = Annotated[
         "call, or not at all, under a name that you give them.",
     ),
 ]
+
+
+def loading_of(asked: Mapping[str, Any], *, without: Collection[str] = ()) -> ModelOptions:
+    """What the options of a command say of the model; theirs are the names of the fields.
+
+    Args:
+        asked: The command's arguments by name.
+        without: The fields that it has no option for: they have their defaults.
+    """
+    from forwardcache.cli.checks import template_arguments
+    from forwardcache.jobs.options import ModelOptions
+
+    given = {
+        each.name: asked[each.name] for each in fields(ModelOptions) if each.name not in without
+    }
+    given["chat_template_args"] = template_arguments(asked["chat_template_args"])
+    return ModelOptions(**given)

@@ -29,6 +29,7 @@ from forwardcache.cli.commands.options import (
     StrictOption,
     TokenBudgetOption,
     TokenizerOption,
+    loading_of,
 )
 from forwardcache.operations import of_prompts
 
@@ -212,16 +213,11 @@ def _score(  # noqa: PLR0917 - typer calls it, by name
 
 def _options(asked: Mapping[str, Any]) -> ScoreOptions:
     """What the options of the command come to; theirs are the names of the fields."""
-    from forwardcache.cli.checks import template_arguments
-    from forwardcache.jobs.options import ModelOptions, ScoreOptions
+    from forwardcache.jobs.options import ScoreOptions
 
-    loading = {each.name: asked[each.name] for each in fields(ModelOptions)}
-    loading["chat_template_args"] = template_arguments(asked["chat_template_args"])
     own = {each.name: asked[each.name] for each in fields(ScoreOptions) if each.name in asked}
     own |= {"op": asked["op"].value, "on_error": asked["on_error"].value}
-    return ScoreOptions(
-        **own, loading=ModelOptions(**loading), json=asked["format_"] is Format.JSON
-    )
+    return ScoreOptions(**own, loading=loading_of(asked), json=asked["format_"] is Format.JSON)
 
 
 @commands.command(
