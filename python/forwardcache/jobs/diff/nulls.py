@@ -57,7 +57,7 @@ def scales(plan: DiffPlan) -> list[float]:
     Args:
         plan: What is compared.
     """
-    return list(dict.fromkeys(abs(_factor(view)) for view in plan.views if has_nulls(plan, view)))
+    return list(dict.fromkeys(abs(view.lam) for view in plan.views if has_nulls(plan, view)))
 
 
 def has_nulls(plan: DiffPlan, view: View) -> bool:
@@ -68,10 +68,6 @@ def has_nulls(plan: DiffPlan, view: View) -> bool:
         view: One of its views.
     """
     return plan.reference.kind == "base" and view.kind in {"ft", "scaled"}
-
-
-def _factor(view: View) -> float:
-    return view.lam if view.kind == "scaled" else 1.0
 
 
 def seeds(count: int) -> list[int]:
@@ -165,7 +161,7 @@ def places(
     """
     found: dict[tuple[str, str | None], NullComparison] = {}
     for view in plan.views:
-        of_seed = nulls.of_scale.get(abs(_factor(view))) if has_nulls(plan, view) else None
+        of_seed = nulls.of_scale.get(abs(view.lam)) if has_nulls(plan, view) else None
         if not of_seed:
             continue
         mine, theirs = positions[view.name], list(of_seed.values())

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from forwardcache.errors import InvalidInputError
 from forwardcache.jobs.diff import measured
 from forwardcache.jobs.diff.compared import Found, compared
+from forwardcache.jobs.diff.detect import LEAST, Detection, visible_from
 from forwardcache.jobs.diff.facts import facts_of_diff
 from forwardcache.jobs.diff.measured import MeasuredFloor, measured_floor
 from forwardcache.jobs.diff.moved import moved_positions
@@ -54,14 +55,6 @@ class Steps(Protocol):
         """``step`` begins."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Visible:
-    """The smallest scale of the adapter that can be told from rounding, and the least tried."""
-
-    smallest: float | None = None
-    least: float | None = None
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _All:
     """Everything that was measured.
@@ -73,7 +66,7 @@ class _All:
         measured: The floor.
         nulls: The nulls.
         places: By name of a view: its place among them.
-        visible: The smallest scale that is visible.
+        visible: How little of the adapter can be told from rounding; None where nobody asked.
         moved: By name of a view: what it moved most.
     """
 
@@ -83,7 +76,7 @@ class _All:
     measured: MeasuredFloor
     nulls: Nulls
     places: Mapping[str, Places]
-    visible: _Visible
+    visible: Detection | None
     moved: Mapping[str, tuple[MovedPosition, ...]]
 
 
@@ -121,7 +114,7 @@ def run_diff(
     if options.nulls and plan.why_no_nulls is None:
         steps.begin("comparing nulls")
     nulls = compared_nulls(backend, plan, options.nulls, floor.positions)
-    visible, moved = _Visible(), {}
+    visible, moved = None, {}
     if options.detect:
         steps.begin("finding the smallest scale that is visible")
         visible = _visible(session, plan, floor)
@@ -196,6 +189,7 @@ def _view(view: View, options: DiffOptions, all_: _All, *, is_held: bool) -> Vie
     floor = all_.measured.floor
     verdict, bounds = None if floor is None else against_floor(positions, floor), options.bounds()
     of_scale = all_.nulls.of_scale.get(abs(view.lam), {}) if place is not None else {}
+    visible = all_.visible if view.is_whole_adapter else None
     held = judge(name, summary.figures, bounds, floor=verdict, left_out=summary.left_out)
     outcomes = held if is_held else []
     if (why := without_number(name, positions)) is not None:
@@ -209,22 +203,20 @@ def _view(view: View, options: DiffOptions, all_: _All, *, is_held: bool) -> Vie
         nulls=None if place is None else place.whole,
         null_means={null: mean_of(one.kl) for null, one in of_scale.items()},
         group_nulls={} if place is None else place.of_group,
-        visible_from_lambda=all_.visible.smallest if view.is_whole_adapter else None,
-        detect_least=all_.visible.least if view.is_whole_adapter else None,
+        visible_from_lambda=None if visible is None else visible.visible_from,
+        detect_least=None if visible is None else visible.least,
         moved=all_.moved.get(name, ()),
         outcomes=tuple(outcomes),
     )
 
 
-def _visible(session: Session, plan: DiffPlan, floor: MeasuredFloor) -> _Visible:
-    from forwardcache.jobs.diff.detect import LEAST, visible_from
-
+def _visible(session: Session, plan: DiffPlan, floor: MeasuredFloor) -> Detection | None:
     if floor.floor is None:
-        return _Visible()
+        return None
     if len(floor.floor.kl_of) < FEWEST_TEXTS:
         # No verdict at any scale, so that none is run.
-        return _Visible(None, LEAST)
-    smallest, least = visible_from(
+        return Detection(None, LEAST)
+    return visible_from(
         session.backend,
         [plan.texts[at] for at in floor.positions],
         floor.floor,
@@ -233,7 +225,6 @@ def _visible(session: Session, plan: DiffPlan, floor: MeasuredFloor) -> _Visible
         windows=None,
         reference=plan.reference.of(session.backend),  # type: ignore[arg-type]
     )
-    return _Visible(smallest, least)
 
 
 def _moved(session: Session, plan: DiffPlan, found: Found) -> dict[str, tuple[MovedPosition, ...]]:

@@ -61,17 +61,7 @@ _NULLS = {
     "nulls.p_smallest": "smallest p",
     "nulls.sd": "deviation",
 }
-_PARTS = {
-    "positions": "positions",
-    "texts": "texts",
-    "kl.mean": "KL, mean",
-    "kl.interval": "its interval",
-    "kl.median": "median",
-    "kl.p99": "99 %",
-    "kl.max": "largest",
-    "same_top": "same top",
-    "ppl_ratio": "perplexity ratio",
-}
+_PARTS = {"positions": "positions", "texts": "texts", **_FIGURES}
 
 
 @dataclass(frozen=True, slots=True)
