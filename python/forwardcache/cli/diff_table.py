@@ -16,12 +16,12 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from forwardcache.cli import diff_cells
 from forwardcache.jobs.summary import significant
 from forwardcache.statistics import (
     FEWEST_TEXTS,
     DiffResult,
     Figures,
-    Interval,
     NullComparison,
     ViewDifference,
     answers,
@@ -31,10 +31,6 @@ from forwardcache.statistics.sentences import BELOW_ZERO, interval_notes
 MOST_GROUPS = 20
 """Groups that a table shows; of more, those that were moved most."""
 
-_NONE = "-"
-_NOT_MEASURED = "not measured"
-_NOT_JUDGED = "not judged"
-_LONGEST_NAME = 32
 _UNBOUNDED = 10_000
 _Line = tuple[str, Callable[[ViewDifference], str]]
 _Build = Callable[[Sequence[ViewDifference]], Table]
@@ -53,7 +49,7 @@ def show_diff(stream: TextIO, result: DiffResult) -> None:
             console.print(table)
     for of_groups in _groups(result):
         console.print(of_groups)
-    stream.writelines(f"{_plain(line)}\n" for line in [*_answers(result), *notes(result)])
+    stream.writelines(f"{diff_cells.plain(line)}\n" for line in [*_answers(result), *notes(result)])
 
 
 def _fitting(console: Console, views: Sequence[ViewDifference], build: _Build) -> Iterator[Table]:
@@ -76,7 +72,7 @@ def _figures(result: DiffResult) -> _Build:
     lines = [*_kl_lines(interval), *_agreement_lines(interval), *_question_lines(result)]
 
     def build(views: Sequence[ViewDifference]) -> Table:
-        table = _table(f"compared with {_name(result.reference)}", views)
+        table = _table(f"compared with {diff_cells.name(result.reference)}", views)
         for label, cell in lines:
             table.add_row(label, *(cell(view) for view in views))
         return table
@@ -86,11 +82,11 @@ def _figures(result: DiffResult) -> _Build:
 
 def _kl_lines(interval: str) -> list[_Line]:
     def of_kl(field: str) -> Callable[[ViewDifference], str]:
-        return lambda one: _number(getattr(one.summary.figures.kl, field))
+        return lambda one: diff_cells.number(getattr(one.summary.figures.kl, field))
 
     return [
         ("mean KL, nats", of_kl("mean")),
-        (interval, lambda one: _ends(one.summary.figures.kl.interval, _nats)),
+        (interval, lambda one: diff_cells.ends(one.summary.figures.kl.interval, diff_cells.nats)),
         ("median KL", of_kl("median")),
         ("99th percentile of KL", of_kl("p99")),
         ("largest KL", of_kl("max")),
@@ -99,80 +95,47 @@ def _kl_lines(interval: str) -> list[_Line]:
 
 def _agreement_lines(interval: str) -> list[_Line]:
     return [
-        ("same top token", lambda one: _share(one.summary.figures.same_top)),
-        (interval, lambda one: _ends(one.summary.figures.same_top_interval, _share)),
-        ("perplexity ratio", lambda one: _ratio(one.summary.figures.ppl_ratio)),
-        (interval, lambda one: _ends(one.summary.figures.ppl_ratio_interval, _ratio)),
+        ("same top token", lambda one: diff_cells.share(one.summary.figures.same_top)),
+        (
+            interval,
+            lambda one: diff_cells.ends(one.summary.figures.same_top_interval, diff_cells.share),
+        ),
+        ("perplexity ratio", lambda one: diff_cells.ratio(one.summary.figures.ppl_ratio)),
+        (
+            interval,
+            lambda one: diff_cells.ends(one.summary.figures.ppl_ratio_interval, diff_cells.ratio),
+        ),
     ]
 
 
 def _question_lines(result: DiffResult) -> list[_Line]:
     """The three questions; the figures beside an answer only where something was measured."""
-    floor: list[_Line] = [("told from rounding?", _told)]
+    floor: list[_Line] = [("told from rounding?", diff_cells.told)]
     if any(one.floor is not None for one in result.views):
-        floor += [("  rounding's mean KL", _rounding), ("  rounding's same top", _same_top)]
+        floor += [
+            ("  rounding's mean KL", diff_cells.rounding),
+            ("  rounding's same top", diff_cells.same_top),
+        ]
     if any(one.floor is not None and not one.floor.distinguishable for one in result.views):
-        floor += [("  would be seen above", _would_have_seen)]
-    nulls: list[_Line] = [("place among nulls", _place)]
+        floor += [("  would be seen above", diff_cells.would_have_seen)]
+    nulls: list[_Line] = [("place among nulls", diff_cells.place)]
     if compared := [one.nulls.compared for one in result.views if one.nulls is not None]:
-        nulls += [(f"  p, Holm over {compared[0]:,}", _p), ("  times their mean KL", _times)]
-    return [*floor, *nulls, ("visible from λ", _visible)]
-
-
-def _told(one: ViewDifference) -> str:
-    if one.floor is None:
-        return _NOT_MEASURED
-    if one.floor.distinguishable is None:
-        return _NOT_JUDGED
-    return "yes" if one.floor.distinguishable else "no"
-
-
-def _rounding(one: ViewDifference) -> str:
-    return _NONE if one.floor is None else significant(one.floor.mean, 3)
-
-
-def _same_top(one: ViewDifference) -> str:
-    return _NONE if one.floor is None else _share(one.floor.same_top)
-
-
-def _would_have_seen(one: ViewDifference) -> str:
-    if one.floor is None or one.floor.would_have_seen is None:
-        return _NONE
-    return significant(one.floor.would_have_seen, 3)
-
-
-def _place(one: ViewDifference) -> str:
-    if one.nulls is None:
-        return _NOT_MEASURED
-    return one.nulls.place if one.nulls.is_judged else _NOT_JUDGED
-
-
-def _p(one: ViewDifference) -> str:
-    is_told = one.nulls is not None and one.nulls.is_judged and one.nulls.has_enough
-    return f"{one.nulls.p_adjusted:.2g}" if one.nulls is not None and is_told else _NONE
-
-
-def _times(one: ViewDifference) -> str:
-    ratio = None if one.nulls is None else one.nulls.ratio_to_mean
-    return _NONE if ratio is None else _number(ratio, 3)
-
-
-def _visible(one: ViewDifference) -> str:
-    visible, least = one.visible_from_lambda, one.detect_least
-    if visible is None and least is None:
-        return _NOT_MEASURED
-    if visible is None:
-        return "not at 1" if one.floor and one.floor.distinguishable is not None else _NOT_JUDGED
-    return f"below {visible:.1g}" if least is not None and visible <= least else f"{visible:.2g}"
+        nulls += [
+            (f"  p, Holm over {compared[0]:,}", diff_cells.p_value),
+            ("  times their mean KL", diff_cells.times),
+        ]
+    return [*floor, *nulls, ("visible from λ", diff_cells.visible)]
 
 
 def _quarters(result: DiffResult) -> _Build:
     def build(views: Sequence[ViewDifference]) -> Table:
-        of = f"{_name(result.reference)}'s entropy there, nats"
+        of = f"{diff_cells.name(result.reference)}'s entropy there, nats"
         table = _table(f"mean KL by quarter of\n{of}", views)
         for rows in zip(*(one.summary.buckets for one in views), strict=True):
             low, high = significant(rows[0].low, 3), significant(rows[0].high, 3)
-            table.add_row(f"{low} to {high}", *(_number(row.figures.kl.mean) for row in rows))
+            table.add_row(
+                f"{low} to {high}", *(diff_cells.number(row.figures.kl.mean) for row in rows)
+            )
         return table
 
     return build
@@ -184,14 +147,18 @@ def _groups(result: DiffResult) -> Iterator[Table]:
         if not one.summary.groups:
             continue
         table = Table()
-        table.add_column(Text(f"{_name(result.group_by or 'group')},\n{_name(one.view)}"))
+        table.add_column(
+            Text(f"{diff_cells.name(result.group_by or 'group')},\n{diff_cells.name(one.view)}")
+        )
         place = ["place"] if one.group_nulls else []
         for title in ("mean KL, nats\n95 % interval", "same\ntop", *place):
             table.add_column(title, justify="right")
         for group in _shown(one):
             figures, nulls = one.summary.groups[group], one.group_nulls.get(group)
-            label = f"{_name(group)}\n({figures.texts:,} {_texts(figures.texts)})"
-            cells = [_of_group(figures), _share(figures.same_top)]
+            label = (
+                f"{diff_cells.name(group)}\n({figures.texts:,} {diff_cells.texts(figures.texts)})"
+            )
+            cells = [_of_group(figures), diff_cells.share(figures.same_top)]
             table.add_row(Text(label), *cells, *([_group_place(nulls)] if one.group_nulls else []))
         yield table
 
@@ -208,14 +175,15 @@ def _shown(one: ViewDifference) -> list[str]:
 def _of_group(figures: Figures) -> str:
     # Groups differ in their number of texts, so that each says itself whether it is rough.
     rough = " (rough)" if figures.kl.interval.is_rough else ""
-    return f"{_number(figures.kl.mean)}\n{_ends(figures.kl.interval, _nats)}{rough}"
+    ends = diff_cells.ends(figures.kl.interval, diff_cells.nats)
+    return f"{diff_cells.number(figures.kl.mean)}\n{ends}{rough}"
 
 
 def _group_place(nulls: NullComparison | None) -> str:
     if nulls is None:
-        return _NONE
+        return diff_cells.NONE
     if not nulls.is_judged:
-        return _NOT_JUDGED
+        return diff_cells.NOT_JUDGED
     return f"{nulls.place},\np = {nulls.p_adjusted:.2g}" if nulls.has_enough else nulls.place
 
 
@@ -223,7 +191,7 @@ def _table(title: str, views: Sequence[ViewDifference]) -> Table:
     table = Table()
     table.add_column(Text(title))
     for view in views:
-        table.add_column(Text(_name(view.view)), justify="right")
+        table.add_column(Text(diff_cells.name(view.view)), justify="right")
     return table
 
 
@@ -244,14 +212,14 @@ def notes(result: DiffResult) -> list[str]:
     """
     said = [
         f"KL is KL({result.reference} ‖ view) at each of {result.positions:,} positions in "
-        f"{result.texts:,} distinct {_texts(result.texts)}, over the whole vocabulary; the "
-        f"perplexity ratio is view / {result.reference}."
+        f"{result.texts:,} distinct {diff_cells.texts(result.texts)}, over the whole vocabulary; "
+        f"the perplexity ratio is view / {result.reference}."
     ]
     said += [*_interval_notes(result), *_question_notes(result), *_value_notes(result)]
     if any(len(one.summary.groups) > MOST_GROUPS for one in result.views):
         said.append(f"The {MOST_GROUPS} groups that were moved most are shown; JSON has all.")
     if result.skipped:
-        said.append(f"{result.skipped:,} {_texts(result.skipped)} could not be compared.")
+        said.append(f"{result.skipped:,} {diff_cells.texts(result.skipped)} could not be compared.")
     return [*said, *result.notes]
 
 
@@ -277,7 +245,7 @@ def _question_notes(result: DiffResult) -> list[str]:
     places += [null for one in result.views for null in one.group_nulls.values()]
     if result.floor is not None and result.floor_texts:
         were = " and nulls were" if places else " was"
-        texts = f"{result.floor_texts:,} {_texts(result.floor_texts)}"
+        texts = f"{result.floor_texts:,} {diff_cells.texts(result.floor_texts)}"
         said.append(f"Rounding{were} measured on {texts}, where views are held against them.")
     if places:
         first = places[0]
@@ -300,49 +268,3 @@ def _value_notes(result: DiffResult) -> list[str]:
     if any(len(one.positions) and one.positions.kl.min() < 0.0 for one in result.views):
         said.append(BELOW_ZERO)
     return said
-
-
-def _texts(count: int) -> str:
-    return "text" if count == 1 else "texts"
-
-
-def _name(name: str) -> str:
-    """A name that neither moves the cursor nor takes all of a line."""
-    shown = _plain(name)
-    return shown if len(shown) <= _LONGEST_NAME else f"{shown[: _LONGEST_NAME - 1]}…"
-
-
-def _plain(text: str) -> str:
-    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
-
-
-def _number(value: float, digits: int = 4) -> str:
-    return _NONE if math.isnan(value) else significant(value, digits)
-
-
-def _nats(value: float) -> str:
-    # The ends of a bootstrap interval are known to no more.
-    return significant(value, 3)
-
-
-def _ends(interval: Interval, as_text: Callable[[float], str]) -> str:
-    if not interval.is_known:
-        return _NONE
-    return f"{as_text(interval.low)} to {as_text(interval.high)}"
-
-
-def _share(value: float) -> str:
-    """A share in percent; never all or none where it is not."""
-    if math.isnan(value):
-        return _NONE
-    if 0.0 < value < 0.00005:
-        return "<0.01%"
-    return ">99.99%" if 0.99995 <= value < 1.0 else f"{value:.2%}"
-
-
-def _ratio(value: float) -> str:
-    """A ratio with as many digits as its distance from 1 takes."""
-    distance = abs(value - 1.0)
-    if not math.isfinite(value) or distance >= 0.1 or distance == 0.0:
-        return _number(value)
-    return f"{value:.{min(2 - math.floor(math.log10(distance)), 12)}f}"
