@@ -25,7 +25,7 @@ from benches.sections import publish
 from forwardcache.distributed.team import LOCAL, Team
 from forwardcache.distributed.wire import Part, answer, packed, packed_options
 from forwardcache.distributed.worker import Worker
-from forwardcache.jobs.options import ModelOptions
+from forwardcache.jobs.options import ModelOptions, NamedAdapter
 from forwardcache.jobs.prompts import Prompt
 from forwardcache.jobs.rows import encoded
 from forwardcache.jobs.views import parse_views
@@ -152,7 +152,13 @@ def timed_batches(call: Callable[[Any], int], items: Sequence[Any]) -> tuple[int
 
 def section(rounds: int) -> str:
     worker = Worker(
-        packed_options(ModelOptions(str(ASSETS / "model"), str(ASSETS / "adapter"), device="cpu"))
+        packed_options(
+            ModelOptions(
+                str(ASSETS / "model"),
+                (NamedAdapter(None, str(ASSETS / "adapter")),),
+                device="cpu",
+            )
+        )
     )
     answer(worker.load())
     measured = {(op, top_k): rows_of(worker, op, top_k, rounds) for op, top_k in JOBS}

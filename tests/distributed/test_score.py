@@ -21,7 +21,7 @@ from forwardcache.distributed.scoring import TeamScoring, make_job, team_for
 from forwardcache.distributed.team import Team
 from forwardcache.errors import InvalidInputError
 from forwardcache.jobs.job import Scoring
-from forwardcache.jobs.options import ModelOptions
+from forwardcache.jobs.options import ModelOptions, NamedAdapter
 from forwardcache.jobs.planning import make_job as single_job
 from forwardcache.jobs.prompts import PromptSet, read_prompts
 from forwardcache.jobs.rows import Row
@@ -34,7 +34,7 @@ __all__ = ["run"]
 
 MODEL, ADAPTER = str(ASSETS / "model"), str(ASSETS / "adapter")
 LINES = (ASSETS / "prompts.jsonl").read_text("utf-8").splitlines()[:40]
-OPTIONS = ModelOptions(model=MODEL, adapter=ADAPTER, dtype="float32")
+OPTIONS = ModelOptions(model=MODEL, adapters=(NamedAdapter(None, ADAPTER),), dtype="float32")
 VIEWS = parse_views("base,ft,null:7", has_adapter=True)
 OPS = ("next_token_dist", "rolling_logprob", "logprob_of")
 

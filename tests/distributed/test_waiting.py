@@ -14,7 +14,7 @@ import pytest
 from forwardcache.distributed import scoring, team
 from forwardcache.distributed.team import Member, Team
 from forwardcache.distributed.wire import options_of
-from forwardcache.jobs.options import ModelOptions
+from forwardcache.jobs.options import ModelOptions, NamedAdapter
 
 
 def test_who_waits_for_the_cluster_is_told(
@@ -52,12 +52,16 @@ def test_relative_paths_are_those_of_the_folder_where_a_run_begins(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "m").mkdir()
     relative = ModelOptions(
-        "m", adapter="../a", trace=Path("t.jsonl"), tokenizer="tok", store="s.db,redis://host/0"
+        "m",
+        adapters=(NamedAdapter(None, "../a"),),
+        trace=Path("t.jsonl"),
+        tokenizer="tok",
+        store="s.db,redis://host/0",
     )
     scoring.team_for(relative, workers=1, address="local")
     found = asdict(options_of(given[0]))
     assert found["model"] == str(tmp_path / "m")
-    assert found["adapter"] == str(tmp_path.parent / "a")
+    assert found["adapters"] == ({"name": None, "folder": str(tmp_path.parent / "a")},)
     assert found["tokenizer"] == str(tmp_path / "tok")
     assert found["trace"] == tmp_path / "t.3.jsonl"
     assert found["store"] == f"{tmp_path}/s.db,redis://host/0"

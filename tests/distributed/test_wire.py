@@ -11,7 +11,7 @@ import pytest
 
 from forwardcache.distributed.wire import Part, answer, options_of, packed_options, reply
 from forwardcache.errors import ContextLengthError, InvalidInputError, WorkerError
-from forwardcache.jobs.options import ModelOptions
+from forwardcache.jobs.options import ModelOptions, NamedAdapter
 from forwardcache.jobs.prompts import Prompt
 from forwardcache.jobs.views import parse_views
 
@@ -26,7 +26,9 @@ def test_a_part_arrives_as_it_was() -> None:
 
 @pytest.mark.parametrize("trace", [None, Path("/some/trace.jsonl")])
 def test_options_arrive_as_they_were(trace: Path | None) -> None:
-    options = ModelOptions("model", adapter="adapter", trace=trace, dtype="bfloat16")
+    options = ModelOptions(
+        "model", adapters=(NamedAdapter("a", "adapter"),), trace=trace, dtype="bfloat16"
+    )
     assert options_of(packed_options(options)) == options
 
 

@@ -11,7 +11,7 @@ import pytest
 from forwardcache.distributed.wire import Part, answer, packed, packed_options
 from forwardcache.distributed.worker import Worker
 from forwardcache.errors import AdapterError, ModelLoadError, WorkerError
-from forwardcache.jobs.options import ModelOptions
+from forwardcache.jobs.options import ModelOptions, NamedAdapter
 from forwardcache.jobs.prompts import Prompt
 from forwardcache.jobs.views import parse_views
 from tests.cli.conftest import ASSETS
@@ -27,14 +27,14 @@ def test_what_can_not_be_loaded_is_named(tmp_path: Path) -> None:
     with pytest.raises(ModelLoadError, match="not a folder"):
         answer(worker(model=str(tmp_path / "none")).load())
     with pytest.raises(AdapterError, match=tmp_path.name):
-        answer(worker(adapter=str(tmp_path)).load())
+        answer(worker(adapters=(NamedAdapter(None, str(tmp_path)),)).load())
     with pytest.raises(WorkerError, match="no model yet"):
         answer(worker().close())
 
 
 def test_a_part_is_scored_and_counted(tmp_path: Path) -> None:
     trace = tmp_path / "trace.jsonl"
-    one = worker(adapter=ADAPTER, trace=trace)
+    one = worker(adapters=(NamedAdapter(None, ADAPTER),), trace=trace)
     assert answer(one.load())["vocab_size"] > 0
     texts = ["A list is", "Every function returns", "x " * 5000]
     first, second, refused = answer(one.lengths(packed(["next_token_dist", texts])))

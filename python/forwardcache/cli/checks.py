@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from forwardcache.cli.extras import check_installed
 from forwardcache.errors import InvalidInputError
+from forwardcache.jobs.adapters import default_views
 from forwardcache.jobs.kinds import STDIN, FileKind, check_kind, kind_of
 from forwardcache.jobs.outfile import check_target
 from forwardcache.jobs.reasons import first_line, shown
@@ -20,7 +21,7 @@ from forwardcache.jobs.views import View, parse_views
 from forwardcache.operations import of_prompts, operation
 
 if TYPE_CHECKING:
-    from forwardcache.jobs.options import ModelOptions, ScoreOptions
+    from forwardcache.jobs.options import ModelOptions, NamedAdapter, ScoreOptions
 
 
 def check_workers(options: ScoreOptions) -> None:
@@ -48,10 +49,11 @@ def checked_views(options: ScoreOptions) -> tuple[View, ...]:
     Raises:
         InvalidInputError: there are no such views, or they need an adapter.
     """
-    has_adapter = options.loading.adapter is not None
-    default = "base,ft" if has_adapter else "base"
+    loading = options.loading
+    default = default_views(loading.adapters)
     named = default if options.views is None else options.views
-    return parse_views(named, has_adapter=has_adapter)
+    has_adapter = bool(loading.adapters)
+    return parse_views(named, has_adapter=has_adapter, adapters=loading.adapter_names)
 
 
 def check_template(options: ScoreOptions) -> None:
@@ -180,19 +182,20 @@ def check_folders(options: ModelOptions) -> None:
         raise InvalidInputError(
             f"--model {model}: there is no such folder (a hub name needs --allow-download)"
         )
-    if options.adapter is not None:
-        _check_adapter(Path(options.adapter))
+    for adapter in options.adapters:
+        _check_adapter(adapter)
 
 
-def _check_adapter(folder: Path) -> None:
-    check_kind(folder, FileKind.ADAPTER, FileKind.MODEL, named=f"--adapter {folder}")
+def _check_adapter(adapter: NamedAdapter) -> None:
+    folder = Path(adapter.folder)
+    check_kind(folder, FileKind.ADAPTER, FileKind.MODEL, named=f"--adapter {adapter}")
     if not folder.is_dir():
-        raise InvalidInputError(f"--adapter {folder}: there is no such folder")
+        raise InvalidInputError(f"--adapter {adapter}: there is no such folder")
     if not (folder / "adapter_config.json").is_file():
         is_model = kind_of(folder) is FileKind.MODEL
         hint = "; it holds a model, which --model takes" if is_model else ""
         raise InvalidInputError(
-            f"--adapter {folder}: there is no adapter_config.json in that folder{hint}"
+            f"--adapter {adapter}: there is no adapter_config.json in that folder{hint}"
         )
 
 

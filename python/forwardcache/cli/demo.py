@@ -18,7 +18,7 @@ import forwardcache
 from forwardcache.cli.exits import ExitCode, say
 from forwardcache.cli.extras import SCORING, check_installed
 from forwardcache.jobs.metadata import deciding, facts_of
-from forwardcache.jobs.options import ModelOptions, ScoreOptions
+from forwardcache.jobs.options import ModelOptions, NamedAdapter, ScoreOptions
 from forwardcache.jobs.prompts import TEXTS, read_prompts
 from forwardcache.jobs.session import Session, load
 from forwardcache.jobs.views import View, parse_views
@@ -107,7 +107,10 @@ def demo(out: Path, *, json: bool) -> int:
     say("loading torch and the demo model")
     # The weights are stored in half precision, which a CPU computes slowly.
     loading = ModelOptions(
-        str(ASSETS / "model"), str(ASSETS / "adapter"), trace=trace, dtype="float32"
+        str(ASSETS / "model"),
+        (NamedAdapter(None, str(ASSETS / "adapter")),),
+        trace=trace,
+        dtype="float32",
     )
     session = load(loading)
     try:

@@ -69,7 +69,7 @@ def _what_is_done(options: DiffOptions, views: Sequence[View], reference: View) 
     """The first line."""
     loading = options.loading
     named = "standard input" if options.texts == STDIN else options.texts
-    adapter = "" if loading.adapter is None else f" and {loading.adapter}"
+    adapter = f" and {', '.join(map(str, loading.adapters))}" if loading.adapters else ""
     compared = ", ".join(view.name for view in views)
     return f"comparing {compared} with {reference.name} over {named}, {loading.model}{adapter}"
 

@@ -53,18 +53,20 @@ def checked(options: DiffOptions) -> tuple[tuple[View, ...], View]:
 
 
 def _views(options: DiffOptions) -> tuple[tuple[View, ...], View]:
-    has_adapter = options.loading.adapter is not None
+    adapters, names = options.loading.adapters, options.loading.adapter_names
+    has_adapter = bool(adapters)
     if options.views is None and not has_adapter:
         raise InvalidInputError(
             "nothing to hold against the model itself: give --adapter DIR, whose view is ft"
         )
-    reference = parse_view(options.reference.strip())
+    reference = parse_view(options.reference.strip(), names)
     if reference.kind != "base" and not has_adapter:
         raise InvalidInputError(
             f"--reference {reference.name} needs an adapter: give --adapter DIR"
         )
     named = "ft" if options.views is None else options.views
-    views = tuple(view for view in parse_views(named, has_adapter=has_adapter) if view != reference)
+    asked = parse_views(named, has_adapter=has_adapter, adapters=names)
+    views = tuple(view for view in asked if view != reference)
     if not views:
         why = "--views names no other view"
         if options.views is None:
@@ -118,9 +120,9 @@ def _check_outputs(options: DiffOptions) -> None:
 
 def _refuse_inside(options: DiffOptions, option: str, out: Path) -> None:
     """Refuse a file in a folder that the run reads, whose contents would be other ones then."""
-    read = {"model": options.loading.model, "adapter": options.loading.adapter}
-    for name, given in read.items():
-        if given is None or not (folder := Path(given)).is_dir():
+    folders = [each.folder for each in options.loading.adapters]
+    for name, given in [("model", options.loading.model), *(("adapter", one) for one in folders)]:
+        if not (folder := Path(given)).is_dir():
             continue
         if folder.resolve() in out.resolve().parents:
             raise InvalidInputError(f"{option} {out} is in the folder of the {name}, {given}")

@@ -80,7 +80,7 @@ def _what_is_done(options: ScoreOptions, views: Sequence[View]) -> str:
     """The first line."""
     loading = options.loading
     named = "standard input" if options.prompts == STDIN else options.prompts
-    adapter = "" if loading.adapter is None else f" and {loading.adapter}"
+    adapter = f" and {', '.join(map(str, loading.adapters))}" if loading.adapters else ""
     through = ", ".join(view.name for view in views)
     return f"scoring {named} ({options.op}) with {loading.model}{adapter}, views {through}"
 

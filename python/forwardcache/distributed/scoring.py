@@ -12,8 +12,9 @@ from forwardcache.distributed.team import LOCAL, Team
 from forwardcache.distributed.wire import Part, answer, packed, packed_options
 from forwardcache.errors import InvalidInputError
 from forwardcache.instrumentation import BackendStats
+from forwardcache.jobs.adapters import default_views
 from forwardcache.jobs.job import Job, Progress, Totals
-from forwardcache.jobs.options import ModelOptions
+from forwardcache.jobs.options import ModelOptions, NamedAdapter
 from forwardcache.jobs.planning import asked_k, with_lengths
 from forwardcache.jobs.prompts import Prompt, PromptSet
 from forwardcache.jobs.results import RowSink
@@ -162,12 +163,16 @@ def _absolute(options: ModelOptions) -> ModelOptions:
     """The same with absolute paths."""
     folders: dict[str, Any] = {
         name: _absolute_folder(given, may_be_hub=options.allow_download)
-        for name in ("model", "adapter", "tokenizer")
+        for name in ("model", "tokenizer")
         if (given := getattr(options, name)) is not None
     }
+    adapters = tuple(
+        replace(each, folder=_absolute_folder(each.folder, may_be_hub=options.allow_download))
+        for each in options.adapters
+    )
     store = None if options.store is None else absolute_address(options.store)
     trace = None if options.trace is None else Path(options.trace).absolute()
-    return replace(options, **folders, store=store, trace=trace)
+    return replace(options, **folders, adapters=adapters, store=store, trace=trace)
 
 
 def _absolute_folder(given: str, *, may_be_hub: bool) -> str:
@@ -220,9 +225,9 @@ def score(
     """
     if op not in of_prompts():
         raise InvalidInputError(f"unknown op {op!r}; there are {', '.join(of_prompts())}")
-    named = views or ("base" if adapter is None else "base,ft")
-    asked = parse_views(named, has_adapter=adapter is not None)
-    loading = ModelOptions(model=model, adapter=adapter, **options)
+    adapters = () if adapter is None else (NamedAdapter(None, adapter),)
+    asked = parse_views(views or default_views(adapters), has_adapter=adapter is not None)
+    loading = ModelOptions(model=model, adapters=adapters, **options)
     source = PromptSet(
         "prompts", tuple(map(_prompt, range(1, len(prompts) + 1), prompts)), sha256=""
     )

@@ -10,7 +10,7 @@ from typing import Any
 
 import forwardcache.errors
 from forwardcache.errors import ForwardCacheError, WorkerError
-from forwardcache.jobs.options import ModelOptions
+from forwardcache.jobs.options import ModelOptions, NamedAdapter
 from forwardcache.jobs.prompts import Prompt
 from forwardcache.jobs.views import View
 
@@ -53,7 +53,8 @@ def options_of(data: bytes) -> ModelOptions:
     """The options that ``packed_options`` was called on."""
     fields = json.loads(data)
     trace = fields.pop("trace")
-    return ModelOptions(**fields, trace=None if trace is None else Path(trace))
+    adapters = tuple(NamedAdapter(**each) for each in fields.pop("adapters"))
+    return ModelOptions(**fields, adapters=adapters, trace=None if trace is None else Path(trace))
 
 
 def reply(work: Callable[[], Any]) -> bytes:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 import operator
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
+from forwardcache.adapter_names import adapter_of
 from forwardcache.errors import ViewParameterError
 
 Kind = Literal["base", "ft", "scaled", "null"]
@@ -32,6 +33,8 @@ class ViewSpec:
         init_scale: Standard deviation of the noise (null that isn't matched).
         rank_scale: Factor on the rank that the noise stands for (null that isn't matched).
         matched: Whether the noise has the trained adapter's norm in each module (null).
+        adapter: The adapter's name; None for base, and where the only one has none. No part of the
+            key, which holds what the adapter is.
     """
 
     kind: Kind
@@ -40,10 +43,15 @@ class ViewSpec:
     init_scale: float = 0.02
     rank_scale: float = 1.0
     matched: bool = False
+    adapter: str | None = None
 
     @property
     def view_id(self) -> str:
         """The name in the trace."""
+        return self._word if self.adapter is None else f"{self._word}:{self.adapter}"
+
+    @property
+    def _word(self) -> str:
         if self.kind == "scaled":
             return f"scaled_{self.lam:.2f}"
         if self.matched:
@@ -80,7 +88,7 @@ class ViewSpec:
         if self.kind == "scaled" and self.lam == 0.0:
             return BASE
         if self.kind == "scaled" and self.lam == 1.0:
-            return FINETUNED
+            return replace(FINETUNED, adapter=self.adapter)
         return self
 
 
@@ -150,14 +158,32 @@ def given_null(
     return matched_null(seed, lam)
 
 
-def named(text: str) -> ViewSpec:
+def named(text: str, adapters: Sequence[str] = ()) -> ViewSpec:
     """The view that a command line's word names (``scaled:0.5``), or a view's id (``null_7``).
+
+    Args:
+        text: The word or the id, with ``:NAME`` at its end where adapters have names.
+        adapters: Their names; empty where the only one has none.
 
     Raises:
         ViewParameterError: it names none, or a parameter is out of range.
+        InvalidInputError: it doesn't say which of several adapters it is of.
     """
-    kind, *parameters = re.sub("^(scaled|null)_", r"\1:", text).split(":")
-    matched = re.fullmatch(r"null[:_](-?\d+)[:_]matched(?:_x(.+))?", text, re.ASCII)
+    word, _, name = text.rpartition(":")
+    # Behind the colon of a word there may be a number; behind that of an id there is a name.
+    is_id = word == "ft" or word.startswith(("scaled_", "null_"))
+    is_of_adapter = word != "base" and (name in adapters or (is_id and name[:7] != "matched"))
+    spec = _unnamed(word if is_of_adapter else text, text)
+    if spec == BASE:
+        return spec
+    given = name if is_of_adapter else None
+    return replace(spec, adapter=adapter_of(given, adapters, view=repr(text)))
+
+
+def _unnamed(word: str, text: str) -> ViewSpec:
+    """The view of ``word``, without an adapter's name; ``text`` is what was given."""
+    kind, *parameters = re.sub("^(scaled|null)_", r"\1:", word).split(":")
+    matched = re.fullmatch(r"null[:_](-?\d+)[:_]matched(?:_x(.+))?", word, re.ASCII)
     try:
         if matched is not None:
             return matched_null(int(matched[1]), float(matched[2] or 1.0))
@@ -175,7 +201,8 @@ def named(text: str) -> ViewSpec:
             raise
     raise ViewParameterError(
         f"unknown view {text!r}; views are base, ft, scaled:LAMBDA, "
-        "null:SEED[:INIT_SCALE[:RANK_SCALE]], null:SEED:matched"
+        "null:SEED[:INIT_SCALE[:RANK_SCALE]], null:SEED:matched; all but base with :NAME behind "
+        "where adapters have names"
     )
 
 

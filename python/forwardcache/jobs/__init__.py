@@ -3,7 +3,7 @@
 Knows no terminal and no exit code: ``cli`` shows what is here, ``distributed`` spreads it. Raises
 the errors of ``forwardcache.errors`` alone.
 
-Reading order: ``options`` (what was asked for), ``prompts``, ``views`` and ``skips`` (what goes in)
+Reading order: ``options`` (what was asked for), ``adapters`` (their names), ``prompts``, ``views`` and ``skips`` (what goes in)
 with ``kinds`` (of files), ``session`` (a loaded model) with ``hits``, ``planning`` and ``job`` (the
 scoring loop), ``divergence`` (KL), ``rows`` with ``digits``, ``results`` with ``outfile``,
 ``whole_file``, ``durable``, ``columns`` and ``parquet`` (files of rows), ``resume`` and

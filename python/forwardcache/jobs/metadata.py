@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from forwardcache import __version__
 from forwardcache.errors import InvalidInputError
+from forwardcache.jobs.adapters import sole_adapter
 from forwardcache.jobs.fingerprint import folder_fingerprint
 from forwardcache.jobs.kinds import STDIN
 from forwardcache.jobs.reasons import shown
@@ -43,7 +44,7 @@ PARQUET_KEY = "forwardcache"
 
 # Of no value's doing, or told apart.
 _FREE = frozenset(
-    {"model", "adapter", "trace", "allow_download", "store", "verify", "cache_bytes", "identity"}
+    {"model", "adapters", "trace", "allow_download", "store", "verify", "cache_bytes", "identity"}
 )
 _VERSIONS = ("torch", "transformers", "peft", "tokenizers")
 # Of a URL: what stands before its host, and options that are secrets.
@@ -67,7 +68,7 @@ def deciding(options: ScoreOptions, source: PromptSet, views: Sequence[View]) ->
 
     loading, digests = options.loading, digests_of(options.loading)
     folders = {"model": digests["model"] or loading.model,
-               "adapter": digests["adapter"] or loading.adapter}  # fmt: skip
+               "adapter": digests["adapter"] or sole_adapter(loading.adapters)}  # fmt: skip
     names = [view.name for view in views]
     return {**folders, **loading_facts(loading), "row format": ROW_FORMAT, "op": options.op,
             "views": names, "top_k": options.top_k, "prompts": source.sha256,
@@ -121,7 +122,7 @@ def facts_of_run(
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": versions(),
         "model": _folder(loading.model, digests.get("model")),
-        "adapter": _folder(loading.adapter, digests.get("adapter")),
+        "adapter": _folder(sole_adapter(loading.adapters), digests.get("adapter")),
         "tokenizer": _folder_of_tokenizer(loading.tokenizer),
         **arithmetic,
     }
@@ -134,7 +135,7 @@ def loading_facts(loading: ModelOptions) -> Facts:
 
 def digests_of(loading: ModelOptions) -> Facts:
     """The digests of the contents of model and adapter; None for what is no folder here."""
-    folders = {"model": loading.model, "adapter": loading.adapter}
+    folders = {"model": loading.model, "adapter": sole_adapter(loading.adapters)}
     return {
         name: None if given is None or not Path(given).is_dir() else folder_fingerprint(Path(given))
         for name, given in folders.items()

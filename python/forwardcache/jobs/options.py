@@ -10,12 +10,28 @@ from forwardcache.jobs.skips import OnError
 
 
 @dataclass(frozen=True, slots=True)
+class NamedAdapter:
+    """An adapter's folder, and what it is called in views.
+
+    Attributes:
+        name: Its name; None for the only one.
+        folder: Where it is.
+    """
+
+    name: str | None
+    folder: str
+
+    def __str__(self) -> str:
+        return self.folder if self.name is None else f"{self.name}={self.folder}"
+
+
+@dataclass(frozen=True, slots=True)
 class ModelOptions:
     """What to load and how.
 
     Attributes:
         model: Folder of the model, or a hub name.
-        adapter: Folder of the adapter; None without one.
+        adapters: The adapters; with several, each has a name.
         trace: Trace file; None for no trace.
         device: auto, cpu, cuda, ...
         dtype: auto, float32, bfloat16, ...
@@ -35,7 +51,7 @@ class ModelOptions:
     """
 
     model: str
-    adapter: str | None = None
+    adapters: tuple[NamedAdapter, ...] = ()
     trace: Path | None = None
     device: str = "auto"
     dtype: str = "auto"
@@ -52,6 +68,11 @@ class ModelOptions:
     identity: str = "versions"
     prefix_token: str | None = None
     windows: bool = False
+
+    @property
+    def adapter_names(self) -> tuple[str, ...]:
+        """The names of those adapters that have one."""
+        return tuple(each.name for each in self.adapters if each.name is not None)
 
 
 @dataclass(frozen=True, slots=True)

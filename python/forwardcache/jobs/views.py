@@ -5,15 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from forwardcache.adapter_names import adapter_of
 from forwardcache.errors import InvalidInputError
 from forwardcache.jobs.reasons import shown
 
 INIT_SCALE = 0.02
 RANK_SCALE = 1.0
-KINDS = "base, ft, scaled:LAMBDA, null:SEED[:INIT_SCALE[:RANK_SCALE]], null:SEED:matched"
+KINDS = (
+    "base, ft, scaled:LAMBDA, null:SEED[:INIT_SCALE[:RANK_SCALE]], null:SEED:matched; all but base "
+    "with :NAME behind where adapters have names"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +31,7 @@ class View:
         init_scale: Standard deviation of the noise (null that isn't matched).
         rank_scale: Factor on the rank the noise stands for (null that isn't matched).
         matched: Whether the noise has the adapter's norm in each module (null).
+        adapter: The adapter's name; None for base, and where the only one has none.
     """
 
     kind: str
@@ -35,6 +40,7 @@ class View:
     init_scale: float = INIT_SCALE
     rank_scale: float = RANK_SCALE
     matched: bool = False
+    adapter: str | None = None
 
     @property
     def name(self) -> str:
@@ -42,6 +48,10 @@ class View:
 
         The trace calls λ = 1.001 and λ = 0.996 both ``scaled_1.00``; rows must tell them apart.
         """
+        return self._word if self.adapter is None else f"{self._word}:{self.adapter}"
+
+    @property
+    def _word(self) -> str:
         if self.kind == "scaled":
             return f"scaled_{_number(self.lam)}"
         if self.matched:
@@ -95,14 +105,19 @@ def _number(value: float) -> str:
     return short if float(short) == value else repr(value)
 
 
-def parse_views(text: str, *, has_adapter: bool) -> tuple[View, ...]:
+def parse_views(text: str, *, has_adapter: bool, adapters: Sequence[str] = ()) -> tuple[View, ...]:
     """The views named in ``text``, in its order.
+
+    Args:
+        text: Comma-separated.
+        has_adapter: Whether there is any adapter.
+        adapters: The adapters' names; empty where the only one has none.
 
     Raises:
         InvalidInputError: a name or a parameter is unknown, a view stands twice, or a view needs
-            the adapter and there is none.
+            an adapter and there is none, or several.
     """
-    views = tuple(parse_view(name.strip()) for name in text.split(","))
+    views = tuple(parse_view(name.strip(), adapters) for name in text.split(","))
     for position, view in enumerate(views):
         if view in views[:position]:
             raise InvalidInputError(f"--views names {view.name} twice")
@@ -112,14 +127,47 @@ def parse_views(text: str, *, has_adapter: bool) -> tuple[View, ...]:
     return views
 
 
-def parse_view(text: str) -> View:
+def parse_view(text: str, adapters: Sequence[str] = ()) -> View:
     """The view named by ``text``.
 
+    Args:
+        text: One view.
+        adapters: As of ``parse_views``.
+
     Raises:
-        InvalidInputError: the name or a parameter is unknown.
+        InvalidInputError: the name or a parameter is unknown, or which of several adapters is
+            meant.
     """
     kind, *parameters = text.split(":")
-    if kind in {"base", "ft"} and not parameters:
+    if kind == "base" and not parameters:
+        return View(kind)
+    own, name = _adapter_apart(kind, parameters, adapters, text)
+    view = _parsed(kind, own, text)
+    return replace(view, adapter=adapter_of(name, adapters, view=shown(text)))
+
+
+def _adapter_apart(
+    kind: str, parameters: list[str], adapters: Sequence[str], text: str
+) -> tuple[list[str], str | None]:
+    """The parameters without the adapter's name at their end, and that."""
+    own = {"ft": 0, "scaled": 1}.get(kind)
+    if kind == "null" and parameters[1:2] == ["matched"] and adapters:
+        own = 2
+    if own is not None and len(parameters) == own + 1 and parameters[-1] != "matched":
+        return parameters[:-1], parameters[-1]
+    if kind == "null" and len(parameters) > 1 and parameters[-1] in adapters:
+        if len(parameters) < 4 and _is_number(name := parameters[-1]):
+            raise InvalidInputError(
+                f"view {shown(text)}: {shown(name)} may be a scale or the adapter; for the adapter "
+                "give both scales before it"
+            )
+        return parameters[:-1], parameters[-1]
+    return parameters, None
+
+
+def _parsed(kind: str, parameters: Sequence[str], text: str) -> View:
+    """The view, but for its adapter."""
+    if kind == "ft" and not parameters:
         return View(kind)
     if kind == "scaled" and len(parameters) == 1:
         # Adding zero makes the -0.0 of "scaled:-0" the 0.0 it equals.
@@ -129,6 +177,14 @@ def parse_view(text: str) -> View:
     if kind == "null" and 1 <= len(parameters) <= 3:
         return _parse_null(parameters, text)
     raise InvalidInputError(f"unknown view {shown(text)}; views are {KINDS}")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _parse_null(parameters: Sequence[str], text: str) -> View:

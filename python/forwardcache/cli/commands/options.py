@@ -38,7 +38,14 @@ ReplaceOption = Annotated[
     bool, typer.Option("--force", help="Replace a file that is there already.")
 ]
 ModelOption = Annotated[str, typer.Option(help="Folder of the model and its tokenizer.")]
-AdapterOption = Annotated[str | None, typer.Option(help="Folder of a LoRA adapter.")]
+AdapterOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="[NAME=]DIR",
+        help="Folder of an adapter. Given several times, each needs a name; its views are ft:NAME "
+        "and so on.",
+    ),
+]
 DeviceOption = Annotated[
     str, typer.Option(help="auto (a GPU where there is one), cpu, cuda, cuda:1, ...")
 ]
@@ -111,10 +118,13 @@ def loading_of(asked: Mapping[str, Any], *, without: Collection[str] = ()) -> Mo
         without: The fields that it has no option for: they have their defaults.
     """
     from forwardcache.cli.checks import template_arguments
+    from forwardcache.jobs.adapters import parse_adapters
     from forwardcache.jobs.options import ModelOptions
 
+    others = {"adapters", *without}
     given = {
-        each.name: asked[each.name] for each in fields(ModelOptions) if each.name not in without
+        each.name: asked[each.name] for each in fields(ModelOptions) if each.name not in others
     }
+    given["adapters"] = parse_adapters(asked["adapter"] or [])
     given["chat_template_args"] = template_arguments(asked["chat_template_args"])
     return ModelOptions(**given)

@@ -7,7 +7,7 @@ from typing import Any
 
 from forwardcache.errors import InvalidInputError
 from forwardcache.jobs.fingerprint import folder_fingerprint
-from forwardcache.jobs.options import ModelOptions
+from forwardcache.jobs.options import ModelOptions, NamedAdapter
 from forwardcache.jobs.verify.options import VerifyOptions
 from forwardcache.jobs.verify.recorded import Folder, Recorded
 
@@ -40,11 +40,12 @@ def loading_of(options: VerifyOptions, recorded: Recorded, notes: list[str]) -> 
     if word not in _OWN_TOKENIZERS or options.tokenizer is not None:
         given, folder = options.tokenizer, recorded.tokenizer
         text_options["tokenizer"] = _folder("tokenizer", given, folder, notes, is_needed=True)
+    adapter = folders["adapter"]
     # No GPU may be here; the recorded one of several need not be free.
     device = "cpu" if recorded.arithmetic["device"].startswith("cpu") else "auto"
     return ModelOptions(
         model=folders["model"] or "",
-        adapter=folders["adapter"],
+        adapters=() if adapter is None else (NamedAdapter(None, adapter),),
         device=options.device or device,
         dtype=options.dtype or recorded.arithmetic["dtype"],
         **text_options,

@@ -1,0 +1,59 @@
+"""``--adapter [NAME=]DIR``: which adapters there are, and what each is called."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from forwardcache.adapter_names import check_names
+from forwardcache.errors import InvalidInputError
+from forwardcache.jobs.options import NamedAdapter
+
+
+def parse_adapters(words: Sequence[str]) -> tuple[NamedAdapter, ...]:
+    """What each ``--adapter`` was given.
+
+    Args:
+        words: ``NAME=DIR`` each, split at the first ``=``; or ``DIR``, which may hold one too if it
+            is there.
+
+    Raises:
+        InvalidInputError: a name is none or stands twice, or one of several has no name.
+    """
+    adapters = tuple(map(_parsed, words))
+    unnamed = [each.folder for each in adapters if each.name is None]
+    if unnamed and len(adapters) > 1:
+        raise InvalidInputError(
+            f"--adapter {unnamed[0]}: several adapters need a name each, as in NAME={unnamed[0]}"
+        )
+    check_names([each.name for each in adapters if each.name is not None])
+    return adapters
+
+
+def default_views(adapters: Sequence[NamedAdapter]) -> str:
+    """The views that are scored where none are named: base, and each adapter."""
+    each = ("ft" if one.name is None else f"ft:{one.name}" for one in adapters)
+    return ",".join(["base", *each])
+
+
+def sole_adapter(adapters: Sequence[NamedAdapter]) -> str | None:
+    """The folder of the only adapter; None without one.
+
+    Raises:
+        InvalidInputError: there are several, or the only one has a name.
+    """
+    if not adapters:
+        return None
+    first, *others = adapters
+    if others or first.name is not None:
+        raise InvalidInputError(f"--adapter {first}: one adapter, without a name, can be loaded")
+    return first.folder
+
+
+def _parsed(word: str) -> NamedAdapter:
+    name, equals, folder = word.partition("=")
+    if not equals or Path(word).exists():
+        return NamedAdapter(None, word)
+    if not folder:
+        raise InvalidInputError(f"--adapter {word}: behind the = there is no folder")
+    return NamedAdapter(name, folder)
