@@ -3,7 +3,8 @@
 Reading order: ``checks`` (the order), ``seed`` and ``strict`` (one small function a check),
 ``failures`` (what they find), ``judge`` (what a stream must be) with ``chunk``, ``subject``,
 ``context``, ``stream``, ``guard`` and ``loop_thread`` (how an engine is run without trusting it),
-``run`` (the verdict), ``report``, ``tables`` and ``render``, then the fronts: ``parametrize``,
+``run`` (the verdict), ``report``, ``tables`` and ``render``, ``expected`` (checks that are known to
+fail) and ``kit`` (the head of every kit's report), then the fronts: ``parametrize``,
 ``pytest_plugin``, ``suite``, ``command`` with ``locate``. ``backend`` does the same for scoring
 backends. Imports neither torch, transformers nor numpy.
 
