@@ -68,7 +68,7 @@ def test_torch_stays_in_hf() -> None:
 
 BASE = {
     *("errors", "extras", "scoring", "divergence", "operation"),
-    *("instrumentation", "_arrays", "_core", "_event", "_figures", "adapter_names"),
+    *("instrumentation", "_arrays", "_core", "_event", "_figures", "_top_k", "adapter_names"),
 }
 TABLE = """
 base         nobody: what users import

@@ -1,7 +1,7 @@
 """What scoring gives back, who can give it, and how two answers are compared.
 
-Three frozen values, ``TokenDist``, ``RollingLogprob`` and ``PositionDifferences``; the protocols of
-a scoring backend; and ``kl_divergence``. All log-probabilities are natural logarithms (nats).
+Frozen values, such as ``TokenDist``, ``RollingLogprob`` and ``PositionDifferences``; the protocols
+of a scoring backend; and ``kl_divergence``. All log-probabilities are natural logarithms (nats).
 Arrays can't be written to, not even by force: a cached value is handed to every later caller, so
 none may change it.
 """
@@ -22,6 +22,7 @@ with extra_named("forwardcache.scoring"):
     from numpy.typing import ArrayLike, NDArray
 
     from forwardcache._arrays import read_only, same, same_tail, set_array, weighs_nbytes
+    from forwardcache._top_k import TopKByPosition
 
 __all__ = [
     "CompletionLogprob",
@@ -33,6 +34,7 @@ __all__ = [
     "ScalableDifferentialBackend",
     "ScoringBackend",
     "TokenDist",
+    "TopKByPosition",
     "kl_divergence",
     "read_only",
 ]

@@ -9,7 +9,7 @@ import pytest
 
 from forwardcache import BackendInstrumentation
 from forwardcache.hf import HFBackend
-from forwardcache.scoring import PositionDifferences, RollingLogprob, TokenDist
+from forwardcache.scoring import PositionDifferences, RollingLogprob, TokenDist, TopKByPosition
 from tests.hf import tiny
 from tests.hf.conftest import MakeBackend
 
@@ -61,6 +61,7 @@ def zeros(size: int) -> Any:
 MAKERS: dict[str, Callable[[int], Any]] = {
     "dist": lambda size: TokenDist(np.arange(size), zeros(size), 10_000, -1.0),
     "rolling": lambda size: RollingLogprob(np.arange(size), zeros(size - 1), size, -1.5),
+    "top k": lambda size: TopKByPosition(np.arange(4 * size), zeros(4 * size), zeros(size), 4),
     "differences": lambda size: PositionDifferences(
         np.arange(size), *[zeros(size - 1) for _ in range(9)]
     ),

@@ -1,6 +1,10 @@
 """The scoring operations, one file each: its class is called ``OPERATION`` there.
 
 A file put here is an operation of the backend, the store, ``score``, the report and Ray.
+
+Reading order: `logprob_of`, `rolling_logprob`, `continuation_logprob` (of given tokens);
+`logprobs_at`, `next_token_dist` and `next_token_kl` (the last position's distribution);
+`top_k_at_each_position`.
 """
 
 from __future__ import annotations

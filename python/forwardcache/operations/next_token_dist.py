@@ -46,6 +46,19 @@ DIVERGENCE = Figure(
 )
 
 
+def checked_top_k(top_k: Any) -> int:
+    """A number of tokens.
+
+    Raises:
+        ViewParameterError: it is not an integer of at least 1.
+    """
+    # An int is told at once; whether it is of any integral type takes longer.
+    is_integer = type(top_k) is int or (isinstance(top_k, Integral) and not isinstance(top_k, bool))
+    if not is_integer or top_k < 1:
+        raise ViewParameterError(f"top_k must be an integer of at least 1, got {top_k!r}")
+    return int(top_k)
+
+
 class NextTokenDist(OfDistribution):
     """The ``top_k`` most likely next tokens of a prompt; its value is a ``TokenDist``.
 
@@ -67,13 +80,7 @@ class NextTokenDist(OfDistribution):
     figure = DIVERGENCE
 
     def __init__(self, top_k: int = 256) -> None:
-        # An int is told at once; whether it is of any integral type takes longer.
-        is_integer = type(top_k) is int or (
-            isinstance(top_k, Integral) and not isinstance(top_k, bool)
-        )
-        if not is_integer or top_k < 1:
-            raise ViewParameterError(f"top_k must be an integer of at least 1, got {top_k!r}")
-        self.top_k = int(top_k)
+        self.top_k = checked_top_k(top_k)
 
     def run(self, runner: Runner, tasks: Sequence[Task]) -> list[Any]:
         from forwardcache.hf.batch.kernels import top_dists

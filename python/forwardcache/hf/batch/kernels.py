@@ -76,6 +76,40 @@ def top_dists(logits: Tensor, top_k: int) -> list[TokenDist]:
     ]
 
 
+def top_k_kernel(k: int) -> TokenKernel:
+    """What gives the ``k`` most likely tokens of each row; ``top_k_of`` reads it.
+
+    Args:
+        k: At least 1; more than the vocabulary means all of it.
+
+    Returns:
+        A kernel of logits [n, vocab] and targets, which it doesn't read: float64[n, 2k + 1], the
+        ids, their log-probabilities in any order, and the log of the mass of all others.
+    """
+
+    def of(logits: Tensor, targets: Tensor) -> Tensor:
+        # A few tensors as large as the logits of these rows are there at once.
+        most_bytes = 2**22 if logits.device.type == "cpu" else 2**28
+        rows = max(1, most_bytes // (4 * logits.shape[-1]))
+        return torch.cat([_top_k(part, k) for part in torch.split(logits, rows)])
+
+    return of
+
+
+def top_k_of(packed: Tensor) -> tuple[Int64Array, Float32Array, Float32Array]:
+    """What ``top_k_kernel`` gave for rows: ids [n, k] and log-probabilities [n, k], tails [n].
+
+    The ids stand by falling log-probability, ties by rising id.
+    """
+    ids, values, tails = _unpacked(packed)
+    return (*_by_falling_logprob(ids, values), tails.astype(np.float32))
+
+
+def _top_k(logits: Tensor, k: int) -> Tensor:
+    logprobs = logits.float().log_softmax(-1)
+    return _packed(logprobs, _largest(logprobs, min(k, logprobs.shape[-1])))
+
+
 def dists_at(logits: Tensor, token_ids: Sequence[Sequence[int]]) -> list[TokenDist]:
     """The log-probabilities of given tokens, and the mass of all others, row by row.
 
@@ -127,14 +161,22 @@ def _lowest_ids(logprobs: Tensor, kth: Tensor, k: int) -> Tensor:
 
 def _chosen(logprobs: Tensor, token_ids: Tensor) -> tuple[Int64Array, Float32Array, Float64Array]:
     """The ids [n, k], their log-probabilities, and the mass of all others [n], off the device."""
-    k = token_ids.shape[-1]
+    return _unpacked(_packed(logprobs, token_ids).cpu())
+
+
+def _packed(logprobs: Tensor, token_ids: Tensor) -> Tensor:
+    """The same in one tensor on the device, float64[n, 2k + 1]."""
     chosen = logprobs.gather(-1, token_ids)
     # The sum over the others: 1 minus the sum of the chosen would cancel where they are nearly all.
     tails = logprobs.scatter(-1, token_ids, -torch.inf).logsumexp(-1, keepdim=True)
     # float64 holds ids and float32 exactly, so that one transfer brings all three.
-    packed = torch.cat([token_ids.double(), chosen.double(), tails.double()], -1).cpu().numpy()
-    ids, values = packed[:, :k], packed[:, k:-1]
-    return ids.astype(np.int64), values.astype(np.float32), packed[:, -1]
+    return torch.cat([token_ids.double(), chosen.double(), tails.double()], -1)
+
+
+def _unpacked(packed: Tensor) -> tuple[Int64Array, Float32Array, Float64Array]:
+    values = packed.numpy()
+    k = values.shape[-1] // 2
+    return values[:, :k].astype(np.int64), values[:, k:-1].astype(np.float32), values[:, -1]
 
 
 def _by_falling_logprob(
