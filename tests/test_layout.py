@@ -84,7 +84,8 @@ hf.model     base hf.spec hf.text
 hf.scoring   base operations store hf.spec hf.batch hf.text hf.model
 hf.stream    base hf.spec hf.batch hf.text
 hf           base operations statistics store hf.spec hf.batch hf.text hf.model hf.scoring hf.stream
-jobs         base operations store statistics hf hf.text
+hf.others    base hf hf.spec hf.batch hf.text hf.model hf.scoring
+jobs         base operations store statistics hf hf.text hf.others
 distributed  base operations store statistics jobs
 integrations base hf hf.text jobs
 cli          base operations store statistics observe conformance hf hf.scoring jobs distributed

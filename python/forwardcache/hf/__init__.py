@@ -5,7 +5,8 @@ Reading order: ``backend`` (what users make), ``inspection`` and ``admission``
 ``rounding`` (how far arithmetic alone would put them), ``view`` and ``scoring_methods`` (what they
 score with), ``spec`` (which view), ``scoring`` (one call, from text to kept values), ``model``
 (what is loaded, whether it is still the same, which view it is in), ``text`` (from text to tokens),
-``batch`` (from tokens to numbers), ``stream`` (from prompts to new text), ``arithmetic``.
+``batch`` (from tokens to numbers), ``stream`` (from prompts to new text), ``others`` (models beside
+a reference), ``arithmetic``.
 Importing this imports torch, transformers and peft.
 """
 

@@ -136,7 +136,7 @@ class Comparing:
                 [
                     each
                     if isinstance(each, ForwardCacheError)
-                    else _value(each, next(following) if len(each.token_ids) > 1 else None)
+                    else value_of(each, next(following) if len(each.token_ids) > 1 else None)
                     for each in encoded
                 ]
             )
@@ -162,7 +162,14 @@ def check_lists(
         )
 
 
-def _value(encoded: Encoded, figures: Any) -> PositionDifferences | ForwardCacheError:
+def value_of(encoded: Encoded, figures: Any) -> PositionDifferences | ForwardCacheError:
+    """The differences of one text.
+
+    Args:
+        encoded: Its tokens, and which of them count.
+        figures: A tensor [n-1, 8] of what ``position_differences`` gives; None for a text without a
+            position; or the text's error.
+    """
     if isinstance(figures, ForwardCacheError):
         return figures
     table = np.empty((0, len(FIELDS))) if figures is None else figures.numpy()

@@ -1,0 +1,201 @@
+"""Runs a model once over texts and keeps the final hidden states of every position."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from forwardcache.errors import ForwardCacheError, UnsupportedModelError
+from forwardcache.hf.backend import HFBackend
+from forwardcache.hf.batch.plan import distinct
+from forwardcache.hf.batch.row import Encoded
+from forwardcache.hf.batch.ways import Ways
+from forwardcache.hf.model.switch import switched
+from forwardcache.hf.others.spool import Spool
+from forwardcache.hf.others.texts import Rows, Texts
+from forwardcache.hf.scoring.loaded import checked_spec
+from forwardcache.hf.scoring.task import Task
+from forwardcache.hf.spec import ViewSpec
+from forwardcache.operation import Column, Operation
+
+_SLAB_BYTES = 16 * 2**20
+
+
+class _FinalStates(Operation):
+    """The states of each row."""
+
+    name = "compare"
+    columns: ClassVar[Mapping[str, Column]] = {}
+
+    def __init__(self) -> None:
+        self.output: type[Any] | None = None
+
+    def run(self, runner: Any, tasks: Sequence[Any]) -> list[Any]:
+        found = runner.final_states([task.encoded.fed for task in tasks])
+        if found is None:
+            raise UnsupportedModelError(
+                f"{runner.name} can't be held against another model: its head can't be run "
+                "without the rest of it"
+            )
+        self.output = found.kind
+        return list(found.rows)
+
+
+@dataclass(slots=True)
+class States:
+    """The final hidden states of texts in one view of a model.
+
+    Attributes:
+        spec: The view.
+        rows: The tokens of each text, or why it has no states.
+        ways: How rows were run.
+        kind: The type of the body's output; None where nothing was run.
+        spool: The states.
+        numbers: For each text those in ``spool`` of its windows.
+    """
+
+    spec: ViewSpec
+    rows: Rows
+    ways: Ways
+    kind: type[Any] | None = None
+    spool: Spool = field(default_factory=Spool)
+    numbers: list[list[int]] = field(default_factory=list)
+
+    def of(self, text: int) -> Tensor:
+        """States [positions, width] of a text's positions that are compared.
+
+        Args:
+            text: Its position among the texts; one that has states.
+        """
+        parts = [self.spool.get(number) for number in self.numbers[text]]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def token_ids(self, text: int) -> tuple[int, ...]:
+        """The tokens of a text.
+
+        Args:
+            text: As in ``of``.
+        """
+        row = self.rows[text]
+        assert isinstance(row, Encoded)
+        return row.token_ids
+
+    def bytes_of(self, text: int) -> int:
+        """Bytes of a text's states.
+
+        Args:
+            text: As in ``of``.
+        """
+        return sum(self.spool.size_of(number) for number in self.numbers[text])
+
+    def some(self) -> Tensor | None:
+        """A few states of any text; None where none has any."""
+        return self.spool.get(0) if len(self.spool) else None
+
+
+def states_of(backend: HFBackend, spec: ViewSpec | None, texts: Texts, rows: Rows) -> States:
+    """The states of texts in a view; a text that memory is too small for has its error.
+
+    Args:
+        backend: The model's.
+        spec: The view; None for the model as it stands.
+        texts: The texts.
+        rows: Their tokens, as this model may read them.
+
+    Raises:
+        UnsupportedModelError: the view can't be exact or isn't causal, the model's head can't be
+            run alone, or the model changed meanwhile.
+        OSError: the disk is full or fails.
+    """
+    scorer = backend._scorer
+    with scorer.lock:
+        state = scorer.identity.state(scorer.tokenizer)
+        runs = checked_spec(state.structure, spec)
+        ways = replace(scorer.admitted(state.structure, runs), prefixes=False)
+    if not ways.causal:
+        raise UnsupportedModelError(
+            f"compare needs a causal model, and in {scorer.runner.name} a token's logits depend on "
+            "what follows it"
+        )
+    found = States(runs, list(rows), ways)
+    op = _FinalStates()
+    # Equal texts run once; an error is like no other.
+    firsts, kind_of = distinct(
+        each.token_ids if isinstance(each, Encoded) else each for each in rows
+    )
+    done: dict[int, list[int] | ForwardCacheError] = {}
+    for slab in _slabs(backend, [at for at in firsts if _has_states(rows[at])], texts.cut):
+        with scorer.lock:
+            scorer.runner.ways = ways
+            with switched(scorer.model, runs), torch.inference_mode():
+                windows = [window for at in slab for window in texts.cut[at]]
+                tasks = [Task(None, Encoded(each.token_ids, 1), None) for each in windows]
+                values = scorer.runs.values(op, tasks, scorer.progress or _nobody)
+            if scorer.identity.state(scorer.tokenizer) is not state:
+                raise UnsupportedModelError("the model changed while it was compared")
+        _keep(found, slab, texts.cut, iter(values), done)
+    found.kind = op.output
+    for at, kind in enumerate(kind_of):
+        numbers = done.get(firsts[kind], [])
+        if isinstance(numbers, ForwardCacheError):
+            found.rows[at] = numbers
+        found.numbers.append([] if isinstance(numbers, ForwardCacheError) else numbers)
+    return found
+
+
+def _has_states(row: Encoded | ForwardCacheError) -> bool:
+    return isinstance(row, Encoded) and len(row.token_ids) > 1
+
+
+def _keep(
+    found: States,
+    slab: Sequence[int],
+    cut: Sequence[Sequence[Encoded]],
+    values: Iterator[Tensor | ForwardCacheError],
+    done: dict[int, list[int] | ForwardCacheError],
+) -> None:
+    """Puts the states of a slab's texts away."""
+    for at in slab:
+        of_text = [(window, next(values)) for window in cut[at]]
+        errors = [each for _, each in of_text if isinstance(each, ForwardCacheError)]
+        done[at] = (
+            errors[0]
+            if errors
+            else [
+                found.spool.add(each[window.first_scored - 1 :])
+                for window, each in of_text
+                if isinstance(each, Tensor)
+            ]
+        )
+
+
+def _slabs(
+    backend: HFBackend, texts: Sequence[int], cut: Sequence[Sequence[Encoded]]
+) -> Iterator[list[int]]:
+    """Texts in groups whose states fit into a little memory or one batch, or which are one."""
+    scorer = backend._scorer
+    width = getattr(scorer.causal_lm.config.get_text_config(), "hidden_size", None)
+    if not isinstance(width, int):
+        # A family's own name for it, or one number a layer; an embedding is hardly wider.
+        width = scorer.causal_lm.get_input_embeddings().weight.shape[-1]
+    token = width * scorer.runner.dtype.itemsize
+    most = max(_SLAB_BYTES // token, scorer.runs.budget(_FinalStates()))
+    slab: list[int] = []
+    tokens = 0
+    for at in texts:
+        length = sum(len(window.fed) for window in cut[at])
+        if slab and tokens + length > most:
+            yield slab
+            slab, tokens = [], 0
+        slab.append(at)
+        tokens += length
+    if slab:
+        yield slab
+
+
+def _nobody(_: int) -> None:
+    """Whom progress is told where nobody listens."""
