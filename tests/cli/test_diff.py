@@ -4,7 +4,7 @@ Claims: rows hold the arrays of ``HFBackend.compare``, the same in both formats;
 the documented names; floor and nulls are those of the backend on the sampled texts; a bound that is
 broken or can't be decided has its exit code and a line with its figure; equal texts are no new
 evidence; completions alone count; a change that helps half of the texts and hurts the other half is
-seen; a run that is interrupted leaves no file.
+seen.
 """
 
 from __future__ import annotations
@@ -287,27 +287,6 @@ def test_a_text_that_cannot_be_compared_is_skipped_and_told(
     assert {row["line"] for row in read_rows(out)} == set(range(3, 15))
     assert json.loads(meta_of(out).read_text("ascii"))["counts"]["skipped"] == 2
     assert diff(*options, "--force", "--strict").code == 1
-
-
-@pytest.mark.parametrize("name", ["rows.jsonl", "rows.parquet"])
-def test_an_interrupt_leaves_no_file(
-    name: str, diff: Run, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("forwardcache.jobs.diff.plan.CHUNK_TOKENS", 200)
-    written: list[int] = []
-
-    def interrupted(*arguments: Any) -> Any:
-        if written:
-            raise KeyboardInterrupt
-        rows = real(*arguments)
-        written.append(len(rows))
-        return rows
-
-    real = rows_of
-    monkeypatch.setattr("forwardcache.jobs.diff.compared.rows_of", interrupted)
-    ended = diff("--texts", prompts, "--out", tmp_path / name)
-    assert (ended.code, written) == (130, [1])
-    assert [path.name for path in tmp_path.iterdir()] == [prompts.name]
 
 
 def test_a_row_has_null_for_what_is_no_finite_number() -> None:

@@ -105,7 +105,8 @@ def test_only_half_precision_is_said_to_make_tops_equal() -> None:
 def test_a_null_without_a_number_leaves_a_view_without_a_place(groups: list[str] | None) -> None:
     plan = replace(plan_of(TEXTS), views=(View("ft"), View("scaled", lam=0.5)), groups=groups)
     good, bad = with_kl([[1e-3, 2e-3]] * 3), with_kl([[np.nan] * 2] * 3)
-    nulls = Nulls({1.0: {"null_0": good, "null_1": bad}, 0.5: {"null_0": good}})
+    means, none = good.means_by_text(good.kl), bad.means_by_text(bad.kl)
+    nulls = Nulls({(None, 1.0): {"null_0": means, "null_1": none}, (None, 0.5): {"null_0": means}})
     found = places(plan, nulls, {"ft": good, "scaled_0.50": good}, groups, None)
     assert list(found) == ["scaled_0.50"]
     first, *_ = notes_on_nulls(plan, nulls, found)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from forwardcache.statistics import (
@@ -32,6 +34,34 @@ def texts_of(chance: np.random.Generator, kl: float, *, texts: int, length: int 
             for number in range(texts)
         ]
     )
+
+
+def sweep_of(
+    adapters: list[str], lambdas: list[float], *, floor: float | None = 1e-8, nulls: int = 0
+) -> DiffResult:
+    """A run over adapters at strengths: each moves as much as its place, times λ squared.
+
+    Args:
+        adapters: Their names; a number at the end is the step.
+        lambdas: The strengths.
+        floor: As in ``result_of``.
+        nulls: As in ``result_of``.
+    """
+    which = {
+        f"{'ft' if lam == 1.0 else f'scaled_{lam:.2f}'}:{name}": (at, name, lam)
+        for at, name in enumerate(adapters, start=1)
+        for lam in lambdas
+    }
+    kl = {view: 0.01 * at * lam**2 for view, (at, _, lam) in which.items()}
+    found = result_of(kl, floor=floor, nulls=nulls)
+    views = []
+    for one in found.views:
+        _, name, lam = which[one.view]
+        number = name.rpartition("-")[2]
+        step = int(number) if number.isdigit() else None
+        drawn = {f"null_{seed}": 1e-4 * (1 + seed) * lam**2 for seed in range(nulls)}
+        views.append(replace(one, adapter=name, lam=lam, step=step, null_means=drawn))
+    return replace(found, views=tuple(views))
 
 
 def result_of(

@@ -1,9 +1,9 @@
 """The command line: names, options, help, what is shown, exit codes.
 
 Reading order: ``app`` and ``commands`` (names, options, help) with ``repeats``; ``score`` and
-``demo`` with ``checks``, ``dry_run``, ``timing`` and ``progress``, and ``tables`` (how a
-comparison is shown); ``diff`` with ``diff_checks``, ``diff_estimate``, ``diff_progress`` and
-``diff_table`` (with ``diff_cells``); ``store``, ``report``, and ``trace`` with ``trace_merge``,
+``demo`` with ``checks``, ``dry_run``, ``timing`` and ``progress``, and ``tables`` (how a comparison
+is shown); ``diff`` with ``diff_checks``, ``diff_estimate``, ``diff_progress`` and ``diff_table``
+(with ``diff_cells`` and ``diff_sweep``); ``store``, ``report``, and ``trace`` with ``trace_merge``,
 ``trace_export`` and ``trace_watch``; for all of them ``extras``, ``interrupts`` and ``exits``
 (errors to exit codes).
 ``verify`` checks somebody's rows.

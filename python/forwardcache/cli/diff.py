@@ -7,23 +7,24 @@ first line, which says what is going to be done. What the run will take is said 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from forwardcache.cli.diff_checks import checked
+from forwardcache.cli.diff_checks import check_part, checked
 from forwardcache.cli.exits import ExitCode, say
+from forwardcache.errors import InterruptedRunError
 from forwardcache.jobs.diff.options import DiffOptions
 from forwardcache.jobs.kinds import STDIN
+from forwardcache.jobs.metadata import Facts
 from forwardcache.jobs.prompts import TEXTS, read_prompts
 from forwardcache.jobs.session import Session, load
 from forwardcache.jobs.skips import skipped_line
 from forwardcache.jobs.views import View
 
 if TYPE_CHECKING:
+    from forwardcache.jobs.diff.begun import Begun
     from forwardcache.jobs.diff.plan import DiffPlan
-    from forwardcache.jobs.results import PartFile
     from forwardcache.statistics import DiffResult
 
 
@@ -31,7 +32,8 @@ def diff(options: DiffOptions) -> int:
     """Run the command; the exit code."""
     views, reference = checked(options)
     from forwardcache.jobs.diff.compared import check_views
-    from forwardcache.jobs.diff.nulls import why_no_nulls
+    from forwardcache.jobs.diff.facts import deciding
+    from forwardcache.jobs.diff.nulls import with_nulls
     from forwardcache.jobs.diff.plan import comparable, make_plan
 
     say(_what_is_done(options, views, reference))
@@ -41,6 +43,8 @@ def diff(options: DiffOptions) -> int:
     source = comparable(
         source, has_template=options.loading.chat_template, on_error=options.on_error
     )
+    job = deciding(options, source, views, reference)
+    check_part(options, job)
     session = load(options.loading)
     try:
         plan = make_plan(
@@ -54,11 +58,10 @@ def diff(options: DiffOptions) -> int:
             on_error=options.on_error,
         )
         check_views(session.backend, plan, detect=options.detect)
-        why = why_no_nulls(session.backend, plan, options.nulls)
-        plan = replace(plan, why_no_nulls=why)
+        plan = with_nulls(session.backend, plan, options.nulls)
         if options.dry_run:
             return _dry_run(session, plan, options)
-        result = _run(session, plan, options)
+        result = _run(session, plan, options, job)
     finally:
         session.close()
     _show(result, options)
@@ -94,50 +97,62 @@ def _dry_run(session: Session, plan: DiffPlan, options: DiffOptions) -> int:
     return ExitCode.NO if skipped and options.strict else ExitCode.DONE
 
 
-def _run(session: Session, plan: DiffPlan, options: DiffOptions) -> DiffResult:
+def _run(session: Session, plan: DiffPlan, options: DiffOptions, job: Facts) -> DiffResult:
     """Compare; rows have their name when it returns."""
-    from forwardcache.cli.diff_estimate import estimate
-    from forwardcache.cli.diff_progress import diff_progress
-    from forwardcache.jobs.diff.run import run_diff
+    from forwardcache.jobs.diff.begun import begun
     from forwardcache.jobs.metadata import digests_of
+    from forwardcache.jobs.results import TEMPLATE
 
-    expected = estimate(session, plan, options)
-    say(expected.line())
+    if written := session.template_digest():
+        job = {**job, TEMPLATE: written}
     kept = options.out is not None or options.report is not None
     digests = digests_of(options.loading) if kept else None
-    with _part(plan, options) as sink, diff_progress(expected.tokens) as progress:
-        session.backend.progress = progress.advance
+    with begun(plan, options.out, job, force=options.force, resume=options.resume) as known:
         try:
-            result = run_diff(session, plan, options, steps=progress, sink=sink, digests=digests)
-        finally:
-            session.backend.progress = None
-        if sink is not None:
-            sink.publish(dict(result.facts))
+            result = _compared(session, plan, options, known, digests)
+            if known.part is not None:
+                known.part.publish(dict(result.facts))
+        except KeyboardInterrupt:
+            if options.out is None:
+                raise
+            raise InterruptedRunError(_how_to_go_on(options.out, plan, known)) from None
     return result
 
 
-@contextmanager
-def _part(plan: DiffPlan, options: DiffOptions) -> Iterator[PartFile | None]:
-    """Where rows go; a run that ends before they are published leaves none."""
-    from forwardcache.jobs.diff.rows import COLUMNS
-    from forwardcache.jobs.results import PartFile
+def _compared(
+    session: Session, plan: DiffPlan, options: DiffOptions, begun: Begun, digests: Facts | None
+) -> DiffResult:
+    """Compare what isn't known, with the plan before it and the progress beside it."""
+    from forwardcache.cli.diff_estimate import estimate
+    from forwardcache.cli.diff_progress import diff_progress
+    from forwardcache.jobs.diff.run import run_diff
 
-    if options.out is None:
-        yield None
-        return
-    part = PartFile(
-        options.out,
-        {},
-        force=options.force,
-        resume=False,
-        prompts=plan.prompts,
-        columns=COLUMNS,
-        is_resumable=False,
+    if begun.done:
+        say(f"going on after {begun.done:,} of {len(plan.prompts):,} texts")
+    expected = estimate(session, plan, options, begun)
+    say(expected.line())
+    with diff_progress(expected.tokens) as progress:
+        session.backend.progress = progress.advance
+        try:
+            return run_diff(session, plan, options, steps=progress, begun=begun, digests=digests)
+        finally:
+            session.backend.progress = None
+
+
+def _how_to_go_on(out: Path, plan: DiffPlan, begun: Begun) -> str:
+    from forwardcache.jobs.outfile import part_of
+    from forwardcache.jobs.results import is_unfinished, rows_kept
+    from forwardcache.jobs.resume import prompts_done
+
+    if not is_unfinished(out):
+        return "interrupted before anything was done"
+    # The interrupt may have come amid a write.
+    done = prompts_done(plan, rows_kept(out), begun.found.skipped)
+    force = " --force" if out.exists() else ""
+    return (
+        f"interrupted; the rows of {done:,} of {len(plan.prompts):,} texts are in {part_of(out)}, "
+        f"the same command with --resume{force} goes on"
     )
-    try:
-        yield part
-    finally:
-        part.close()
 
 
 def _show(result: DiffResult, options: DiffOptions) -> None:

@@ -10,8 +10,11 @@ from forwardcache.cli.checks import check_folders, refuse_same, stdin_file
 from forwardcache.cli.extras import check_installed
 from forwardcache.cli.report import PAGES
 from forwardcache.errors import InvalidInputError
+from forwardcache.jobs.checkpoints import check_same_base
+from forwardcache.jobs.diff.lambdas import parse_lambdas
 from forwardcache.jobs.diff.options import DiffOptions
 from forwardcache.jobs.kinds import STDIN
+from forwardcache.jobs.metadata import Facts
 from forwardcache.jobs.outfile import check_target, part_of
 from forwardcache.jobs.prompts import TEXTS, check_source
 from forwardcache.jobs.session import parse_identity
@@ -47,6 +50,7 @@ def checked(options: DiffOptions) -> tuple[tuple[View, ...], View]:
         raise InvalidInputError("--chat-template-args needs --chat-template")
     parse_identity(options.loading.identity)
     check_folders(options.loading)
+    check_same_base(options.loading.adapters)
     _check_outputs(options)
     check_source(options.texts, TEXTS)
     return views, reference
@@ -55,6 +59,10 @@ def checked(options: DiffOptions) -> tuple[tuple[View, ...], View]:
 def _views(options: DiffOptions) -> tuple[tuple[View, ...], View]:
     adapters, names = options.loading.adapters, options.loading.adapter_names
     has_adapter = bool(adapters)
+    if options.lambdas is not None and options.views is not None:
+        raise InvalidInputError(
+            "--lambdas and --views both say what is compared: name scaled:LAMBDA in --views"
+        )
     if options.views is None and not has_adapter:
         raise InvalidInputError(
             "nothing to hold against the model itself: give --adapter DIR, whose view is ft"
@@ -64,8 +72,10 @@ def _views(options: DiffOptions) -> tuple[tuple[View, ...], View]:
         raise InvalidInputError(
             f"--reference {reference.name} needs an adapter: give --adapter DIR"
         )
-    named = "ft" if options.views is None else options.views
-    asked = parse_views(named, has_adapter=has_adapter, adapters=names)
+    if options.views is None:
+        asked = _of_each_adapter(options)
+    else:
+        asked = parse_views(options.views, has_adapter=has_adapter, adapters=names)
     views = tuple(view for view in asked if view != reference)
     if not views:
         why = "--views names no other view"
@@ -73,6 +83,16 @@ def _views(options: DiffOptions) -> tuple[tuple[View, ...], View]:
             why = f"without --views that is {reference.name} alone; give --views base"
         raise InvalidInputError(f"nothing to hold against {reference.name}: {why}")
     return views, reference
+
+
+def _of_each_adapter(options: DiffOptions) -> tuple[View, ...]:
+    """Each adapter, at each strength: its views next to each other, so that it is loaded seldom."""
+    lambdas = (1.0,) if options.lambdas is None else parse_lambdas(options.lambdas)
+    return tuple(
+        View("ft", adapter=one.name) if lam == 1.0 else View("scaled", lam=lam, adapter=one.name)
+        for one in options.loading.adapters
+        for lam in lambdas
+    )
 
 
 def _check_numbers(options: DiffOptions) -> None:
@@ -84,6 +104,22 @@ def _check_numbers(options: DiffOptions) -> None:
             allowed = above if most == math.inf else f"from {least} to {most:g}"
             option = f"--{name.replace('_', '-')}"
             raise InvalidInputError(f"{option} is {value:g}, allowed is a number {allowed}")
+
+
+def check_part(options: DiffOptions, job: Facts) -> None:
+    """Refuse to go on with what is there of another job, before a model is loaded.
+
+    Args:
+        options: What was asked for.
+        job: What decides the rows.
+
+    Raises:
+        InvalidInputError: naming what differs.
+    """
+    from forwardcache.jobs.results import check_same_job, is_unfinished
+
+    if options.out is not None and options.resume and is_unfinished(options.out):
+        check_same_job(options.out, job)
 
 
 def _check_detect(options: DiffOptions, views: tuple[View, ...]) -> None:
@@ -100,6 +136,10 @@ def _check_outputs(options: DiffOptions) -> None:
     """Refuse files that can't be written, or that are also something else."""
     from forwardcache.jobs import results
 
+    if options.resume and options.out is None:
+        raise InvalidInputError("--resume needs --out: it goes on with OUT.part")
+    if options.resume and options.dry_run:
+        raise InvalidInputError("--dry-run doesn't go with --resume")
     if options.report is not None and options.report.suffix.lower() not in _PAGE_SUFFIXES:
         raise InvalidInputError(f"--report {options.report} must end in .html")
     source = stdin_file() if options.texts == STDIN else Path(options.texts)
@@ -111,7 +151,7 @@ def _check_outputs(options: DiffOptions) -> None:
         _refuse_inside(options, option, out)
         others += [(what, path) for path in writes]
         if option == "--out":
-            results.check_out(out, force=options.force, resume=False, is_resumable=False)
+            results.check_out(out, force=options.force, resume=options.resume)
             continue
         for path in writes:
             if os.path.lexists(path) and not options.force:

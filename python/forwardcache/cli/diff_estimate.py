@@ -8,9 +8,13 @@ from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from forwardcache.jobs.diff import detect as detection
+from forwardcache.jobs.diff import measured
+from forwardcache.jobs.diff.begun import Begun
 from forwardcache.jobs.diff.detect import MOST_READS
+from forwardcache.jobs.diff.kept import Kept
 from forwardcache.jobs.diff.measured import RERUNS
-from forwardcache.jobs.diff.nulls import scales
+from forwardcache.jobs.diff.nulls import Scale, are_known, scales
 from forwardcache.jobs.diff.options import DiffOptions
 from forwardcache.jobs.diff.plan import DiffPlan
 from forwardcache.statistics.intervals import FEWEST_TEXTS
@@ -27,16 +31,17 @@ class Estimate:
     """What would be run.
 
     Attributes:
-        texts: Texts that are compared.
+        texts: Texts that are compared; those that an unfinished run compared aren't among them.
         passes: Times that each of them is read: once a view, and once for the reference.
         sampled: Texts that floor, nulls and the smallest visible scale are measured on.
         reruns: Times that each of these is read for the floor.
         nulls: Times for the nulls, and for the reference that they are held against.
-        detect: Times for the smallest visible scale, at most.
+        detect: Times for the smallest visible scale of all adapters, at most.
         forwards: Texts read in all.
         tokens: Tokens read in all.
         seconds: About how long that takes; None where it couldn't be measured.
         why_no_nulls: Why there are none although they were asked for.
+        adapters: Adapters that are compared.
     """
 
     texts: int
@@ -49,6 +54,7 @@ class Estimate:
     tokens: int
     seconds: float | None
     why_no_nulls: str | None = None
+    adapters: int = 1
 
     def as_json(self) -> dict[str, Any]:
         """By field."""
@@ -64,8 +70,10 @@ class Estimate:
         more = ", ".join(f"{times:,} times {why}" for why, times in of_sample.items() if times)
         sampled = f", {self.sampled:,} of them {more}" if more else ""
         without = "" if self.why_no_nulls is None else f"; no matched nulls: {self.why_no_nulls}"
+        of_many = f" with {self.adapters:,} adapters" if self.adapters > 1 else ""
         return (
-            f"{_counted(self.texts, 'text is', 'texts are')} read {self.passes:,} times{sampled}: "
+            f"{_counted(self.texts, 'text is', 'texts are')} read {self.passes:,} times"
+            f"{of_many}{sampled}: "
             f"{self.forwards:,} forwards of {_counted(self.tokens, 'token', 'tokens')}, "
             f"{self._time()}{without}"
         )
@@ -80,34 +88,51 @@ def _counted(count: int, one: str, more: str) -> str:
     return f"{count:,} {one if count == 1 else more}"
 
 
-def estimate(session: Session, plan: DiffPlan, options: DiffOptions) -> Estimate:
+def estimate(
+    session: Session, plan: DiffPlan, options: DiffOptions, begun: Begun | None = None
+) -> Estimate:
     """What a run would take; a few texts are run to tell.
 
     Args:
         session: The loaded model.
         plan: What would be compared.
         options: What was asked for.
+        begun: What is known already; None for nothing.
     """
-    passes = 1 + len(plan.views)
+    begun = Begun.anew(plan) if begun is None else begun
+    passes, left = 1 + len(plan.views), plan.lengths[begun.done :]
     sample = plan.sample()
-    of_scales = len(scales(plan)) if options.nulls and plan.why_no_nulls is None else 0
-    reruns, nulls = RERUNS, of_scales * (options.nulls + 1)
-    detect = MOST_READS if options.detect and len(sample) >= FEWEST_TEXTS else 0
+    reruns = RERUNS if begun.kept.find(measured.KEPT) is None else 0
+    nulls = (options.nulls + 1) * len(_missing_nulls(plan, options, begun.kept))
+    detect = 0
+    if options.detect and len(sample) >= FEWEST_TEXTS:
+        adapters = {view.adapter for view in plan.views if view.is_whole_adapter}
+        detect = MOST_READS * sum(
+            begun.kept.find(detection.KEPT, adapter or "") is None for adapter in adapters
+        )
     of_sample = reruns + nulls + detect
-    tokens = passes * sum(plan.lengths) + of_sample * sum(plan.lengths[at] for at in sample)
+    tokens = passes * sum(left) + of_sample * sum(plan.lengths[at] for at in sample)
     rate = _seconds_a_token(session, plan)
     return Estimate(
-        texts=len(plan.lengths),
+        texts=len(left),
         passes=passes,
         sampled=len(sample),
         reruns=reruns,
         nulls=nulls,
         detect=detect,
-        forwards=passes * len(plan.lengths) + of_sample * len(sample),
+        forwards=passes * len(left) + of_sample * len(sample),
         tokens=tokens,
         seconds=None if rate is None else rate * tokens,
         why_no_nulls=plan.why_no_nulls,
+        adapters=len(dict.fromkeys(view.adapter for view in plan.views if view.kind != "base")),
     )
+
+
+def _missing_nulls(plan: DiffPlan, options: DiffOptions, kept: Kept) -> list[Scale]:
+    """Whose nulls aren't known yet, and at what factor."""
+    if not options.nulls or plan.why_no_nulls is not None:
+        return []
+    return [scale for scale in scales(plan) if not are_known(kept, scale, options.nulls)]
 
 
 def _seconds_a_token(session: Session, plan: DiffPlan) -> float | None:

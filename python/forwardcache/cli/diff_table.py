@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from forwardcache.cli import diff_cells
+from forwardcache.cli.diff_sweep import sweep_tables
 from forwardcache.jobs.summary import significant
 from forwardcache.statistics import (
     FEWEST_TEXTS,
@@ -27,6 +28,7 @@ from forwardcache.statistics import (
     answers,
 )
 from forwardcache.statistics.sentences import BELOW_ZERO, interval_notes
+from forwardcache.statistics.sweep import answers_of_all
 
 MOST_GROUPS = 20
 """Groups that a table shows; of more, those that were moved most."""
@@ -44,9 +46,13 @@ def show_diff(stream: TextIO, result: DiffResult) -> None:
         result: What was found.
     """
     console = Console(file=stream)
-    for build in (_figures(result), _quarters(result)):
-        for table in _fitting(console, result.views, build):
+    if result.is_sweep:
+        for table in sweep_tables(console, result):
             console.print(table)
+    else:
+        for build in (_figures(result), _quarters(result)):
+            for table in _fitting(console, result.views, build):
+                console.print(table)
     for of_groups in _groups(result):
         console.print(of_groups)
     stream.writelines(f"{diff_cells.plain(line)}\n" for line in [*_answers(result), *notes(result)])
@@ -196,7 +202,9 @@ def _table(title: str, views: Sequence[ViewDifference]) -> Table:
 
 
 def _answers(result: DiffResult) -> list[str]:
-    """Each question with the answers of all views, each answer once."""
+    """Each question with the answers of all views, each answer once; of many, counted."""
+    if result.is_sweep:
+        return list(map(str, answers_of_all(result.views)))
     said: list[str] = []
     for of_views in zip(*(answers(one) for one in result.views), strict=True):
         measured = [one for one in of_views if one.is_measured]

@@ -7,20 +7,23 @@ from pathlib import Path
 
 from forwardcache.adapter_names import check_names
 from forwardcache.errors import InvalidInputError
+from forwardcache.jobs.checkpoints import adapters_in
 from forwardcache.jobs.options import NamedAdapter
 
 
-def parse_adapters(words: Sequence[str]) -> tuple[NamedAdapter, ...]:
-    """What each ``--adapter`` was given.
+def parse_adapters(words: Sequence[str], folder: str | None = None) -> tuple[NamedAdapter, ...]:
+    """What each ``--adapter`` was given, and behind them what ``--adapters`` has.
 
     Args:
         words: ``NAME=DIR`` each, split at the first ``=``; or ``DIR``, which may hold one too if it
             is there.
+        folder: Its sub-folders hold adapters; None for no such folder.
 
     Raises:
-        InvalidInputError: a name is none or stands twice, or one of several has no name.
+        InvalidInputError: a name is none or stands twice, one of several has no name, or there is
+            no adapter in the folder.
     """
-    adapters = tuple(map(_parsed, words))
+    adapters = (*map(_parsed, words), *(() if folder is None else adapters_in(folder)))
     unnamed = [each.folder for each in adapters if each.name is None]
     if unnamed and len(adapters) > 1:
         raise InvalidInputError(

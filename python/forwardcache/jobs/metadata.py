@@ -66,13 +66,18 @@ def deciding(options: ScoreOptions, source: PromptSet, views: Sequence[View]) ->
     # With numpy, which ``check_installed`` asks for before anything imports it.
     from forwardcache.jobs.rows import ROW_FORMAT
 
-    loading, digests = options.loading, digests_of(options.loading)
-    folders = {"model": digests["model"] or loading.model,
-               "adapter": digests["adapter"] or sole_adapter(loading.adapters)}  # fmt: skip
     names = [view.name for view in views]
-    return {**folders, **loading_facts(loading), "row format": ROW_FORMAT, "op": options.op,
-            "views": names, "top_k": options.top_k, "prompts": source.sha256,
+    loading = options.loading
+    return {**folder_facts(loading), **loading_facts(loading), "row format": ROW_FORMAT,
+            "op": options.op, "views": names, "top_k": options.top_k, "prompts": source.sha256,
             "limit": options.limit}  # fmt: skip
+
+
+def folder_facts(loading: ModelOptions) -> Facts:
+    """What of the folders decides values: their contents, or the name of what is no folder here."""
+    digests = digests_of(loading)
+    return {"model": digests["model"] or loading.model,
+            "adapter": digests["adapter"] or sole_adapter(loading.adapters)}  # fmt: skip
 
 
 def facts_of(

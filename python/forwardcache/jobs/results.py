@@ -4,13 +4,16 @@ Rows go to ``OUT.part`` as they are done. ``OUT.part.job`` next to it says which
 so that ``--resume`` can't join two. At the end the part is flushed to disk and renamed, or turned
 into parquet first. Torn lines at the part's end, of a kill or a full disk, are cut off on resuming.
 
+``OUT.part.measured`` holds what ``diff`` keeps for ``--resume`` beside its rows (``diff.kept``).
+
 ``OUT.meta.json``, which says which run it was, gets its name before ``OUT`` gets its own: rows are
 never there without it.
 
-Who holds the lock of the file that is named ``OUT.part`` may touch the five names (``OUT``, its
-meta, the part, its job, ``OUT.tmp``). Giving the part's name away is therefore the last thing a run
-does: from then on the job next to it may be another run's. Without ``--force``, ``OUT`` is looked
-at again under the lock, and is taken only if nobody has it (``move``).
+Who holds the lock of the file that is named ``OUT.part`` may touch the six names (``OUT``, its
+meta, the part, its job and what it measured, ``OUT.tmp``). Giving the part's name away is therefore
+the last thing a run does: from then on the job next to it may be another run's. Without
+``--force``, ``OUT`` is looked at again under the lock, and is taken only if nobody has it
+(``move``).
 """
 
 from __future__ import annotations
@@ -77,14 +80,13 @@ class StdoutRows:
         """Nothing is open."""
 
 
-def check_out(out: Path, *, force: bool, resume: bool, is_resumable: bool = True) -> None:
+def check_out(out: Path, *, force: bool, resume: bool) -> None:
     """Refuse an output file before any work is done for it.
 
     Args:
         out: The final name.
         force: Whether a file under that name is replaced.
         resume: Whether an unfinished run is gone on with.
-        is_resumable: Whether the command can go on with one.
 
     Raises:
         InvalidInputError: the suffix is unknown, there is no folder, or something stands in the
@@ -94,7 +96,7 @@ def check_out(out: Path, *, force: bool, resume: bool, is_resumable: bool = True
         raise InvalidInputError(f"--out {out} must end in {JSONL} or {PARQUET}")
     check_target(out, f"--out {out}")
     _check_nobody_writes(out)
-    _check_free(out, force=force, resume=resume, is_resumable=is_resumable)
+    _check_free(out, force=force, resume=resume)
 
 
 def _check_nobody_writes(out: Path) -> None:
@@ -102,16 +104,16 @@ def _check_nobody_writes(out: Path) -> None:
         _lock(part, out)
 
 
-def _check_free(out: Path, *, force: bool, resume: bool, is_resumable: bool) -> None:
+def _check_free(out: Path, *, force: bool, resume: bool) -> None:
     if os.path.lexists(out) and not force:
         hint = "--force"
-        if is_resumable and is_unfinished(out):
+        if is_unfinished(out):
             hint = "--resume --force goes on with the unfinished run and"
         raise InvalidInputError(f"--out {out} is there already: {hint} replaces it")
     if is_unfinished(out) and not (force or resume):
-        going_on = "--resume goes on with it, " if is_resumable else ""
         raise InvalidInputError(
-            f"{part_of(out)} is there from an unfinished run: {going_on}--force begins again"
+            f"{part_of(out)} is there from an unfinished run: --resume goes on with it, --force "
+            "begins again"
         )
     meta = meta_of(out)
     if os.path.lexists(meta) and not (force or os.path.lexists(out) or is_ours(meta)):
@@ -125,9 +127,12 @@ def _is_parquet(out: Path) -> bool:
 
 
 def is_unfinished(out: Path) -> bool:
-    """Whether there are rows of a run that didn't end."""
-    part = part_of(out)
-    return part.exists() and part.stat().st_size > 0
+    """Whether there is something of a run that didn't end: rows, or what it measured."""
+    return any(_has_content(path) for path in (part_of(out), measured_of(out)))
+
+
+def _has_content(path: Path) -> bool:
+    return path.exists() and path.stat().st_size > 0
 
 
 def rows_kept(out: Path) -> int:
@@ -144,9 +149,14 @@ def job_of(out: Path) -> Path:
     return out.with_name(out.name + ".part.job")
 
 
+def measured_of(out: Path) -> Path:
+    """The file of what was found beside the rows."""
+    return out.with_name(out.name + ".part.measured")
+
+
 def names_of(out: Path) -> tuple[Path, ...]:
     """Every file that a run with ``--out`` writes or removes."""
-    return out, meta_of(out), part_of(out), job_of(out), _passing_of(out)
+    return out, meta_of(out), part_of(out), job_of(out), measured_of(out), _passing_of(out)
 
 
 def _passing_of(out: Path) -> Path:
@@ -220,7 +230,6 @@ class PartFile:
         resume: bool,
         prompts: Sequence[Prompt] = (),
         columns: Mapping[str, Column] | None = None,
-        is_resumable: bool = True,
     ) -> None:
         """Open the part, empty unless ``resume`` goes on with one.
 
@@ -231,22 +240,22 @@ class PartFile:
             resume: Whether to keep the rows of an unfinished run of the same job.
             prompts: Those of the job; what they hold decides the columns of a table.
             columns: The other columns of a table; None for those of score's rows.
-            is_resumable: Whether a run that ends before its rows are published leaves the part.
 
         Raises:
             InvalidInputError: another process writes it or has finished it meanwhile, or the part
                 belongs to another job.
         """
         self._out, self._job, self._force = out, job, force
-        self._table, self._is_resumable = columns, is_resumable
+        self._table = columns
         self._columns = InputColumns.of(prompts) if _is_parquet(out) else None
         self._part = _open_alone(out)
         try:
-            _check_free(out, force=force, resume=resume, is_resumable=is_resumable)
-            if resume and self._part.seek(0, os.SEEK_END):
+            _check_free(out, force=force, resume=resume)
+            if resume and is_unfinished(out):
                 check_same_job(out, job)
             else:
                 self._part.truncate(0)
+                measured_of(out).unlink(missing_ok=True)
                 self._note_job()
         except BaseException:
             self.close()
@@ -347,17 +356,15 @@ class PartFile:
                     self._publish_rows()
             _sync_folder(self._out.parent)
         except FileExistsError as error:
-            kept = f"; its rows are in {part_of(self._out)}" if self._is_resumable else ""
-            how = "--resume --force" if self._is_resumable else "--force"
             raise InvalidInputError(
-                f"--out {self._out} has come while this run was going on{kept}, the same command "
-                f"with {how} replaces the file"
+                f"--out {self._out} has come while this run was going on; its rows are in "
+                f"{part_of(self._out)}, the same command with --resume --force replaces the file"
             ) from error
         except OSError as error:
             raise self._failed(error) from error
 
     def _failed(self, error: OSError) -> Exception:
-        hint = "; --resume goes on with the rows that are in it" if self._is_resumable else ""
+        hint = "; --resume goes on with the rows that are in it"
         return write_failed(part_of(self._out), error, hint=hint)
 
     @contextmanager
@@ -392,6 +399,7 @@ class PartFile:
 
     def _publish_rows(self) -> None:
         job_of(self._out).unlink(missing_ok=True)
+        measured_of(self._out).unlink(missing_ok=True)
         try:
             move(part_of(self._out), self._out, force=self._force)
         except BaseException:
@@ -410,10 +418,11 @@ class PartFile:
         finally:
             passing.unlink(missing_ok=True)
         job_of(self._out).unlink(missing_ok=True)
+        measured_of(self._out).unlink(missing_ok=True)
         part_of(self._out).unlink()
 
     def close(self) -> None:
-        """Close the part; where a run can go on, rows that were written stay."""
+        """Close the part; rows that were written stay, and what was measured."""
         if self._part.closed:
             return
         # What a full disk refused is refused again here, and was reported then.
@@ -425,9 +434,9 @@ class PartFile:
             self._part.close()
 
     def _remove_if_useless(self) -> None:
-        is_kept = self._is_resumable and os.fstat(self._part.fileno()).st_size
-        if not is_kept and _is_name_of(part_of(self._out), self._part):
+        if not is_unfinished(self._out) and _is_name_of(part_of(self._out), self._part):
             job_of(self._out).unlink(missing_ok=True)
+            measured_of(self._out).unlink(missing_ok=True)
             part_of(self._out).unlink()
 
 

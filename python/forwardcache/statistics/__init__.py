@@ -6,7 +6,8 @@ Reading order: ``words`` (phrases of all verdicts), ``definition`` (the differen
 ``summary`` (views, buckets, groups), ``floor`` (is it more than rounding?), ``nulls`` (is it more
 than a random change?), ``signed`` and ``values`` (differences with a sign, values of which a prompt
 has one), ``bounds`` (a verdict for machines), ``as_json`` (the names of the command line),
-``result`` (all of it together), ``sentences`` (what a person reads of it).
+``result`` (all of it together), ``sentences`` (what a person reads of it), ``sweep`` (of many views
+at once).
 
 Figures are means over positions; what is drawn at random are texts, and equal texts count as one.
 """

@@ -27,6 +27,8 @@ SIGNIFICANT_IN = 20
 """One in so many is the bound of what is called significant: 0.05."""
 
 Key = TypeVar("Key", bound=Hashable)
+TextMeans = Mapping[Hashable, tuple[float, int]]
+"""By name of a text: the mean of a figure over its positions, and how many these are."""
 Figure = Literal["kl", "abs_delta_logprob"]
 _ORDINALS = ("first", "second", "third")
 
@@ -156,7 +158,7 @@ def among_nulls(value: float, nulls: ArrayLike, *, inside_floor: bool = False) -
 
 def against_nulls(
     view: Positions,
-    nulls: Sequence[Positions],
+    nulls: Sequence[Positions | TextMeans],
     *,
     floor: Floor | None = None,
     figure: Figure = "kl",
@@ -165,7 +167,7 @@ def against_nulls(
 
     Args:
         view: Its positions, of more texts than the nulls' or as many.
-        nulls: One a seed.
+        nulls: One a seed; of each text's mean of ``figure``, nothing else of a null is needed.
         floor: What rounding makes; the nulls' mean lies inside of it where it isn't
             distinguishable, or, of fewer texts than an interval takes, isn't above the floor's.
         figure: What is averaged over positions: KL, or the absolute difference in log-probability
@@ -191,7 +193,19 @@ def against_nulls(
     return replace(found_among, texts=len(shared))
 
 
-def _means_by_text(positions: Positions, figure: Figure) -> dict[Hashable, tuple[float, int]]:
+def mean_of_texts(means: TextMeans) -> float:
+    """The mean over positions; NaN without any.
+
+    Args:
+        means: Of each text.
+    """
+    count = sum(count for _, count in means.values())
+    return sum(mean * count for mean, count in means.values()) / count if count else math.nan
+
+
+def _means_by_text(positions: Positions | TextMeans, figure: Figure) -> TextMeans:
+    if not isinstance(positions, Positions):
+        return positions
     values = positions.kl if figure == "kl" else np.abs(positions.delta_logprob)
     return positions.means_by_text(values)
 

@@ -16,6 +16,9 @@ from forwardcache.statistics.nulls import NullComparison
 from forwardcache.statistics.positions import Positions
 from forwardcache.statistics.summary import Summary
 
+MOST_SIDE_BY_SIDE = 8
+"""Views of one adapter that are shown as columns; of more, each is a row."""
+
 
 @dataclass(frozen=True, slots=True)
 class TopToken:
@@ -75,6 +78,10 @@ class ViewDifference:
         detect_least: The smallest scale that was tried; None where it wasn't asked.
         moved: The positions that it moved most, most first.
         outcomes: What each bound came to.
+        adapter: Name of the adapter that it is of; None where that has none, or it is of none.
+        lam: Factor on the adapter: 1 for all of it; None for a view that isn't the adapter times a
+            number.
+        step: The number of a training run's checkpoint; None for any other view.
     """
 
     view: str
@@ -88,10 +95,14 @@ class ViewDifference:
     detect_least: float | None = None
     moved: tuple[MovedPosition, ...] = ()
     outcomes: tuple[Outcome, ...] = ()
+    adapter: str | None = None
+    lam: float | None = None
+    step: int | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The view's part of ``--format json``."""
-        return view_as_json(
+        which = {"adapter": self.adapter, "step": self.step, "lambda": self.lam}
+        return which | view_as_json(
             self.summary,
             floor=self.floor,
             nulls=self.nulls,
@@ -128,6 +139,12 @@ class DiffResult:
     notes: tuple[str, ...] = ()
     skipped: int = 0
     facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_sweep(self) -> bool:
+        """Whether there are several adapters, or more views than stand side by side."""
+        adapters = {one.adapter for one in self.views if one.adapter is not None}
+        return len(adapters) > 1 or len(self.views) > MOST_SIDE_BY_SIDE
 
     def as_json(self) -> dict[str, Any]:
         """What ``--format json`` prints."""

@@ -180,18 +180,19 @@ def _by_scale(view: ViewDifference) -> str:
         return NOT_MEASURED
     if visible is None and view.floor is not None and view.floor.distinguishable is None:
         return _not_judged(view.floor.excess.texts)
+    what = "the adapter" if view.adapter is None else f"adapter {view.adapter}"
     if visible is None:
         return (
-            "None of it: even at λ = 1, its full strength, the adapter is not distinguishable from "
+            f"None of it: even at λ = 1, its full strength, {what} is not distinguishable from "
             "rounding on these texts."
         )
     if least is not None and visible <= least:
         return (
-            f"Even scaled to λ = {visible:.1g}, the smallest that was tried, the adapter is "
+            f"Even scaled to λ = {visible:.1g}, the smallest that was tried, {what} is "
             "distinguishable from rounding."
         )
     return (
-        f"Scaled to λ = {visible:.2g} or more, the adapter is distinguishable from rounding; "
+        f"Scaled to λ = {visible:.2g} or more, {what} is distinguishable from rounding; "
         "scaled to less it was not."
     )
 

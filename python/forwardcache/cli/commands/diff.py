@@ -60,8 +60,29 @@ ViewsOption = Annotated[
     typer.Option(
         help="base, ft, scaled:LAMBDA, null:SEED[:INIT_SCALE[:RANK_SCALE]], null:SEED:matched, "
         "comma-separated. "
-        "Default: ft.",
+        "Default: ft of each adapter.",
     ),
+]
+AdaptersOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FOLDER",
+        help="Each of its sub-folders that holds an adapter, called as that: the checkpoints of a "
+        "run, in the order of their numbers.",
+        show_default=False,
+    ),
+]
+LambdasOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="L,...",
+        help="Strengths that each adapter is compared at, such as 0.25,0.5,1,1.5; 1 is ft. In "
+        "place of --views.",
+        show_default=False,
+    ),
+]
+ResumeOption = Annotated[
+    bool, typer.Option("--resume", help="Go on with OUT.part of an interrupted run.")
 ]
 ReferenceOption = Annotated[
     str, typer.Option(metavar="VIEW", help="The view that the others are held against.")
@@ -175,7 +196,9 @@ def _diff(  # noqa: PLR0917 - typer calls it, by name
     model: ModelOption,
     texts: TextsOption,
     adapter: AdapterOption = None,
+    adapters: AdaptersOption = None,
     views: ViewsOption = None,
+    lambdas: LambdasOption = None,
     reference: ReferenceOption = "base",
     nulls: NullsOption = 20,
     detect: DetectOption = False,
@@ -184,6 +207,7 @@ def _diff(  # noqa: PLR0917 - typer calls it, by name
     out: OutOption = None,
     report: ReportOption = None,
     junit: JunitOption = None,
+    resume: ResumeOption = False,
     force: ReplaceOption = False,
     expect: ExpectOption = None,
     max_kl: MaxKlOption = None,

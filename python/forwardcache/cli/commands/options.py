@@ -125,6 +125,6 @@ def loading_of(asked: Mapping[str, Any], *, without: Collection[str] = ()) -> Mo
     given = {
         each.name: asked[each.name] for each in fields(ModelOptions) if each.name not in others
     }
-    given["adapters"] = parse_adapters(asked["adapter"] or [])
+    given["adapters"] = parse_adapters(asked["adapter"] or [], asked.get("adapters"))
     given["chat_template_args"] = template_arguments(asked["chat_template_args"])
     return ModelOptions(**given)

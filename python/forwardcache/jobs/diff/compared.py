@@ -3,70 +3,67 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from forwardcache.errors import InvalidInputError, UnsupportedModelError
+from forwardcache.jobs.diff.begun import Begun
+from forwardcache.jobs.diff.found import Found
 from forwardcache.jobs.diff.plan import DiffPlan
+from forwardcache.jobs.diff.resume import note_beyond_json
 from forwardcache.jobs.diff.rows import rows_of
 from forwardcache.jobs.diff.token_texts import TokenTexts
-from forwardcache.jobs.results import RowSink
-from forwardcache.jobs.skips import Skipped
+from forwardcache.jobs.prompts import Prompt
 from forwardcache.jobs.views import View
 from forwardcache.scoring import PositionDifferences
 
-Compared = dict[str, list[PositionDifferences]]
-"""By name of a view: what was found of each text."""
 
-
-@dataclass(slots=True)
-class Found:
-    """What a comparison found.
-
-    Attributes:
-        items: By name of each view: the differences of each text that was compared.
-        positions: The position in the plan of each of these texts.
-        skipped: Texts that the model failed on.
-        rows: Rows that were written.
-    """
-
-    items: Compared
-    positions: list[int] = field(default_factory=list)
-    skipped: list[Skipped] = field(default_factory=list)
-    rows: int = 0
-
-
-def compared(backend: Any, plan: DiffPlan, sink: RowSink | None) -> Found:
-    """Compare all texts of a plan.
+def compared(backend: Any, plan: DiffPlan, begun: Begun) -> Found:
+    """Compare all texts of a plan that aren't done yet.
 
     Args:
         backend: The ``HFBackend``.
         plan: What is compared.
-        sink: Where rows go; None for nowhere.
+        begun: What is known, which grows, and where rows go.
 
     Raises:
         InvalidInputError: a text can't be compared and isn't to be skipped.
         MachineError: memory is too small for one that isn't to be skipped.
     """
-    found = Found({view.name: [] for view in plan.views})
-    texts = None if sink is None else TokenTexts(backend.tokenizer)
+    found = begun.found
+    texts = TokenTexts(backend.tokenizer)
     for chunk in plan.chunks():
+        if chunk.stop <= begun.done:
+            continue
         of_view = differences(backend, plan, plan.views, list(chunk))
         failed = first_errors(of_view)
-        found.skipped += [plan.skips(chunk[at], error) for at, error in failed.items()]
+        skipped = [plan.skips(chunk[at], error) for at, error in failed.items()]
         good = [at for at in range(len(chunk)) if at not in failed]
         for name, items in of_view.items():
             found.items[name] += [items[at] for at in good]
         found.positions += [chunk[at] for at in good]
-        if sink is None or texts is None:
-            continue
-        for at in good:
-            of_text = {name: items[at] for name, items in of_view.items()}
-            tokens = texts.of(next(iter(of_text.values())).token_ids.tolist())
-            rows = rows_of(plan.prompts[chunk[at]], plan.reference.name, of_text, tokens)
-            sink.write(rows)
-            found.rows += len(rows)
+        found.skipped += skipped
+        if begun.part is not None:
+            begun.part.add_skipped(skipped)
+            for at in good:
+                of_text = {name: items[at] for name, items in of_view.items()}
+                _write(begun, plan.prompts[chunk[at]], plan.reference.name, of_text, texts)
     return found
+
+
+def _write(
+    begun: Begun,
+    prompt: Prompt,
+    reference: str,
+    of_text: Mapping[str, PositionDifferences],
+    texts: TokenTexts,
+) -> None:
+    """The rows of one text; what they can't hold is noted first."""
+    tokens = texts.of(next(iter(of_text.values())).token_ids.tolist())
+    rows = rows_of(prompt, reference, of_text, tokens)
+    note_beyond_json(begun.kept, rows, list(of_text.values()))
+    assert begun.part is not None
+    begun.part.write(rows)
+    begun.found.rows += len(rows)
 
 
 def check_views(backend: Any, plan: DiffPlan, *, detect: bool) -> None:

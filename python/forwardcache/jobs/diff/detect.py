@@ -11,6 +11,9 @@ from forwardcache.statistics import Floor, FloorVerdict, Positions, against_floo
 if TYPE_CHECKING:
     from forwardcache.hf import HFBackend, HFView
 
+KEPT = "visible"
+"""What a detection is noted as."""
+
 LEAST = 2.0**-10
 """The smallest λ that is tried."""
 RATIO = 1.1
@@ -37,6 +40,7 @@ def visible_from(
     texts: Sequence[Any],
     floor: Floor,
     *,
+    adapter: str | None = None,
     completions: Sequence[str | None] | None = None,
     skip_first: int = 0,
     windows: bool | None = None,
@@ -52,6 +56,7 @@ def visible_from(
         backend: With an adapter.
         texts: Those of the floor.
         floor: That of the reference, from ``backend.rounding_floor``.
+        adapter: Which one; None for the only one.
         completions: As the floor had them; so are those that follow.
         skip_first: Of each text, how many of its first positions are left out.
         windows: Whether texts longer than the context are compared in windows.
@@ -61,11 +66,12 @@ def visible_from(
         ForwardCacheError: as in ``backend.compare``: a scaled view can't be exact, or there is no
             adapter, or a text can't be compared.
     """
+    which: Any = {} if adapter is None else {"adapter": adapter}
 
     def verdicts(*lams: float) -> list[FloorVerdict]:
         found = backend.compare(
             texts,
-            [backend.as_scaled_adapter(lam) for lam in lams],
+            [backend.as_scaled_adapter(lam, **which) for lam in lams],
             reference=reference,
             completions=completions,
             windows=windows,

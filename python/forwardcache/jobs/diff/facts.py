@@ -12,14 +12,45 @@ from forwardcache.jobs.metadata import (
     Facts,
     facts_of_input,
     facts_of_run,
+    folder_facts,
     loading_facts,
     view_facts,
 )
+from forwardcache.jobs.prompts import PromptSet
 from forwardcache.jobs.session import Session
 from forwardcache.jobs.skips import Skipped
+from forwardcache.jobs.views import View
 
 if TYPE_CHECKING:
     from forwardcache.statistics import Floor
+
+
+def deciding(
+    options: DiffOptions, source: PromptSet, views: Sequence[View], reference: View
+) -> Facts:
+    """What decides the rows and what is kept beside them: a part goes on only with the same.
+
+    Args:
+        options: What was asked for; without a file for rows nothing has to be known.
+        source: The texts.
+        views: In the order of a text's rows.
+        reference: What they are held against.
+    """
+    if options.out is None:
+        return {}
+    from forwardcache.jobs.diff.rows import ROW_FORMAT
+
+    return {
+        **folder_facts(options.loading),
+        **loading_facts(options.loading),
+        "row format": ROW_FORMAT,
+        "op": COMPARE,
+        "views": [view.name for view in views],
+        "reference": reference.name,
+        "texts": source.sha256,
+        "limit": options.limit,
+        "skip_first": options.skip_first,
+    }
 
 
 def facts_of_diff(

@@ -115,6 +115,9 @@ def notes_on_nulls(plan: DiffPlan, nulls: Nulls, places: Mapping[str, Places]) -
         for name in asked
         if name not in places
     ]
+    without_place += [
+        f"{adapter} has no matched nulls: {why}." for adapter, why in plan.without_nulls.items()
+    ]
     if not places:
         return without_place
     found = [

@@ -23,6 +23,7 @@ class DiffOptions:
     loading: ModelOptions
     texts: str
     views: str | None = None
+    lambdas: str | None = None
     reference: str = "base"
     nulls: int = NULLS
     detect: bool = False
@@ -32,6 +33,7 @@ class DiffOptions:
     report: Path | None = None
     junit: Path | None = None
     force: bool = False
+    resume: bool = False
     expect: str | None = None
     max_kl: float | None = None
     max_ppl_ratio: float | None = None

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,10 @@ SAMPLE = 64
 """Most texts that floor, nulls and the smallest visible scale are measured on."""
 
 CHUNK_TOKENS = 16384
-"""Of the texts that are compared at once, unless one text has more."""
+"""Of the texts that are compared at once, unless one text has more or many views are compared."""
+
+_PASSES_A_CHUNK = 4
+"""Views that ``CHUNK_TOKENS`` are read in; of more views, a chunk has as much fewer tokens."""
 
 MOST_GROUPS = 1000
 NO_GROUP = "(none)"
@@ -47,6 +50,8 @@ class DiffPlan:
         skip_first: Of each text, how many of its first positions are left out.
         on_error: Whether a text on which the model fails is skipped.
         why_no_nulls: Why no view is held against matched nulls although they were asked for.
+        without_nulls: By adapter: why it has none although others have.
+        chunk_tokens: Of the texts that are compared at once, unless one text has more.
     """
 
     source: PromptSet
@@ -59,6 +64,8 @@ class DiffPlan:
     skip_first: int = 0
     on_error: OnError = "fail"
     why_no_nulls: str | None = None
+    without_nulls: Mapping[str | None, str] = field(default_factory=dict)
+    chunk_tokens: int | None = None
 
     @property
     def prompts(self) -> tuple[Prompt, ...]:
@@ -72,9 +79,10 @@ class DiffPlan:
 
     def chunks(self) -> Iterator[range]:
         """Positions of texts that are compared at once."""
+        most = self.chunk_tokens or CHUNK_TOKENS
         start = tokens = 0
         for position, length in enumerate(self.lengths):
-            if tokens and tokens + length > CHUNK_TOKENS:
+            if tokens and tokens + length > most:
                 yield range(start, position)
                 start, tokens = position, 0
             tokens += length
@@ -147,7 +155,14 @@ def make_plan(
         group_by=group_by,
         skip_first=skip_first,
         on_error=on_error,
+        chunk_tokens=_chunk_tokens(session, len(views)),
     )
+
+
+def _chunk_tokens(session: Session, views: int) -> int:
+    """Tokens of a chunk: what an interrupt may cost is bounded, and a batch is filled."""
+    share = CHUNK_TOKENS * _PASSES_A_CHUNK // (views + 1)
+    return min(CHUNK_TOKENS, max(share, int(session.arithmetic()["token_budget"])))
 
 
 def comparable(source: PromptSet, *, has_template: bool, on_error: OnError) -> PromptSet:

@@ -14,6 +14,9 @@ from forwardcache.jobs.rows import Row, written
 from forwardcache.operation import Column
 from forwardcache.scoring import PositionDifferences
 
+ROW_FORMAT = 1
+"""Rises when rows have other fields or meanings: one file holds rows of one format."""
+
 ARRAYS: Mapping[str, Column] = {
     "token_ids": "int64[]",
     "kl": "float64[]",

@@ -7,12 +7,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from forwardcache.errors import InvalidInputError
-from forwardcache.jobs.diff import measured
-from forwardcache.jobs.diff.compared import Found, compared
+from forwardcache.jobs.checkpoints import steps_of
+from forwardcache.jobs.diff import detect, measured
+from forwardcache.jobs.diff.begun import Begun
+from forwardcache.jobs.diff.compared import compared
 from forwardcache.jobs.diff.detect import LEAST, Detection, visible_from
 from forwardcache.jobs.diff.facts import facts_of_diff
+from forwardcache.jobs.diff.found import Found
+from forwardcache.jobs.diff.kept import Kept
 from forwardcache.jobs.diff.measured import MeasuredFloor, measured_floor
-from forwardcache.jobs.diff.moved import moved_positions
+from forwardcache.jobs.diff.moved import MOST, moved_positions
 from forwardcache.jobs.diff.notes import (
     notes_on_floor,
     notes_on_nulls,
@@ -26,7 +30,6 @@ from forwardcache.jobs.diff.options import DiffOptions
 from forwardcache.jobs.diff.plan import DiffPlan
 from forwardcache.jobs.metadata import Facts
 from forwardcache.jobs.metadata import seeds as seeds_of_views
-from forwardcache.jobs.results import RowSink
 from forwardcache.jobs.session import Session
 from forwardcache.jobs.views import View
 from forwardcache.statistics import (
@@ -40,12 +43,19 @@ from forwardcache.statistics import (
     judge,
     summaries,
 )
-from forwardcache.statistics.figures import mean_of
 from forwardcache.statistics.intervals import FEWEST_TEXTS
+from forwardcache.statistics.nulls import TextMeans, mean_of_texts
 from forwardcache.statistics.sentences import left_out_notes
 
 if TYPE_CHECKING:
     from forwardcache.jobs.skips import Skipped
+
+
+MOST_MOVED = 200
+"""Positions of all views together that are shown in their context, each read twice for it."""
+
+_FEWEST_MOVED = 5
+_SCALED = {"ft", "scaled"}
 
 
 class Steps(Protocol):
@@ -66,8 +76,9 @@ class _All:
         measured: The floor.
         nulls: The nulls.
         places: By name of a view: its place among them.
-        visible: How little of the adapter can be told from rounding; None where nobody asked.
+        visible: By adapter: how little of it can be told from rounding; empty where nobody asked.
         moved: By name of a view: what it moved most.
+        steps: By adapter that is a checkpoint of a run: its number.
     """
 
     found: Found
@@ -76,8 +87,9 @@ class _All:
     measured: MeasuredFloor
     nulls: Nulls
     places: Mapping[str, Places]
-    visible: Detection | None
+    visible: Mapping[str | None, Detection]
     moved: Mapping[str, tuple[MovedPosition, ...]]
+    steps: Mapping[str | None, int]
 
 
 def run_diff(
@@ -86,7 +98,7 @@ def run_diff(
     options: DiffOptions,
     *,
     steps: Steps,
-    sink: RowSink | None = None,
+    begun: Begun | None = None,
     digests: Facts | None = None,
 ) -> DiffResult:
     """Measure what rounding makes, compare, and sum up.
@@ -96,7 +108,8 @@ def run_diff(
         plan: What is compared.
         options: What was asked for.
         steps: Whom to tell.
-        sink: Where rows go; None for nowhere. It isn't published here.
+        begun: What is known already, and where rows go, which aren't published here; None for
+            nothing and nowhere.
         digests: Of model and adapter; None where nobody keeps them.
 
     Raises:
@@ -105,19 +118,24 @@ def run_diff(
         MachineError: memory or disk are too small.
     """
     backend = session.backend
+    begun = Begun.anew(plan) if begun is None else begun
     # First: what it refuses needn't wait for the comparison.
     steps.begin("measuring what rounding makes")
-    floor = measured_floor(backend, plan)
+    floor = measured_floor(backend, plan, begun.kept)
     steps.begin("comparing views")
-    found = compared(backend, plan, sink)
+    found = compared(backend, plan, begun)
     positions = _positions(plan, found, are_kept=options.report is not None)
     if options.nulls and plan.why_no_nulls is None:
         steps.begin("comparing nulls")
-    nulls = compared_nulls(backend, plan, options.nulls, floor.positions)
-    visible, moved = None, {}
+    # Texts that every view has: those of any.
+    names = next(iter(positions.values())).names
+    nulls = compared_nulls(
+        backend, plan, options.nulls, floor.positions, names=names, kept=begun.kept
+    )
+    visible, moved = {}, {}
     if options.detect:
         steps.begin("finding the smallest scale that is visible")
-        visible = _visible(session, plan, floor)
+        visible = _visible(session, plan, floor, begun.kept)
     if options.report is not None:
         steps.begin("reading what moved most")
         moved = _moved(session, plan, found)
@@ -132,6 +150,7 @@ def run_diff(
         places=places(plan, nulls, positions, groups, floor.floor),
         visible=visible,
         moved=moved,
+        steps=steps_of([view.adapter for view in plan.views]),
     )
     return _result(session, plan, options, everything, digests or {})
 
@@ -188,8 +207,8 @@ def _view(view: View, options: DiffOptions, all_: _All, *, is_held: bool) -> Vie
     positions, summary, place = all_.positions[name], all_.summed[name], all_.places.get(name)
     floor = all_.measured.floor
     verdict, bounds = None if floor is None else against_floor(positions, floor), options.bounds()
-    of_scale = all_.nulls.of_scale.get(abs(view.lam), {}) if place is not None else {}
-    visible = all_.visible if view.is_whole_adapter else None
+    of_nulls = all_.nulls.of(view) if place is not None else {}
+    visible = all_.visible.get(view.adapter) if view.is_whole_adapter else None
     held = judge(name, summary.figures, bounds, floor=verdict, left_out=summary.left_out)
     outcomes = held if is_held else []
     if (why := without_number(name, positions)) is not None:
@@ -201,34 +220,55 @@ def _view(view: View, options: DiffOptions, all_: _All, *, is_held: bool) -> Vie
         summary=summary,
         floor=verdict,
         nulls=None if place is None else place.whole,
-        null_means={null: mean_of(one.kl) for null, one in of_scale.items()},
+        null_means={null: _mean_over(one, positions) for null, one in of_nulls.items()},
         group_nulls={} if place is None else place.of_group,
         visible_from_lambda=None if visible is None else visible.visible_from,
         detect_least=None if visible is None else visible.least,
         moved=all_.moved.get(name, ()),
         outcomes=tuple(outcomes),
+        adapter=view.adapter,
+        lam=view.lam if view.kind in _SCALED else None,
+        step=all_.steps.get(view.adapter),
     )
 
 
-def _visible(session: Session, plan: DiffPlan, floor: MeasuredFloor) -> Detection | None:
+def _mean_over(null: TextMeans, positions: Positions) -> float:
+    """A null's mean over the texts that a view has."""
+    return mean_of_texts({name: null[name] for name in positions.names if name in null})
+
+
+def _visible(
+    session: Session, plan: DiffPlan, floor: MeasuredFloor, kept: Kept
+) -> dict[str | None, Detection]:
+    """Of each adapter whose whole is compared: how little of it can be told from rounding."""
     if floor.floor is None:
-        return None
+        return {}
+    adapters = dict.fromkeys(view.adapter for view in plan.views if view.is_whole_adapter)
     if len(floor.floor.kl_of) < FEWEST_TEXTS:
         # No verdict at any scale, so that none is run.
-        return Detection(None, LEAST)
-    return visible_from(
-        session.backend,
-        [plan.texts[at] for at in floor.positions],
-        floor.floor,
-        completions=[plan.prompts[at].completion for at in floor.positions],
-        skip_first=plan.skip_first,
-        windows=None,
-        reference=plan.reference.of(session.backend),  # type: ignore[arg-type]
-    )
+        return dict.fromkeys(adapters, Detection(None, LEAST))
+    found = {}
+    for adapter in adapters:
+        if (noted := kept.find(detect.KEPT, adapter or "")) is not None:
+            found[adapter] = Detection(*noted)
+            continue
+        found[adapter] = visible_from(
+            session.backend,
+            [plan.texts[at] for at in floor.positions],
+            floor.floor,
+            adapter=adapter,
+            completions=[plan.prompts[at].completion for at in floor.positions],
+            skip_first=plan.skip_first,
+            windows=None,
+            reference=plan.reference.of(session.backend),  # type: ignore[arg-type]
+        )
+        kept.note(detect.KEPT, adapter or "", list(found[adapter]))
+    return found
 
 
 def _moved(session: Session, plan: DiffPlan, found: Found) -> dict[str, tuple[MovedPosition, ...]]:
     prompts = [plan.prompts[at] for at in found.positions]
+    most = min(MOST, max(MOST_MOVED // len(plan.views), _FEWEST_MOVED))
     return {
         view.name: moved_positions(
             session.backend,
@@ -238,6 +278,7 @@ def _moved(session: Session, plan: DiffPlan, found: Found) -> dict[str, tuple[Mo
             lines=[prompt.line for prompt in prompts],
             reference=plan.reference.of(session.backend),  # type: ignore[arg-type]
             skip_first=plan.skip_first,
+            most=most,
         )
         for view in plan.views
     }

@@ -1,0 +1,102 @@
+"""``diff`` over strengths and adapters, and gone on with.
+
+Claims: ``--lambdas`` compares each adapter at each strength, 1 being the adapter itself; an
+interrupted run says what it kept and goes on with the same rows; what can't be meant is refused in
+one line before a model is loaded.
+
+Not here: that what goes on finds the same (``jobs/test_diff_resume.py``).
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from forwardcache.jobs.results import PartFile
+from tests.cli.conftest import ASSETS, Run, first
+
+
+def test_lambdas_are_strengths_of_the_adapter(diff: Run, prompts: Path) -> None:
+    ended = diff("--texts", first(prompts, 2), "--lambdas", "-1,0.25,1,1.5", "--format", "json")
+    assert ended.code == 0, ended.err
+    views = json.loads(ended.out)["views"]
+    assert list(views) == ["scaled_-1.00", "scaled_0.25", "ft", "scaled_1.50"]
+    told = [(one["adapter"], one["lambda"], one["step"]) for one in views.values()]
+    assert told == [(None, lam, None) for lam in (-1.0, 0.25, 1.0, 1.5)]
+    assert views["scaled_0.25"]["kl"]["mean"] < views["ft"]["kl"]["mean"]
+
+
+def test_an_interrupted_run_says_how_to_go_on_and_goes_on(
+    diff: Run, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("forwardcache.jobs.diff.plan.CHUNK_TOKENS", 1)
+    monkeypatch.setattr("forwardcache.jobs.diff.plan._chunk_tokens", lambda *_: 60)
+    texts, out = first(prompts, 6), tmp_path / "rows.parquet"
+    words = ["--texts", texts, "--out", out, "--format", "json"]
+    write, written = PartFile.write, list[int]()
+
+    def interrupting(self: PartFile, rows: list[object]) -> None:
+        write(self, rows)  # type: ignore[arg-type]
+        written.append(len(rows))
+        if len(written) == 5:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PartFile, "write", interrupting)
+        ended = diff(*words)
+    assert ended.code == 130
+    said = ended.err.splitlines()[-1]
+    assert f"texts are in {out}.part, the same command with --resume goes on" in said
+    diff(*words).refused(f"{out}.part is there from an unfinished run")
+    diff(*words, "--resume", "--skip-first", 1).refused("belongs to another job (other skip_first)")
+    diff(*words, "--resume", "--dry-run").refused("--dry-run doesn't go with --resume")
+    ended = diff(*words, "--resume")
+    assert ended.code == 0, ended.err
+    done = int(said.split("the rows of ")[1].split()[0])
+    assert 0 < done < 6
+    assert f"going on after {done} of 6 texts" in ended.err
+    assert f"forwardcache: {6 - done} text" in ended.err
+    assert json.loads(ended.out)["texts"] == 6
+    names = {path.name for path in tmp_path.glob("rows*")}
+    assert names == {"rows.parquet", "rows.parquet.meta.json"}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--lambdas", "0.5,half"], "--lambdas: 'half' is not a finite number"),
+        (["--lambdas", "0.5,nan"], "'nan' is not a finite number"),
+        (["--lambdas", ""], "--lambdas: '' is not a finite number"),
+        (["--lambdas", "0.5,1,0.50"], "0.5 stands there twice"),
+        (["--lambdas", "1,-0"], "0 times an adapter is base"),
+        (["--lambdas", "0.5", "--views", "ft"], "--lambdas and --views both say"),
+        (["--resume"], "--resume needs --out"),
+        (["--adapters", "nowhere"], "--adapters nowhere: there is no such folder"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(
+    words: list[str], said: str, diff: Run, prompts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("forwardcache.cli.diff.load", None)
+    diff("--texts", prompts, *words).refused(said)
+
+
+def test_a_folder_of_adapters_has_some(
+    run: Run, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("forwardcache.cli.diff.load", None)
+    words = ["diff", "--model", ASSETS / "model", "--texts", prompts, "--adapters"]
+    (tmp_path / "empty").mkdir()
+    run(*words, tmp_path / "empty").refused("none of its sub-folders has an adapter_config.json")
+    shutil.copytree(ASSETS / "adapter", tmp_path / "run" / "a")
+    run(*words, tmp_path / "run" / "a").refused("it is an adapter itself, which --adapter takes")
+    run(*words, tmp_path / "run", "--adapter", f"a={ASSETS / 'adapter'}").refused("'a'")
+    other = tmp_path / "run" / "b"
+    shutil.copytree(ASSETS / "adapter", other)
+    config = json.loads((other / "adapter_config.json").read_text("utf-8"))
+    config["base_model_name_or_path"] = "somebody/another"
+    (other / "adapter_config.json").write_text(json.dumps(config))
+    run(*words, tmp_path / "run").refused("different models", "b on somebody/another")
