@@ -22,11 +22,12 @@ from forwardcache.observe.report.diff_tables import (
 from forwardcache.observe.report.facts import fact_rows
 from forwardcache.statistics.result import DiffResult
 from forwardcache.statistics.sentences import answers
+from forwardcache.statistics.sweep import answers_of_all
 
 with extra_named("a report's page"):
     from markupsafe import Markup
 
-    from forwardcache.observe.report import diff_plots
+    from forwardcache.observe.report import diff_plots, diff_sweep_plots
     from forwardcache.observe.report.page import rendered
 
 
@@ -57,6 +58,7 @@ def diff_page(result: DiffResult) -> str:
 def _parts(result: DiffResult, said: dict[str, Any]) -> dict[str, Any]:
     """What the template shows of all views together."""
     has_groups = any(one["groups"] for one in said["views"].values())
+    drawn = {name: said["views"][name] for name in diff_plots.drawn(result)}
     return {
         "title": "forwardcache diff",
         "result": result,
@@ -64,9 +66,13 @@ def _parts(result: DiffResult, said: dict[str, Any]) -> dict[str, Any]:
         "over": _over(result),
         "compared": max((one.nulls.compared for one in result.views if one.nulls), default=0),
         "histograms": diff_plots.histograms(result),
-        "position_plot": diff_plots.by_position(said),
-        "entropy_plot": diff_plots.by_entropy(said),
-        "group_plot": diff_plots.by_group(said) if has_groups else "",
+        "answers": answers_of_all(result.views) if result.is_sweep else (),
+        "step_plot": diff_sweep_plots.by_step(result),
+        "lambda_plot": diff_sweep_plots.by_lambda(result),
+        "drawn": len(drawn),
+        "position_plot": diff_plots.by_position(drawn),
+        "entropy_plot": diff_plots.by_entropy(drawn),
+        "group_plot": diff_plots.by_group(drawn) if has_groups else "",
         "has_groups": has_groups,
         "facts": fact_rows(result.facts),
         "json": _embedded(said),

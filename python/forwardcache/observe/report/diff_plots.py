@@ -21,6 +21,9 @@ _BINS = 60
 _DECADES = 12
 """Below the largest KL; a view's smaller ones are counted in words."""
 
+MOST_LINES = len(VIEW_COLOURS)
+"""Lines of a plot that can be told apart."""
+
 _MARKERS = "osD^vPX*<>"
 _MOST_GROUPS = 20
 _LONGEST_NAME = 24
@@ -30,13 +33,40 @@ def histograms(result: DiffResult) -> list[tuple[str, Markup, str]]:
     """For each view: its id, how its KL is spread over positions, and what can't be drawn of it.
 
     Args:
-        result: What was found.
+        result: What was found; of many views some are drawn.
     """
-    ends = _ends(result)
+    ends, chosen = _ends(result), set(drawn(result))
     return [
         (one.view, _histogram(result, one, number, ends), _not_drawn(one, ends))
         for number, one in enumerate(result.views)
+        if one.view in chosen
     ]
+
+
+def drawn(result: DiffResult) -> list[str]:
+    """The views that plots with a line a view show: all, or of many as many as can be told apart.
+
+    Args:
+        result: What was found. Of many views those are shown that are an adapter at its full
+            strength, where there are any, and of these as many, evenly spread.
+    """
+    views = [one.view for one in result.views]
+    if len(views) <= MOST_LINES:
+        return views
+    whole = [one.view for one in result.views if one.lam == 1.0]
+    return spread(whole or views)
+
+
+def spread(names: Sequence[str]) -> list[str]:
+    """At most ``MOST_LINES`` of some names, evenly spread, the first and the last among them.
+
+    Args:
+        names: In their order.
+    """
+    if len(names) <= MOST_LINES:
+        return list(names)
+    at = np.linspace(0, len(names) - 1, MOST_LINES).round().astype(int)
+    return [names[each] for each in at]
 
 
 def _ends(result: DiffResult) -> tuple[float, float]:
@@ -108,56 +138,54 @@ def _not_drawn(one: ViewDifference, ends: tuple[float, float]) -> str:
     return f"Not drawn: positions {', '.join(said)}." if said else ""
 
 
-def by_position(said: dict[str, Any]) -> Markup:
+def by_position(views: dict[str, Any]) -> Markup:
     """Mean KL of each view by tokens read.
 
     Args:
-        said: The result as JSON values.
+        views: By id of those that are drawn: what was found of it, as JSON values.
     """
 
     def draw(axes: Axes) -> None:
-        for number, (view, found) in enumerate(said["views"].items()):
+        for number, (view, found) in enumerate(views.items()):
             points = [
                 (math.sqrt(one["low"] * one["high"]), one["kl"]) for one in found["by_position"]
             ]
-            _line(axes, points, number, view)
+            line(axes, points, number, view)
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         axes.set(xlabel="tokens read before the predicted one (logarithmic)")
-        _finish(axes)
+        finish(axes)
 
     return svg("position", "Mean KL by position", draw, height=3.2)
 
 
-def by_entropy(said: dict[str, Any]) -> Markup:
+def by_entropy(views: dict[str, Any]) -> Markup:
     """Mean KL of each view by quarters of the run's positions in the reference's entropy.
 
     Args:
-        said: The result as JSON values.
+        views: As of ``by_position``.
     """
-    views = said["views"]
 
     def draw(axes: Axes) -> None:
         names: list[str] = []
         for number, (view, found) in enumerate(views.items()):
             shift = _shift(number, len(views))
             points = [(at + shift, one["kl"]) for at, one in enumerate(found["buckets"])]
-            _line(axes, points, number, view)
+            line(axes, points, number, view)
             names = [_range(one["low"], one["high"]) for one in found["buckets"]]
         axes.set_xticks(range(len(names)), names)
         axes.set(xlabel="entropy of the reference, nats: quarters of the positions")
-        _finish(axes)
+        finish(axes)
 
     return svg("entropy", "Mean KL by the reference's entropy", draw, height=3.2)
 
 
-def by_group(said: dict[str, Any]) -> Markup:
+def by_group(views: dict[str, Any]) -> Markup:
     """Mean KL of each view by group: those that the first view is farthest in.
 
     Args:
-        said: The result as JSON values.
+        views: As of ``by_position``.
     """
-    views = said["views"]
     first: dict[str, Any] = next((one["groups"] for one in views.values() if one["groups"]), {})
     order = sorted(first, key=lambda name: -(first[name]["kl"]["mean"] or 0.0))[:_MOST_GROUPS]
 
@@ -167,10 +195,10 @@ def by_group(said: dict[str, Any]) -> Markup:
             points = [
                 (at + shift, groups[name]["kl"]) for at, name in enumerate(order) if name in groups
             ]
-            _line(axes, points, number, view, flipped=True)
-        axes.set_yticks(range(len(order)), [_short(name) for name in order])
+            line(axes, points, number, view, flipped=True)
+        axes.set_yticks(range(len(order)), [short(name) for name in order])
         axes.set_ylim(len(order) - 0.5, -0.5)
-        _finish(axes, flipped=True)
+        finish(axes, flipped=True)
 
     height = 1.4 + 0.3 * len(order) + 0.1 * len(views)
     return svg("group", "Mean KL by group", draw, height=height)
@@ -185,7 +213,7 @@ def _range(low: float | None, high: float | None) -> str:
     return f"{low:.2g} to {high:.2g}" if low is not None and high is not None else "-"
 
 
-def _line(
+def line(
     axes: Axes,
     points: Sequence[tuple[float, dict[str, Any]]],
     number: int,
@@ -193,7 +221,15 @@ def _line(
     *,
     flipped: bool = False,
 ) -> None:
-    """Means with their intervals, as far as a logarithmic axis has them."""
+    """Means with their intervals, as far as a logarithmic axis has them.
+
+    Args:
+        axes: Where.
+        points: A place on the other axis, and the ``kl`` of JSON, each.
+        number: Of the line, which its colour and its marks follow from.
+        view: What it is called.
+        flipped: Whether the divergences are on the horizontal axis, without a line between them.
+    """
     known = [(at, kl) for at, kl in points if (kl["mean"] or 0.0) > 0.0]
     if not known:
         return
@@ -204,7 +240,7 @@ def _line(
     marker = _MARKERS[number % len(_MARKERS)]
     style: Any = {"color": colour, "marker": marker, "markersize": 5, "elinewidth": 1}
     style |= {"linewidth": 1.5, "linestyle": "none" if flipped else "-"}
-    style["label"] = _short(view)
+    style["label"] = short(view)
     if flipped:
         axes.errorbar(means, at, xerr=ends, **style)
     else:
@@ -222,7 +258,13 @@ def _reaches(found: Iterator[dict[str, Any]]) -> Iterator[tuple[float, float]]:
         )
 
 
-def _finish(axes: Axes, *, flipped: bool = False) -> None:
+def finish(axes: Axes, *, flipped: bool = False) -> None:
+    """A logarithmic axis of divergences, and what the lines are.
+
+    Args:
+        axes: Where.
+        flipped: Whether it is the horizontal one.
+    """
     label = "mean KL, nats (logarithmic)"
     if flipped:
         axes.set_xscale("log", nonpositive="mask")
@@ -241,6 +283,11 @@ def _plainly(axis: Axis) -> None:
     axis.set_minor_formatter(LogFormatter())
 
 
-def _short(name: str) -> str:
+def short(name: str) -> str:
+    """A name as a legend has room for.
+
+    Args:
+        name: A view's, a group's.
+    """
     text = printable(name)
     return literal(text if len(text) <= _LONGEST_NAME else f"{text[: _LONGEST_NAME - 1]}…")
