@@ -14,14 +14,18 @@ _VIEW = re.compile(r"base|ft|matched|(scaled|null)(_.*)?")
 _LONGEST = 60
 
 
-def check_names(names: Sequence[str]) -> None:
+def check_names(names: Sequence[str], *, what: str = "adapter") -> None:
     """Refuses what can't be an adapter's name in a view, and names that stand twice.
+
+    Args:
+        names: All of them.
+        what: What they are names of.
 
     Raises:
         InvalidInputError: naming it, and what is allowed.
     """
     for name in names:
-        told = f"adapter name {name[:_LONGEST]!r}"
+        told = f"{what} name {name[:_LONGEST]!r}"
         if not name or name != name.strip() or not name.isprintable():
             raise InvalidInputError(f"{told}: give printable characters, without spaces around")
         if used := [each for each in _FORBIDDEN if each in name]:
@@ -30,7 +34,7 @@ def check_names(names: Sequence[str]) -> None:
             raise InvalidInputError(f"{told}: a view is called so")
     name, count = Counter(names).most_common(1)[0] if names else ("", 0)
     if count > 1:
-        raise InvalidInputError(f"two adapters are called {name[:_LONGEST]!r}")
+        raise InvalidInputError(f"two {what}s are called {name[:_LONGEST]!r}")
 
 
 def adapter_of(name: str | None, names: Sequence[str], *, view: str) -> str | None:

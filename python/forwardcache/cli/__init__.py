@@ -2,10 +2,10 @@
 
 Reading order: ``app`` and ``commands`` (names, options, help) with ``repeats``; ``score`` and
 ``demo`` with ``checks``, ``dry_run``, ``timing`` and ``progress``, and ``tables`` (how a comparison
-is shown); ``diff`` with ``diff_checks``, ``diff_estimate``, ``diff_progress`` and ``diff_table``
-(with ``diff_cells`` and ``diff_sweep``); ``store``, ``report``, and ``trace`` with ``trace_merge``,
-``trace_export`` and ``trace_watch``; for all of them ``extras``, ``interrupts`` and ``exits``
-(errors to exit codes).
-``verify`` checks somebody's rows.
+is shown); ``diff`` with ``diff_checks`` and ``diff_other_checks``, ``diff_estimate``,
+``diff_progress`` and ``diff_table`` (with ``diff_cells``, ``diff_chain`` and ``diff_sweep``);
+``store``, ``report``, and ``trace`` with ``trace_merge``, ``trace_export`` and ``trace_watch``; for
+all of them ``extras``, ``interrupts`` and ``exits`` (errors to exit codes). ``verify`` checks
+somebody's rows.
 Nothing here is imported by the library; torch and numpy are imported only once a command runs.
 """

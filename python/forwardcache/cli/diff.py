@@ -73,7 +73,7 @@ def _what_is_done(options: DiffOptions, views: Sequence[View], reference: View) 
     loading = options.loading
     named = "standard input" if options.texts == STDIN else options.texts
     adapter = f" and {', '.join(map(str, loading.adapters))}" if loading.adapters else ""
-    compared = ", ".join(view.name for view in views)
+    compared = ", ".join([*(view.name for view in views), *map(str, options.others)])
     return f"comparing {compared} with {reference.name} over {named}, {loading.model}{adapter}"
 
 
@@ -85,7 +85,8 @@ def _dry_run(session: Session, plan: DiffPlan, options: DiffOptions) -> int:
     found = estimate(session, plan, options)
     skipped = plan.source.skipped
     if options.json:
-        told = {"dry_run": True, "views": [view.name for view in plan.views]}
+        told = {"dry_run": True, "views": [view.name for view in plan.views],
+                "others": [each.name for each in options.others]}  # fmt: skip
         show_json(
             sys.stdout,
             {**told, "skipped": [one.as_json() for one in skipped], "estimate": found.as_json()},

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from forwardcache.cli.checks import check_folders, refuse_same, stdin_file
+from forwardcache.cli.diff_other_checks import check_others
 from forwardcache.cli.extras import check_installed
 from forwardcache.cli.report import PAGES
 from forwardcache.errors import InvalidInputError
@@ -44,6 +45,7 @@ def checked(options: DiffOptions) -> tuple[tuple[View, ...], View]:
     if options.report is not None:
         check_installed(*PAGES, extra="report")
     views, reference = _views(options)
+    check_others(options, views)
     _check_detect(options, views)
     _check_numbers(options)
     if options.loading.chat_template_args is not None and not options.loading.chat_template:
@@ -63,21 +65,24 @@ def _views(options: DiffOptions) -> tuple[tuple[View, ...], View]:
         raise InvalidInputError(
             "--lambdas and --views both say what is compared: name scaled:LAMBDA in --views"
         )
-    if options.views is None and not has_adapter:
+    if options.views is None and not has_adapter and not options.others:
         raise InvalidInputError(
-            "nothing to hold against the model itself: give --adapter DIR, whose view is ft"
+            "nothing to hold against the model itself: give --adapter DIR, whose view is ft, or "
+            "--other NAME=DIR"
         )
     reference = parse_view(options.reference.strip(), names)
     if reference.kind != "base" and not has_adapter:
         raise InvalidInputError(
             f"--reference {reference.name} needs an adapter: give --adapter DIR"
         )
+    if options.views is None and not has_adapter:
+        return (), reference
     if options.views is None:
         asked = _of_each_adapter(options)
     else:
         asked = parse_views(options.views, has_adapter=has_adapter, adapters=names)
     views = tuple(view for view in asked if view != reference)
-    if not views:
+    if not views and not options.others:
         why = "--views names no other view"
         if options.views is None:
             why = f"without --views that is {reference.name} alone; give --views base"
@@ -160,8 +165,10 @@ def _check_outputs(options: DiffOptions) -> None:
 
 def _refuse_inside(options: DiffOptions, option: str, out: Path) -> None:
     """Refuse a file in a folder that the run reads, whose contents would be other ones then."""
-    folders = [each.folder for each in options.loading.adapters]
-    for name, given in [("model", options.loading.model), *(("adapter", one) for one in folders)]:
+    loading = options.loading
+    adapters = [("adapter", each.folder) for each in loading.adapters]
+    others = [(f"model {each.name}", each.folder) for each in options.others]
+    for name, given in [("model", loading.model), *adapters, *others]:
         if not (folder := Path(given)).is_dir():
             continue
         if folder.resolve() in out.resolve().parents:

@@ -16,6 +16,7 @@ from forwardcache.jobs.diff.kept import Kept
 from forwardcache.jobs.diff.measured import RERUNS
 from forwardcache.jobs.diff.nulls import Scale, are_known, scales
 from forwardcache.jobs.diff.options import DiffOptions
+from forwardcache.jobs.diff.others import passes_of_others
 from forwardcache.jobs.diff.plan import DiffPlan
 from forwardcache.statistics.intervals import FEWEST_TEXTS
 
@@ -101,8 +102,10 @@ def estimate(
     """
     begun = Begun.anew(plan) if begun is None else begun
     passes, left = 1 + len(plan.views), plan.lengths[begun.done :]
+    of_others = passes_of_others(plan, options)
     sample = plan.sample()
     reruns = RERUNS if begun.kept.find(measured.KEPT) is None else 0
+    reruns += RERUNS * len(options.others)
     nulls = (options.nulls + 1) * len(_missing_nulls(plan, options, begun.kept))
     detect = 0
     if options.detect and len(sample) >= FEWEST_TEXTS:
@@ -111,16 +114,17 @@ def estimate(
             begun.kept.find(detection.KEPT, adapter or "") is None for adapter in adapters
         )
     of_sample = reruns + nulls + detect
-    tokens = passes * sum(left) + of_sample * sum(plan.lengths[at] for at in sample)
+    tokens = passes * sum(left) + of_others * sum(plan.lengths)
+    tokens += of_sample * sum(plan.lengths[at] for at in sample)
     rate = _seconds_a_token(session, plan)
     return Estimate(
         texts=len(left),
-        passes=passes,
+        passes=passes + of_others,
         sampled=len(sample),
         reruns=reruns,
         nulls=nulls,
         detect=detect,
-        forwards=passes * len(left) + of_sample * len(sample),
+        forwards=passes * len(left) + of_others * len(plan.lengths) + of_sample * len(sample),
         tokens=tokens,
         seconds=None if rate is None else rate * tokens,
         why_no_nulls=plan.why_no_nulls,
@@ -148,11 +152,11 @@ def _seconds_a_token(session: Session, plan: DiffPlan) -> float | None:
     # What comes first is slower than what is like it.
     for _ in range(2):
         began = time.perf_counter()
-        found = differences(session.backend, plan, plan.views[:1], chosen)
+        found = differences(session.backend, plan, plan.views[:1] or (plan.reference,), chosen)
         took = time.perf_counter() - began
     if any(isinstance(one, Exception) for items in found.values() for one in items):
         return None
-    return took / (2 * sum(plan.lengths[at] for at in chosen))
+    return took / ((2 if plan.views else 1) * sum(plan.lengths[at] for at in chosen))
 
 
 def _measured_texts(lengths: Sequence[int]) -> list[int]:

@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from forwardcache.cli import diff_cells
+from forwardcache.cli.diff_chain import chain_table
 from forwardcache.cli.diff_sweep import sweep_tables
 from forwardcache.jobs.summary import significant
 from forwardcache.statistics import (
@@ -53,6 +54,8 @@ def show_diff(stream: TextIO, result: DiffResult) -> None:
         for build in (_figures(result), _quarters(result)):
             for table in _fitting(console, result.views, build):
                 console.print(table)
+    if result.chain:
+        console.print(chain_table(result.reference, result.chain))
     for of_groups in _groups(result):
         console.print(of_groups)
     stream.writelines(f"{diff_cells.plain(line)}\n" for line in [*_answers(result), *notes(result)])

@@ -4,11 +4,11 @@ Knows no terminal and no exit code: ``cli`` shows what is here, ``distributed`` 
 the errors of ``forwardcache.errors`` alone.
 
 Reading order: ``options`` (what was asked for), ``adapters`` (their names) with ``checkpoints``,
-``prompts``, ``views`` and ``skips`` (what goes in) with ``kinds`` (of files), ``session`` (a loaded
-model) with ``hits``, ``planning`` and ``job`` (the scoring loop), ``divergence`` (KL), ``rows``
-with ``digits``, ``results`` with ``outfile``, ``whole_file``, ``durable``, ``columns`` and
-``parquet`` (files of rows), ``resume`` and ``fingerprint`` (whether a job can go on),
-``differences`` and ``summary`` (what the rows come to), ``metadata`` and ``facts`` (which run it
-was, written and read), ``reasons`` (why something failed, in words); ``diff`` holds views against a
-reference at every position of texts, ``verify`` scores rows of a table again.
+``other_models``, ``prompts``, ``views`` and ``skips`` (what goes in) with ``kinds`` (of files),
+``session`` (a loaded model) with ``hits``, ``planning`` and ``job`` (the scoring loop),
+``divergence`` (KL), ``rows`` with ``digits``, ``results`` with ``outfile``, ``whole_file``,
+``durable``, ``columns`` and ``parquet`` (files of rows), ``resume`` and ``fingerprint`` (whether a
+job can go on), ``differences`` and ``summary`` (what the rows come to), ``metadata`` and ``facts``
+(which run it was, written and read), ``reasons`` (why something failed, in words); ``diff`` holds
+views against a reference at every position of texts, ``verify`` scores rows of a table again.
 """

@@ -6,8 +6,8 @@ Reading order: ``words`` (phrases of all verdicts), ``definition`` (the differen
 ``summary`` (views, buckets, groups), ``floor`` (is it more than rounding?), ``nulls`` (is it more
 than a random change?), ``signed`` and ``values`` (differences with a sign, values of which a prompt
 has one), ``bounds`` (a verdict for machines), ``as_json`` (the names of the command line),
-``result`` (all of it together), ``sentences`` (what a person reads of it), ``sweep`` (of many views
-at once).
+``chain`` (stages of a model), ``result`` (all of it together), ``sentences`` (what a person reads
+of it), ``sweep`` (of many views at once).
 
 Figures are means over positions; what is drawn at random are texts, and equal texts count as one.
 """
@@ -17,6 +17,7 @@ from forwardcache.extras import extra_named
 with extra_named("forwardcache.statistics"):
     from forwardcache.statistics.as_json import view_as_json
     from forwardcache.statistics.bounds import Bounds, Outcome, judge, worst
+    from forwardcache.statistics.chain import Stage, chained
     from forwardcache.statistics.definition import TOP_K, differences_by_definition
     from forwardcache.statistics.figures import DeltaP, Figures
     from forwardcache.statistics.floor import Floor, FloorVerdict, against_floor, larger
@@ -68,6 +69,7 @@ __all__ = [
     "Positions",
     "SignedSummary",
     "Spread",
+    "Stage",
     "Summary",
     "TopToken",
     "Totals",
@@ -79,6 +81,7 @@ __all__ = [
     "against_nulls",
     "among_nulls",
     "answers",
+    "chained",
     "differences_by_definition",
     "holm",
     "interval_of_mean",

@@ -11,6 +11,7 @@ from typing import Any
 
 from forwardcache.statistics.as_json import view_as_json
 from forwardcache.statistics.bounds import Outcome
+from forwardcache.statistics.chain import Stage, stages_as_json
 from forwardcache.statistics.floor import Floor, FloorVerdict
 from forwardcache.statistics.nulls import NullComparison
 from forwardcache.statistics.positions import Positions
@@ -127,6 +128,9 @@ class DiffResult:
         notes: What a reader has to know beside the figures, a sentence each.
         skipped: Texts that could not be compared.
         facts: What ``OUT.meta.json`` holds.
+        chain: The stages behind the reference, each also against its neighbour; empty where that
+            wasn't asked for.
+        not_compared: By id of a view that was asked for: why there is nothing of it.
     """
 
     reference: str
@@ -139,6 +143,8 @@ class DiffResult:
     notes: tuple[str, ...] = ()
     skipped: int = 0
     facts: Mapping[str, Any] = field(default_factory=dict)
+    chain: tuple[Stage, ...] = ()
+    not_compared: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_sweep(self) -> bool:
@@ -155,4 +161,6 @@ class DiffResult:
             "views": {one.view: one.as_json() for one in self.views},
             "notes": list(self.notes),
             "skipped": self.skipped,
+            "chain": stages_as_json(self.chain),
+            "not_compared": dict(self.not_compared) or None,
         }

@@ -47,6 +47,24 @@ class ExpectChoice(StrEnum):
     UNCHANGED = "unchanged"
 
 
+OtherOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--other",
+        metavar="NAME=DIR",
+        help="Another model of the same vocabulary (merged, fine-tuned as a whole, quantised), as "
+        "the view NAME; may be given several times. One is in memory at a time.",
+        show_default=False,
+    ),
+]
+ChainOption = Annotated[
+    bool,
+    typer.Option(
+        "--chain",
+        help="Also hold each view against the one before it: the adapter's, then other models in "
+        "their order.",
+    ),
+]
 TextsOption = Annotated[
     str,
     typer.Option(
@@ -197,9 +215,11 @@ def _diff(  # noqa: PLR0917 - typer calls it, by name
     texts: TextsOption,
     adapter: AdapterOption = None,
     adapters: AdaptersOption = None,
+    other: OtherOption = None,
     views: ViewsOption = None,
     lambdas: LambdasOption = None,
     reference: ReferenceOption = "base",
+    chain: ChainOption = False,
     nulls: NullsOption = 20,
     detect: DetectOption = False,
     group_by: GroupByOption = None,
@@ -242,9 +262,12 @@ def _diff(  # noqa: PLR0917 - typer calls it, by name
 def _options(asked: Mapping[str, Any]) -> DiffOptions:
     """What the options of the command come to; theirs are the names of the fields."""
     from forwardcache.jobs.diff.options import DiffOptions
+    from forwardcache.jobs.other_models import parse_others
 
     own = {each.name: asked[each.name] for each in fields(DiffOptions) if each.name in asked}
     own |= {"on_error": asked["on_error"].value}
     own |= {"expect": None if asked["expect"] is None else asked["expect"].value}
     loading = loading_of(asked, without=_NOT_ASKED)
+    names = [each.name for each in loading.adapters if each.name is not None]
+    own |= {"others": parse_others(asked["other"] or [], taken=names)}
     return DiffOptions(**own, loading=loading, json=asked["format_"] is Format.JSON)

@@ -81,6 +81,7 @@ def compare_models(
             other = ours.read_by(with_weights)
             del with_weights
             try:
+                other.let_go()
                 found[name] = list(ours.pair(other, most).differences())
             finally:
                 other.close()
@@ -175,10 +176,10 @@ class Reference:
         return cls(Model(HeadAlone(backend), states), read)
 
     def read_by(self, backend: HFBackend) -> Model:
-        """The texts run by another model, which is then let go.
+        """The texts run by another model.
 
         Args:
-            backend: Its backend, which nothing can be asked of afterwards.
+            backend: Its backend.
 
         Raises:
             InvalidInputError: it has another vocabulary.
@@ -188,9 +189,7 @@ class Reference:
         head = HeadAlone(backend)
         common_rows(self.texts.tokenizer, self.model.head.vocab_size, head.vocab_size)
         rows = self.texts.read_by(backend)
-        other = Model(head, [states_of(backend, None, self.texts, rows)])
-        other.let_go()
-        return other
+        return Model(head, [states_of(backend, None, self.texts, rows)])
 
     def pair(self, other: Model, max_logit_bytes: int) -> Pair:
         """Another model beside the reference.

@@ -5,6 +5,6 @@ compared, through which views), ``found`` (what is known of them) with ``kept``,
 ``begun`` (where an unfinished run goes on), ``measured`` (what rounding makes), ``compared`` (the
 comparison, chunk by chunk) with ``rows`` and ``token_texts``, ``nulls`` (is it more than a random
 change?), ``detect`` (how little of it can be seen?), ``moved`` (the positions that moved most),
-``notes`` (what a reader has to know), ``facts`` (which run it was), ``run`` (all of it); then what
-is made of a result: ``junit``.
+``others`` and ``other_views`` (other models), ``notes`` (what a reader has to know), ``facts``
+(which run it was), ``run`` (all of it); then what is made of a result: ``junit``.
 """

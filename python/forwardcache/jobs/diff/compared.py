@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from forwardcache.errors import InvalidInputError, UnsupportedModelError
@@ -30,6 +30,8 @@ def compared(backend: Any, plan: DiffPlan, begun: Begun) -> Found:
         MachineError: memory is too small for one that isn't to be skipped.
     """
     found = begun.found
+    if not plan.views:
+        return found
     texts = TokenTexts(backend.tokenizer)
     for chunk in plan.chunks():
         if chunk.stop <= begun.done:
@@ -64,6 +66,26 @@ def _write(
     assert begun.part is not None
     begun.part.write(rows)
     begun.found.rows += len(rows)
+
+
+def writer(
+    backend: Any, plan: DiffPlan, begun: Begun
+) -> Callable[[int, Mapping[str, PositionDifferences]], None] | None:
+    """What writes the rows of a text, by its position in the plan; None where rows go nowhere.
+
+    Args:
+        backend: The reference's; its tokenizer is asked.
+        plan: What is compared.
+        begun: Where rows go.
+    """
+    if begun.part is None:
+        return None
+    texts = TokenTexts(backend.tokenizer)
+
+    def write(at: int, of_text: Mapping[str, PositionDifferences]) -> None:
+        _write(begun, plan.prompts[at], plan.reference.name, of_text, texts)
+
+    return write
 
 
 def check_views(backend: Any, plan: DiffPlan, *, detect: bool) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from forwardcache.jobs.diff.options import DiffOptions
+from forwardcache.jobs.diff.others import Others
 from forwardcache.jobs.diff.plan import DiffPlan
 from forwardcache.jobs.metadata import (
     COMPARE,
@@ -53,8 +55,30 @@ def deciding(
     }
 
 
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What is said of the loaded model, as it was before it was let go.
+
+    Attributes:
+        arithmetic: Dtype, device, kernels and threads.
+        template: Digest of what the chat template writes; None without one.
+    """
+
+    arithmetic: Facts
+    template: str | None
+
+    @classmethod
+    def of(cls, session: Session) -> Loaded:
+        """What a session's model says.
+
+        Args:
+            session: The loaded model.
+        """
+        return cls(session.arithmetic(), session.template_digest())
+
+
 def facts_of_diff(
-    session: Session,
+    loaded: Loaded,
     plan: DiffPlan,
     options: DiffOptions,
     *,
@@ -64,11 +88,12 @@ def facts_of_diff(
     floor: Floor | None,
     floor_texts: int,
     seeds: Facts,
+    others: Others | None = None,
 ) -> Facts:
     """What is kept with the rows and shown on a page, as JSON values.
 
     Args:
-        session: The loaded model.
+        loaded: The loaded model.
         plan: What was compared.
         options: What was asked for.
         digests: Of model and adapter; empty where nobody keeps them.
@@ -77,6 +102,7 @@ def facts_of_diff(
         floor: What rounding makes.
         floor_texts: Texts that it was measured on.
         seeds: By what they are for.
+        others: Other models; None where none was asked for.
     """
     loading = loading_facts(options.loading)
     own: dict[str, Any] = {
@@ -86,21 +112,33 @@ def facts_of_diff(
         "group_by": options.group_by,
         "skip_first": options.skip_first,
     }
-    template = session.template_digest()
     return {
-        **facts_of_run(options.loading, digests=digests, arithmetic=session.arithmetic()),
+        **facts_of_run(options.loading, digests=digests, arithmetic=loaded.arithmetic),
         "op": COMPARE,
         "reference": view_facts(plan.reference),
         "views": [view_facts(view) for view in plan.views],
+        **_others(others, options),
         "options": {
             **loading,
             **own,
-            **({"text of the chat template": template} if template else {}),
+            **({"text of the chat template": loaded.template} if loaded.template else {}),
         },
         **facts_of_input(options.texts, plan.source, skipped, rows=rows),
         "seeds": seeds,
         "floor": None if floor is None else _floor(floor, floor_texts),
     }
+
+
+def _others(others: Others | None, options: DiffOptions) -> Facts:
+    if others is None or not options.others:
+        return {}
+    known: dict[str, Facts] = {name: one.facts for name, one in others.found.items()}
+    failed = {
+        one.name: {"view": one.name, "folder": one.folder, "error": others.failed[one.name]}
+        for one in options.others
+        if one.name in others.failed
+    }
+    return {"others": [(known | failed)[one.name] for one in options.others]}
 
 
 def _floor(floor: Floor, texts: int) -> Facts:

@@ -117,9 +117,24 @@ def top_tokens_of(
     from forwardcache.hf.top_tokens import top_tokens
 
     found = top_tokens(backend, view, [(one.token_ids, place) for one, place in at], k=TOP)
+    return named_tops(backend.tokenizer, found, at)
+
+
+def named_tops(
+    tokenizer: Any,
+    dists: Sequence[TokenDist | ForwardCacheError],
+    at: Sequence[tuple[PositionDifferences, int]],
+) -> list[tuple[TopToken, ...]]:
+    """The most likely tokens of positions by the text that they add; none where there is an error.
+
+    Args:
+        tokenizer: Tells the text of tokens.
+        dists: One a position, or its error.
+        at: A text's differences and a place in it, each.
+    """
     return [
-        () if isinstance(dist, ForwardCacheError) else _named(backend.tokenizer, dist, one, place)
-        for dist, (one, place) in zip(found, at, strict=True)
+        () if isinstance(dist, ForwardCacheError) else _named(tokenizer, dist, one, place)
+        for dist, (one, place) in zip(dists, at, strict=True)
     ]
 
 

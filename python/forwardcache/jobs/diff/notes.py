@@ -9,6 +9,7 @@ import numpy as np
 
 from forwardcache.jobs.diff.measured import MeasuredFloor
 from forwardcache.jobs.diff.nulls import Nulls, Places, has_nulls
+from forwardcache.jobs.diff.others import Others
 from forwardcache.jobs.diff.plan import DiffPlan
 from forwardcache.jobs.differences import update_norms
 from forwardcache.statistics import Positions, ViewDifference
@@ -134,6 +135,27 @@ def notes_on_nulls(plan: DiffPlan, nulls: Nulls, places: Mapping[str, Places]) -
                 f"{without:,} of {len(known):,} groups {have} no text among those of the nulls, "
                 "and no place."
             )
+    return found
+
+
+def notes_on_others(others: Others | None) -> list[str]:
+    """What a reader has to know of other models, and which of them there is nothing of.
+
+    Args:
+        others: What was found of them; None where none was asked for.
+    """
+    if others is None:
+        return []
+    found = [note for one in others.found.values() for note in one.notes]
+    for name, one in others.found.items():
+        if one.skipped:
+            count = len(one.skipped)
+            texts = "1 text" if count == 1 else f"{count:,} texts"
+            found.append(
+                f"{name} has nothing of {texts}; the first, line {one.skipped[0].line}: "
+                f"{one.skipped[0].reason}."
+            )
+    found += [f"{name} was not compared: {why}." for name, why in others.failed.items()]
     return found
 
 

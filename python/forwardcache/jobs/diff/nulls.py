@@ -122,6 +122,8 @@ def with_nulls(backend: Any, plan: DiffPlan, count: int) -> DiffPlan:
     """
     if not count:
         return plan
+    if not plan.views:
+        return replace(plan, why_no_nulls="other models have none")
     if plan.reference.kind != "base":
         return replace(plan, why_no_nulls="they are changes of base, which is not the reference")
     asked = dict.fromkeys(adapter for adapter, _ in scales(plan))

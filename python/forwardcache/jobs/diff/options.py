@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from forwardcache.jobs.options import ModelOptions
+from forwardcache.jobs.other_models import OtherModel
 from forwardcache.jobs.skips import OnError
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ class DiffOptions:
     strict: bool = False
     dry_run: bool = False
     json: bool = False
+    others: tuple[OtherModel, ...] = ()
+    chain: bool = False
 
     def bounds(self) -> Bounds:
         """What the views are held to.

@@ -10,9 +10,9 @@ from forwardcache.errors import InvalidInputError
 from forwardcache.jobs.checkpoints import steps_of
 from forwardcache.jobs.diff import detect, measured
 from forwardcache.jobs.diff.begun import Begun
-from forwardcache.jobs.diff.compared import compared
+from forwardcache.jobs.diff.compared import compared, writer
 from forwardcache.jobs.diff.detect import LEAST, Detection, visible_from
-from forwardcache.jobs.diff.facts import facts_of_diff
+from forwardcache.jobs.diff.facts import Loaded, facts_of_diff
 from forwardcache.jobs.diff.found import Found
 from forwardcache.jobs.diff.kept import Kept
 from forwardcache.jobs.diff.measured import MeasuredFloor, measured_floor
@@ -21,12 +21,15 @@ from forwardcache.jobs.diff.notes import (
     notes_on_floor,
     notes_on_nulls,
     notes_on_numbers,
+    notes_on_others,
     notes_on_texts,
     notes_on_unmatched,
     without_number,
 )
 from forwardcache.jobs.diff.nulls import Nulls, Places, compared_nulls, places, seeds
 from forwardcache.jobs.diff.options import DiffOptions
+from forwardcache.jobs.diff.other_views import chain_of, other_view
+from forwardcache.jobs.diff.others import Others, compared_others, failing_early
 from forwardcache.jobs.diff.plan import DiffPlan
 from forwardcache.jobs.metadata import Facts
 from forwardcache.jobs.metadata import seeds as seeds_of_views
@@ -79,6 +82,8 @@ class _All:
         visible: By adapter: how little of it can be told from rounding; empty where nobody asked.
         moved: By name of a view: what it moved most.
         steps: By adapter that is a checkpoint of a run: its number.
+        others: Other models; None where none was asked for.
+        unmatched: What has to be said of random views that were asked for.
     """
 
     found: Found
@@ -90,6 +95,8 @@ class _All:
     visible: Mapping[str | None, Detection]
     moved: Mapping[str, tuple[MovedPosition, ...]]
     steps: Mapping[str | None, int]
+    others: Others | None = None
+    unmatched: Sequence[str] = ()
 
 
 def run_diff(
@@ -119,16 +126,21 @@ def run_diff(
     """
     backend = session.backend
     begun = Begun.anew(plan) if begun is None else begun
+    loaded, unmatched = Loaded.of(session), notes_on_unmatched(backend, plan)
+    failed = failing_early(backend, plan, options)
     # First: what it refuses needn't wait for the comparison.
     steps.begin("measuring what rounding makes")
     floor = measured_floor(backend, plan, begun.kept)
     steps.begin("comparing views")
     found = compared(backend, plan, begun)
+    if not plan.views:
+        # Other models alone: all texts are theirs.
+        found.positions = list(range(len(plan.prompts)))
     positions = _positions(plan, found, are_kept=options.report is not None)
     if options.nulls and plan.why_no_nulls is None:
         steps.begin("comparing nulls")
     # Texts that every view has: those of any.
-    names = next(iter(positions.values())).names
+    names = next(iter(positions.values())).names if positions else ()
     nulls = compared_nulls(
         backend, plan, options.nulls, floor.positions, names=names, kept=begun.kept
     )
@@ -139,6 +151,14 @@ def run_diff(
     if options.report is not None:
         steps.begin("reading what moved most")
         moved = _moved(session, plan, found)
+    others = None
+    if options.others or options.chain:
+        others = compared_others(
+            backend, plan, options, positions=found.positions, floor=floor, failed=failed,
+            steps=steps, write=writer(backend, plan, begun),
+        )  # fmt: skip
+        positions |= {name: one.positions for name, one in others.found.items()}
+        found.skipped += others.skipped
     steps.begin("summing up")
     groups = None if plan.groups is None else [plan.groups[at] for at in found.positions]
     everything = _All(
@@ -151,21 +171,29 @@ def run_diff(
         visible=visible,
         moved=moved,
         steps=steps_of([view.adapter for view in plan.views]),
+        others=others,
+        unmatched=unmatched,
     )
-    return _result(session, plan, options, everything, digests or {})
+    return _result(loaded, plan, options, everything, digests or {})
 
 
 def _result(
-    session: Session, plan: DiffPlan, options: DiffOptions, all_: _All, digests: Facts
+    loaded: Loaded,
+    plan: DiffPlan,
+    options: DiffOptions,
+    all_: _All,
+    digests: Facts,
 ) -> DiffResult:
     skipped = _all_skipped(plan, all_.found)
     floor, sampled = all_.measured.floor, len(all_.measured.positions)
     # A random adapter is what others are held against, unless nothing else was asked for.
     held = [view for view in plan.views if not view.is_null] or plan.views
     views = tuple(_view(view, options, all_, is_held=view in held) for view in plan.views)
+    others = () if all_.others is None else tuple(all_.others.found.values())
+    views += tuple(other_view(one, all_.summed[one.model.name], options.bounds()) for one in others)
     first = max((view.positions for view in views), key=len)
     facts = facts_of_diff(
-        session,
+        loaded,
         plan,
         options,
         digests=digests,
@@ -178,6 +206,7 @@ def _result(
             "floor": measured.SEED,
             "nulls": seeds(options.nulls) if all_.places else [],
         },
+        others=all_.others,
     )
     notes = [
         *left_out_notes(views),
@@ -185,7 +214,8 @@ def _result(
         *notes_on_numbers(views),
         *notes_on_floor(all_.measured, str(facts["dtype"])),
         *notes_on_nulls(plan, all_.nulls, all_.places),
-        *notes_on_unmatched(session.backend, plan),
+        *all_.unmatched,
+        *notes_on_others(all_.others),
     ]
     return DiffResult(
         reference=plan.reference.name,
@@ -198,6 +228,10 @@ def _result(
         notes=tuple(notes),
         skipped=len(skipped),
         facts=facts,
+        chain=()
+        if all_.others is None or not options.chain
+        else chain_of(plan, views, all_.others),
+        not_compared={} if all_.others is None else all_.others.failed,
     )
 
 
