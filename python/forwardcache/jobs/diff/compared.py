@@ -101,9 +101,10 @@ def check_views(backend: Any, plan: DiffPlan, *, detect: bool) -> None:
         InvalidInputError: the adapter is going to be scaled and can't be.
     """
     differences(backend, plan, plan.views, [])
-    if detect:
+    whole = dict.fromkeys(view.adapter for view in plan.views if view.is_whole_adapter)
+    for adapter in whole if detect else ():
         try:
-            differences(backend, plan, [View("scaled", lam=0.5)], [])
+            differences(backend, plan, [View("scaled", lam=0.5, adapter=adapter)], [])
         except UnsupportedModelError as error:
             raise InvalidInputError(f"--detect scales the adapter: {error}") from error
 
