@@ -18,6 +18,11 @@ from rich.text import Text
 from forwardcache.cli import diff_cells
 from forwardcache.statistics import DiffResult, ViewDifference
 
+BELOW_A_FIGURE = (
+    "Below a mean KL is its interval, below the share of the same top token the perplexity ratio, "
+    "below a place p after Holm, where nulls are enough for one, and how many times the nulls' "
+    "mean the view's is. Above the floor is what can be told from rounding."
+)
 _UNBOUNDED = 10_000
 
 
@@ -62,7 +67,7 @@ def _names(result: DiffResult) -> list[_Column]:
     else:
         of_scale = _Column("view", lambda one: diff_cells.name(_word(one)))
     if all(one.adapter is None for one in result.views):
-        return [_Column(title, of_scale.cell)]
+        return [_Column(f"{of_scale.head}, {title}", of_scale.cell)]
     found = [_Column(title, _adapter)]
     if any(one.step is not None for one in result.views):
         found.append(_Column("step", lambda one: "" if one.step is None else str(one.step)))

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from forwardcache.cli import diff_cells
 from forwardcache.cli.diff_chain import chain_table
-from forwardcache.cli.diff_sweep import sweep_tables
+from forwardcache.cli.diff_sweep import BELOW_A_FIGURE, sweep_tables
 from forwardcache.jobs.summary import significant
 from forwardcache.statistics import (
     FEWEST_TEXTS,
@@ -226,6 +226,7 @@ def notes(result: DiffResult) -> list[str]:
         f"{result.texts:,} distinct {diff_cells.texts(result.texts)}, over the whole vocabulary; "
         f"the perplexity ratio is view / {result.reference}."
     ]
+    said += [BELOW_A_FIGURE] if result.is_sweep else []
     said += [*_interval_notes(result), *_question_notes(result), *_value_notes(result)]
     if any(len(one.summary.groups) > MOST_GROUPS for one in result.views):
         said.append(f"The {MOST_GROUPS} groups that were moved most are shown; JSON has all.")

@@ -20,6 +20,8 @@ from forwardcache.statistics.summary import Summary
 MOST_SIDE_BY_SIDE = 8
 """Views of one adapter that are shown as columns; of more, each is a row."""
 
+_FEW_STRENGTHS = 3
+
 
 @dataclass(frozen=True, slots=True)
 class TopToken:
@@ -148,9 +150,11 @@ class DiffResult:
 
     @property
     def is_sweep(self) -> bool:
-        """Whether there are several adapters, or more views than stand side by side."""
+        """Whether there are several adapters or strengths, or more views than stand side by side."""
         adapters = {one.adapter for one in self.views if one.adapter is not None}
-        return len(adapters) > 1 or len(self.views) > MOST_SIDE_BY_SIDE
+        strengths = {one.lam for one in self.views if one.lam is not None}
+        are_many = len(strengths) > _FEW_STRENGTHS or len(self.views) > MOST_SIDE_BY_SIDE
+        return len(adapters) > 1 or are_many
 
     def as_json(self) -> dict[str, Any]:
         """What ``--format json`` prints."""
