@@ -7,6 +7,7 @@ from typing import Literal
 
 from forwardcache.hf.batch.ways import Batches
 from forwardcache.hf.scoring.scorer import Scorer
+from forwardcache.hf.spec import BASE
 from forwardcache.hf.stream.way import known_way
 
 Streams = Literal["joined", "alone", "refused"]
@@ -40,7 +41,8 @@ class Admission:
 
 def admission_of(scorer: Scorer) -> Admission:
     """What the model as it stands is let do; measures what hasn't been yet."""
-    spec = scorer.own_spec()
+    own = scorer.own_specs()
+    spec = own[0] if len(own) == 1 else BASE
     ways = scorer.ways_in(spec)
     prefixes = scorer.run_in(spec, lambda _encoder: scorer.runner.shares_exactly())
     way = scorer.run_in(spec, lambda _: known_way(ways, scorer.model, scorer.causal_lm))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from os import PathLike
 from types import TracebackType
@@ -14,14 +15,21 @@ from forwardcache.hf.batch.forward import ForwardRunner
 from forwardcache.hf.batch.limits import Limits
 from forwardcache.hf.inspection import Inspection
 from forwardcache.hf.model import load as loading
-from forwardcache.hf.model.adapter_folder import chosen_adapter, with_adapter
+from forwardcache.hf.model.adapter_choice import (
+    AdapterChoice,
+    adapter_to_load,
+    check_adapters,
+    folders_of,
+    named_adapters,
+)
+from forwardcache.hf.model.adapter_folder import with_adapter
 from forwardcache.hf.model.identity import ModelIdentity, Policy
 from forwardcache.hf.rounding import Rounding
 from forwardcache.hf.scoring.scorer import Scorer
 from forwardcache.hf.scoring.selfcheck import SelfCheck
 from forwardcache.hf.scoring.value_store import StoreFigures, ValueStore
 from forwardcache.hf.scoring_methods import Operations
-from forwardcache.hf.spec import BASE, FINETUNED, given_null, scaled
+from forwardcache.hf.spec import BASE, FINETUNED, ViewSpec, given_null, scaled
 from forwardcache.hf.text.encode import encoding_options
 from forwardcache.hf.view import HFView, check_views, refuse_inside_view
 from forwardcache.instrumentation import BackendInstrumentation, BackendStats
@@ -41,6 +49,13 @@ class HFBackend(Inspection, Rounding, Operations):
         model: A decoder-only causal model of transformers, with or without PEFT around it.
         tokenizer: Its tokenizer.
         adapter: Folder of an adapter to put on the model, or the name of one that it already has.
+            Several: folders by their names, for a model without adapters, or a list of the names of
+            adapters that it has. Their views end in ``:NAME``. Two names for equal adapters share
+            values, which are traced under the first. Folders are loaded when a view of theirs has
+            to be run (and once in the beginning), and loaded again when their files change; the
+            model itself then has no adapter on it between calls.
+        max_adapters: How many adapters of folders are in memory at once; the one least recently
+            used is let go.
         instrumentation: Cache, trace and counters; made here unless given, and then closed here.
         trace_path: File for the trace of an instrumentation made here.
         cache_maxsize: Most values kept by an instrumentation made here; None for no limit.
@@ -93,7 +108,8 @@ class HFBackend(Inspection, Rounding, Operations):
         model: Any,
         tokenizer: Any,
         *,
-        adapter: str | PathLike[str] | None = None,
+        adapter: AdapterChoice = None,
+        max_adapters: int = 4,
         instrumentation: BackendInstrumentation | None = None,
         trace_path: str | PathLike[str] | None = None,
         cache_maxsize: int | None = None,
@@ -112,7 +128,9 @@ class HFBackend(Inspection, Rounding, Operations):
         store: str | PathLike[str] | Store | None = None,
         verify: float = 0.0,
     ) -> None:
-        model = model if adapter is None else with_adapter(model, str(adapter))
+        check_adapters(adapter, max_adapters)
+        if isinstance(adapter, str | PathLike):
+            model = with_adapter(model, str(adapter))
         causal_lm = loading.causal_lm_of(model)
         limits = Limits.on(causal_lm.device, token_budget, max_padding, max_logit_bytes)
         check = SelfCheck(verify)
@@ -126,11 +144,12 @@ class HFBackend(Inspection, Rounding, Operations):
                 cache_max_bytes=cache_max_bytes,
                 trace_path=None if trace_path is None else str(trace_path),
             )
+        runner = ForwardRunner(model, causal_lm, limits)
         self._scorer = Scorer(
             model,
             causal_lm,
             tokenizer,
-            runner=ForwardRunner(model, causal_lm, limits),
+            runner=runner,
             instrumentation=instrumentation,
             options=encoding_options(
                 tokenizer,
@@ -140,13 +159,24 @@ class HFBackend(Inspection, Rounding, Operations):
                 prefix_token_id=prefix_token_id,
                 windows=windows,
             ),
-            identity=ModelIdentity(model, identity, label=identity_label),
+            identity=(own := ModelIdentity(model, identity, label=identity_label)),
             store_nonfinite=store_nonfinite,
             value_store=None if kept is None else ValueStore(kept),
             check=check,
         )
+        named = named_adapters(
+            model,
+            causal_lm,
+            own,
+            adapter,
+            most=max_adapters,
+            body=runner.body,
+            base=lambda: ModelIdentity(causal_lm, identity, label=identity_label),
+        )
+        if named is not None:
+            self._scorer.name(named)
         # Looks at the adapter now, so that one that can't be handled is refused here.
-        self._scorer.own_spec()
+        self._scorer.own_specs()
         self._scorer.check_encoding()
         self._scorer.admit()
 
@@ -154,7 +184,7 @@ class HFBackend(Inspection, Rounding, Operations):
     def load(
         cls,
         path: str | PathLike[str],
-        adapter: str | PathLike[str] | None = None,
+        adapter: str | PathLike[str] | Mapping[str, str | PathLike[str]] | None = None,
         *,
         device: str = "auto",
         dtype: str | torch.dtype = "auto",
@@ -170,14 +200,15 @@ class HFBackend(Inspection, Rounding, Operations):
             path: Folder with the model and its tokenizer; with ``allow_download`` also a name on
                 the hub. A model of images and text is asked about text.
             adapter: Folder with a LoRA adapter of this model; None for the one that lies beside the
-                model, if any.
+                model, if any. Several: folders by their names.
             device: A torch device, or "auto": the GPU if there is one, else the CPU.
             dtype: A floating torch dtype or its name, or "auto": the checkpoint's own.
             allow_download: Whether anything may be fetched. Code that comes with a model is never
                 run, and only safetensors files are read.
             tokenizer: "base" for the model's, "adapter" for the one in the adapter's folder, or
                 another folder; None for the adapter's where it has one that differs (which is
-                logged), else the model's. All views read with it.
+                logged), else the model's. All views read with it; adapters whose tokenizers differ
+                are refused unless one is named.
             add_bos_token: Whether texts begin with BOS; None as the tokenizer's files say.
             attn_implementation: As of transformers ("eager", "sdpa"); None leaves it to the model.
             **options: Those of ``HFBackend``.
@@ -188,7 +219,7 @@ class HFBackend(Inspection, Rounding, Operations):
             UnsupportedModelError: the model is of no kind that gives next tokens of text.
             InvalidInputError: an option is out of range, or the tokenizer can't do what is asked.
         """
-        put = chosen_adapter(str(path), adapter, allow_download=allow_download)
+        put = adapter_to_load(str(path), adapter, allow_download=allow_download)
         model = loading.load_model(
             str(path),
             device=device,
@@ -198,7 +229,7 @@ class HFBackend(Inspection, Rounding, Operations):
         )
         reads = loading.load_tokenizer(
             str(path),
-            None if adapter is None else str(adapter),
+            folders_of(adapter),
             tokenizer=tokenizer,
             add_bos_token=add_bos_token,
             allow_download=allow_download,
@@ -224,6 +255,12 @@ class HFBackend(Inspection, Rounding, Operations):
     @tokenizer.setter
     def tokenizer(self, tokenizer: Any) -> None:
         self._scorer.tokenizer = tokenizer
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """The adapters' names, in order; empty where the only one has none."""
+        named = self._scorer.adapters
+        return () if named is None else named.names
 
     @property
     def instrumentation(self) -> BackendInstrumentation:
@@ -282,27 +319,34 @@ class HFBackend(Inspection, Rounding, Operations):
         """
         return HFView(self._scorer, BASE)
 
-    def as_finetuned(self) -> HFView:
-        """The model with its active adapter.
+    def as_finetuned(self, adapter: str | None = None) -> HFView:
+        """The model with its adapter.
+
+        Args:
+            adapter: The name of one of ``adapters``; None for the only one, or for whatever is
+                active on a model that came with several and without a list of them.
 
         Raises:
+            InvalidInputError: no adapter is called so, or there are several and none is named.
             AdapterError: (on entering) the model has no adapter.
         """
-        return HFView(self._scorer, FINETUNED)
+        return self._view(FINETUNED, adapter)
 
-    def as_scaled_adapter(self, lam: float) -> HFView:
+    def as_scaled_adapter(self, lam: float, *, adapter: str | None = None) -> HFView:
         """The model with ``lam`` times its adapter's present scaling.
 
         Args:
             lam: Any finite number, also negative. 0 is ``base`` and 1 is ``ft``: the same values.
+            adapter: As of ``as_finetuned``.
 
         Raises:
             ViewParameterError: ``lam`` is not finite.
+            InvalidInputError: as of ``as_finetuned``.
             AdapterError: (on entering) the model has no adapter.
             UnsupportedModelError: (on entering) a trained part is beyond the scaling's reach (DoRA,
                 modules_to_save, trained tokens or biases), and ``lam`` is neither 0 nor 1.
         """
-        return HFView(self._scorer, scaled(lam))
+        return self._view(scaled(lam), adapter)
 
     def as_null_adapter(
         self,
@@ -312,6 +356,7 @@ class HFBackend(Inspection, Rounding, Operations):
         rank_scale: float = 1.0,
         matched: bool = False,
         lam: float = 1.0,
+        adapter: str | None = None,
     ) -> HFView:
         """The model with noise in its adapter's place.
 
@@ -331,9 +376,11 @@ class HFBackend(Inspection, Rounding, Operations):
             matched: Whether the noise has the trained adapter's norm in each module.
             lam: What a matched null's norm is multiplied by, 0 or more: ``scaled_0.50`` is held
                 against nulls of ``lam=0.5``.
+            adapter: As of ``as_finetuned``.
 
         Raises:
             ViewParameterError: a parameter is out of range, or given where it says nothing.
+            InvalidInputError: as of ``as_finetuned``.
             AdapterError: (on entering) the model has no adapter.
             UnsupportedModelError: (on entering) the adapter has trained parts other than A and B;
                 for ``matched`` also if several adapters are active, or what a layer adds isn't
@@ -341,7 +388,7 @@ class HFBackend(Inspection, Rounding, Operations):
                 norm isn't finite or can't be had in the dtype, or layers share A without B.
         """
         spec = given_null(seed, init_scale, rank_scale, matched=matched, lam=lam)
-        return HFView(self._scorer, spec)
+        return self._view(spec, adapter)
 
     def score(
         self, prompts: Sequence[Any], views: Sequence[HFView], op: str, **options: Any
@@ -391,6 +438,10 @@ class HFBackend(Inspection, Rounding, Operations):
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _view(self, spec: ViewSpec, adapter: str | None) -> HFView:
+        asked = self._scorer.resolved(replace(spec, adapter=adapter))
+        return HFView(self._scorer, asked)
 
     def _in_force(self) -> Scorer:
         refuse_inside_view(self._scorer)

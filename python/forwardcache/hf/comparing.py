@@ -89,8 +89,11 @@ class Comparing:
         return found
 
     def _specs_of(self, views: Sequence[HFView | str]) -> list[ViewSpec]:
+        scorer = self._scorer
+        names = () if scorer.adapters is None else scorer.adapters.names
         made = [
-            HFView(self._scorer, named(view)) if isinstance(view, str) else view for view in views
+            HFView(scorer, scorer.resolved(named(view, names))) if isinstance(view, str) else view
+            for view in views
         ]
         if strange := [view for view in made if not isinstance(view, HFView)]:
             kind = type(strange[0]).__name__

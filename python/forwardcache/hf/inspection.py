@@ -112,8 +112,8 @@ class Inspection:
             Whether all are finite, and a line that says which views were run or which one failed.
         """
         refuse_inside_view(self._scorer)
-        own = self._scorer.own_spec()
-        views = [own] if own == BASE or not self._gives(BASE) else [BASE, own]
+        own = self._scorer.own_specs()
+        views = dict.fromkeys([BASE, *own] if self._gives(BASE) else own)
         for view in views:
             reason = self._scorer.run_in(view, partial(nonfinite_logits, self._scorer.runner))
             if reason:

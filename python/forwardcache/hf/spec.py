@@ -13,7 +13,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from forwardcache.adapter_names import adapter_of
 from forwardcache.errors import ViewParameterError
 
 Kind = Literal["base", "ft", "scaled", "null"]
@@ -165,19 +164,19 @@ def named(text: str, adapters: Sequence[str] = ()) -> ViewSpec:
         text: The word or the id, with ``:NAME`` at its end where adapters have names.
         adapters: Their names; empty where the only one has none.
 
+    Returns:
+        The view; of which adapter it is, only if it says so.
+
     Raises:
         ViewParameterError: it names none, or a parameter is out of range.
-        InvalidInputError: it doesn't say which of several adapters it is of.
     """
     word, _, name = text.rpartition(":")
     # Behind the colon of a word there may be a number; behind that of an id there is a name.
     is_id = word == "ft" or word.startswith(("scaled_", "null_"))
-    is_of_adapter = word != "base" and (name in adapters or (is_id and name[:7] != "matched"))
+    is_named = name in adapters or (is_id and name[:7] != "matched")
+    is_of_adapter = bool(adapters) and word != "base" and is_named
     spec = _unnamed(word if is_of_adapter else text, text)
-    if spec == BASE:
-        return spec
-    given = name if is_of_adapter else None
-    return replace(spec, adapter=adapter_of(given, adapters, view=repr(text)))
+    return replace(spec, adapter=name) if is_of_adapter else spec
 
 
 def _unnamed(word: str, text: str) -> ViewSpec:

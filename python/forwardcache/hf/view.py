@@ -87,14 +87,17 @@ class HFView(Operations):
             ``modules_to_save``, trained tokens or biases).
         """
         scorer = self._in_force()
-        with scorer.lock:
-            return update_norm(scorer.model, self._spec)
+        with scorer.lock, scorer.put_on(self._spec) as model:
+            return update_norm(model, self._spec)
 
     def model_state(self) -> bytes:
-        """Bytes that no other state of the model has: weights, adapter, tokenizer, settings."""
+        """Bytes that no other state of the model has: weights, adapter, tokenizer, settings.
+
+        Where adapters have names, of the base model, which all views stand on.
+        """
         scorer = self._in_force()
         with scorer.lock:
-            return scorer.identity.state(scorer.tokenizer).key
+            return scorer.standing_key()
 
     def run_base_for(
         self, op: Operation, of_base: Operation, items: Sequence[Any]

@@ -48,6 +48,7 @@ class ForwardRunner:
         limits: How much goes through it at once.
 
     Attributes:
+        model: What is called at present.
         limits: As given.
         ways: What the view that the model is in is let do; at first no more than one row at a time.
 
@@ -58,7 +59,7 @@ class ForwardRunner:
 
     def __init__(self, model: nn.Module, causal_lm: Any, limits: Limits) -> None:
         _check_model(causal_lm)
-        self._model = model
+        self.model = model
         self._lm = causal_lm
         self.limits = limits
         self.ways = Ways()
@@ -171,7 +172,7 @@ class ForwardRunner:
 
     def behind(self, prefix: Row) -> SharedPrefix:
         """Runs ``prefix``; what it gives scores rows that begin with it."""
-        return SharedPrefix(self._model, self._lm, prefix)
+        return SharedPrefix(self.model, self._lm, prefix)
 
     def last_logits(self, rows: Sequence[Row]) -> Tensor:
         """Logits after the last token of each row: [rows, vocab]."""
@@ -254,7 +255,7 @@ class ForwardRunner:
         if self.ways.prefixes is None:
             rows = self.ways.rows
             can = can_share_prefixes(self._lm)
-            behind = partial(SharedPrefix, self._model, self._lm)
+            behind = partial(SharedPrefix, self.model, self._lm)
             self.ways.prefixes = can and rows is not None and shares_prefixes(self, rows, behind)
         return self.ways.prefixes
 
@@ -350,7 +351,7 @@ class ForwardRunner:
     def _plainly(self, row: Row) -> Tensor:
         """Logits [1, tokens, vocab] of one row, with nothing but its tokens."""
         tokens = torch.tensor([row], device=self._device)
-        logits: Tensor = self._model(input_ids=tokens, use_cache=False).logits
+        logits: Tensor = self.model(input_ids=tokens, use_cache=False).logits
         if logits.shape[:-1] != tokens.shape:
             raise self._without_logits()
         return logits
@@ -367,7 +368,7 @@ class ForwardRunner:
         """
         with returning(self.body, kind(last_hidden_state=hidden.unsqueeze(0))):
             placeholder = torch.zeros(1, len(hidden), dtype=torch.long, device=self._device)
-            logits: Tensor = self._model(input_ids=placeholder, use_cache=False).logits
+            logits: Tensor = self.model(input_ids=placeholder, use_cache=False).logits
         return logits[0]
 
     def _shape(self, rows: Sequence[Row]) -> tuple[int, int]:
@@ -439,13 +440,13 @@ class ForwardRunner:
             lengths = torch.tensor([len(row) for row in rows], device=self._device)
             positions = torch.arange(longest, device=self._device)
             kept["attention_mask"] = (positions < lengths[:, None]).long()
-        return self._model(input_ids=padded, use_cache=False, **kept)
+        return self.model(input_ids=padded, use_cache=False, **kept)
 
     def _call_packed(self, rows: Sequence[Row], **kept: Any) -> Any:
         # What fills them up comes after them, where nobody reads it.
         rows = filled(rows, self._lm.dtype)
         with rows_apart(self._lm, list(map(len, rows))) as apart:
-            output = self._model(**packed(rows), use_cache=False, **kept)
+            output = self.model(**packed(rows), use_cache=False, **kept)
         if apart.attended != self._lm.config.get_text_config().num_hidden_layers:
             self.ways.batches = "single"
             raise _LookedAcrossError

@@ -214,14 +214,21 @@ def _base_changed(model: nn.Module, layers: list[Any]) -> set[str]:
         bias = getattr(config, "bias", "none")
         if bias != "none" and _trains_biases(model, layers, bias):
             reasons.add(f"adapter {name!r} trains the base model's biases ({bias})")
-        init = getattr(config, "init_lora_weights", True)
-        if isinstance(init, str) and init.lower().startswith(_CHANGES_BASE):
-            reasons.add(f"adapter {name!r} changed the base weights when it began ({init})")
-        if getattr(config, "kasa_config", None) is not None:
-            reasons.add(f"adapter {name!r} cut off the base weights' small parts (KaSA)")
-        if getattr(config, "layer_replication", None):
-            reasons.add(f"adapter {name!r} repeats the base model's layers (layer_replication)")
+        if reason := changes_base(vars(config)):
+            reasons.add(f"adapter {name!r} {reason}")
     return reasons
+
+
+def changes_base(settings: Mapping[str, Any]) -> str | None:
+    """What an adapter of these settings did to the base model's weights when it began, if any."""
+    init = settings.get("init_lora_weights", True)
+    if isinstance(init, str) and init.lower().startswith(_CHANGES_BASE):
+        return f"changed the base weights when it began ({init})"
+    if settings.get("kasa_config") is not None:
+        return "cut off the base weights' small parts (KaSA)"
+    if settings.get("layer_replication"):
+        return "repeats the base model's layers (layer_replication)"
+    return None
 
 
 def _trains_biases(model: nn.Module, layers: list[Any], which: str) -> bool:
@@ -233,4 +240,4 @@ def _trains_biases(model: nn.Module, layers: list[Any], which: str) -> bool:
     return any(getattr(base, "bias", None) is not None for base in bases)
 
 
-__all__ = ["AdapterTraits", "traits_of"]
+__all__ = ["AdapterTraits", "changes_base", "traits_of"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
@@ -19,14 +19,18 @@ from peft import PeftModel
 from transformers.utils.peft_utils import find_adapter_config_file
 
 from forwardcache.errors import AdapterError
+from forwardcache.hf.model.adapter import changes_base
+from forwardcache.hf.model.adapter_parts import adapter_configs
 from forwardcache.hf.model.overwritten import Loaded, note_overwritten, watched
 from forwardcache.hf.model.reading import clear, without_bars
 
 _log = logging.getLogger("forwardcache")
 
-_ADAPTER_NAME = "default"
-_ADAPTER_CONFIG = "adapter_config.json"
-_WEIGHTS = "adapter_model.safetensors"
+ADAPTER_NAME = "default"
+"""What PEFT calls an adapter that was put on here."""
+
+ADAPTER_CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
 _PICKLE = "adapter_model.bin"
 
 # PEFT draws, or takes from data, what these subtract from the base weights: a folder with no more
@@ -57,13 +61,31 @@ def chosen_adapter(
     if adapter is not None and Path(adapter).resolve() not in (own.resolve(), Path(path).resolve()):
         raise AdapterError(
             f"{path} holds an adapter beside the model, so {adapter} can't be put on it: leave "
-            f"that one out, or give a folder of the model without {_ADAPTER_CONFIG}"
+            f"that one out, or give a folder of the model without {ADAPTER_CONFIG}"
         )
     return str(own)
 
 
-def put_adapter(model: Any, path: str) -> PeftModel:
+def check_holds_none(path: str, names: Sequence[str], *, allow_download: bool) -> None:
+    """Refuses a folder of a model with an adapter beside it, where others have names.
+
+    Raises:
+        AdapterError: it has one.
+    """
+    if chosen_adapter(path, None, allow_download=allow_download) is not None:
+        raise AdapterError(
+            f"{path} holds an adapter beside the model, so {', '.join(names)} can't be put on it: "
+            f"give a folder of the model without {ADAPTER_CONFIG}"
+        )
+
+
+def put_adapter(model: Any, path: str, *, keeps_base: bool = False) -> PeftModel:
     """The model with the adapter in the folder ``path``, in evaluation mode.
+
+    Args:
+        model: A model without an adapter.
+        path: The folder.
+        keeps_base: Whether an adapter is refused that would change the base model's own weights.
 
     Raises:
         AdapterError: the folder holds no adapter, one of another model, or one whose base weights
@@ -74,10 +96,13 @@ def put_adapter(model: Any, path: str) -> PeftModel:
     settings = _settings(folder)
     _check_keeps_to_itself(folder, settings)
     _check_tells_base(folder, settings)
+    if keeps_base:
+        _check_keeps_base(folder, settings)
     unclear = f"can't put the adapter {path} on this model"
     quietly = without_bars(), _without_notes_to_peft()
-    with clear(unclear, AdapterError), quietly[0], quietly[1], watched(model, path) as loaded:
-        adapted = PeftModel.from_pretrained(model, path, adapter_name=_ADAPTER_NAME)
+    watching = watched(model, path, keeps_base=keeps_base)
+    with clear(unclear, AdapterError), quietly[0], quietly[1], watching as loaded:
+        adapted = PeftModel.from_pretrained(model, path, adapter_name=ADAPTER_NAME)
     _check_fits(path, loaded)
     note_overwritten(model, loaded)
     _tell_of_another_base(settings, folder, model)
@@ -90,7 +115,7 @@ def with_adapter(model: Any, adapter: str) -> Any:
     Raises:
         AdapterError: the model has other adapters, or the folder's can't be put on it.
     """
-    names = list(getattr(model, "peft_config", {}))
+    names = names_on(model)
     if adapter in names:
         model.set_adapter(adapter)
         return model
@@ -102,13 +127,18 @@ def with_adapter(model: Any, adapter: str) -> Any:
     return put_adapter(model, adapter)
 
 
+def names_on(model: Any) -> list[str]:
+    """The names of the adapters that a model has, as PEFT has them."""
+    return list(adapter_configs(model))
+
+
 def _check_holds_adapter(folder: Path) -> None:
-    lacking = [name for name in (_ADAPTER_CONFIG, _WEIGHTS) if not (folder / name).is_file()]
-    if lacking == [_WEIGHTS] and (folder / _PICKLE).is_file():
+    lacking = [name for name in (ADAPTER_CONFIG, WEIGHTS) if not (folder / name).is_file()]
+    if lacking == [WEIGHTS] and (folder / _PICKLE).is_file():
         raise AdapterError(
             f"{folder} holds its weights in {_PICKLE} only, and nothing but safetensors is read: "
             "where you trust that file, put the adapter on its model with PEFT and save it again "
-            f"(PeftModel.save_pretrained writes {_WEIGHTS})"
+            f"(PeftModel.save_pretrained writes {WEIGHTS})"
         )
     if lacking:
         raise AdapterError(f"{folder} holds no adapter: it has no {' and no '.join(lacking)}")
@@ -117,11 +147,11 @@ def _check_holds_adapter(folder: Path) -> None:
 def _settings(folder: Path) -> dict[str, Any]:
     """What the adapter's configuration says."""
     try:
-        config = json.loads((folder / _ADAPTER_CONFIG).read_bytes())
+        config = json.loads((folder / ADAPTER_CONFIG).read_bytes())
     except (ValueError, RecursionError) as error:
-        raise AdapterError(f"{folder / _ADAPTER_CONFIG} is no JSON: {error}") from None
+        raise AdapterError(f"{folder / ADAPTER_CONFIG} is no JSON: {error}") from None
     if not isinstance(config, dict):
-        raise AdapterError(f"{folder / _ADAPTER_CONFIG} holds no settings")
+        raise AdapterError(f"{folder / ADAPTER_CONFIG} holds no settings")
     return config
 
 
@@ -144,6 +174,15 @@ def _check_tells_base(folder: Path, config: dict[str, Any]) -> None:
             f"the adapter {folder} changed the base weights when it began ({began}), and was not "
             "stored with its base; convert it to plain LoRA when saving "
             "(path_initial_model_for_weight_conversion of PEFT's save_pretrained)"
+        )
+
+
+def _check_keeps_base(folder: Path, config: dict[str, Any]) -> None:
+    """Some adapters are a difference to other weights than the base model's, and change those."""
+    if reason := changes_base(config):
+        raise AdapterError(
+            f"the adapter {folder} {reason}, which the others stand on: load it alone, without a "
+            "name"
         )
 
 

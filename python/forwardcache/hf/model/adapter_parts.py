@@ -110,6 +110,12 @@ def active_settings(model: nn.Module) -> dict[str, Any]:
     return {name: _settings(config) for name, config in sorted(configs.items())}
 
 
+def adapter_settings(model: nn.Module, name: str) -> Any:
+    """What decides values in the settings of one adapter, as plain data; None if it has none."""
+    config = adapter_configs(model).get(name)
+    return None if config is None else _settings(config)
+
+
 def layer_settings(layer: Any) -> dict[str, Any]:
     """What a layer keeps besides tensors and modules (indices, seeds, modes), as plain data."""
     fields = vars(layer)
@@ -166,6 +172,7 @@ __all__ = [
     "LOW_RANK",
     "active_settings",
     "adapter_configs",
+    "adapter_settings",
     "available_adapters",
     "base_modules",
     "is_adapters",

@@ -6,6 +6,7 @@ weights are taken from safetensors files only.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from transformers import PreTrainedModel
 
 from forwardcache.errors import InvalidInputError, ModelLoadError, UnsupportedModelError
 from forwardcache.hf.model.reading import clear, first_line, without_bars
-from forwardcache.hf.text.tokenizer_choice import choose_tokenizer
+from forwardcache.hf.text.tokenizer_choice import choose_for_all
 
 # Below a file, so where no adapter can lie: the folder's own is put on by ``put_adapter``, which
 # checks it and reads no pickle.
@@ -75,13 +76,13 @@ def load_model(
 
 def load_tokenizer(
     path: str,
-    adapter: str | None,
+    adapters: Sequence[str],
     *,
     tokenizer: str | PathLike[str] | None,
     add_bos_token: bool | None,
     allow_download: bool,
 ) -> Any:
-    """The tokenizer for a model with an adapter: see ``choose_tokenizer``.
+    """The tokenizer for a model with its adapters: see ``choose_for_all``.
 
     Raises:
         ModelLoadError: its files are missing or broken.
@@ -91,11 +92,12 @@ def load_tokenizer(
         kind = type(tokenizer).__name__
         raise InvalidInputError(f'tokenizer must be "base", "adapter" or a folder, got {kind}')
     wanted = None if tokenizer is None else str(tokenizer)
-    where = {None: path, "base": path, "adapter": adapter}.get(wanted, wanted)
+    of_adapter = adapters[0] if adapters else None
+    where = {None: path, "base": path, "adapter": of_adapter}.get(wanted, wanted)
     with clear(f"can't load a tokenizer from {where}"), without_bars():
-        return choose_tokenizer(
+        return choose_for_all(
             path,
-            adapter,
+            adapters,
             wanted,
             add_bos_token=add_bos_token,
             allow_download=allow_download,

@@ -37,27 +37,39 @@ class Loaded:
 
 
 @contextmanager
-def watched(model: nn.Module, path: str) -> Iterator[Loaded]:
+def watched(model: nn.Module, path: str, *, keeps_base: bool = False) -> Iterator[Loaded]:
     """Watches what is loaded into ``model`` in the body.
 
     Args:
         model: The model before an adapter is put on it.
         path: What the adapter is called in an error.
+        keeps_base: Whether nothing of the base model may be written to: what the file has of it is
+            left out where it is the same, else the adapter is refused.
 
     Raises:
-        AdapterError: an embedding or the head has another number of rows.
+        AdapterError: an embedding or the head has another number of rows, or the base model's own
+            tensors would be others.
     """
     own = {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())}
     rows = _rows(model)
     loaded = Loaded()
 
-    def look(module: nn.Module, state: Mapping[str, Any], prefix: str, *rest: Any) -> None:
+    def look(module: nn.Module, state: dict[str, Any], prefix: str, *rest: Any) -> None:
         # These lists grow as more is loaded, and PEFT leaves in them what is the adapter's.
         _, _, loaded.missing, loaded.unexpected, _ = rest
         _check_rows(module, state, prefix, rows, path)
-        for name, tensor in _tensors(module, prefix):
-            if name in state and id(tensor) in own and _differs(tensor, state[name]):
+        for name, tensor in list(_tensors(module, prefix)):
+            if name not in state or id(tensor) not in own:
+                continue
+            if _differs(tensor, state[name]):
                 loaded.overwritten.append(name.removeprefix(prefix))
+            elif keeps_base and tensor.shape == state[name].shape:
+                state.pop(name)
+        if keeps_base and loaded.overwritten:
+            raise AdapterError(
+                f"the adapter {path} has {loaded.overwritten[0]} of another base model in its "
+                "file, which would take the place of this one's: load it alone, without a name"
+            )
 
     handle = model.register_load_state_dict_pre_hook(look)  # type: ignore[no-untyped-call]
     try:

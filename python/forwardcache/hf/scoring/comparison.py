@@ -31,7 +31,6 @@ from forwardcache.hf.batch.memory import is_out_of_memory
 from forwardcache.hf.batch.plan import distinct
 from forwardcache.hf.batch.row import Encoded
 from forwardcache.hf.batch.ways import Ways
-from forwardcache.hf.model.adapter_parts import is_switched_outside
 from forwardcache.hf.model.identity import ModelState
 from forwardcache.hf.model.switch import switched
 from forwardcache.hf.scoring import provenance
@@ -41,6 +40,7 @@ from forwardcache.hf.scoring.provenance import RanBatch
 from forwardcache.hf.scoring.rerun import Run, as_run, checked_run, view_of
 from forwardcache.hf.scoring.task import Task
 from forwardcache.hf.scoring.windows import windows_of
+from forwardcache.hf.spec import ViewSpec
 from forwardcache.operation import Column, Operation
 
 if TYPE_CHECKING:
@@ -153,32 +153,35 @@ class Comparison:
     def _attempted(self, rows: Sequence[Encoded]) -> list[list[Tensor | ForwardCacheError]]:
         scorer = self._scorer
         with scorer.lock:
-            state = scorer.identity.state(scorer.tokenizer)
-            specs = [checked_run(state.structure, spec) for spec in self._asked]
-            ways = self._common_ways(state, specs)
+            specs = [checked_run(scorer, spec) for spec in self._asked]
+            states = self._states_of(specs)
+            ways = self._common_ways(specs)
             positions = max_positions(scorer.causal_lm)
         firsts, kind_of = distinct(row.token_ids for row in rows)
         cut = [windows_of(rows[first], positions) for first in firsts]
         found: Figures = {spec: [] for spec in specs[1:]}
         for slab in self._slabs([each for windows in cut for each in windows], len(set(specs))):
             with scorer.lock:
-                self._check(state)
+                self._check(states)
                 part = self._slab(slab, specs[0], list(found), ways)
-                self._check(state)
+                self._check(states)
             for spec, values in part.items():
                 found[spec] += values
         self._report(sum(len(row.fed) for row in rows) * len(set(specs)) - self._reported)
         joined = {spec: _joined(cut, values) for spec, values in found.items()}
         return [[joined[spec][kind] for kind in kind_of] for spec in specs[1:]]
 
-    def _check(self, state: ModelState) -> None:
-        if self._scorer.identity.state(self._scorer.tokenizer) is not state:
+    def _states_of(self, specs: Sequence[Run]) -> dict[ViewSpec, ModelState]:
+        return {spec: self._scorer.state(spec) for spec in dict.fromkeys(map(view_of, specs))}
+
+    def _check(self, states: Mapping[ViewSpec, ModelState]) -> None:
+        if any(self._scorer.state(spec) is not state for spec, state in states.items()):
             raise _ModelChangedError
 
-    def _common_ways(self, state: ModelState, specs: Sequence[Run]) -> Ways:
+    def _common_ways(self, specs: Sequence[Run]) -> Ways:
         """The ways of the views where they have the same, else a plainer one that all have."""
         views = list(dict.fromkeys(map(view_of, specs)))
-        ways = [self._scorer.admitted(state.structure, spec) for spec in views]
+        ways = [self._scorer.admitted(spec) for spec in views]
         for each, spec in zip(ways, views, strict=True):
             if not each.causal:
                 raise UnsupportedModelError(
@@ -219,7 +222,8 @@ class Comparison:
     def _in(self, spec: Run, ways: Ways) -> Iterator[None]:
         """The model in a view, as its head is run."""
         self._runner.ways = ways
-        with switched(self._scorer.model, view_of(spec)), torch.inference_mode():
+        view = view_of(spec)
+        with self._scorer.put_on(view) as model, switched(model, view), torch.inference_mode():
             yield
 
     @contextmanager
@@ -344,7 +348,7 @@ class Comparison:
         total = rows_at_once(self._runner.vocab_size, self._max_bytes, self._runner.device)
         entered = partial(self._in, ways=ways)
         # Many views at once would have too few rows each.
-        are_apart = len(specs) > total or is_switched_outside(self._scorer.model, self._runner.body)
+        are_apart = len(specs) > total or self._scorer.heads_differ(list(map(view_of, specs)))
         heads = Heads(self._runner, slab.output, entered, are_apart=are_apart)
         most = total // (2 if are_apart else len(specs))
         found: dict[Run, list[Tensor]] = {spec: [] for spec in views}

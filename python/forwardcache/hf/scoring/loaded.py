@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
+from forwardcache.adapter_names import adapter_of
 from forwardcache.errors import ForwardCacheError, UnsupportedModelError
 from forwardcache.hf.batch.context import max_positions
 from forwardcache.hf.batch.forward import ForwardRunner
 from forwardcache.hf.batch.row import Encoded
 from forwardcache.hf.batch.ways import Ways
-from forwardcache.hf.model.identity import ModelIdentity, Policy, Structure
+from forwardcache.hf.model.adapter_parts import is_switched_outside
+from forwardcache.hf.model.adapters import Adapters
+from forwardcache.hf.model.identity import ModelIdentity, ModelState, Policy, Structure
 from forwardcache.hf.model.lock import ModelLock, lock_of
 from forwardcache.hf.model.switch import switched
-from forwardcache.hf.scoring.admissions import Admissions
+from forwardcache.hf.scoring.admissions import Admissions, NamedAdmissions
 from forwardcache.hf.spec import BASE, FINETUNED, ViewSpec
 from forwardcache.hf.text.chat import framed
 from forwardcache.hf.text.encode import Encoder, EncodingOptions, Form
@@ -35,7 +40,10 @@ class LoadedModel:
         tokenizer: Its tokenizer.
         runner: Runs its forward.
         options: How text becomes tokens.
-        identity: Tells states of the model apart.
+        identity: Tells states of the model apart, as it stands.
+
+    Attributes:
+        adapters: The adapters that have names; None where there are none such.
     """
 
     def __init__(
@@ -48,7 +56,10 @@ class LoadedModel:
         options: EncodingOptions,
         identity: ModelIdentity,
     ) -> None:
-        self.model = model
+        self._standing = model
+        self._entered_model: nn.Module | None = None
+        self.adapters: Adapters | None = None
+        self._named_admissions: NamedAdmissions | None = None
         self.causal_lm = causal_lm
         self.tokenizer = tokenizer
         self.runner = runner
@@ -60,23 +71,121 @@ class LoadedModel:
         self._positions: tuple[int, int | None] | None = None
         self._warned: set[str] = set()
 
+    @property
+    def model(self) -> Any:
+        """What is called: while a view runs with its adapter on it, else as it stands."""
+        return self._standing if self._entered_model is None else self._entered_model
+
+    def name(self, adapters: Adapters) -> None:
+        """Lets views be of adapters by their names."""
+        self.adapters = adapters
+        self._named_admissions = NamedAdmissions(
+            adapters, self.causal_lm, self.runner, self.entered
+        )
+
     def check(self, spec: ViewSpec | None) -> None:
         """Refuses a view that this model can't give exactly."""
         with self.lock:
-            checked_spec(self.identity.structure(self.tokenizer), spec)
+            self.runs_as(spec)
 
-    def admitted(self, structure: Structure, spec: ViewSpec) -> Ways:
-        """What the model in a view is let do; the caller holds the lock.
+    # --- the caller holds the lock from here on -------------------------------------------------
+
+    def resolved(self, spec: ViewSpec) -> ViewSpec:
+        """``spec`` with the name of its adapter, where adapters have names.
+
+        Raises:
+            InvalidInputError: no adapter is called so, or there are several and it says none.
+        """
+        names: tuple[str, ...] = ()
+        takes_none = True
+        if self.adapters is not None:
+            names, takes_none = self.adapters.names, not self.adapters.needs_name
+        if spec == BASE or (takes_none and spec.adapter is None):
+            return spec
+        return replace(spec, adapter=adapter_of(spec.adapter, names, view=spec.view_id))
+
+    def named(self, spec: ViewSpec) -> Adapters | None:
+        """Whose view it is where adapters have names; None for one of the model as it stands."""
+        return self.adapters if spec.adapter is not None or spec == BASE else None
+
+    def runs_as(self, spec: ViewSpec | None) -> ViewSpec:
+        """The view that is run for ``spec``.
+
+        Raises:
+            AdapterError: it needs an adapter and there is none, or is of one among several.
+            UnsupportedModelError: the model can't give it exactly.
+        """
+        if self.adapters is not None:
+            spec = self._standing_spec() if spec is None else self.resolved(spec)
+            if (named := self.named(spec)) is not None:
+                return named.checked(spec, self.tokenizer)
+        return checked_spec(self.identity.structure(self.tokenizer), spec)
+
+    def state(self, spec: ViewSpec) -> ModelState:
+        """The state that the values of a view depend on."""
+        if self.adapters is not None and (named := self.named(spec)) is not None:
+            return named.state(spec, self.tokenizer)
+        return self.identity.state(self.tokenizer)
+
+    def lasting_key(self, spec: ViewSpec) -> bytes | None:
+        """32 bytes that this state has in every process; None if there are none."""
+        if self.adapters is not None and (named := self.named(spec)) is not None:
+            return named.lasting_key(spec, self.tokenizer)
+        # The base model's values don't depend on what the adapter holds.
+        return self.identity.lasting_key(self.tokenizer, without_adapter=spec == BASE)
+
+    def why_not_lasting(self, spec: ViewSpec) -> str | None:
+        """Why there are none; None if there are."""
+        if self.adapters is not None and (named := self.named(spec)) is not None:
+            return named.why_not_lasting(spec, self.tokenizer)
+        return self.identity.why_not_lasting(self.tokenizer)
+
+    @contextmanager
+    def entered(self, spec: ViewSpec) -> Iterator[nn.Module]:
+        """The model in a view that ``runs_as`` gave; as it was before, afterwards."""
+        with self.put_on(spec) as model, switched(model, spec):
+            yield model
+
+    @contextmanager
+    def put_on(self, spec: ViewSpec) -> Iterator[nn.Module]:
+        """The model with a view's adapter on it, not switched to the view."""
+        if self.adapters is None or (named := self.named(spec)) is None:
+            yield self._standing
+            return
+        with named.on(spec.adapter, self.tokenizer) as model:
+            before = self._entered_model, self.runner.model
+            self._entered_model = self.runner.model = model
+            try:
+                yield model
+            finally:
+                self._entered_model, self.runner.model = before
+
+    def heads_differ(self, specs: Sequence[ViewSpec]) -> bool:
+        """Whether anything that differs between these views lies outside the model's body."""
+        body = self.runner.body
+        named = [spec for spec in specs if self.adapters is not None and self.named(spec)]
+        if self.adapters is not None and self.adapters.is_outside(named, self.tokenizer):
+            return True
+        return len(named) < len(specs) and is_switched_outside(self._standing, body)
+
+    def admitted(self, spec: ViewSpec) -> Ways:
+        """What the model in a view is let do.
 
         Raises:
             UnsupportedModelError: it can't run on token ids alone.
         """
-        return self.admissions.ways(structure, spec, self._positions_in(structure))
+        structure = self.identity.structure(self.tokenizer)
+        most = self._positions_in(structure)
+        if self._named_admissions is not None and self.named(spec) is not None:
+            return self._named_admissions.ways(structure, spec, most, self.tokenizer)
+        return self.admissions.ways(structure, spec, most)
+
+    # --- it doesn't -----------------------------------------------------------------------------
 
     def ways_in(self, spec: ViewSpec) -> Ways:
         """As ``admitted``, in the present structure."""
         with self.lock:
-            return self.admitted(self.identity.structure(self.tokenizer), spec)
+            return self.admitted(self.runs_as(spec))
 
     def admit(self) -> None:
         """Looks at the model as it stands, and below its adapter where that view is exact.
@@ -86,9 +195,21 @@ class LoadedModel:
         """
         with self.lock:
             structure = self.identity.structure(self.tokenizer)
-            for spec in dict.fromkeys((own_spec_of(structure), BASE)):
-                if structure.traits.gives(spec):
-                    self.admitted(structure, spec)
+            for spec in dict.fromkeys((*self._standing_specs(), BASE)):
+                if spec.adapter is None and structure.traits.gives(spec):
+                    self.admitted(spec)
+            if self.adapters is not None and self.adapters.needs_name:
+                self._admit_each(self.adapters)
+
+    def _admit_each(self, adapters: Adapters) -> None:
+        with adapters.looked_over():
+            for name in adapters.names:
+                try:
+                    spec = replace(FINETUNED, adapter=name)
+                    adapters.structure_in(spec, self.tokenizer).traits.check(spec)
+                    self.admitted(spec)
+                except ForwardCacheError as error:
+                    raise type(error)(f"adapter {name!r}: {error}") from None
 
     def operation(self, name: str, **options: Any) -> Operation:
         """The operation of that name; whether in windows, the model's options say if nobody else.
@@ -139,10 +260,10 @@ class LoadedModel:
             UnsupportedModelError: the view can't be exact.
         """
         with self.lock:
+            runs = self.runs_as(spec)
+            self.runner.ways = self.admitted(runs)
             structure = self.identity.structure(self.tokenizer)
-            runs = checked_spec(structure, spec)
-            self.runner.ways = self.admitted(structure, runs)
-            with switched(self.model, runs), torch.inference_mode():
+            with self.entered(runs), torch.inference_mode():
                 return work(self._encoder_for(structure))
 
     def weights_changed(self) -> None:
@@ -153,7 +274,13 @@ class LoadedModel:
     def identity_key(self) -> bytes:
         """Key of the model's present state."""
         with self.lock:
-            return self.identity.state(self.tokenizer).key
+            return self.standing_key()
+
+    def standing_key(self) -> bytes:
+        """The same; the caller holds the lock."""
+        if self.adapters is not None:
+            return self.adapters.base_key(self.tokenizer)
+        return self.identity.state(self.tokenizer).key
 
     def identity_policy(self) -> Policy:
         """How changes of the weights are noticed at present."""
@@ -163,7 +290,21 @@ class LoadedModel:
     def own_spec(self) -> ViewSpec:
         """The view that the model itself is: ``ft`` with an adapter, else ``base``."""
         with self.lock:
-            return own_spec_of(self.identity.structure(self.tokenizer))
+            return self._standing_spec()
+
+    def own_specs(self) -> tuple[ViewSpec, ...]:
+        """The views that the model itself may be: of several adapters with names, each one's."""
+        with self.lock:
+            return self._standing_specs()
+
+    def _standing_spec(self) -> ViewSpec:
+        specs = self._standing_specs()
+        return specs[0] if len(specs) == 1 else self.resolved(FINETUNED)
+
+    def _standing_specs(self) -> tuple[ViewSpec, ...]:
+        if self.adapters is not None and self.adapters.needs_name:
+            return tuple(replace(FINETUNED, adapter=name) for name in self.adapters.names)
+        return (own_spec_of(self.identity.structure(self.tokenizer)),)
 
     def _positions_in(self, structure: Structure) -> int | None:
         if self._positions is None or self._positions[0] != structure.number:

@@ -11,8 +11,7 @@ from torch import nn
 
 from forwardcache.hf.batch.forward import ForwardRunner
 from forwardcache.hf.batch.rounding import rounded_anew
-from forwardcache.hf.model.identity import Structure
-from forwardcache.hf.scoring.loaded import checked_spec
+from forwardcache.hf.scoring.loaded import LoadedModel
 from forwardcache.hf.spec import ViewSpec
 
 
@@ -45,14 +44,14 @@ def view_of(run: Run) -> ViewSpec:
     return run.spec if isinstance(run, Rerun) else run
 
 
-def checked_run(structure: Structure, run: Run) -> Run:
-    """``run`` with the view that is run for its own.
+def checked_run(model: LoadedModel, run: Run) -> Run:
+    """``run`` with the view that is run for its own; the caller holds the model's lock.
 
     Raises:
         UnsupportedModelError: the model can't give it exactly.
         AdapterError: it needs an adapter and there is none.
     """
-    spec = checked_spec(structure, view_of(run))
+    spec = model.runs_as(view_of(run))
     return replace(run, spec=spec) if isinstance(run, Rerun) else spec
 
 

@@ -33,13 +33,13 @@ from forwardcache.hf.model.switch import switched
 from forwardcache.hf.scoring import provenance
 from forwardcache.hf.scoring.batched_forwards import BatchedForwards
 from forwardcache.hf.scoring.call import Call
-from forwardcache.hf.scoring.loaded import LoadedModel, checked_spec, dtype_name
+from forwardcache.hf.scoring.loaded import LoadedModel, dtype_name
 from forwardcache.hf.scoring.selfcheck import SelfCheck
 from forwardcache.hf.scoring.slices import Slices
 from forwardcache.hf.scoring.task import Task
 from forwardcache.hf.scoring.value_store import KeySpace, ValueStore
 from forwardcache.hf.scoring.windows import run_in_windows
-from forwardcache.hf.spec import BASE, ViewSpec
+from forwardcache.hf.spec import ViewSpec
 from forwardcache.hf.text.chat import framed
 from forwardcache.hf.text.encode import EncodingOptions
 from forwardcache.instrumentation import _MISS, BackendInstrumentation, prompt_hash
@@ -157,9 +157,9 @@ class Scorer(LoadedModel):
 
     def _begin(self, spec: ViewSpec | None, op: Operation, items: list[Any]) -> Call:
         with self.lock:
-            state = self.identity.state(self.tokenizer)
-            runs = checked_spec(state.structure, spec)
-            _check_causal(self.admitted(state.structure, runs), runs, op)
+            runs = self.runs_as(spec)
+            state = self.state(runs)
+            _check_causal(self.admitted(runs), runs, op)
             encoder = self._encoder_for(state.structure)
             key_space = self._key_space(runs, op)
             if not encoder.leaves_as_they_are(items):
@@ -171,10 +171,9 @@ class Scorer(LoadedModel):
     def _key_space(self, spec: ViewSpec, op: Operation) -> KeySpace | None:
         if self.value_store is None:
             return None
-        # The base model's values don't depend on what the adapter holds.
-        model = self.identity.lasting_key(self.tokenizer, without_adapter=spec == BASE)
+        model = self.lasting_key(spec)
         if model is None:
-            self.value_store.tell_unused(self.identity.why_not_lasting(self.tokenizer))
+            self.value_store.tell_unused(self.why_not_lasting(spec))
             return None
         return KeySpace(model, spec, self.options.key, op)
 
@@ -304,10 +303,10 @@ class Scorer(LoadedModel):
 
     def _run_unchanged(self, call: Call, tasks: Sequence[Task]) -> list[Any]:
         with self.lock:
-            if self.identity.state(self.tokenizer) is not call.state:
+            if self.state(call.spec) is not call.state:
                 raise _ModelChanged
             values = self._run(call, tasks)
-            if self.identity.state(self.tokenizer) is not call.state:
+            if self.state(call.spec) is not call.state:
                 raise _ModelChanged
         return values
 
@@ -317,8 +316,9 @@ class Scorer(LoadedModel):
             (task.encoded.token_ids, task.encoded.first_scored, call.op.argument(task.item))
             for task in tasks
         )
-        self.runner.ways = self.admitted(call.state.structure, call.spec)
-        with switched(self.model, call.spec), torch.inference_mode():
+        self.runner.ways = self.admitted(call.spec)
+        spec = call.spec
+        with self.put_on(spec) as model, switched(model, spec), torch.inference_mode():
             values = self._run_distinct(call, [tasks[first] for first in firsts])
         return [values[kind] for kind in kind_of]
 

@@ -12,7 +12,7 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from forwardcache.errors import (
@@ -94,7 +94,7 @@ class HFEngine:
         if max_rows < 1:
             raise InvalidInputError(f"max_rows must be at least 1, got {max_rows}")
         self._scorer = backend._scorer
-        self._view = _view_named(view)
+        self._view = self._view_named(view)
         self._scorer.check(self._view)
         lm = self._scorer.causal_lm
         name = model_name or getattr(lm.config, "_name_or_path", "") or type(lm).__name__
@@ -212,7 +212,7 @@ class HFEngine:
         ending = sorted(stop_ids | asked.hidden_ids)
         return Stream(
             prompt=asked.token_ids,
-            view=self._view if view is None else _view_named(view),
+            view=self._view if view is None else self._view_named(view),
             sampler=Sampler(asked.sampling, asked.token_ids, late=ending, least=asked.min_tokens),
             most=most,
             readable=self._scorer.runner.readable_ids,
@@ -239,6 +239,20 @@ class HFEngine:
             )
         available = context - len(prompt)
         return available if asked is None else min(asked, available)
+
+    def _view_named(self, name: Any) -> ViewSpec:
+        """The view that a request names, with its adapter.
+
+        Raises:
+            InvalidInputError: there is no such view.
+        """
+        if not isinstance(name, str):
+            raise InvalidInputError(f"view must be a text, got {name!r}")
+        adapters = self._scorer.adapters
+        word, _, adapter = name.rpartition(":")
+        if adapters is None or adapter not in adapters.names:
+            return self._scorer.resolved(_view_named(name))
+        return self._scorer.resolved(replace(_view_named(word), adapter=adapter))
 
     # --- on the worker thread ---------------------------------------------------------------
 
@@ -304,13 +318,11 @@ class HFEngine:
 
 
 def _view_named(name: str) -> ViewSpec:
-    """The view that a request names.
+    """The view that a request names, but for its adapter.
 
     Raises:
         InvalidInputError: there is no such view.
     """
-    if not isinstance(name, str):
-        raise InvalidInputError(f"view must be a text, got {name!r}")
     if name in ("base", "ft"):
         return BASE if name == "base" else FINETUNED
     kind, _, lam = name.partition(":")

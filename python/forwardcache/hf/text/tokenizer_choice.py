@@ -6,9 +6,10 @@ the adapter means nothing under another one.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,9 @@ _log = logging.getLogger("forwardcache")
 
 # Any of these makes a folder one with a tokenizer; a configuration alone has no vocabulary.
 _VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+
+_OF_TOKENIZERS = ("tokenizer", "special_tokens", "added_tokens", "merges", "vocab", "chat_template",
+                  "additional_chat_templates")  # fmt: skip
 
 # Two, since a template may also frame one text by its content.
 _PROBES = ("a", "hello world")
@@ -80,6 +84,43 @@ def choose_tokenizer(path: str, adapter: str | None, wanted: str | None, **optio
     if wanted == "base" or adapter is None or not _has_tokenizer(adapter):
         return base
     return _own_or(base, adapter, options)
+
+
+def choose_for_all(path: str, adapters: Sequence[str], wanted: str | None, **options: Any) -> Any:
+    """The one tokenizer with which all views of a model with these adapters read.
+
+    Args:
+        path: Folder of the model.
+        adapters: Folders of the adapters.
+        wanted: As of ``choose_tokenizer``.
+        **options: Those of ``load_tokenizer``.
+
+    Raises:
+        InvalidInputError: the adapters bring tokenizers that differ, and none is asked for.
+    """
+    if wanted not in (None, "adapter"):
+        return choose_tokenizer(path, None, wanted, **options)
+    distinct = {_files(folder): folder for folder in reversed(adapters)}
+    first, *others = reversed(distinct.values()) if distinct else [None]
+    chosen = choose_tokenizer(path, first, wanted, **options)
+    for other in others:
+        if differing := _differing(chosen, choose_tokenizer(path, other, wanted, **options)):
+            raise InvalidInputError(
+                f"the adapters {first} and {other} read with tokenizers that differ (other "
+                f'{", ".join(differing)}): say which one all views read with, by tokenizer="base" '
+                "or a folder"
+            )
+    return chosen
+
+
+def _files(folder: str) -> bytes:
+    """A digest of all that a folder has of a tokenizer."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(folder).glob("*")):
+        is_one = path.name in _VOCABULARIES or path.name.startswith(_OF_TOKENIZERS)
+        if is_one and path.is_file():
+            digest.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
+    return digest.digest()
 
 
 def with_bos(tokenizer: Any, add_bos_token: bool | None) -> Any:
