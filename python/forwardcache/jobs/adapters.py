@@ -39,18 +39,19 @@ def default_views(adapters: Sequence[NamedAdapter]) -> str:
     return ",".join(["base", *each])
 
 
-def sole_adapter(adapters: Sequence[NamedAdapter]) -> str | None:
-    """The folder of the only adapter; None without one.
+def adapters_to_load(adapters: Sequence[NamedAdapter]) -> str | dict[str, str] | None:
+    """What a backend is given: a folder, folders by name, or nothing."""
+    return unnamed_adapter(adapters) or folders_by_name(adapters) or None
 
-    Raises:
-        InvalidInputError: there are several, or the only one has a name.
-    """
-    if not adapters:
-        return None
-    first, *others = adapters
-    if others or first.name is not None:
-        raise InvalidInputError(f"--adapter {first}: one adapter, without a name, can be loaded")
-    return first.folder
+
+def unnamed_adapter(adapters: Sequence[NamedAdapter]) -> str | None:
+    """The folder of the only adapter where it has no name."""
+    return adapters[0].folder if adapters and adapters[0].name is None else None
+
+
+def folders_by_name(adapters: Sequence[NamedAdapter]) -> dict[str, str]:
+    """The folders of the adapters that have names."""
+    return {each.name: each.folder for each in adapters if each.name is not None}
 
 
 def _parsed(word: str) -> NamedAdapter:

@@ -65,6 +65,11 @@ def tokenizer_folder(facts: Facts) -> Path | None:
 
 def _folder_in(facts: Facts, name: str) -> Path | None:
     one = facts.get(name)
+    if name == "adapter" and one is None and isinstance(named := facts.get("adapters"), list):
+        # Their tokenizers read alike, where they have any.
+        folders = [each.get("folder") for each in named if isinstance(each, dict)]
+        there = (str(each) for each in folders if (Path(str(each)) / _TOKENIZER).is_file())
+        one = {"folder": next(there, None)}
     folder = one.get("folder") if isinstance(one, dict) else None
     return Path(folder) if isinstance(folder, str) else None
 

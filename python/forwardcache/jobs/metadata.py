@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from forwardcache import __version__
 from forwardcache.errors import InvalidInputError
-from forwardcache.jobs.adapters import sole_adapter
+from forwardcache.jobs.adapters import folders_by_name, unnamed_adapter
 from forwardcache.jobs.fingerprint import folder_fingerprint
 from forwardcache.jobs.kinds import STDIN
 from forwardcache.jobs.reasons import shown
@@ -50,7 +50,7 @@ _VERSIONS = ("torch", "transformers", "peft", "tokenizers")
 # Of a URL: what stands before its host, and options that are secrets.
 _SECRETS = re.compile(r"(?<=://)[^/\s,]*(?=@)|(?<=password=)[^&,\s]+|(?<=ca_data=)[^&,\s]+")
 # Said elsewhere, or of no row's doing.
-_SAID_ELSEWHERE = frozenset({"model", "adapter", "op", "views", "prompts"})
+_SAID_ELSEWHERE = frozenset({"model", "adapter", "adapters", "op", "views", "prompts"})
 
 
 def deciding(options: ScoreOptions, source: PromptSet, views: Sequence[View]) -> Facts:
@@ -76,8 +76,13 @@ def deciding(options: ScoreOptions, source: PromptSet, views: Sequence[View]) ->
 def folder_facts(loading: ModelOptions) -> Facts:
     """What of the folders decides values: their contents, or the name of what is no folder here."""
     digests = digests_of(loading)
+    named = {
+        name: digests["adapters"][name] or folder
+        for name, folder in folders_by_name(loading.adapters).items()
+    }
     return {"model": digests["model"] or loading.model,
-            "adapter": digests["adapter"] or sole_adapter(loading.adapters)}  # fmt: skip
+            "adapter": digests["adapter"] or unnamed_adapter(loading.adapters),
+            **({"adapters": named} if named else {})}  # fmt: skip
 
 
 def facts_of(
@@ -119,15 +124,21 @@ def facts_of_run(
 
     Args:
         loading: What was loaded.
-        digests: Those of ``model`` and ``adapter``, where these are folders.
+        digests: Those of ``model`` and ``adapter``, and of ``adapters`` by their names, where these
+            are folders.
         arithmetic: Dtype, device, kernels and threads.
     """
+    named = folders_by_name(loading.adapters)
+    of_named = digests.get("adapters") or {}
+    adapters = [{"name": name, **(_folder(folder, of_named.get(name)) or {})}
+                for name, folder in named.items()]  # fmt: skip
     return {
         "command": command(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": versions(),
         "model": _folder(loading.model, digests.get("model")),
-        "adapter": _folder(sole_adapter(loading.adapters), digests.get("adapter")),
+        "adapter": _folder(unnamed_adapter(loading.adapters), digests.get("adapter")),
+        **({"adapters": adapters} if adapters else {}),
         "tokenizer": _folder_of_tokenizer(loading.tokenizer),
         **arithmetic,
     }
@@ -139,12 +150,19 @@ def loading_facts(loading: ModelOptions) -> Facts:
 
 
 def digests_of(loading: ModelOptions) -> Facts:
-    """The digests of the contents of model and adapter; None for what is no folder here."""
-    folders = {"model": loading.model, "adapter": sole_adapter(loading.adapters)}
+    """The digests of the contents of model and adapters; None for what is no folder here."""
+    named = folders_by_name(loading.adapters)
     return {
-        name: None if given is None or not Path(given).is_dir() else folder_fingerprint(Path(given))
-        for name, given in folders.items()
+        "model": _digest(loading.model),
+        "adapter": _digest(unnamed_adapter(loading.adapters)),
+        "adapters": {name: _digest(folder) for name, folder in named.items()},
     }
+
+
+def _digest(given: str | None) -> str | None:
+    if given is None or not Path(given).is_dir():
+        return None
+    return folder_fingerprint(Path(given))
 
 
 def facts_of_input(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from forwardcache.errors import ForwardCacheError, InvalidInputError
 from forwardcache.instrumentation import BackendInstrumentation, TraceWriter
-from forwardcache.jobs.adapters import sole_adapter
+from forwardcache.jobs.adapters import adapters_to_load
 from forwardcache.jobs.hits import HitRecorder
 from forwardcache.jobs.options import ModelOptions
 from forwardcache.jobs.reasons import first_line, is_out_of_memory, shown
@@ -133,7 +133,7 @@ def _load_backend(options: ModelOptions, recorder: HitRecorder, store: Store | N
     try:
         return backend_type.load(
             options.model,
-            sole_adapter(options.adapters),
+            adapters_to_load(options.adapters),
             device=options.device,
             dtype=options.dtype,
             allow_download=options.allow_download,

@@ -13,6 +13,7 @@ import typer
 from forwardcache.cli.commands.options import (
     EXIT_STATUS,
     AdapterOption,
+    AdaptersOption,
     AddBosTokenOption,
     ChatTemplateArgsOption,
     DeviceOption,
@@ -58,8 +59,8 @@ ViewsOption = Annotated[
     str | None,
     typer.Option(
         help="base, ft, scaled:LAMBDA, null:SEED[:INIT_SCALE[:RANK_SCALE]], null:SEED:matched, "
-        "comma-separated. "
-        "Default: base,ft with an adapter, else base; with null:1:matched to null:19:matched the "
+        "comma-separated; with :NAME behind where adapters have names. "
+        "Default: base and ft of each adapter; with null:1:matched to null:19:matched the "
         "table says where the adapter stands among random changes of its own norm."
     ),
 ]
@@ -171,6 +172,7 @@ def _score(  # noqa: PLR0917 - typer calls it, by name
     model: ModelOption,
     prompts: PromptsOption,
     adapter: AdapterOption = None,
+    adapters: AdaptersOption = None,
     views: ViewsOption = None,
     op: OpOption = DEFAULT_OP,
     top_k: TopKOption = 256,

@@ -48,6 +48,7 @@ class HeadAlone:
         self.device = torch.device(self._lm.device)
         self.vocab_size = runner.vocab_size
         self._differs = is_switched_outside(self._scorer.model, self._body)
+        self._outside = self._scorer.names_outside()
         self._weights: dict[int, tuple[Tensor, int]] | None = None
         self._spool = Spool(0)
 
@@ -55,9 +56,15 @@ class HeadAlone:
         """The view that the head is run in for one of the model's.
 
         Raises:
-            UnsupportedModelError: its noise is drawn over the whole model, which isn't there then.
+            UnsupportedModelError: its noise is drawn over the whole model, which isn't there then;
+                or it is of one of several adapters, and that has a part in the head.
         """
-        if not self._differs:
+        if spec.adapter is not None and spec.adapter in self._outside:
+            raise UnsupportedModelError(
+                f"view {spec.view_id} changes the model's head, which can't be held against "
+                "another model where adapters have names: give that adapter alone, without one"
+            )
+        if not self._differs or spec.adapter is not None:
             return BASE
         if spec.kind == "null":
             raise UnsupportedModelError(
@@ -104,6 +111,7 @@ class HeadAlone:
         gone: Any = _Gone(self.name)
         # These remember tensors of the body.
         self._scorer.identity = self._scorer.admissions = gone
+        self._scorer.forget_adapters()
         self._weights = {
             id(each): (each, self._spool.add(each))
             for each in _tensors(self._scorer.model)

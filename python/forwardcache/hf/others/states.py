@@ -14,10 +14,8 @@ from forwardcache.hf.backend import HFBackend
 from forwardcache.hf.batch.plan import distinct
 from forwardcache.hf.batch.row import Encoded
 from forwardcache.hf.batch.ways import Ways
-from forwardcache.hf.model.switch import switched
 from forwardcache.hf.others.spool import Spool
 from forwardcache.hf.others.texts import Rows, Texts
-from forwardcache.hf.scoring.loaded import checked_spec
 from forwardcache.hf.scoring.task import Task
 from forwardcache.hf.spec import ViewSpec
 from forwardcache.operation import Column, Operation
@@ -113,9 +111,9 @@ def states_of(backend: HFBackend, spec: ViewSpec | None, texts: Texts, rows: Row
     """
     scorer = backend._scorer
     with scorer.lock:
-        state = scorer.identity.state(scorer.tokenizer)
-        runs = checked_spec(state.structure, spec)
-        ways = replace(scorer.admitted(state.structure, runs), prefixes=False)
+        runs = scorer.runs_as(spec)
+        state = scorer.state(runs)
+        ways = replace(scorer.admitted(runs), prefixes=False)
     if not ways.causal:
         raise UnsupportedModelError(
             f"compare needs a causal model, and in {scorer.runner.name} a token's logits depend on "
@@ -131,11 +129,11 @@ def states_of(backend: HFBackend, spec: ViewSpec | None, texts: Texts, rows: Row
     for slab in _slabs(backend, [at for at in firsts if _has_states(rows[at])], texts.cut):
         with scorer.lock:
             scorer.runner.ways = ways
-            with switched(scorer.model, runs), torch.inference_mode():
+            with scorer.entered(runs), torch.inference_mode():
                 windows = [window for at in slab for window in texts.cut[at]]
                 tasks = [Task(None, Encoded(each.token_ids, 1), None) for each in windows]
                 values = scorer.runs.values(op, tasks, scorer.progress or _nobody)
-            if scorer.identity.state(scorer.tokenizer) is not state:
+            if scorer.state(runs) is not state:
                 raise UnsupportedModelError("the model changed while it was compared")
         _keep(found, slab, texts.cut, iter(values), done)
     found.kind = op.output

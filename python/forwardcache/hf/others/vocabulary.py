@@ -19,7 +19,7 @@ def tokenizer_of(folder: str, *, allow_download: bool = False) -> Any:
         ModelLoadError: there is none, or it is broken.
     """
     return loading.load_tokenizer(
-        folder, None, tokenizer=None, add_bos_token=None, allow_download=allow_download
+        folder, [], tokenizer=None, add_bos_token=None, allow_download=allow_download
     )
 
 

@@ -83,6 +83,18 @@ class LoadedModel:
             adapters, self.causal_lm, self.runner, self.entered
         )
 
+    def names_outside(self) -> frozenset[str]:
+        """The adapters with names that have a part outside the model's body."""
+        if self.adapters is None:
+            return frozenset()
+        with self.lock:
+            found = [
+                name
+                for name in self.adapters.names
+                if self.adapters.record(name, self.tokenizer).is_outside
+            ]
+        return frozenset(found)
+
     def check(self, spec: ViewSpec | None) -> None:
         """Refuses a view that this model can't give exactly."""
         with self.lock:
@@ -167,6 +179,10 @@ class LoadedModel:
         if self.adapters is not None and self.adapters.is_outside(named, self.tokenizer):
             return True
         return len(named) < len(specs) and is_switched_outside(self._standing, body)
+
+    def forget_adapters(self) -> None:
+        """Lets go of the adapters that have names; there are none from here on."""
+        self.adapters = self._named_admissions = None
 
     def admitted(self, spec: ViewSpec) -> Ways:
         """What the model in a view is let do.
