@@ -84,14 +84,17 @@ class View:
         """The context manager that gives this view of ``backend``."""
         if self.kind == "base":
             return _entered(backend.as_base)
+        # A backend whose only adapter has no name need not know of names.
+        which = {} if self.adapter is None else {"adapter": self.adapter}
         if self.kind == "ft":
-            return _entered(backend.as_finetuned)
+            return _entered(backend.as_finetuned, **which)
         if self.kind == "scaled":
-            return _entered(backend.as_scaled_adapter, self.lam)
+            return _entered(backend.as_scaled_adapter, self.lam, **which)
         if self.matched:
-            return _entered(backend.as_null_adapter, self.seed, matched=True, lam=self.lam)
-        scales = {"init_scale": self.init_scale, "rank_scale": self.rank_scale}
-        return _entered(backend.as_null_adapter, self.seed, **scales)
+            scales: dict[str, Any] = {"matched": True, "lam": self.lam}
+        else:
+            scales = {"init_scale": self.init_scale, "rank_scale": self.rank_scale}
+        return _entered(backend.as_null_adapter, self.seed, **scales, **which)
 
 
 def _entered(method: Callable[..., Any], *args: Any, **kwargs: Any) -> AbstractContextManager[Any]:

@@ -13,6 +13,7 @@ import typer
 from forwardcache.cli.commands.options import (
     EXIT_STATUS,
     AdapterOption,
+    AdaptersOption,
     AddBosTokenOption,
     ChatTemplateArgsOption,
     DeviceOption,
@@ -79,15 +80,6 @@ ViewsOption = Annotated[
         help="base, ft, scaled:LAMBDA, null:SEED[:INIT_SCALE[:RANK_SCALE]], null:SEED:matched, "
         "comma-separated. "
         "Default: ft of each adapter.",
-    ),
-]
-AdaptersOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="FOLDER",
-        help="Each of its sub-folders that holds an adapter, called as that: the checkpoints of a "
-        "run, in the order of their numbers.",
-        show_default=False,
     ),
 ]
 LambdasOption = Annotated[

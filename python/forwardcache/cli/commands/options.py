@@ -46,6 +46,15 @@ AdapterOption = Annotated[
         "and so on.",
     ),
 ]
+AdaptersOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FOLDER",
+        help="Each of its sub-folders that holds an adapter, called as that: the checkpoints of a "
+        "run, in the order of their numbers.",
+        show_default=False,
+    ),
+]
 DeviceOption = Annotated[
     str, typer.Option(help="auto (a GPU where there is one), cpu, cuda, cuda:1, ...")
 ]
