@@ -15,6 +15,7 @@ EXTRA_OF = {
     "lm_eval": "lm-eval",
     "ray": "ray",
     "redis": "redis",
+    **dict.fromkeys(("httpx", "tenacity"), "server"),
 }
 
 
