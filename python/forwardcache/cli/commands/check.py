@@ -1,4 +1,4 @@
-"""``check``: the kits that judge an engine or a backend."""
+"""``check``: the kits that judge an engine, a backend or a server."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Annotated
 import typer
 
 from forwardcache.cli.commands.options import Format, FormatOption
+from forwardcache.cli.exact import exact_values
 
-commands = typer.Typer(help="Check that an engine or a backend keeps its contract.")
+commands = typer.Typer(help="Check that an engine, backend or server is right.")
 
 FactoryArgument = Annotated[
     str,
@@ -66,3 +67,58 @@ def _check_backend(
     from forwardcache.conformance.backend.command import check_backend_spec
 
     return check_backend_spec(factory, output_format=format_.value, report_all=every)
+
+
+@commands.command("server", short_help="Check a server's log-probabilities.")
+def _check_server(  # noqa: PLR0917 - typer calls it, by name
+    url: Annotated[str, typer.Argument(help="The server's address: http://host:port.")],
+    model_name: Annotated[
+        str, typer.Option(help="Name of the model, as the server knows it.", metavar="NAME")
+    ],
+    model: Annotated[
+        str | None,
+        typer.Option(help="Folder of the same model: compare with its values too.", metavar="DIR"),
+    ] = None,
+    every: AllOption = False,
+    top_k: Annotated[int, typer.Option(min=3, help="How many candidates are asked for.")] = 5,
+    atol: Annotated[
+        float, typer.Option(help="Nats by which the median of two answers may differ.")
+    ] = 0.02,
+    concurrency: Annotated[int, typer.Option(min=1, help="Requests at once.")] = 8,
+    longest: Annotated[int, typer.Option(min=1, help="Words of the longest prompt.")] = 2048,
+    timeout: Annotated[
+        float, typer.Option(help="Seconds without a byte after which a request has failed.")
+    ] = 60.0,
+    api_key_variable: Annotated[
+        str, typer.Option(help="Environment variable with the key.", metavar="NAME")
+    ] = "FORWARDCACHE_API_KEY",
+    expected: Annotated[
+        str | None,
+        typer.Option(
+            "--expected-failures",
+            help="TOML file with the checks that are known to fail, in [server].",
+            metavar="FILE",
+        ),
+    ] = None,
+    format_: FormatOption = Format.TABLE,
+) -> int:
+    """Check the log-probabilities of an OpenAI-style server's /v1/completions.
+
+    Exit status 0 if they are right, 1 if not or if none could be judged, 2 if it can't be asked.
+    """
+    from forwardcache.conformance.server.command import check_server_url
+
+    return check_server_url(
+        url,
+        model_name=model_name,
+        output_format=format_.value,
+        report_all=every,
+        expected=expected,
+        reference=None if model is None else exact_values(model),
+        top_k=top_k,
+        atol=atol,
+        concurrency=concurrency,
+        longest=longest,
+        timeout=timeout,
+        api_key_variable=api_key_variable,
+    )
