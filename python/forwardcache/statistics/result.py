@@ -150,7 +150,7 @@ class DiffResult:
 
     @property
     def is_sweep(self) -> bool:
-        """Whether there are several adapters, many strengths, or more views than fit side by side."""
+        """Whether there are several adapters, many strengths, or too many views for columns."""
         adapters = {one.adapter for one in self.views if one.adapter is not None}
         strengths = {one.lam for one in self.views if one.lam is not None}
         are_many = len(strengths) > _FEW_STRENGTHS or len(self.views) > MOST_SIDE_BY_SIDE
