@@ -47,6 +47,15 @@ def _verify(  # noqa: PLR0917 - typer calls it, by name
         str | None,
         typer.Option(help="Folder of the adapter, where it isn't where the rows say."),
     ] = None,
+    other: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--other",
+            metavar="NAME=DIR",
+            help="Folder of one of diff's other models, where it isn't where the rows say.",
+            show_default=False,
+        ),
+    ] = None,
     tokenizer: Annotated[
         str | None,
         typer.Option(help="Folder of score's --tokenizer, where it isn't where the rows say."),
@@ -75,6 +84,7 @@ def _verify(  # noqa: PLR0917 - typer calls it, by name
 ) -> int:
     """Score a random share of a table's rows again, and compare; exit status 1 if some are off."""
     from forwardcache.cli.verify import verify
+    from forwardcache.jobs.other_models import parse_others
     from forwardcache.jobs.verify.options import VerifyOptions
 
     options = VerifyOptions(
@@ -87,5 +97,6 @@ def _verify(  # noqa: PLR0917 - typer calls it, by name
         prompts=prompts,
         device=device,
         dtype=dtype,
+        others=parse_others(other or []),
     )
     return verify(options, as_json=format_ is Format.JSON)

@@ -14,6 +14,7 @@ from forwardcache.jobs.job import Scoring
 from forwardcache.jobs.planning import make_job
 from forwardcache.jobs.rows import Row
 from forwardcache.jobs.session import Session
+from forwardcache.jobs.verify.others import other_rows
 from forwardcache.jobs.verify.plan import Plan
 from forwardcache.operation import Apart, divergence_tolerances, field_apart
 
@@ -79,7 +80,8 @@ class _OfDiff:
         if recorded.reference is None:
             raise TypeError("rows of diff are held against a reference")
         windows = bool(recorded.text_options.get("windows"))
-        self._backend = session.backend
+        self._backend, self._loading = session.backend, plan.loading
+        self._others = list(zip(plan.others, recorded.others, strict=True))
         self._plan = make_plan(
             session, plan.source, recorded.views, recorded.reference, in_windows=windows
         )
@@ -88,7 +90,7 @@ class _OfDiff:
 
     def rows(self) -> Iterator[Row]:
         texts = TokenTexts(self._backend.tokenizer)
-        for chunk in self._plan.chunks():
+        for chunk in self._plan.chunks() if self._plan.views else ():
             found = differences(self._backend, self._plan, self._plan.views, list(chunk))
             for at, error in first_errors(found).items():
                 self._plan.skips(chunk[at], error)
@@ -98,6 +100,8 @@ class _OfDiff:
                 yield from rows_of(
                     self._plan.prompts[at], self._plan.reference.name, of_text, tokens
                 )
+        if self._others:
+            yield from other_rows(self._backend, self._plan, self._others, self._loading)
 
     def apart(self, kept: Row, fresh: Row) -> list[Apart]:
         plain = [name for name in ARRAYS if name not in (*_DIVERGENCES, *_FLIPS)]

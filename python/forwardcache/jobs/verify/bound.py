@@ -12,6 +12,7 @@ its own values may be off could say anything.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 OF_BATCHES = 1e-4
@@ -53,7 +54,13 @@ class Bound:
 
 
 def bound_of(
-    here: str, recorded: str, *, measured: float | None, told: float | None, is_elsewhere: bool
+    here: str,
+    recorded: str,
+    *,
+    measured: float | None,
+    told: float | None,
+    is_elsewhere: bool,
+    others: Sequence[str] = (),
 ) -> Bound:
     """The bound for what is computed here.
 
@@ -63,12 +70,13 @@ def bound_of(
         measured: The floor here, nats; None where it wasn't or couldn't be.
         told: The floor that the rows' facts tell, nats; None without one.
         is_elsewhere: Whether the arithmetic is another one than recorded.
+        others: Dtypes of other models that there are rows of.
     """
     floors = {
         dtype: measured
         if dtype == here and measured is not None
         else min(HALF[dtype], told if dtype == recorded and told is not None else HALF[dtype])
-        for dtype in (here, recorded)
+        for dtype in (here, recorded, *others)
         if dtype in HALF
     }
     widest = max(floors, key=floors.__getitem__, default=None)

@@ -8,6 +8,7 @@ from typing import Any
 from forwardcache.errors import InvalidInputError
 from forwardcache.jobs.fingerprint import folder_fingerprint
 from forwardcache.jobs.options import ModelOptions, NamedAdapter
+from forwardcache.jobs.other_models import OtherModel
 from forwardcache.jobs.verify.options import VerifyOptions
 from forwardcache.jobs.verify.recorded import Folder, Recorded
 
@@ -52,11 +53,46 @@ def loading_of(options: VerifyOptions, recorded: Recorded, notes: list[str]) -> 
     )
 
 
+def others_of(
+    options: VerifyOptions, recorded: Recorded, notes: list[str]
+) -> tuple[OtherModel, ...]:
+    """The other models that rows are of, in their order.
+
+    Args:
+        options: What was asked for.
+        recorded: What the run says of itself.
+        notes: Takes what can't be checked, a sentence each.
+
+    Raises:
+        InvalidInputError: a folder is missing, or holds something else than what made the rows; or
+            a model was given that no row is of.
+    """
+    given = {each.name: each.folder for each in options.others}
+    known = [each.view for each in recorded.others]
+    for name in given.keys() - set(known):
+        there = f"there are rows of {', '.join(known)}" if known else "there are none of any"
+        raise InvalidInputError(f"--other {name}={given[name]}: no row is of it; {there}")
+    found = []
+    for each in recorded.others:
+        folder = _folder(
+            f"model {each.view}", given.get(each.view), Folder(each.folder, each.digest), notes,
+            is_needed=True, option=f"--other {each.view}=DIR",
+        )  # fmt: skip
+        found.append(OtherModel(each.view, folder or ""))
+    return tuple(found)
+
+
 def _folder(
-    name: str, given: str | None, recorded: Folder | None, notes: list[str], *, is_needed: bool
+    name: str,
+    given: str | None,
+    recorded: Folder | None,
+    notes: list[str],
+    *,
+    is_needed: bool,
+    option: str | None = None,
 ) -> str | None:
     """The folder to load, whose contents are those that were recorded."""
-    option = f"--{name} DIR"
+    option = option or f"--{name} DIR"
     if given is None and recorded is None:
         if is_needed:
             raise InvalidInputError(f"nothing says which {name} made the rows: give {option}")

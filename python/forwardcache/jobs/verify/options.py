@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from forwardcache.jobs.other_models import OtherModel
+
 SHARE = 0.01
 
 
@@ -20,6 +22,7 @@ class VerifyOptions:
         adapter: Folder of the adapter; None for the one that is recorded.
         tokenizer: Folder of a tokenizer apart from both; None for the one that is recorded.
         prompts: File of the prompts, or ``-``; None for the one that is recorded.
+        others: Folders of other models; those that aren't given are where the rows say.
         device: Where to compute; None for the kind of device that is recorded, where it is here.
         dtype: Of the weights; None for the one that is recorded.
     """
@@ -33,3 +36,4 @@ class VerifyOptions:
     prompts: str | None = None
     device: str | None = None
     dtype: str | None = None
+    others: tuple[OtherModel, ...] = ()

@@ -13,8 +13,9 @@ from pathlib import Path
 from forwardcache.errors import InvalidInputError
 from forwardcache.jobs.kinds import STDIN, FileKind, check_kind
 from forwardcache.jobs.options import ModelOptions
+from forwardcache.jobs.other_models import OtherModel
 from forwardcache.jobs.prompts import PROMPTS, TEXTS, Prompt, PromptSet, read_prompts
-from forwardcache.jobs.verify.folders import loading_of
+from forwardcache.jobs.verify.folders import loading_of, others_of
 from forwardcache.jobs.verify.options import VerifyOptions
 from forwardcache.jobs.verify.recorded import Recorded, read_recorded
 from forwardcache.jobs.verify.table import Name, Table, read_table
@@ -36,6 +37,8 @@ class Plan:
         expected: Line and view of every row of the run, in order.
         table: The rows.
         notes: What can't be checked, a sentence each.
+        prompts: How many prompts have rows.
+        others: Other models, in the order of ``recorded.others``.
     """
 
     recorded: Recorded
@@ -46,11 +49,8 @@ class Plan:
     expected: Sequence[Name]
     table: Table
     notes: tuple[str, ...]
-
-    @property
-    def prompts(self) -> int:
-        """Prompts that have rows."""
-        return len(self.expected) // len(self.recorded.views)
+    prompts: int
+    others: tuple[OtherModel, ...] = ()
 
 
 def planned(options: VerifyOptions) -> Plan:
@@ -67,6 +67,7 @@ def planned(options: VerifyOptions) -> Plan:
     recorded = read_recorded(options.rows)
     notes: list[str] = []
     loading = loading_of(options, recorded, notes)
+    models = others_of(options, recorded, notes)
     source = _prompts(options, recorded, notes)
     seed = secrets.randbelow(_SEEDS) if options.seed is None else options.seed
     chosen = _chosen(source.prompts, options.share, seed)
@@ -74,6 +75,12 @@ def planned(options: VerifyOptions) -> Plan:
     table = read_table(options.rows, lines)
     names = [view.name for view in recorded.views]
     expected = [(prompt.line, name) for prompt in source.prompts for name in names]
+    expected += [
+        (prompt.line, other.view)
+        for other in recorded.others
+        for prompt in source.prompts
+        if prompt.line not in other.skipped
+    ]
     others = (prompt for prompt in source.prompts if prompt.line not in lines)
     return Plan(
         recorded=recorded,
@@ -84,6 +91,8 @@ def planned(options: VerifyOptions) -> Plan:
         expected=expected,
         table=table,
         notes=tuple(notes),
+        prompts=len(source.prompts),
+        others=models,
     )
 
 

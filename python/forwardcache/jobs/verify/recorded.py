@@ -14,6 +14,7 @@ from forwardcache.jobs.metadata import COMPARE, meta_of, view_of
 from forwardcache.jobs.reasons import shown
 from forwardcache.jobs.results import TEMPLATE
 from forwardcache.jobs.rows import ROW_FORMAT
+from forwardcache.jobs.verify.others import RecordedOther, recorded_others
 from forwardcache.jobs.views import View
 from forwardcache.operations import of_prompts
 
@@ -67,6 +68,7 @@ class Recorded:
         versions: By package.
         floor: Mean of abs(difference in log-probability) that rounding makes, nats; None where it
             wasn't measured.
+        others: Other models that it has rows of; their rows stand behind those of ``views``.
         unchecked: Names of facts that decide no row, so that nothing is held against them.
     """
 
@@ -88,6 +90,7 @@ class Recorded:
     arithmetic: Mapping[str, Any]
     versions: Mapping[str, Any]
     floor: float | None
+    others: tuple[RecordedOther, ...]
     unchecked: tuple[str, ...]
 
 
@@ -149,6 +152,7 @@ class _Reader:
                            for name in ("gpu", "cpu_capability", "attention")}},
             versions=self._of("versions", (dict,)),
             floor=self._floor(),
+            others=recorded_others(self._facts, self._where),
             unchecked=self._unchecked(),
         )  # fmt: skip
 
@@ -180,7 +184,8 @@ class _Reader:
 
     def _views(self) -> tuple[View, ...]:
         views = self._of("views", (list,))
-        if not views or not all(isinstance(each, dict) for each in views):
+        has_rows = views or self._facts.get("others")
+        if not has_rows or not all(isinstance(each, dict) for each in views):
             raise InvalidInputError(f"{self._where}: 'views' has to be a list of views")
         return tuple(map(view_of, views))
 
@@ -215,7 +220,7 @@ class _Reader:
 _USED = frozenset({
     "versions", "model", "adapter", "tokenizer", "dtype", "device", "gpu", "cpu_capability",
     "attention", "token_budget", "op", "reference", "views", "options", "prompts", "counts",
-    "skipped",
+    "skipped", "others",
 })  # fmt: skip
 _KIND = {bool: "true or false", dict: "an object", str: "a text", int: "a whole number",
          list: "a list"}  # fmt: skip

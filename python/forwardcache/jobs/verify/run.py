@@ -131,6 +131,7 @@ def checked(session: Session, plan: Plan) -> Verification:
         measured=_floor(session, plan) if dtype in HALF else None,
         told=recorded.floor,
         is_elsewhere=bool(elsewhere),
+        others=[each.dtype for each in recorded.others],
     )
     findings = list(findings_of_rows(plan.expected, plan.table, recorded.rows))
     furthest, count = None, 0

@@ -14,6 +14,7 @@ from forwardcache.extras import extra_named
 from forwardcache.observe.report.diff_moved import moved_of, thresholds
 from forwardcache.observe.report.diff_tables import (
     MOST_GROUPS,
+    chain_of,
     groups_of,
     over_texts,
     over_views,
@@ -63,6 +64,7 @@ def _parts(result: DiffResult, said: dict[str, Any]) -> dict[str, Any]:
         "title": "forwardcache diff",
         "result": result,
         **over_views(said),
+        "chain": chain_of(said),
         "over": _over(result),
         "compared": max((one.nulls.compared for one in result.views if one.nulls), default=0),
         "histograms": diff_plots.histograms(result),

@@ -61,6 +61,14 @@ _NULLS = {
     "nulls.p_smallest": "smallest p",
     "nulls.sd": "deviation",
 }
+_CHAIN = {
+    "against_first.kl.mean": "KL from the first, mean",
+    "against_first.kl.interval": "its interval",
+    "against_first.same_top": "same top",
+    "against_neighbour.kl.mean": "KL from the one before, mean",
+    "against_neighbour.kl.interval": "its interval",
+    "against_neighbour.same_top": "same top",
+}
 _PARTS = {"positions": "positions", "texts": "texts", **_FIGURES}
 
 
@@ -141,6 +149,23 @@ def groups_of(said: dict[str, Any], view: str) -> Table | None:
         columns=_PARTS | placed,
         names={group: group for group in groups},
     )
+
+
+def chain_of(said: dict[str, Any]) -> Table | None:
+    """Each stage against the first and against the one before it; None without a chain.
+
+    Args:
+        said: The result as JSON values.
+    """
+    stages = said["chain"]
+    if not stages:
+        return None
+    names = {
+        number: f"{stage['view']}, behind {stage['neighbour']}"
+        for number, stage in enumerate(stages)
+    }
+    caption = f"Stages behind {said['reference']}, nats a position"
+    return _table(stages, ["chain"], caption, head="stage", columns=_CHAIN, names=names)
 
 
 def percentiles_of(said: dict[str, Any], view: str) -> Table:
