@@ -50,8 +50,9 @@ class Ended:
 
 
 def without_first_line(err: str) -> str:
-    """What ``score`` or ``diff`` said behind the line of what will be done, if that is there."""
-    return re.sub(r"\Aforwardcache: (scoring .* with .*, views|comparing .* over) .*\n", "", err)
+    """What ``score``, ``diff`` or ``export`` said behind its first line, if that is there."""
+    first = r"(scoring .* with .*, views|comparing .* over|exporting .* over) .*\n"
+    return re.sub(rf"\Aforwardcache: {first}", "", err)
 
 
 Run = Callable[..., Ended]

@@ -5,7 +5,8 @@ Reading order: ``app`` and ``commands`` (names, options, help) with ``repeats``;
 is shown); ``diff`` with ``diff_checks`` and ``diff_other_checks``, ``diff_estimate``,
 ``diff_progress`` and ``diff_table`` (with ``diff_cells``, ``diff_chain`` and ``diff_sweep``);
 ``store``, ``report``, and ``trace`` with ``trace_merge``, ``trace_export`` and ``trace_watch``; for
-all of them ``extras``, ``interrupts`` and ``exits`` (errors to exit codes). ``verify`` checks
-somebody's rows, ``exact`` gives what a server's are compared with.
+all of them ``extras``, ``interrupts`` and ``exits`` (errors to exit codes). ``export`` writes
+what trainers read, ``verify`` checks somebody's rows, ``exact`` gives what a server's are compared
+with.
 Nothing here is imported by the library; torch and numpy are imported only once a command runs.
 """

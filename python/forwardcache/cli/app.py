@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from forwardcache import __version__
-from forwardcache.cli.commands import check, diff, report, score, store, trace, verify
+from forwardcache.cli.commands import check, diff, export, report, score, store, trace, verify
 from forwardcache.cli.commands.options import EXIT_STATUS
 from forwardcache.cli.commands.report import REPORT_COMPARE
 from forwardcache.cli.exits import ExitCode, guarded, say, say_warnings
@@ -29,6 +29,7 @@ app = typer.Typer(
 # In the order of the help; a group without a name adds its commands to the root's.
 app.add_typer(score.commands)
 app.add_typer(diff.commands)
+app.add_typer(export.commands, name="export")
 app.add_typer(verify.commands)
 app.add_typer(report.commands)
 app.add_typer(check.commands, name="check")

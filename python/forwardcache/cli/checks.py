@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from forwardcache.cli.extras import check_installed
 from forwardcache.errors import InvalidInputError
@@ -74,7 +74,31 @@ def check_template(options: ScoreOptions) -> None:
         )
 
 
-def check_outputs(options: ScoreOptions) -> None:
+class WritesRows(Protocol):
+    """What is asked of a command that writes rows of prompts."""
+
+    @property
+    def loading(self) -> ModelOptions:
+        """What to load, with the trace and the store."""
+
+    @property
+    def prompts(self) -> str:
+        """Where they are read."""
+
+    @property
+    def out(self) -> Path | None:
+        """Where rows go."""
+
+    @property
+    def force(self) -> bool:
+        """Whether a file there is replaced."""
+
+    @property
+    def resume(self) -> bool:
+        """Whether an unfinished run is gone on with."""
+
+
+def check_outputs(options: WritesRows) -> None:
     """Refuse files that can't be written or are also something else.
 
     Raises:
@@ -98,7 +122,7 @@ def check_outputs(options: ScoreOptions) -> None:
     check_out(options.out, force=options.force, resume=options.resume)
 
 
-def check_part(options: ScoreOptions, job_facts: dict[str, Any]) -> None:
+def check_part(options: WritesRows, job_facts: dict[str, Any]) -> None:
     """Refuse to go on with a part of another job.
 
     Args:
@@ -114,7 +138,7 @@ def check_part(options: ScoreOptions, job_facts: dict[str, Any]) -> None:
         check_same_job(options.out, job_facts)
 
 
-def _check_distinct(options: ScoreOptions) -> None:
+def _check_distinct(options: WritesRows) -> None:
     """Refuse a file that would be written and is also something else."""
     from forwardcache.jobs.results import names_of
     from forwardcache.store import files_of

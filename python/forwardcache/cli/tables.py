@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any, TextIO
 
 from rich.console import Console
@@ -100,6 +101,14 @@ def show(stream: TextIO, *shown: Table) -> None:
     console = Console(file=stream)
     for each in shown:
         console.print(each)
+
+
+def show_pairs(stream: TextIO, title: str, lines: Sequence[tuple[str, str]]) -> None:
+    """Print a table of two columns: what each is, and its value."""
+    shown = _table(title, "")
+    for line in lines:
+        shown.add_row(*line)
+    show(stream, shown)
 
 
 def show_json(stream: TextIO, value: Any) -> None:

@@ -1,12 +1,12 @@
-"""One run of a job, timed and counted; ``score`` and ``demo`` share it."""
+"""One run of a job, timed and counted; ``score``, ``export`` and ``demo`` share it."""
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from forwardcache.cli.progress import run_progress
-from forwardcache.jobs.job import Scoring
+from forwardcache.jobs.job import Job, Progress
 from forwardcache.jobs.results import RowSink
 from forwardcache.jobs.session import Session
 from forwardcache.jobs.summary import JobFigures, figures_between
@@ -28,7 +28,26 @@ def timed_team_job(scoring: TeamScoring, sink: RowSink, *, done: int = 0) -> Job
     return JobFigures(stats, scoring.totals.tokens_run, time.perf_counter() - began)
 
 
-def timed_job(session: Session, scoring: Scoring, sink: RowSink, *, done: int = 0) -> JobFigures:
+class _Totals(Protocol):
+    tokens_run: int
+
+
+class Timed(Protocol):
+    """Prompts through views, rows to a sink."""
+
+    @property
+    def job(self) -> Job:
+        """What is scored."""
+
+    @property
+    def totals(self) -> _Totals:
+        """What was found."""
+
+    def run(self, sink: RowSink, progress: Progress, *, done: int = 0) -> None:
+        """Score what isn't done and write its rows."""
+
+
+def timed_job(session: Session, scoring: Timed, sink: RowSink, *, done: int = 0) -> JobFigures:
     """Score the prompts from ``done`` on into ``sink``; what it cost."""
     before, began = session.backend.stats.to_dict(), time.perf_counter()
 

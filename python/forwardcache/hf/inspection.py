@@ -9,12 +9,14 @@ from typing import Any
 
 from forwardcache.errors import ForwardCacheError
 from forwardcache.hf.admission import Admission, admission_of
+from forwardcache.hf.batch.row import Encoded
 from forwardcache.hf.model.identity import Policy
 from forwardcache.hf.scoring.noise import SAMPLE, NoiseFloor, measured_floor
 from forwardcache.hf.scoring.preflight import nonfinite_logits
 from forwardcache.hf.scoring.provenance import Provenance, collecting
 from forwardcache.hf.scoring.scorer import Scorer
 from forwardcache.hf.spec import BASE, ViewSpec
+from forwardcache.hf.text.encode import Form
 from forwardcache.hf.view import HFView, refuse_inside_view
 from forwardcache.operations import operation
 
@@ -44,6 +46,22 @@ class Inspection:
             InvalidInputError: there is no such operation.
         """
         return self._scorer.token_lengths(self._scorer.operation(op).form, items)
+
+    def encoded(
+        self, items: Sequence[Any], *, form: Form = "prompt"
+    ) -> list[Encoded | ForwardCacheError]:
+        """The tokens of items, without running anything.
+
+        Args:
+            items: Of the form.
+            form: What each is: a ``prompt``, a whole ``text``, one in ``windows`` (which may be of
+                any length), a ``pair`` of prompt and completion, or a pair of lists of ``tokens``.
+
+        Returns:
+            For each all of its tokens and the position of the first one that is scored, or the
+            error that scoring it would raise.
+        """
+        return self._scorer.encoded(form, items)
 
     def rendered(self, items: Sequence[Any], *, op: str) -> list[Any]:
         """Items with their prompts as the chat template writes them now.

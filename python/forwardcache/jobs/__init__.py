@@ -10,5 +10,6 @@ Reading order: ``options`` (what was asked for), ``adapters`` (their names) with
 ``durable``, ``columns`` and ``parquet`` (files of rows), ``resume`` and ``fingerprint`` (whether a
 job can go on), ``differences`` and ``summary`` (what the rows come to), ``metadata`` and ``facts``
 (which run it was, written and read), ``reasons`` (why something failed, in words); ``diff`` holds
-views against a reference at every position of texts, ``verify`` scores rows of a table again.
+views against a reference at every position of texts, ``export`` writes what trainers read,
+``verify`` scores rows of a table again.
 """

@@ -7,9 +7,9 @@ it; where they don't, or no such type exists in a table, it holds each value as 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from forwardcache.jobs.prompts import Prompt
 from forwardcache.jobs.rows import Row
@@ -24,6 +24,44 @@ _MOST_DEPTH = 32
 
 class _NoKindError(Exception):
     """The values have no common type that a table has."""
+
+
+class TableColumns(Protocol):
+    """The columns of a table for what comes from the input."""
+
+    def fitted(self, row: Row) -> Row:
+        """``row`` as these columns hold it."""
+
+    def schema(self, others: Mapping[str, Any]) -> dict[str, Any]:
+        """The types of all columns in polars, in their order."""
+
+
+@dataclass(frozen=True, slots=True)
+class FieldColumns:
+    """A column for each field that some row of the input has.
+
+    Attributes:
+        kinds: By name: the kind of its values; None where they are JSON text.
+    """
+
+    kinds: Mapping[str, Kind | None]
+
+    @classmethod
+    def of(cls, rows: Sequence[Row]) -> FieldColumns:
+        """The columns that hold what ``rows`` have."""
+        names = dict.fromkeys(name for row in rows for name in row)
+        return cls({name: _common_kind(row.get(name) for row in rows) for name in names})
+
+    def fitted(self, row: Row) -> Row:
+        """``row`` as these columns hold it; what isn't of the input stays."""
+        return {
+            name: json.dumps(value) if self.kinds.get(name, "") is None else value
+            for name, value in row.items()
+        }
+
+    def schema(self, others: Mapping[str, Any]) -> dict[str, Any]:
+        """The types of all columns in polars, the input's first."""
+        return {**{name: _polars_type(kind) for name, kind in self.kinds.items()}, **others}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +91,9 @@ class InputColumns:
         }
         return {**row, **texts}
 
-    def types(self) -> dict[str, Any]:
-        """The columns' types in polars."""
-        return {"id": _polars_type(self.id), "input": _polars_type(self.input)}
+    def schema(self, others: Mapping[str, Any]) -> dict[str, Any]:
+        """The types of all columns in polars: ``others`` stand between these two."""
+        return {"id": _polars_type(self.id), **others, "input": _polars_type(self.input)}
 
 
 def _common_kind(values: Iterable[Any]) -> Kind | None:

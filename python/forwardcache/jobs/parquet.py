@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from forwardcache.jobs.columns import InputColumns
+from forwardcache.jobs.columns import TableColumns
 from forwardcache.jobs.reasons import first_line
 from forwardcache.operation import Column
 from forwardcache.operations import operation
@@ -19,7 +19,7 @@ _COMMON: dict[str, Column] = {"line": "int64", "view": "text", "op": "text", "hi
 def write_parquet(
     part: Path,
     target: Path,
-    input_columns: InputColumns,
+    input_columns: TableColumns,
     metadata: Mapping[str, str],
     columns: Mapping[str, Column] | None = None,
 ) -> None:
@@ -30,7 +30,7 @@ def write_parquet(
         target: The table.
         input_columns: The types of what comes from the input.
         metadata: Keys and values of the file.
-        columns: Those between ``id`` and ``input``; None for those of score's rows.
+        columns: The others; None for those of score's rows.
 
     Raises:
         OSError: it could not be written.
@@ -38,8 +38,7 @@ def write_parquet(
     import polars as pl
 
     fields = _scored_columns(part) if columns is None else columns
-    types = {"id": None, **{name: _type_of(column) for name, column in fields.items()}}
-    schema = {**types, "input": None, **input_columns.types()}
+    schema = input_columns.schema({name: _type_of(column) for name, column in fields.items()})
     try:
         pl.scan_ndjson(part, schema=schema).sink_parquet(target, metadata=dict(metadata))
     except pl.exceptions.PolarsError as error:

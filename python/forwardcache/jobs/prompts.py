@@ -36,11 +36,13 @@ class InputWords:
         option: The option that names it.
         one: What an item of it is called.
         fields: Where a JSON line has an item's text: the first of them that is there.
+        takes_messages: Whether ``messages`` may stand for it.
     """
 
     option: str
     one: str
     fields: tuple[str, ...]
+    takes_messages: bool = True
 
 
 PROMPTS = InputWords("--prompts", "prompt", ("prompt",))
@@ -335,14 +337,15 @@ def _asked(fields: dict[str, Any], words: InputWords) -> tuple[str, list[Any] | 
 
     Whether each turn is one that the chat template takes, is the backend's to say.
     """
-    name = next((name for name in words.fields if fields.get(name) is not None), "messages")
+    otherwise = "messages" if words.takes_messages else words.fields[0]
+    name = next((name for name in words.fields if fields.get(name) is not None), otherwise)
     if isinstance(fields.get(name), list):
         messages = fields.pop(name)
         return json.dumps(messages), messages
     text = None if name == "messages" else _text_field(fields, name)
     if text is None:
         named = " or ".join(f'"{each}"' for each in words.fields)
-        raise _LineError(f'no {named} (or "messages")')
+        raise _LineError(f"no {named}" + (' (or "messages")' if words.takes_messages else ""))
     return text, None
 
 

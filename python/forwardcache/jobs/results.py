@@ -23,13 +23,13 @@ import fcntl
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from forwardcache.errors import InvalidInputError
-from forwardcache.jobs.columns import InputColumns
+from forwardcache.jobs.columns import InputColumns, TableColumns
 from forwardcache.jobs.durable import to_disk
 from forwardcache.jobs.metadata import PARQUET_KEY, Facts, is_ours, meta_of, written
 from forwardcache.jobs.outfile import check_target, part_of, write_failed
@@ -218,6 +218,10 @@ def move(source: Path, out: Path, *, force: bool) -> None:
     source.replace(out)
 
 
+def _line_and_view(row: Row) -> Any:
+    return row.get("line"), row.get("view")
+
+
 class PartFile:
     """Rows on their way to a file; see the module."""
 
@@ -230,6 +234,7 @@ class PartFile:
         resume: bool,
         prompts: Sequence[Prompt] = (),
         columns: Mapping[str, Column] | None = None,
+        input_columns: Callable[[], TableColumns] | None = None,
     ) -> None:
         """Open the part, empty unless ``resume`` goes on with one.
 
@@ -240,6 +245,8 @@ class PartFile:
             resume: Whether to keep the rows of an unfinished run of the same job.
             prompts: Those of the job; what they hold decides the columns of a table.
             columns: The other columns of a table; None for those of score's rows.
+            input_columns: Gives the columns of a table for what comes from the input; None for
+                ``id`` and ``input`` of ``prompts``.
 
         Raises:
             InvalidInputError: another process writes it or has finished it meanwhile, or the part
@@ -247,7 +254,8 @@ class PartFile:
         """
         self._out, self._job, self._force = out, job, force
         self._table = columns
-        self._columns = InputColumns.of(prompts) if _is_parquet(out) else None
+        made = input_columns or (lambda: InputColumns.of(prompts))
+        self._columns = made() if _is_parquet(out) else None
         self._part = _open_alone(out)
         try:
             _check_free(out, force=force, resume=resume)
@@ -296,11 +304,14 @@ class PartFile:
         """
         self.set_skipped([*self.skipped(), *skipped])
 
-    def whole_rows(self, expected: Iterable[tuple[int, str]]) -> Iterator[tuple[Row, int]]:
+    def whole_rows(
+        self, expected: Iterable[Any], name_of: Callable[[Row], Any] = _line_and_view
+    ) -> Iterator[tuple[Row, int]]:
         """The rows already there, as far as they are whole and in place.
 
         Args:
-            expected: Line and view of every row of the job, in order.
+            expected: The name of every row of the job, in order.
+            name_of: Tells the name of a row; by default its line and view.
 
         Yields:
             Each row with the offset of its end in the file, in bytes.
@@ -309,10 +320,14 @@ class PartFile:
         end = 0
         for line, name in zip(self._part, expected, strict=False):
             row = _whole_row(line)
-            if row is None or (row.get("line"), row.get("view")) != name:
+            if row is None or name_of(row) != name:
                 return
             end += len(line)
             yield row, end
+
+    def fitted(self, row: Row) -> Row:
+        """A row, or some fields of it, as the part holds it."""
+        return row if self._columns is None else self._columns.fitted(row)
 
     def cut(self, end: int) -> None:
         """Drop everything behind ``end``, an offset in bytes."""
@@ -325,9 +340,7 @@ class PartFile:
             MachineError: the disk is full or fails; the rows before stay.
         """
         try:
-            self._part.write(
-                encoded(rows if self._columns is None else list(map(self._columns.fitted, rows)))
-            )
+            self._part.write(encoded(list(map(self.fitted, rows))))
             self._part.flush()
         except OSError as error:
             raise self._failed(error) from error
@@ -407,7 +420,7 @@ class PartFile:
                 self._note_job()
             raise
 
-    def _publish_table(self, columns: InputColumns, meta: Facts | None) -> None:
+    def _publish_table(self, columns: TableColumns, meta: Facts | None) -> None:
         passing = _passing_of(self._out)
         metadata = {} if meta is None else {PARQUET_KEY: json.dumps(meta)}
         try:
