@@ -18,7 +18,8 @@ from datasets import Dataset, load_dataset
 from peft import PeftModel
 from tokenizers import processors
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from trl import DPOConfig, DPOTrainer
+from trl.trainer.dpo_config import DPOConfig
+from trl.trainer.dpo_trainer import DPOTrainer
 
 from forwardcache.jobs.export.preference import CHOSEN, REJECTED
 from tests.cli.conftest import Run, read_rows

@@ -218,10 +218,6 @@ def move(source: Path, out: Path, *, force: bool) -> None:
     source.replace(out)
 
 
-def _line_and_view(row: Row) -> Any:
-    return row.get("line"), row.get("view")
-
-
 class PartFile:
     """Rows on their way to a file; see the module."""
 
@@ -305,7 +301,9 @@ class PartFile:
         self.set_skipped([*self.skipped(), *skipped])
 
     def whole_rows(
-        self, expected: Iterable[Any], name_of: Callable[[Row], Any] = _line_and_view
+        self,
+        expected: Iterable[Any],
+        name_of: Callable[[Row], Any] = lambda row: (row.get("line"), row.get("view")),
     ) -> Iterator[tuple[Row, int]]:
         """The rows already there, as far as they are whole and in place.
 

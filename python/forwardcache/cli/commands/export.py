@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     Asked = TypeVar("Asked", bound=ExportOptions)
 
-commands = typer.Typer(help="Write what a trainer reads of a model: a teacher's or a reference's.")
+commands = typer.Typer(help="Write what trainers read: teacher or reference.")
 
 TextsOption = Annotated[
     str,
