@@ -1,7 +1,10 @@
 """The backend kit beside backends that are right, wrong in one way each, or only half there."""
 
 import json
+from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -106,6 +109,121 @@ def test_what_a_backend_does_not_have_is_skipped_with_the_reason() -> None:
     assert skipped["scale_end_points"] == "the backend has no as_scaled_adapter"
     assert skipped["null_view_restores"] == "the backend has no as_null_adapter"
     assert skipped["counters_add_up"] == "the backend has no stats"
+
+
+class Of:
+    """A backend with these methods of a view of the dummy alone, called directly."""
+
+    def __init__(self, *names: str, fault: str = "") -> None:
+        backend = DummyBackend(fault)
+        with backend.as_base() as view:
+            self.view = view
+        self.view.open = True
+        self.instrumentation = backend.instrumentation
+        for name in names:
+            setattr(self, name, getattr(view, name))
+
+
+ALONE = {
+    "logprob_of": {"value_types", "determinism", "hit_equals_miss", "edge_inputs"},
+    "rolling_logprob": {
+        *("value_types", "determinism", "hit_equals_miss", "edge_inputs"),
+        "values_cannot_be_changed",
+    },
+    "next_token_dist": {
+        *("value_types", "determinism", "hit_equals_miss", "values_cannot_be_changed"),
+        *("distribution_mass", "distribution_order"),
+    },
+}
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_a_backend_with_one_method_is_judged_by_it(name: str) -> None:
+    named = outcomes(Of(name))
+    assert {rule for rule, outcome in named.items() if outcome == "passed"} == ALONE[name]
+    assert set(named.values()) == {"passed", "skipped"}
+
+
+@pytest.mark.parametrize(
+    ("name", "fault", "rule"),
+    [
+        ("logprob_of", "logprob is a numpy float", "value_types"),
+        ("logprob_of", "every call drifts", "determinism"),
+        ("rolling_logprob", "float64 logprobs", "value_types"),
+        ("next_token_dist", "tail left out", "distribution_mass"),
+        ("next_token_dist", "writable arrays", "values_cannot_be_changed"),
+    ],
+)
+def test_a_backend_with_one_faulty_method_breaks_its_rule(name: str, fault: str, rule: str) -> None:
+    report = check_backend(partial(Of, name, fault=fault), report_all=True)
+    broken = [result.rule for result in report.results if result.outcome == "failed"]
+    assert broken[:1] == [rule]
+
+
+def test_views_without_batched_methods_are_skipped_with_the_reason() -> None:
+    class Single(DummyBackend):
+        def as_base(self) -> Any:
+            return self._single(super().as_base())
+
+        def as_finetuned(self) -> Any:
+            return self._single(super().as_finetuned())
+
+        @contextmanager
+        def _single(self, entered: Any) -> Any:
+            with entered as view:
+                yield SimpleNamespace(
+                    next_token_dist=view.next_token_dist,
+                    rolling_logprob=view.rolling_logprob,
+                    logprob_of=view.logprob_of,
+                )
+
+    report = check_backend(Single, report_all=True)
+    reasons = {result.rule: result.reason for result in report.results if result.reason}
+    assert report.conforms
+    assert reasons == {
+        "batch_equals_single": "what scores has no method both single and batched",
+        "counters_add_up": "what scores has no next_token_dist_batch",
+    }
+
+
+class Refusing(Of):
+    """Refuses an empty completion with these errors, alone and in a batch."""
+
+    def __init__(self, single: type[Exception], batched: type[Exception]) -> None:
+        super().__init__()
+        self.single, self.batched = single, batched
+
+    def logprob_of(self, prompt: str, completion: str) -> float:
+        if not completion:
+            raise self.single("empty")
+        return float(self.view.logprob_of(prompt, completion))
+
+    def logprob_of_batch(self, pairs: Any) -> list[float]:
+        if any(not completion for _, completion in pairs):
+            raise self.batched("empty")
+        return [self.logprob_of(*pair) for pair in pairs]
+
+
+def test_an_empty_completion_may_be_refused_with_any_error_alike() -> None:
+    assert outcomes(Refusing(KeyError, KeyError))["edge_inputs"] == "passed"
+    assert outcomes(Refusing(KeyError, OSError))["edge_inputs"] == "failed"
+
+
+def test_a_report_says_which_kit_it_is_and_how_many_rules_have_run() -> None:
+    report = check_backend(partial(Of, "logprob_of"), report_all=True).to_dict()
+    head = (report["kit"], report["checks_run"], report["checks_in_all"])
+    assert head == ("backend", 4, len(RULES))
+
+
+def test_an_expected_failure_is_reported_and_a_stale_one_fails(tmp_path: Path) -> None:
+    path = tmp_path / "expected.toml"
+    path.write_text('[backend]\ndistribution_order = "sorted by id"\n')
+    faulty = partial(DummyBackend, "ids in order of id")
+    report = check_backend(faulty, expected_failures=path)
+    assert report.conforms
+    assert report.outcomes.count("expected") == 1
+    with pytest.raises(BackendRuleBroken, match=r"is expected to fail \(sorted by id\) and passes"):
+        check_backend(DummyBackend, expected_failures=path)
 
 
 def test_additivity_is_judged_only_at_token_boundaries() -> None:

@@ -7,7 +7,9 @@ import sys
 from contextlib import redirect_stdout
 from typing import TextIO
 
-from forwardcache.conformance.backend.run import BackendReport, check_backend
+from forwardcache.conformance import kit
+from forwardcache.conformance.backend.run import BackendReport, check_backend, names_of_rules
+from forwardcache.conformance.expected import expected_failures
 from forwardcache.conformance.locate import locate
 from forwardcache.conformance.tables import aligned
 
@@ -17,6 +19,7 @@ def check_backend_spec(
     *,
     output_format: str = "table",
     report_all: bool = False,
+    expected_file: str | None = None,
     out: TextIO | None = None,
     err: TextIO | None = None,
 ) -> int:
@@ -26,6 +29,7 @@ def check_backend_spec(
         spec: The factory, ``pkg.mod:factory``.
         output_format: "table" or "json".
         report_all: Go on after a broken rule.
+        expected_file: A file of expected failures.
         out: Where the report goes; standard output by default.
         err: Where words go, and what the backend prints; standard error by default.
 
@@ -35,7 +39,15 @@ def check_backend_spec(
     out, err = out or sys.stdout, err or sys.stderr
     try:
         with redirect_stdout(err):
-            report = check_backend(locate(spec), report_all=report_all, raises=False)
+            known = expected_failures(
+                expected_file, kit="backend", checks=names_of_rules(), noun="rule"
+            )
+            report = check_backend(
+                locate(spec),
+                report_all=report_all,
+                raises=False,
+                expected_failures=known.about(spec.partition(":")[2]),
+            )
     except (Exception, SystemExit) as error:
         why = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
         print(f"can't check {spec}: {why}", file=err)
@@ -54,4 +66,5 @@ def _printed(spec: str, report: BackendReport, output_format: str) -> str:
     rows = [("rule", "outcome", "")]
     rows += [(result.rule, result.outcome, result.reason) for result in report.results]
     word = "keeps" if report.conforms else "does not keep"
-    return "\n".join([*aligned(rows), "", f"{spec} {word} the rules of a scoring backend"])
+    head = kit.stamp_line("backend", report.outcomes)
+    return "\n".join([*aligned(rows), "", head, f"{spec} {word} the rules of a scoring backend"])

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 from unittest import SkipTest
 
 from forwardcache.conformance.backend.rules import RULES, Rule
-from forwardcache.conformance.backend.run import apply, close
+from forwardcache.conformance.backend.run import apply, close, names_of_rules
 from forwardcache.conformance.backend.subject import BackendRuleBroken, Subject
+from forwardcache.conformance.expected import Given
+from forwardcache.conformance.expected import expected_failures as expectations
 
 if TYPE_CHECKING:
     import pytest
@@ -82,14 +84,15 @@ def backend_checks(factory: Factory, **asked: Any) -> list[BackendCheck]:
 def parametrize_with_backend_checks(
     backends: Mapping[str, Factory],
     *,
-    expected_failures: Mapping[str, str] | None = None,
+    expected_failures: Given = None,
     **asked: Any,
 ) -> pytest.MarkDecorator:
     """Turns a test function that takes ``check`` and calls it into one item a rule and backend.
 
     Args:
         backends: Factories by the name that stands in the ids (``name-view_isolation``).
-        expected_failures: Reasons by rule; these items are marked ``xfail``.
+        expected_failures: Reasons by rule, or a TOML file with a table ``[backend]`` of them; these
+            items are marked ``xfail``. An entry of a file whose item passes is stale, and fails.
         **asked: As for ``backend_checks``.
 
     Raises:
@@ -97,19 +100,17 @@ def parametrize_with_backend_checks(
     """
     import pytest
 
-    reasons = dict(expected_failures or {})
-    unknown = reasons.keys() - {rule.__name__ for rule in RULES}
-    if unknown:
-        allowed = ", ".join(rule.__name__ for rule in RULES)
-        raise ValueError(f"expected_failures names no rule: {sorted(unknown)}; rules are {allowed}")
+    known = expectations(expected_failures, kit="backend", checks=names_of_rules(), noun="rule")
 
-    def marks(rule: str) -> list[pytest.MarkDecorator]:
-        if rule not in reasons:
+    def marks(name: str, rule: str) -> list[pytest.MarkDecorator]:
+        reason = known.reason_of(rule, name)
+        if reason is None:
             return []
-        return [pytest.mark.xfail(reason=reasons[rule], raises=BackendRuleBroken)]
+        strict = known.source is not None
+        return [pytest.mark.xfail(reason=reason, raises=BackendRuleBroken, strict=strict)]
 
     items = [
-        pytest.param(check, id=f"{name}-{check.name}", marks=marks(check.name))
+        pytest.param(check, id=f"{name}-{check.name}", marks=marks(name, check.name))
         for name, factory in backends.items()
         for check in backend_checks(factory, **asked)
     ]

@@ -23,6 +23,7 @@ from forwardcache.conformance.backend.subject import (
     all_same,
     difference,
     fail,
+    need,
     require,
     same,
 )
@@ -38,21 +39,26 @@ def value_types(subject: Subject) -> None:
     """Every op gives the documented type: ids int64, log-probabilities float32 and not above 0."""
     subject.forget_values()
     with subject.scoring() as view:
-        dist = view.next_token_dist(subject.prompts[0], top_k=subject.top_k)
-        rolling = view.rolling_logprob(subject.prompts[0])
-        logprob = view.logprob_of(*subject.pairs[0])
-    for value in (dist, rolling):
-        require(value.token_ids.dtype == np.int64, f"token_ids are {value.token_ids.dtype}")
-        require(value.logprobs.dtype == np.float32, f"logprobs are {value.logprobs.dtype}")
-        require((value.logprobs <= 0.0).all(), "a log-probability is above 0")
-    require(type(logprob) is float, f"logprob_of gives {type(logprob).__name__}, not float")
-    require(logprob <= 0.0, f"logprob_of gives {logprob}, above 0")
+        for name, single, _, items in _ops(subject, view):
+            value = single(items[0])
+            if name == "logprob_of":
+                require(type(value) is float, f"logprob_of gives {type(value).__name__}, not float")
+                require(value <= 0.0, f"logprob_of gives {value}, above 0")
+            else:
+                _require_arrays(value)
+
+
+def _require_arrays(value: Any) -> None:
+    require(value.token_ids.dtype == np.int64, f"token_ids are {value.token_ids.dtype}")
+    require(value.logprobs.dtype == np.float32, f"logprobs are {value.logprobs.dtype}")
+    require((value.logprobs <= 0.0).all(), "a log-probability is above 0")
 
 
 def distribution_mass(subject: Subject) -> None:
     """The k ids and the tail sum to one; the tail is None exactly if the ids are the vocabulary."""
     subject.forget_values()
     with subject.scoring() as view:
+        need(view, "next_token_dist")
         few = view.next_token_dist(subject.prompts[0], top_k=subject.top_k)
         every = view.next_token_dist(subject.prompts[0], top_k=few.vocab_size)
     for dist in (few, every):
@@ -67,6 +73,7 @@ def distribution_order(subject: Subject) -> None:
     """min(top_k, vocabulary) different ids, by falling log-probability, ties by rising id."""
     subject.forget_values()
     with subject.scoring() as view:
+        need(view, "next_token_dist")
         dists = [view.next_token_dist(prompt, top_k=subject.top_k) for prompt in subject.prompts]
     for dist in dists:
         ids, logprobs = dist.token_ids.tolist(), dist.logprobs.tolist()
@@ -80,7 +87,7 @@ def distribution_order(subject: Subject) -> None:
 def batch_equals_single(subject: Subject) -> None:
     """A batched result is the single one within ``atol``, in any order and any batch."""
     with subject.scoring() as view:
-        for name, single, batch, items in _ops(subject, view):
+        for name, single, batch, items in _batched_ops(subject, view):
             subject.forget_values()
             alone = [single(item) for item in items]
             for order in _orders(len(items)):
@@ -95,18 +102,44 @@ def batch_equals_single(subject: Subject) -> None:
                     )
 
 
-def _ops(
-    subject: Subject, view: ScoringBackend
-) -> Iterator[tuple[str, Callable[[Any], Any], Callable[[Any], list[Any]], Sequence[Any]]]:
+_Op = tuple[str, Callable[[Any], Any], Callable[[Any], list[Any]] | None, Sequence[Any]]
+
+
+def _ops(subject: Subject, view: Any) -> Iterator[_Op]:
+    """Each op that ``view`` has: its name, it and its batched form on one argument, and items."""
     top_k = subject.top_k
-    yield (
-        "next_token_dist",
-        lambda prompt: view.next_token_dist(prompt, top_k=top_k),
-        lambda prompts: view.next_token_dist_batch(prompts, top_k=top_k),
-        subject.prompts,
-    )
-    yield "rolling_logprob", view.rolling_logprob, view.rolling_logprob_batch, subject.prompts
-    yield "logprob_of", lambda pair: view.logprob_of(*pair), view.logprob_of_batch, subject.pairs
+
+    def batched(name: str, **options: Any) -> Callable[[Any], list[Any]] | None:
+        method = getattr(view, f"{name}_batch", None)
+        return None if method is None else partial(method, **options)
+
+    if hasattr(view, "next_token_dist"):
+        single = partial(view.next_token_dist, top_k=top_k)
+        yield "next_token_dist", single, batched("next_token_dist", top_k=top_k), subject.prompts
+    if hasattr(view, "rolling_logprob"):
+        batch = batched("rolling_logprob")
+        yield "rolling_logprob", view.rolling_logprob, batch, subject.prompts
+    if hasattr(view, "logprob_of"):
+        yield (
+            "logprob_of",
+            lambda pair: view.logprob_of(*pair),
+            batched("logprob_of"),
+            subject.pairs,
+        )
+
+
+def _batched_ops(
+    subject: Subject, view: Any
+) -> list[tuple[str, Callable[[Any], Any], Callable[[Any], list[Any]], Sequence[Any]]]:
+    """The ops that ``view`` has in both forms, or a skip where there is none."""
+    ops = [
+        (name, single, batch, items)
+        for name, single, batch, items in _ops(subject, view)
+        if batch is not None
+    ]
+    if not ops:
+        raise RuleSkipped("what scores has no method both single and batched")
+    return ops
 
 
 def _orders(count: int) -> list[list[int]]:
@@ -121,6 +154,7 @@ def rolling_agrees_with_logprob_of(subject: Subject) -> None:
     subject.forget_values()
     judged = 0
     with subject.scoring() as view:
+        need(view, "logprob_of", "rolling_logprob")
         for prompt, completion in subject.pairs:
             before, whole = view.rolling_logprob(prompt), view.rolling_logprob(prompt + completion)
             require(
@@ -141,6 +175,7 @@ def logprob_adds_up(subject: Subject) -> None:
     subject.forget_values()
     judged = 0
     with subject.scoring() as view:
+        need(view, "logprob_of", "rolling_logprob")
         for prompt, completion in subject.pairs:
             for first, second in _halves(completion):
                 texts = prompt, prompt + first, prompt + completion
@@ -205,16 +240,18 @@ def hit_equals_miss(subject: Subject) -> None:
             first = [single(item) for item in items]
             second = [single(item) for item in items]
             require(all_same(first, second), f"{name}: the second call differs from the first")
-            third = batch(items)
-            require(all_same(first, third), f"{name}_batch differs from the {name} before it")
+            if batch is not None:
+                third = batch(items)
+                require(all_same(first, third), f"{name}_batch differs from the {name} before it")
 
 
 def values_cannot_be_changed(subject: Subject) -> None:
     """Writing into a returned array fails, or changes nothing that a later call returns."""
     with subject.scoring() as view:
-        for name, single, _, items in _ops(subject, view):
-            if name == "logprob_of":
-                continue
+        ops = [op for op in _ops(subject, view) if op[0] != "logprob_of"]
+        if not ops:
+            raise RuleSkipped("what scores has no method that gives arrays")
+        for name, single, _, items in ops:
             subject.forget_values()
             kept = np.array(single(items[0]).logprobs)
             with suppress(ValueError, TypeError):
@@ -233,6 +270,7 @@ def counters_add_up(subject: Subject) -> None:
     count = len(subject.prompts)
     subject.forget_values()
     with subject.scoring() as view:
+        need(view, "next_token_dist", "next_token_dist_batch")
         before = _counts(stats)
         view.next_token_dist_batch(subject.prompts, top_k=subject.top_k)
         missed = _counts(stats)
@@ -260,22 +298,31 @@ def edge_inputs(subject: Subject) -> None:
 
     A bad item does not lose the rest of its batch.
     """
-    prompt, completion = subject.pairs[0]
     subject.forget_values()
     with subject.scoring() as view:
-        single = _error_of(lambda: view.logprob_of(prompt, ""))
-        require(
-            isinstance(single, ValueError), f"an empty completion gave {single!r}, no ValueError"
-        )
-        batched = _error_of(lambda: view.logprob_of_batch([(prompt, completion), (prompt, "")]))
-        require(
-            type(batched) is type(single),
-            f"an empty completion gives {batched!r} in a batch and {single!r} alone",
-        )
-        direct = view.logprob_of(prompt, completion)
-        require(math.isfinite(direct), "after a batch with a bad item, a good one can't be scored")
-        for text in ("", subject.prompts[0][0]):
-            _require_short_rolling(view, text)
+        if not (hasattr(view, "logprob_of") or hasattr(view, "rolling_logprob")):
+            need(view, "logprob_of", "rolling_logprob")
+        if hasattr(view, "logprob_of"):
+            _require_refusal(subject, view)
+        if hasattr(view, "rolling_logprob"):
+            for text in ("", subject.prompts[0][0]):
+                _require_short_rolling(view, text)
+
+
+def _require_refusal(subject: Subject, view: Any) -> None:
+    """With whatever exception: of which kind is the backend's own business."""
+    prompt, completion = subject.pairs[0]
+    single = _error_of(lambda: view.logprob_of(prompt, ""))
+    require(single is not None, "an empty completion was scored, not refused")
+    if not hasattr(view, "logprob_of_batch"):
+        return
+    batched = _error_of(lambda: view.logprob_of_batch([(prompt, completion), (prompt, "")]))
+    require(
+        type(batched) is type(single),
+        f"an empty completion gives {batched!r} in a batch and {single!r} alone",
+    )
+    direct = view.logprob_of(prompt, completion)
+    require(math.isfinite(direct), "after a batch with a bad item, a good one can't be scored")
 
 
 def _error_of(call: Callable[[], object]) -> Exception | None:
@@ -289,7 +336,7 @@ def _error_of(call: Callable[[], object]) -> Exception | None:
 def _require_short_rolling(view: ScoringBackend, text: str) -> None:
     try:
         rolled = view.rolling_logprob(text)
-    except ValueError:
+    except Exception:
         return
     scored = max(rolled.num_tokens - 1, 0)
     require(
@@ -311,13 +358,13 @@ def cache_keeps_views_apart(subject: Subject) -> None:
     """With a warm cache, no view is served another view's value."""
     base, finetuned = subject.base_and_finetuned()
     backend = subject.differential()
-    prompt, top_k = subject.prompts[0], subject.top_k
     subject.forget_values()
     for _ in range(2):
         with backend.as_base() as view:
-            require(same(base[0], view.next_token_dist(prompt, top_k=top_k)), "base got another's")
+            got = subject.first_question(view)()
+            require(same(base[0], got), "base got another's")
         with backend.as_finetuned() as view:
-            got = view.next_token_dist(prompt, top_k=top_k)
+            got = subject.first_question(view)()
             require(same(finetuned[0], got), "as_finetuned was served another view's value")
 
 
@@ -374,12 +421,11 @@ def _require_unchanged(
 def stale_view_refused(subject: Subject) -> None:
     """Using a view after its ``with`` ended raises, whether the value is cached or not."""
     backend = subject.differential()
-    prompt = subject.prompts[0]
     for enter in (backend.as_base, backend.as_finetuned):
         with enter() as view:
-            view.next_token_dist(prompt, top_k=subject.top_k)
+            ask = subject.first_question(view)
+            ask()
         for when in ("with its value cached", "without its value cached"):
-            ask = partial(view.next_token_dist, prompt, top_k=subject.top_k)
             if _error_of(ask) is None:
                 fail(f"a view answered after its `with` had ended, {when}")
             subject.forget_values()

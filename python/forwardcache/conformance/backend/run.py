@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from forwardcache.conformance import kit
 from forwardcache.conformance.backend.rules import RULES, Rule
 from forwardcache.conformance.backend.subject import (
     BackendRuleBroken,
@@ -13,8 +14,10 @@ from forwardcache.conformance.backend.subject import (
     RuleSkipped,
     Subject,
 )
+from forwardcache.conformance.expected import ExpectedFailures, Given
+from forwardcache.conformance.expected import expected_failures as expectations
 
-Outcome = Literal["passed", "failed", "skipped"]
+Outcome = Literal["passed", "failed", "skipped", "expected", "stale"]
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,8 @@ class RuleResult:
 
     Attributes:
         rule: The rule's name.
-        outcome: "passed", "failed" or "skipped".
+        outcome: "passed", "failed" or "skipped"; "expected" if it failed and is known to, "stale"
+            if it passed and is expected to fail.
         reason: Why it failed or was skipped; empty if it passed.
     """
 
@@ -44,9 +48,13 @@ class BackendReport:
 
     @property
     def conforms(self) -> bool:
-        """Whether no rule was broken, and not each one skipped."""
-        broken = any(result.outcome == "failed" for result in self.results)
-        return not (broken or self.shows_nothing)
+        """Whether no rule was broken, and not each one skipped; no rules at all can't be broken."""
+        return not self.results or kit.conforms(self.outcomes)
+
+    @property
+    def outcomes(self) -> list[str]:
+        """The outcome of each rule, in order."""
+        return [result.outcome for result in self.results]
 
     @property
     def shows_nothing(self) -> bool:
@@ -56,7 +64,11 @@ class BackendReport:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON takes it."""
-        return {"conforms": self.conforms, "results": [asdict(result) for result in self.results]}
+        return {
+            **kit.stamp("backend", self.outcomes),
+            "conforms": self.conforms,
+            "results": [asdict(result) for result in self.results],
+        }
 
 
 def check_backend(
@@ -65,6 +77,7 @@ def check_backend(
     rules: Sequence[Rule] = RULES,
     report_all: bool = False,
     raises: bool = True,
+    expected_failures: Given = None,
     **asked: Any,
 ) -> BackendReport:
     """Checks a backend against the rules, in order.
@@ -75,6 +88,8 @@ def check_backend(
         rules: The rules to check.
         report_all: Go on after a broken rule, and raise nothing.
         raises: Whether the first broken rule is raised; otherwise the report ends with it.
+        expected_failures: Reasons by rule, or a file with a table ``[backend]`` of them. Such a
+            rule may be broken; one of them that holds is stale, and fails.
         **asked: Attributes of ``Subject``: prompts, pairs, top_k, atol, forget.
 
     Returns:
@@ -82,22 +97,40 @@ def check_backend(
 
     Raises:
         BackendRuleBroken: A rule doesn't hold, ``raises`` is on and ``report_all`` off.
+        ExpectedFailuresError: ``expected_failures`` can't be read, or names no rule.
     """
-    results = []
+    known = expectations(expected_failures, kit="backend", checks=names_of_rules(), noun="rule")
+    results: list[RuleResult] = []
     backend = factory()
     for rule in rules:
         result = apply(rule, Subject(backend, **asked))
-        results.append(result)
-        if result.outcome != "failed":
-            continue
-        close(backend)
-        if raises and not report_all:
-            raise BackendRuleBroken(result.rule, result.reason)
-        if not report_all:
+        results.append(judged(result, known))
+        if results[-1].outcome in ("failed", "stale") and not report_all:
+            close(backend)
+            if raises:
+                raise BackendRuleBroken(result.rule, results[-1].reason)
             return BackendReport(tuple(results))
-        backend = factory()
+        if result.outcome == "failed":
+            close(backend)
+            backend = factory()
     close(backend)
     return BackendReport(tuple(results))
+
+
+def names_of_rules() -> list[str]:
+    """The names of all rules, in order."""
+    return [rule.__name__ for rule in RULES]
+
+
+def judged(result: RuleResult, known: ExpectedFailures) -> RuleResult:
+    """``result`` in the light of what is expected to fail."""
+    outcome = known.judged(result.rule, result.outcome)
+    if outcome == "expected":
+        reason = f"expected ({known.reason_of(result.rule)}): {result.reason}"
+        return RuleResult(result.rule, "expected", reason)
+    if outcome == "stale":
+        return RuleResult(result.rule, "stale", known.stale(result.rule))
+    return result
 
 
 def apply(rule: Rule, subject: Subject) -> RuleResult:

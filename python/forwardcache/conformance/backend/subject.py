@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NoReturn, cast
 
 import numpy as np
@@ -28,6 +29,9 @@ DEFAULT_PAIRS = (
     ("A list is", " a sequence of objects"),
     ("Every function returns a value, and", " the caller uses it"),
 )
+_METHODS = tuple(name for name in dir(ScoringBackend) if not name.startswith("_"))
+"""Single and batched methods of a scoring backend."""
+
 NULL_SEED = 7
 SCALE = 0.5
 
@@ -79,6 +83,13 @@ def lacking(backend: Any, protocol: type) -> list[str]:
     return [name for name in methods if not hasattr(backend, name)]
 
 
+def need(view: Any, *names: str) -> None:
+    """Skips a rule that is about methods which ``view`` doesn't have."""
+    missing = [name for name in names if not hasattr(view, name)]
+    if missing:
+        raise RuleSkipped(f"what scores has no {', '.join(missing)}")
+
+
 def clear_shown_cache(backend: Any) -> None:
     """Empties ``backend.instrumentation.cache`` where there is one."""
     cache = getattr(getattr(backend, "instrumentation", None), "cache", None)
@@ -124,6 +135,8 @@ class Subject:
             return nullcontext(self.backend)
         if offers(self.backend, DifferentialBackend):
             return self.differential().as_base()
+        if len(missing) < len(_METHODS):
+            return nullcontext(self.backend)
         names = ", ".join(missing)
         raise RuleSkipped(f"the backend has no {names}, and no views that have them")
 
@@ -152,11 +165,31 @@ class Subject:
             view: Whatever scores: the backend itself, or a view of it that is entered.
 
         Returns:
-            A ``TokenDist`` a prompt, then a float (nats) a pair.
+            A ``TokenDist`` a prompt, then a float (nats) a pair, as far as it has the methods; a
+            ``RollingLogprob`` a prompt where it has neither.
         """
         self.forget_values()
-        dists = [view.next_token_dist(prompt, top_k=self.top_k) for prompt in self.prompts]
-        return [*dists, *(view.logprob_of(*pair) for pair in self.pairs)]
+        values: list[Any] = []
+        if hasattr(view, "next_token_dist"):
+            values += [view.next_token_dist(prompt, top_k=self.top_k) for prompt in self.prompts]
+        if hasattr(view, "logprob_of"):
+            values += [view.logprob_of(*pair) for pair in self.pairs]
+        if not values and hasattr(view, "rolling_logprob"):
+            values += [view.rolling_logprob(prompt) for prompt in self.prompts]
+        return values
+
+    def first_question(self, view: Any) -> Callable[[], Any]:
+        """Asks for what comes first in ``scores``.
+
+        Args:
+            view: Whatever scores, as for ``scores``.
+        """
+        if hasattr(view, "next_token_dist"):
+            return partial(view.next_token_dist, self.prompts[0], top_k=self.top_k)
+        if hasattr(view, "logprob_of"):
+            return partial(view.logprob_of, *self.pairs[0])
+        need(view, "rolling_logprob")
+        return partial(view.rolling_logprob, self.prompts[0])
 
     def base_and_finetuned(self) -> tuple[list[Any], list[Any]]:
         """The scores of both views, by which a backend's weights are judged."""
