@@ -4,10 +4,13 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from forwardcache.__main__ import main
+from forwardcache.conformance import command
+from forwardcache.conformance.report import CheckResult, Report
 from tests.patience import PATIENCE_S
 
 MODULE = """
@@ -132,3 +135,47 @@ def test_a_real_process_leaves_with_the_verdict_though_a_thread_is_left(tmp_path
     )
     assert done.returncode == 1
     assert "EmptyModelInConfig" in done.stdout
+
+
+def test_the_options_of_an_engine_reach_the_kit(
+    foreign: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, Any] = {}
+
+    def check(factory: object, **options: object) -> Report:
+        asked.update(options)
+        return Report("strict", [CheckResult("start", "passed")])
+
+    monkeypatch.setattr(command, "check_conformance", check)
+    options = (
+        "--profile strict --timeout 600 --cancel-deadline 5 --max-tokens 4 --long-max-tokens 200 "
+        "--concurrency 2 --drive-abort"
+    )
+    assert main(["check", "engine", f"{foreign}:engine", *options.split()]) == 0
+    del asked["failing_factory"], asked["expected_failures"]
+    assert asked == {
+        "profile": "strict",
+        "report_all": False,
+        "check_timeout": 600.0,
+        "cancel_deadline": 5.0,
+        "max_tokens": 4,
+        "long_max_tokens": 200,
+        "concurrency": 2,
+        "drive_abort": True,
+    }
+
+
+def test_expected_failures_are_read_for_engines_and_backends(
+    foreign: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "expected.toml"
+    path.write_text(
+        '[engine]\nSilent-single_generate = "issue 1"\nconcurrent_generates = "issue 1"\n'
+        'cancellation = "issue 1"\n\n[backend]\ndistribution_order = "issue 2"\n'
+    )
+    known = ["--expected-failures", str(path)]
+    assert main(["check", "engine", f"{foreign}:Silent", *known]) == 0
+    assert main(["check", "backend", f"{foreign}:broken", *known]) == 0
+    assert "expected" in capsys.readouterr().out
+    assert main(["check", "backend", f"{foreign}:backend", *known]) == 1
+    assert "take the entry out" in capsys.readouterr().out

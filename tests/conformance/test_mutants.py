@@ -14,7 +14,8 @@ from types import FunctionType, ModuleType
 
 import pytest
 
-from forwardcache.conformance import chunk, judge, seed, stream, strict
+from forwardcache.conformance import chunk, judge, media, seed, stream
+from forwardcache.conformance.strict import ask, counts, leftovers, prompts, stops, together
 from tests.conformance.cases import FAULTS, PASSES, Case
 from tests.conformance.mutation import Mutant, mutants_of
 from tests.conformance.probes import ABOUT, PROBES
@@ -23,7 +24,14 @@ from tests.conformance.probes import ABOUT, PROBES
 pytestmark = pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
 
 LIMIT_S = 1.0
-MODULES: tuple[ModuleType, ...] = (chunk, judge, seed, stream, strict)
+STRICT: tuple[ModuleType, ...] = (ask, counts, leftovers, prompts, stops, together)
+MODULES: tuple[ModuleType, ...] = (chunk, judge, media, seed, stream, *STRICT)
+PROFILES = {
+    "media": {"encode", "raw"},
+    "seed": {"seed"},
+    **{module.__name__.rpartition(".")[2]: {"strict"} for module in STRICT},
+}
+"""The profiles whose checks a module has."""
 
 EQUIVALENT: dict[str, str] = {
     "stream.receive: condition always true in `isinstance(error, asyncio.CancelledError)`": (
@@ -32,16 +40,22 @@ EQUIVALENT: dict[str, str] = {
     "stream._let_others_run: bound moved in `received > _CROWD`": (
         "the hundred thousandth chunk waits a millisecond or not"
     ),
-    "strict.event_loop: bound moved in `took > subject.settings.block_limit`": (
+    "leftovers.event_loop: bound moved in `took > subject.settings.block_limit`": (
         "a measured time never equals the limit"
     ),
-    "strict._alone: condition always true in `prompt not in subject.alone`": (
+    "ask.alone: condition always true in `prompt not in subject.alone`": (
         "asks again for what it knows, which costs time alone"
     ),
-    "strict._traces_of_drops: precedence exchanged in `_traces_of_drops`": (
+    "leftovers._traces_of_drops: precedence exchanged in `_traces_of_drops`": (
         "both are the same failure, in other words"
     ),
-    "strict._settled: bound moved in `time.monotonic() < until`": (
+    "counts.token_limits: bound moved in `asked > affordable`": (
+        "a measured number never equals a limit"
+    ),
+    "stops._used_its_context_up: bound moved in `reception.ended_at - since > _TOO_SOON_S`": (
+        "a measured time never equals the limit"
+    ),
+    "ask.settled: bound moved in `time.monotonic() < until`": (
         "a measured time never equals the limit"
     ),
 }
@@ -94,9 +108,8 @@ def _measured(check: str, profile: str, sees: Callable[[], object]) -> Look:
 def ordered(mutant: Mutant) -> list[Look]:
     """Looks at the same function first, then those of the same profile, the quick ones first."""
     module, _, name = mutant.id.partition(":")[0].partition(".")
-    return sorted(
-        looks(), key=lambda k: (k.check != name, k.profile not in ("", module), k.seconds)
-    )
+    profiles = {"", *PROFILES.get(module, ())}
+    return sorted(looks(), key=lambda k: (k.check != name, k.profile not in profiles, k.seconds))
 
 
 def caught(mutant: Mutant, tried_first: list[Look]) -> bool:
@@ -120,8 +133,8 @@ def functions() -> Iterator[tuple[FunctionType, list[Mutant]]]:
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(strict, "_SETTLE_S", 0.15)
-    monkeypatch.setattr(strict, "_BEAT_S", 0.001)
+    monkeypatch.setattr(leftovers, "_SETTLE_S", 0.15)
+    monkeypatch.setattr(leftovers, "_BEAT_S", 0.001)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,9 @@ from pathlib import Path
 import pytest
 
 import forwardcache
+from forwardcache import __version__
 from forwardcache.conformance.checks import checks_of
+from forwardcache.conformance.kit import KIT_VERSION
 
 ROOT = Path(__file__).parents[2]
 # Where this process has the package from: installed, or built in this tree.
@@ -286,3 +288,89 @@ def test_the_kit_loads_neither_torch_nor_transformers_nor_numpy() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def expected_file(folder: Path, text: str) -> Path:
+    path = folder / "expected.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_a_file_of_expected_failures_is_xfail_and_its_stale_entry_fails(tmp_path: Path) -> None:
+    bad = "engines.stopped(engines.chunk(1, finish='length'))"
+    path = expected_file(tmp_path, '[engine]\ncancellation = "issue 12"\nstart = "issue 3"\n')
+    module(tmp_path, f"{{'bad': {bad}}}, expected_failures={str(path)!r}")
+    run = Run(tmp_path)
+    assert run.counts() == {"failed": 1, "passed": 6, "xfailed": 1}
+    assert "[XPASS(strict)] issue 3" in run.text
+
+
+def test_the_suite_takes_options_and_expected_failures_and_says_how_much_has_run(
+    tmp_path: Path,
+) -> None:
+    path = expected_file(tmp_path, '[engine]\nEngine-token_ids = "none"\n')
+    run = suite(
+        tmp_path,
+        "--engine=tests.conformance.engines:ShortContextUnsaid",
+        "--engine-profile=strict",
+        "--max-tokens=4",
+        "--long-max-tokens=20",
+        "--concurrency=2",
+        "--drive-abort",
+        f"--expected-failures={path}",
+    )
+    assert run.counts() == {"passed": 21, "skipped": 1}
+    assert f"engine kit {KIT_VERSION} (forwardcache {__version__}): 21 of 22 checks run" in run.text
+
+
+def test_a_run_of_the_suite_that_skips_everything_is_no_pass(tmp_path: Path) -> None:
+    dead = "tests.conformance.engines:FailsToStart"
+    run = suite(tmp_path, f"--engine={dead}", "-k", "generate or cancellation")
+    assert set(run.counts()) == {"skipped", "deselected"}
+    assert "0 of 3 checks run" in run.text
+    assert run.code == 1
+
+
+def test_a_check_beside_threads_of_the_test_runner_leaves_nothing_behind(tmp_path: Path) -> None:
+    """As pytest-timeout does: a thread an item, which lives while it runs."""
+    module(tmp_path, "ENGINES, profile='strict'")
+    (tmp_path / "conftest.py").write_text(
+        "import threading\n"
+        "import pytest\n\n\n"
+        "@pytest.hookimpl(wrapper=True)\n"
+        "def pytest_runtest_protocol(item):\n"
+        "    timer = threading.Timer(60, print)\n"
+        "    timer.start()\n"
+        "    try:\n"
+        "        return (yield)\n"
+        "    finally:\n"
+        "        timer.cancel()\n"
+    )
+    assert Run(tmp_path).counts() == {"passed": 21, "skipped": 1}
+
+
+def test_items_that_are_called_from_several_threads_at_once_take_turns(tmp_path: Path) -> None:
+    """As pytest-run-parallel does: each item's function in several threads."""
+    module(tmp_path, "ENGINES, profile='strict'")
+    (tmp_path / "conftest.py").write_text(
+        "import threading\n"
+        "import unittest\n"
+        "import pytest\n\n\n"
+        "@pytest.hookimpl(tryfirst=True)\n"
+        "def pytest_pyfunc_call(pyfuncitem):\n"
+        "    check, errors = pyfuncitem.callspec.params['check'], []\n\n"
+        "    def call():\n"
+        "        try:\n"
+        "            check()\n"
+        "        except BaseException as error:\n"
+        "            errors.append(error)\n\n"
+        "    threads = [threading.Thread(target=call) for _ in range(3)]\n"
+        "    for thread in threads:\n"
+        "        thread.start()\n"
+        "    for thread in threads:\n"
+        "        thread.join()\n"
+        "    for error in errors:\n"
+        "        raise error\n"
+        "    return True\n"
+    )
+    assert Run(tmp_path).counts() == {"passed": 21, "skipped": 1}

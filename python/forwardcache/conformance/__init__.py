@@ -1,8 +1,9 @@
 """Proves that a streaming LLM engine keeps its contract: named checks, each with one clear failure.
 
-Reading order: ``checks`` (the order), ``seed`` and ``strict`` (one small function a check),
-``failures`` (what they find), ``judge`` (what a stream must be) with ``chunk``, ``subject``,
-``context``, ``stream``, ``guard`` and ``loop_thread`` (how an engine is run without trusting it),
+Reading order: ``checks`` (the order), ``seed``, ``strict`` and ``media`` (one small function a
+check), ``failure``, ``failures`` and ``media_failures`` (what they find), ``judge`` (what a stream
+must be) with ``chunk``, ``subject`` with ``threads``, ``context``, ``stream``, ``guard`` and
+``loop_thread`` (how an engine is run without trusting it),
 ``run`` (the verdict), ``report``, ``tables`` and ``render``, ``expected`` (checks that are known to
 fail) and ``kit`` (the head of every kit's report), then the fronts: ``parametrize``,
 ``pytest_plugin``, ``suite``, ``command`` with ``locate``. ``backend`` does the same for scoring
@@ -37,27 +38,43 @@ if TYPE_CHECKING:
         CrossTalk,
         DroppedStreamLeaked,
         EmptyModelInConfig,
+        EndedTooEarly,
         EventLoopBlocked,
+        ExpectedFailurePassed,
+        FinishReasonWrong,
         GenerateFailed,
         InvalidTokenIds,
         KvEventSourcesFailed,
         KvEventSourcesNotIdempotent,
         LeftBehind,
+        MaxTokensExceeded,
         MidStreamCancellationIgnored,
         NeighbourDisturbed,
         NoChunksYielded,
         NoTerminalChunk,
+        PromptsMixedUp,
         SecondCleanupFailed,
         SetupMetricsFailed,
         StartFailed,
         StreamYieldedError,
         UsageInvalid,
+        WaiterCancellationSwallowed,
+    )
+    from forwardcache.conformance.kit import KIT_VERSION
+    from forwardcache.conformance.media_failures import (
+        EncodeChunkCount,
+        EncoderResultExpectedObject,
+        EncodeTerminalExpected,
+        EncodeTokensNotEmpty,
+        EncodeUsageMismatch,
+        RawEngineAdvertisedLlmRegistration,
     )
     from forwardcache.conformance.parametrize import conformance_checks, parametrize_with_checks
     from forwardcache.conformance.report import CheckResult, Report
     from forwardcache.conformance.run import check_conformance, run_conformance
 
 __all__ = [
+    "KIT_VERSION",
     "PROFILES",
     "CancelWhileOpeningFailed",
     "CancellationIgnored",
@@ -77,17 +94,28 @@ __all__ = [
     "CrossTalk",
     "DroppedStreamLeaked",
     "EmptyModelInConfig",
+    "EncodeChunkCount",
+    "EncodeTerminalExpected",
+    "EncodeTokensNotEmpty",
+    "EncodeUsageMismatch",
+    "EncoderResultExpectedObject",
+    "EndedTooEarly",
     "EventLoopBlocked",
+    "ExpectedFailurePassed",
+    "FinishReasonWrong",
     "GenerateFailed",
     "InvalidTokenIds",
     "KvEventSourcesFailed",
     "KvEventSourcesNotIdempotent",
     "LeftBehind",
+    "MaxTokensExceeded",
     "MidStreamCancellationIgnored",
     "MockContext",
     "NeighbourDisturbed",
     "NoChunksYielded",
     "NoTerminalChunk",
+    "PromptsMixedUp",
+    "RawEngineAdvertisedLlmRegistration",
     "Report",
     "SecondCleanupFailed",
     "SetupMetricsFailed",
@@ -95,6 +123,7 @@ __all__ = [
     "StreamYieldedError",
     "Usage",
     "UsageInvalid",
+    "WaiterCancellationSwallowed",
     "cancelling_context",
     "check_conformance",
     "conformance_checks",
@@ -104,6 +133,13 @@ __all__ = [
 ]
 
 _ELSEWHERE = {
+    "KIT_VERSION": "kit",
+    "EncodeChunkCount": "media_failures",
+    "EncodeTerminalExpected": "media_failures",
+    "EncodeTokensNotEmpty": "media_failures",
+    "EncodeUsageMismatch": "media_failures",
+    "EncoderResultExpectedObject": "media_failures",
+    "RawEngineAdvertisedLlmRegistration": "media_failures",
     "PROFILES": "checks",
     "CheckResult": "report",
     "Chunk": "chunk",

@@ -1,7 +1,7 @@
 """What an engine sends, read once: a copy that the engine can't change any more.
 
 Engines send dicts or objects, and some send one and the same object again and again with other
-contents. ``read_chunk`` copies the four fields that are judged at the moment of receipt.
+contents. ``read_chunk`` copies the five fields that are judged at the moment of receipt.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ class Chunk:
         finish_reason: Lower case; ``"error"`` for ``{"error": …}``; None if not terminal.
         usage: The token counts, or None if the chunk has none.
         error: What the stream raised instead of a chunk, or why this can't be read as one.
+        encoder_result: What an encoder hands over; None for all other chunks.
     """
 
     at: float
@@ -50,6 +51,7 @@ class Chunk:
     finish_reason: str | None = None
     usage: Usage | None = None
     error: str | None = None
+    encoder_result: Any = None
 
     @property
     def terminal(self) -> bool:
@@ -84,6 +86,7 @@ def read_chunk(item: Any, at: float) -> Chunk:
         index=field_of(item, "index"),
         finish_reason=_reason(field_of(item, "finish_reason")),
         usage=_usage(field_of(item, "completion_usage")),
+        encoder_result=field_of(item, "encoder_result"),
     )
 
 

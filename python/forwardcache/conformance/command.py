@@ -10,6 +10,8 @@ from collections.abc import Callable
 from contextlib import redirect_stdout
 from typing import Any, NoReturn, TextIO
 
+from forwardcache.conformance.checks import names_of_checks
+from forwardcache.conformance.expected import ExpectedFailures, expected_failures
 from forwardcache.conformance.failures import ConformanceFailure
 from forwardcache.conformance.guard import describe
 from forwardcache.conformance.locate import locate
@@ -30,6 +32,7 @@ def check_engine(
     output_format: str = "table",
     report_all: bool = False,
     failing_spec: str | None = None,
+    expected_file: str | None = None,
     out: TextIO | None = None,
     err: TextIO | None = None,
     **options: Any,
@@ -38,10 +41,11 @@ def check_engine(
 
     Args:
         spec: The factory, ``pkg.mod:factory``.
-        profile: ``"seed"`` or ``"strict"``.
+        profile: One of ``PROFILES``.
         output_format: ``"table"`` or ``"json"``.
         report_all: Go on after a failure.
         failing_spec: A factory of engines whose ``start`` raises.
+        expected_file: A file of expected failures.
         out: Where the report goes; standard output by default.
         err: Where words go, and what the engine prints; standard error by default.
         **options: Any other keyword of ``run_conformance``.
@@ -56,6 +60,7 @@ def check_engine(
         with redirect_stdout(err):
             failing = locate(failing_spec) if failing_spec else None
             options |= {"profile": profile, "report_all": report_all, "failing_factory": failing}
+            options["expected_failures"] = _expected_of(spec, expected_file)
             report = _report_on(locate(spec), options)
     except (Exception, SystemExit) as error:
         print(f"can't check {spec}: {_reason(error)}", file=err)
@@ -71,6 +76,11 @@ def leave(code: int) -> NoReturn:
     if any(not t.daemon and t is not threading.main_thread() for t in threading.enumerate()):
         os._exit(code)
     raise SystemExit(code)
+
+
+def _expected_of(spec: str, path: str | None) -> ExpectedFailures:
+    known = expected_failures(path, kit="engine", checks=names_of_checks())
+    return known.about(spec.partition(":")[2])
 
 
 def _report_on(factory: Callable[[], Any], options: dict[str, Any]) -> Report:

@@ -28,9 +28,6 @@ __all__ = ["KITS", "ExpectedFailures", "ExpectedFailuresError", "Given", "expect
 KITS = ("engine", "backend", "adapter", "server")
 """The tables that a file may have."""
 
-Given = Mapping[str, str] | str | PathLike[str] | None
-"""Reasons by check, or a file that has them."""
-
 
 class ExpectedFailuresError(InvalidInputError):
     """The expected failures can't be used; the message names the entry and what is allowed."""
@@ -57,6 +54,19 @@ class ExpectedFailures:
         """
         return self.reasons.get(f"{subject}-{check}") or self.reasons.get(check)
 
+    def about(self, subject: str) -> ExpectedFailures:
+        """What is expected of one subject, by check alone.
+
+        Args:
+            subject: Its name, as in the ids.
+        """
+        own = {
+            name.removeprefix(f"{subject}-"): reason
+            for name, reason in self.reasons.items()
+            if name.startswith(f"{subject}-")
+        }
+        return ExpectedFailures({**self.reasons, **own}, self.source)
+
     def judged(self, check: str, outcome: str, subject: str = "") -> str:
         """``outcome`` in the light of what is expected.
 
@@ -75,6 +85,10 @@ class ExpectedFailures:
         return f"{check} is expected to fail ({reason}) and passes: take the entry out{where}"
 
 
+Given = ExpectedFailures | Mapping[str, str] | str | PathLike[str] | None
+"""Reasons by check, or a file that has them."""
+
+
 def expected_failures(
     given: Given, *, kit: str, checks: Collection[str], noun: str = "check"
 ) -> ExpectedFailures:
@@ -91,6 +105,8 @@ def expected_failures(
     """
     if given is None:
         return ExpectedFailures()
+    if isinstance(given, ExpectedFailures):
+        return given
     if isinstance(given, Mapping):
         return ExpectedFailures(_sound(given, checks, noun, "expected_failures"))
     path = fspath(given)

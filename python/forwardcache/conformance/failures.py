@@ -14,24 +14,21 @@
     │   └── CleanupFailed, SecondCleanupFailed, CleanupWithoutStartFailed
     ├── added by profile "strict"
     │   ├── InvalidTokenIds, UsageInvalid
-    │   ├── MidStreamCancellationIgnored, CancelWhileOpeningFailed
-    │   ├── ConcurrentStreamInvalid, CrossTalk, NeighbourDisturbed
+    │   ├── MaxTokensExceeded, EndedTooEarly, FinishReasonWrong
+    │   ├── MidStreamCancellationIgnored, CancelWhileOpeningFailed, WaiterCancellationSwallowed
+    │   ├── ConcurrentStreamInvalid, CrossTalk, PromptsMixedUp, NeighbourDisturbed
     │   ├── DroppedStreamLeaked, EventLoopBlocked
     │   └── LeftBehind, CleanupAfterFailedStartFailed
-    └── CheckTimedOut                        any check, in any profile
+    ├── profiles "encode" and "raw": module ``media_failures``
+    └── CheckTimedOut, ExpectedFailurePassed  any check, in any profile
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from dataclasses import dataclass
+from typing import Any
 
-from forwardcache.conformance.chunk import Chunk
-from forwardcache.conformance.tables import chunk_table
-
-if TYPE_CHECKING:
-    from forwardcache.conformance.report import Report
+from forwardcache.conformance.failure import ConformanceFailure
 
 __all__ = [
     "CancelWhileOpeningFailed",
@@ -50,92 +47,28 @@ __all__ = [
     "CrossTalk",
     "DroppedStreamLeaked",
     "EmptyModelInConfig",
+    "EndedTooEarly",
     "EventLoopBlocked",
+    "ExpectedFailurePassed",
+    "FinishReasonWrong",
     "GenerateFailed",
     "InvalidTokenIds",
     "KvEventSourcesFailed",
     "KvEventSourcesNotIdempotent",
     "LeftBehind",
+    "MaxTokensExceeded",
     "MidStreamCancellationIgnored",
     "NeighbourDisturbed",
     "NoChunksYielded",
     "NoTerminalChunk",
+    "PromptsMixedUp",
     "SecondCleanupFailed",
     "SetupMetricsFailed",
     "StartFailed",
     "StreamYieldedError",
     "UsageInvalid",
+    "WaiterCancellationSwallowed",
 ]
-
-
-class ConformanceFailure(AssertionError):
-    """An engine broke one rule of its contract.
-
-    Attributes:
-        check: Name of the check that found it.
-        chunks: What the stream in question had sent until then, with times.
-        report: The whole run so far; None on a failure that no run has raised.
-    """
-
-    sentence: ClassVar[str] = "the engine does not conform"
-    check: str
-    chunks: tuple[Chunk, ...]
-    report: Report | None
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        """Set what a run fills in later; the fields are the subclass's own."""
-        failure = super().__new__(cls, *args)
-        failure.check, failure.chunks, failure.report = "", (), None
-        return failure
-
-    def having(self, chunks: Iterable[Chunk]) -> Self:
-        """This failure, with what was received.
-
-        Args:
-            chunks: The stream's chunks in the order in which they came.
-        """
-        self.chunks = tuple(chunks)
-        return self
-
-    def due_to(self, error: BaseException | None) -> Self:
-        """This failure, with the engine's own exception as its cause.
-
-        Args:
-            error: The exception; None if there was none.
-        """
-        self.__cause__ = error
-        return self
-
-    @property
-    def message_line(self) -> str:
-        """The sentence alone, without check and chunks."""
-        return self.sentence.format(**vars(self))
-
-    def values(self) -> dict[str, Any]:
-        """The failure's own fields by name."""
-        return {name: getattr(self, name) for name in getattr(self, "__match_args__", ())}
-
-    def to_dict(self) -> dict[str, Any]:
-        """Name, sentence, fields and chunks, ready for JSON but for the engine's own values."""
-        return {
-            "name": type(self).__name__,
-            "check": self.check,
-            "message": self.message_line,
-            "fields": self.values(),
-            "chunks": [asdict(chunk) for chunk in self.chunks],
-        }
-
-    def __str__(self) -> str:
-        """The sentence, its check, and the last chunks as a table."""
-        lines = [self.message_line]
-        if self.check:
-            lines.append(f"check: {self.check}")
-        if self.chunks:
-            lines += ["", *chunk_table(self.chunks)]
-        return "\n".join(lines)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), tuple(self.values().values()), vars(self)
 
 
 @dataclass(eq=False)
@@ -312,6 +245,14 @@ class CheckTimedOut(ConformanceFailure):
 
 
 @dataclass(eq=False)
+class ExpectedFailurePassed(ConformanceFailure):
+    """A check that is expected to fail has passed."""
+
+    sentence = "{message}"
+    message: str
+
+
+@dataclass(eq=False)
 class InvalidTokenIds(ConformanceFailure):
     """A token id is no int.
 
@@ -332,6 +273,54 @@ class UsageInvalid(ConformanceFailure):
 
 
 @dataclass(eq=False)
+class MaxTokensExceeded(ConformanceFailure):
+    """A stream has more tokens than were asked for.
+
+    Attributes:
+        asked: The request's ``max_tokens``.
+        sent: Number of token ids over all chunks.
+    """
+
+    sentence = "the stream sent {sent} tokens, and max_tokens was {asked}"
+    asked: int
+    sent: int
+
+
+@dataclass(eq=False)
+class EndedTooEarly(ConformanceFailure):
+    """A stream ended with ``length`` though fewer tokens were sent than were asked for.
+
+    Attributes:
+        asked: The request's ``max_tokens``.
+        sent: Number of token ids over all chunks.
+    """
+
+    sentence = (
+        "the stream ended with finish_reason 'length' after {sent} tokens, and max_tokens was "
+        "{asked}; where the context is full, start() has to return its context_length"
+    )
+    asked: int
+    sent: int
+
+
+@dataclass(eq=False)
+class FinishReasonWrong(ConformanceFailure):
+    """A stream that the limit ended says that the model has ended it.
+
+    Attributes:
+        asked: The request's ``max_tokens``, as many as it sent.
+        reason: The finish reason.
+    """
+
+    sentence = (
+        "the stream ended with finish_reason {reason!r} at max_tokens = {asked}, and a longer one "
+        "goes on from there: the reason is 'length'"
+    )
+    asked: int
+    reason: str
+
+
+@dataclass(eq=False)
 class MidStreamCancellationIgnored(ConformanceFailure):
     """A stream that was stopped after its first chunk did not end as cancelled in time."""
 
@@ -344,6 +333,14 @@ class CancelWhileOpeningFailed(ConformanceFailure):
     """A request that was stopped while ``generate`` was opening did not end as cancelled."""
 
     sentence = "a request stopped while generate() was opening {message}"
+    message: str
+
+
+@dataclass(eq=False)
+class WaiterCancellationSwallowed(ConformanceFailure):
+    """The task that waited for a chunk was cancelled, and the stream looks whole or hangs."""
+
+    sentence = "a stream whose waiting task was cancelled {message}"
     message: str
 
 
@@ -369,12 +366,36 @@ class CrossTalk(ConformanceFailure):
         index: Which of the streams, from 0.
         alone: The tokens that the same request gave alone, twice.
         beside: The tokens that it gave together with others.
+        raised: What it raised together with others; None where it raised nothing.
     """
 
-    sentence = "stream {index} gave {alone} alone and {beside} beside others"
+    sentence = "stream {index} gave {alone} alone and {given} beside others"
     index: int
     alone: tuple[Any, ...]
     beside: tuple[Any, ...]
+    raised: str | None = None
+
+    @property
+    def message_line(self) -> str:
+        """The sentence, with what was raised in place of tokens or after them."""
+        given = [str(self.beside)] if self.beside or self.raised is None else []
+        raised = [f"raised {self.raised}"] if self.raised is not None else []
+        return self.sentence.format(**vars(self), given=", then ".join([*given, *raised]))
+
+
+@dataclass(eq=False)
+class PromptsMixedUp(ConformanceFailure):
+    """Prompts with the same beginning got the same answer, whatever their last ids.
+
+    Attributes:
+        beginnings: How many beginnings were tried; each got an answer of its own.
+    """
+
+    sentence = (
+        "prompts that share all but their last ids got the same answer, for each of {beginnings} "
+        "beginnings, while each beginning got another one: the last ids were not looked at"
+    )
+    beginnings: int
 
 
 @dataclass(eq=False)

@@ -14,13 +14,15 @@ from forwardcache.conformance.failures import (
     ChunkAfterTerminal,
     CompletionTokensMismatch,
     ConformanceFailure,
+    EndedTooEarly,
+    MaxTokensExceeded,
     NoChunksYielded,
     NoTerminalChunk,
     StreamYieldedError,
 )
 from forwardcache.conformance.stream import Reception
 
-__all__ = ["cancelled_ending", "stream_rules", "usage_contradiction"]
+__all__ = ["cancelled_ending", "limit_rules", "stream_rules", "usage_contradiction"]
 
 
 def stream_rules(reception: Reception) -> Iterator[ConformanceFailure]:
@@ -35,15 +37,44 @@ def cancelled_ending(reception: Reception) -> Iterator[ConformanceFailure]:
         yield failure.having(reception.chunks).due_to(_cause(failure, reception))
 
 
-def usage_contradiction(chunks: Sequence[Chunk]) -> str | None:
-    """What contradicts what in the usage of the terminal chunk; None where all agrees."""
+def limit_rules(reception: Reception, asked: int | None) -> Iterator[ConformanceFailure]:
+    """What is wrong with the number of tokens sent.
+
+    Args:
+        reception: A whole stream.
+        asked: The request's ``max_tokens``; None where no limit was asked for.
+    """
+    chunks = reception.chunks
+    sent = _tokens_sent(chunks)
+    if asked is None:
+        return
+    if sent > asked:
+        yield MaxTokensExceeded(asked, sent).having(chunks)
+    elif sent < asked and any(chunk.finish_reason == "length" for chunk in chunks):
+        yield EndedTooEarly(asked, sent).having(chunks)
+
+
+def usage_contradiction(chunks: Sequence[Chunk], prompt_tokens: int | None = None) -> str | None:
+    """What contradicts what in the usage of the terminal chunk; None where all agrees.
+
+    Args:
+        chunks: A whole stream.
+        prompt_tokens: Ids of the request; None where they are not judged.
+    """
     usage = chunks[-1].usage if chunks else None
     if usage is None:
         return None
     sent = _tokens_sent(chunks)
     if usage.completion_tokens != sent:
         return f"completion_tokens = {usage.completion_tokens}, but {sent} tokens were sent"
-    return _wrong_total(usage)
+    return _wrong_prompt(usage, prompt_tokens) or _wrong_total(usage)
+
+
+def _wrong_prompt(usage: Usage, prompt_tokens: int | None) -> str | None:
+    given = usage.prompt_tokens
+    if prompt_tokens is None or given is None or given == prompt_tokens:
+        return None
+    return f"prompt_tokens = {given!r}, but the request has {prompt_tokens} token ids"
 
 
 def _wrong_total(usage: Usage) -> str | None:

@@ -8,15 +8,19 @@ the latest when the interpreter ends.
 from __future__ import annotations
 
 import atexit
+import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Unpack
 from unittest import SkipTest
 
-from forwardcache.conformance.checks import Check, checks_of
+from forwardcache.conformance.checks import Check, checks_of, names_of_checks
+from forwardcache.conformance.expected import ExpectedFailures
+from forwardcache.conformance.expected import expected_failures as expectations
 from forwardcache.conformance.failures import ConformanceFailure
 from forwardcache.conformance.loop_thread import LoopBlockedError, LoopThread
+from forwardcache.conformance.render import named
 from forwardcache.conformance.report import CheckResult
-from forwardcache.conformance.run import Run, origin_of, watched
+from forwardcache.conformance.run import Run, judged, origin_of, watched
 from forwardcache.conformance.subject import Factory, FactoryRaisedError, Options, Settings
 
 if TYPE_CHECKING:
@@ -31,8 +35,13 @@ class EngineSession:
     def __init__(self, factory: Factory, settings: Settings) -> None:
         self._factory = factory
         self._settings = settings
+        self._expected = expectations(
+            settings.expected_failures, kit="engine", checks=names_of_checks()
+        )
         self._thread: LoopThread | None = None
         self._run: Run | None = None
+        # A runner of tests in parallel may ask from several threads; the engine is one.
+        self._one_at_a_time = threading.RLock()
 
     def check(self, check: Check) -> CheckResult:
         """Run one check, on a started engine where it needs one.
@@ -40,6 +49,10 @@ class EngineSession:
         Raises:
             Exception: what the factory has raised.
         """
+        with self._one_at_a_time:
+            return judged(self._checked(check), self._expected)
+
+    def _checked(self, check: Check) -> CheckResult:
         thread, run = self._opened()
         try:
             result: CheckResult = watched(thread, run, run.check(check))
@@ -93,11 +106,13 @@ class EngineCheck:
 
         Raises:
             ConformanceFailure: the engine breaks a rule.
-            unittest.SkipTest: the check can't be judged, or the engine did not start; pytest skips
-                on it too.
+            unittest.SkipTest: the check can't be judged, the engine did not start, or it fails as
+                expected; pytest skips on it too.
         """
         __tracebackhide__ = True
         result = self.session.check(self._check)
+        if result.outcome == "expected":
+            raise SkipTest(f"fails, as expected: {result.reason}")
         if result.failures:
             raise _annotated(result)
         if result.reason is not None:
@@ -127,8 +142,6 @@ def conformance_checks(factory: Factory, **options: Unpack[Options]) -> list[Eng
 
 def parametrize_with_checks(
     engines: Mapping[str, Factory],
-    *,
-    expected_failures: Mapping[str, str] | None = None,
     **options: Unpack[Options],
 ) -> pytest.MarkDecorator:
     """Turn a test function that takes ``check`` and calls it into one item a check and engine.
@@ -138,34 +151,39 @@ def parametrize_with_checks(
 
     Args:
         engines: Factories by the name that is in the ids.
-        expected_failures: Reasons by check, or by id for one engine of several; these items are
-            marked ``xfail``.
-        **options: As for ``run_conformance``.
+        **options: As for ``run_conformance``. What ``expected_failures`` names, by check or by id
+            for one engine of several, is marked ``xfail``; an entry of a file whose item passes is
+            stale, and fails.
 
     Raises:
         ValueError: an expected failure names no check, or an option is out of range.
     """
     import pytest
 
+    given = options.pop("expected_failures", None)
     items = {
         f"{name}-{check.name}": check
         for name, factory in engines.items()
         for check in conformance_checks(factory, **options)
     }
-    reasons = dict(expected_failures or {})
-    _require_known(reasons, items)
+    known = expectations(given, kit="engine", checks=names_of_checks())
+    _require_known(known, items)
+    strict = known.source is not None
     params = []
     for item, check in items.items():
-        reason = reasons.get(item) or reasons.get(check.name)
-        marks = [pytest.mark.xfail(reason=reason, raises=ConformanceFailure)] if reason else []
-        params.append(pytest.param(check, id=item, marks=marks))
+        reason = known.reason_of(check.name, item.removesuffix(f"-{check.name}"))
+        xfail = pytest.mark.xfail(reason=str(reason), raises=ConformanceFailure, strict=strict)
+        params.append(pytest.param(check, id=item, marks=[xfail] if reason else []))
     return pytest.mark.parametrize("check", params)
 
 
-def _require_known(reasons: Mapping[str, str], items: Mapping[str, EngineCheck]) -> None:
-    known = {*items, *(check.name for check in items.values())}
-    for name in reasons:
-        if name not in known:
+def _require_known(known: ExpectedFailures, items: Mapping[str, EngineCheck]) -> None:
+    """Refuse reasons that are about none of the items; a file may be about other profiles too."""
+    if known.source is not None:
+        return
+    names = {*items, *(check.name for check in items.values())}
+    for name in known.reasons:
+        if name not in names:
             allowed = ", ".join(sorted({check.name for check in items.values()}))
             raise ValueError(f"expected_failures names no check: {name!r}; checks are {allowed}")
 
@@ -173,5 +191,5 @@ def _require_known(reasons: Mapping[str, str], items: Mapping[str, EngineCheck])
 def _annotated(result: CheckResult) -> ConformanceFailure:
     first, *others = result.failures
     if others:
-        first.add_note(f"also broken: {', '.join(type(other).__name__ for other in others)}")
+        first.add_note(f"also broken: {named(others)}")
     return first

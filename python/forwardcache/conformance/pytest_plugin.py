@@ -17,9 +17,17 @@ if TYPE_CHECKING:
 _PACKAGE = "forwardcache.conformance"
 _OPTIONS = {
     "--engine": {"action": "append", "metavar": "PKG.MOD:FACTORY", "help": "engine to check"},
-    "--engine-profile": {"default": "seed", "help": "profile of checks: seed or strict"},
+    "--engine-profile": {
+        "default": "seed",
+        "help": "profile of checks: seed, strict, encode or raw",
+    },
     "--cancel-deadline": {"type": float, "default": 2.0, "help": "seconds for a stopped stream"},
     "--check-timeout": {"type": float, "default": 120.0, "help": "seconds for one check"},
+    "--max-tokens": {"type": int, "default": 8, "help": "tokens of the short requests"},
+    "--long-max-tokens": {"type": int, "help": "tokens of the requests that are stopped"},
+    "--concurrency": {"type": int, "default": 8, "help": "how many streams run at once"},
+    "--drive-abort": {"action": "store_true", "help": "call abort on stopped requests too"},
+    "--expected-failures": {"metavar": "FILE", "help": "checks that are known to fail"},
 }
 
 
@@ -29,6 +37,7 @@ def pytest_load_initial_conftests(
     """Add the suite's options where the command line names it."""
     if not any(_names_suite(arg) for arg in args):
         return
+    early_config.pluginmanager.register(_SuiteReport(), "forwardcache_suite_report")
     group = parser.getgroup(_PACKAGE, "conformance of streaming LLM engines")
     for name, option in _OPTIONS.items():
         group.addoption(name, **option)  # type: ignore[arg-type]  # one table for all kinds
@@ -39,6 +48,38 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
     session = _session_of(item)
     if session is not None and session is not _session_of(nextitem):
         session.close()
+
+
+class _SuiteReport:
+    """What the suite's run says at its end: the kit, and how much of it has run.
+
+    Its status is that of a failure where every check was skipped.
+    """
+
+    def __init__(self) -> None:
+        self._outcomes: dict[str, str] = {}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Keep the outcome of an item of the suite; the last one that is no pass counts."""
+        # The id of an item outside the root folder has no path.
+        if not _names_suite(report.location[0]) or (report.when != "call" and report.passed):
+            return
+        expected = report.skipped and hasattr(report, "wasxfail")
+        self._outcomes[report.nodeid] = "expected" if expected else report.outcome
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """A run that has judged nothing is no pass."""
+        if set(self._outcomes.values()) == {"skipped"}:
+            session.exitstatus = 1
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """One line with the kit's version and how many checks have run."""
+        from forwardcache.conformance.kit import stamp_line
+
+        outcomes = list(self._outcomes.values())
+        terminalreporter.write_line(stamp_line("engine", outcomes))
+        if set(outcomes) == {"skipped"}:
+            terminalreporter.write_line("every check was skipped: that is no pass")
 
 
 def _names_suite(arg: str) -> bool:

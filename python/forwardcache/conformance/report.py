@@ -6,9 +6,12 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from forwardcache.conformance import kit
 from forwardcache.conformance.failures import ConformanceFailure
 
-__all__ = ["CheckResult", "Report"]
+__all__ = ["CheckResult", "Outcome", "Report"]
+
+Outcome = Literal["passed", "failed", "skipped", "not_run", "expected", "stale"]
 
 
 @dataclass(frozen=True)
@@ -18,14 +21,15 @@ class CheckResult:
     Attributes:
         check: Its name.
         outcome: ``"skipped"`` where the engine can't be judged, ``"not_run"`` after the failure
-            that ended the run.
+            that ended the run, ``"expected"`` where it failed and is known to, ``"stale"`` where it
+            passed and is expected to fail.
         seconds: How long it took.
         failures: What it found, the weightiest first.
-        reason: Why it was skipped or not run.
+        reason: Why it was skipped, not run or expected to fail.
     """
 
     check: str
-    outcome: Literal["passed", "failed", "skipped", "not_run"]
+    outcome: Outcome
     seconds: float = 0.0
     failures: tuple[ConformanceFailure, ...] = ()
     reason: str | None = None
@@ -55,13 +59,19 @@ class Report:
 
     @property
     def failures(self) -> tuple[ConformanceFailure, ...]:
-        """All failures, the first one first."""
-        return tuple(failure for result in self.results for failure in result.failures)
+        """All failures but those that are expected, the first one first."""
+        broken = [result for result in self.results if result.outcome != "expected"]
+        return tuple(failure for result in broken for failure in result.failures)
+
+    @property
+    def outcomes(self) -> list[str]:
+        """The outcome of each check, in order."""
+        return [result.outcome for result in self.results]
 
     @property
     def conforms(self) -> bool:
-        """Whether no check has failed."""
-        return not self.failures
+        """Whether no check has failed, and at least one was judged."""
+        return kit.conforms(self.outcomes)
 
     @property
     def seconds(self) -> float:
@@ -69,8 +79,9 @@ class Report:
         return sum(result.seconds for result in self.results)
 
     def to_dict(self) -> dict[str, Any]:
-        """Profile, verdict and results, as in the JSON."""
+        """Kit, profile, verdict and results, as in the JSON."""
         return {
+            **kit.stamp("engine", self.outcomes),
             "profile": self.profile,
             "conforms": self.conforms,
             "seconds": round(self.seconds, 6),

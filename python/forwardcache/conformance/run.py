@@ -11,11 +11,18 @@ import asyncio
 import time
 from collections.abc import Callable
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
-from forwardcache.conformance.checks import START, Check, checks_of
+from forwardcache.conformance.checks import Check, checks_of, names_of_checks, start_of
 from forwardcache.conformance.context import mock_context
-from forwardcache.conformance.failures import CheckTimedOut, ConformanceFailure
+from forwardcache.conformance.expected import ExpectedFailures, Given
+from forwardcache.conformance.expected import expected_failures as expectations
+from forwardcache.conformance.failures import (
+    CheckTimedOut,
+    ConformanceFailure,
+    ExpectedFailurePassed,
+)
 from forwardcache.conformance.guard import (
     EngineRaisedError,
     OverdueError,
@@ -25,6 +32,7 @@ from forwardcache.conformance.guard import (
     call,
 )
 from forwardcache.conformance.loop_thread import LoopBlockedError, LoopThread
+from forwardcache.conformance.render import named
 from forwardcache.conformance.report import CheckResult, Report
 from forwardcache.conformance.subject import (
     CheckSkippedError,
@@ -34,7 +42,7 @@ from forwardcache.conformance.subject import (
     Subject,
 )
 
-__all__ = ["Run", "check_conformance", "origin_of", "run_conformance", "watched"]
+__all__ = ["Run", "check_conformance", "judged", "origin_of", "run_conformance", "watched"]
 
 _CLEANUP_S = 10.0
 _CLEANUP_AFTER_TIMEOUT_S = 0.3
@@ -55,13 +63,16 @@ async def run_conformance(
     failing_factory: Factory | None = None,
     report_all: bool = False,
     block_limit: float = 0.25,
+    long_max_tokens: int | None = None,
+    expected_failures: Given = None,
 ) -> Report:
     """Run the checks of a profile on the engines that ``factory`` makes.
 
     Args:
         factory: Makes an engine, and may be a coroutine function. It is called once before the
             check ``cleanup_without_start``, and once for it.
-        profile: ``"seed"``, or ``"strict"``, which adds rules that a server relies on.
+        profile: ``"seed"``, or ``"strict"``, which adds rules that a server relies on;
+            ``"encode"`` or ``"raw"`` for engines of these kinds.
         cancel_deadline: Seconds in which a stopped stream has to end.
         max_tokens: Limit of the short requests; None asks for no limit.
         concurrency: How many streams run at once.
@@ -72,6 +83,10 @@ async def run_conformance(
             ``cleanup_after_failed_start``.
         report_all: Go on after a failure, so that the report has every broken rule.
         block_limit: Seconds for which an engine may keep the event loop.
+        long_max_tokens: Limit of the requests that are stopped; None asks for 10,000, which every
+            profile but the seed bounds by the ``context_length`` of what ``start`` returns.
+        expected_failures: Reasons by check, or a file with a table ``[engine]`` of them. Such a
+            failure is reported and does not count; one of them that passes is stale, and fails.
 
     Returns:
         What was checked, with times.
@@ -95,6 +110,8 @@ async def run_conformance(
         failing_factory=failing_factory,
         report_all=report_all,
         block_limit=block_limit,
+        long_max_tokens=long_max_tokens,
+        expected_failures=expected_failures,
     )
     try:
         return await Run(factory, settings).verdict()
@@ -115,6 +132,8 @@ def check_conformance(
     failing_factory: Factory | None = None,
     report_all: bool = False,
     block_limit: float = 0.25,
+    long_max_tokens: int | None = None,
+    expected_failures: Given = None,
 ) -> Report:
     """Run the checks from synchronous code; options and errors are those of ``run_conformance``.
 
@@ -134,6 +153,8 @@ def check_conformance(
         failing_factory=failing_factory,
         report_all=report_all,
         block_limit=block_limit,
+        long_max_tokens=long_max_tokens,
+        expected_failures=expected_failures,
     )
     return _verdict_from_a_thread(Run(factory, settings))
 
@@ -165,6 +186,9 @@ class Run:
         self.settings = settings
         self.subject = Subject(factory, settings)
         self.checks = checks_of(settings.profile)
+        self.expected = expectations(
+            settings.expected_failures, kit="engine", checks=names_of_checks()
+        )
         self.report = Report(settings.profile)
         self.watched_until = float("inf")
         self._start_failure: str | None = None
@@ -236,7 +260,7 @@ class Run:
     async def _next(self, check: Check) -> CheckResult:
         if self.report.failures and not self.settings.report_all:
             return CheckResult(check.name, "not_run", reason=_OVER)
-        return await self.check(check)
+        return judged(await self.check(check), self.expected)
 
     async def _prepare_and_find(self, check: Check, found: list[ConformanceFailure]) -> None:
         await self._prepare(check)
@@ -271,7 +295,7 @@ class Run:
 
     async def _ensure_started(self) -> None:
         if not self.subject.started and self._start_failure is None:
-            await self._prepare_and_find(START, [])
+            await self._prepare_and_find(start_of(self.settings.profile), [])
         if not self.subject.started:
             raise CheckSkippedError(f"the engine did not start: {self._start_failure}")
 
@@ -301,8 +325,7 @@ class Run:
         first, *others = self.report.failures
         first.report = self.report
         if others:
-            names = ", ".join(type(failure).__name__ for failure in others)
-            first.add_note(f"also broken: {names}")
+            first.add_note(f"also broken: {named(others)}")
         return first
 
 
@@ -313,6 +336,19 @@ def watched(thread: LoopThread, run: Run, work: Any) -> Any:
         LoopBlockedError: the loop has not reported in time.
     """
     return thread.run(work, lambda: run.watched_until)
+
+
+def judged(result: CheckResult, expected: ExpectedFailures) -> CheckResult:
+    """``result`` in the light of what is expected to fail."""
+    check = result.check
+    outcome = expected.judged(check, result.outcome)
+    if outcome == "expected":
+        return replace(result, outcome="expected", reason=expected.reason_of(check))
+    if outcome == "stale":
+        failure = ExpectedFailurePassed(expected.stale(check))
+        failure.check = check
+        return replace(result, outcome="stale", failures=(failure,))
+    return result
 
 
 _OVER = "the run ended with the first failure"

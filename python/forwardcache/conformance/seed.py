@@ -42,7 +42,7 @@ from forwardcache.conformance.guard import (
 )
 from forwardcache.conformance.judge import cancelled_ending, stream_rules
 from forwardcache.conformance.stream import Reception, Stream, receive
-from forwardcache.conformance.subject import LONG_MAX_TOKENS, Subject
+from forwardcache.conformance.subject import Subject
 
 __all__ = [
     "Failures",
@@ -50,6 +50,7 @@ __all__ = [
     "cleanup",
     "cleanup_without_start",
     "concurrent_generates",
+    "drain_and_abort",
     "kv_event_sources",
     "setup_metrics",
     "single_generate",
@@ -116,10 +117,9 @@ async def cancellation(subject: Subject) -> Failures:
     """A stream stopped before its first chunk ends in time, and as cancelled."""
     context, deadline = subject.context(), subject.settings.cancel_deadline
     try:
-        request = subject.request(max_tokens=LONG_MAX_TOKENS)
-        stream, reception = await subject.open(request, context)
+        stream, reception = await subject.open(subject.long_request(), context)
         context.stop_generating()
-        done = await _drain_and_abort(subject, context, stream, reception)
+        done = await drain_and_abort(subject, context, stream, reception)
     except EngineRaisedError as error:
         yield GenerateFailed(str(error)).due_to(error.__cause__)
         return
@@ -159,10 +159,7 @@ class MetricsContext:
 
 
 async def _model_of_started(subject: Subject) -> str:
-    config = await subject.engine.start(0)
-    subject.started = True
-    model = field_of(config, "model")
-    return "" if model is None else str(model)
+    return subject.note_config(await subject.engine.start(0))
 
 
 async def _same_twice(ranks: Callable[[], Awaitable[list[Any]]]) -> bool:
@@ -208,7 +205,7 @@ async def _items_or_error(subject: Subject) -> EngineRaisedError | None:
     return None if reception.chunks else EngineRaisedError("a stream was empty")
 
 
-async def _drain_and_abort(
+async def drain_and_abort(
     subject: Subject, context: Any, stream: Stream, reception: Reception
 ) -> bool:
     """Drain, and abort at the same time as a server would; whether both were done in time.

@@ -23,7 +23,7 @@ from forwardcache.conformance.guard import (
     offers,
 )
 
-__all__ = ["Reception", "Stream", "open_stream", "receive", "receive_within"]
+__all__ = ["Reception", "Stream", "close", "open_stream", "receive", "receive_within"]
 
 Stream = AsyncIterable[Any]
 _CROWD = 100_000
@@ -39,9 +39,13 @@ class Reception:
         ended_at: When the stream ended or raised; None while it goes on or was dropped.
         raised: The exception behind the last error.
         close_error: What closing the stream raised.
+
+    Args:
+        read: Makes a chunk of an item and the seconds after which it came.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, read: Callable[[Any, float], Chunk] = read_chunk) -> None:
+        self._read = read
         self.chunks: list[Chunk] = []
         self.opened_at = time.monotonic()
         self.ended_at: float | None = None
@@ -60,7 +64,7 @@ class Reception:
     def add(self, item: Any) -> None:
         """Copy ``item``; one that is no chunk is an error."""
         try:
-            self.chunks.append(read_chunk(item, self._elapsed()))
+            self.chunks.append(self._read(item, self._elapsed()))
         except Exception as error:
             self.add_error(error)
 
@@ -104,11 +108,11 @@ async def receive(
     except BaseException as error:
         if is_released():
             if isinstance(error, asyncio.CancelledError):
-                await _close(iterator, stream, reception)
+                await close(iterator, stream, reception)
             raise
         reception.add_error(error)
         reception.ended_at = time.monotonic()
-    await _close(iterator, stream, reception)
+    await close(iterator, stream, reception)
 
 
 async def receive_within(seconds: float, stream: Stream, reception: Reception) -> bool:
@@ -152,7 +156,8 @@ async def _let_others_run(received: int) -> None:
     await asyncio.sleep(_CROWD_PAUSE_S if received > _CROWD else 0)
 
 
-async def _close(iterator: Any, stream: Any, reception: Reception) -> None:
+async def close(iterator: Any, stream: Any, reception: Reception) -> None:
+    """Close a stream and its iterator; what that raises goes to ``reception``."""
     parts = [iterator] if iterator is stream else [iterator, stream]
     for part in parts:
         if not offers(part, "aclose"):

@@ -6,10 +6,14 @@ import asyncio
 import inspect
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, TypedDict
 
+from forwardcache.conformance.chunk import Chunk, field_of, read_chunk
 from forwardcache.conformance.context import mock_context
+from forwardcache.conformance.expected import Given
 from forwardcache.conformance.guard import (
     EngineRaisedError,
     call,
@@ -18,6 +22,7 @@ from forwardcache.conformance.guard import (
     offers,
 )
 from forwardcache.conformance.stream import Reception, Stream, open_stream, receive
+from forwardcache.conformance.threads import started_by, watch
 
 __all__ = [
     "CheckSkippedError",
@@ -34,6 +39,7 @@ LONG_MAX_TOKENS = 10_000
 """An engine that ignores a stop can't be done by itself before the deadline."""
 
 Factory = Callable[[], Any]
+Reader = Callable[[Any, float], Chunk]
 
 
 class FactoryRaisedError(Exception):
@@ -50,6 +56,7 @@ class Options(TypedDict, total=False):
     profile: str
     cancel_deadline: float
     max_tokens: int | None
+    long_max_tokens: int | None
     concurrency: int
     context_factory: Callable[[], Any]
     check_timeout: float
@@ -57,6 +64,7 @@ class Options(TypedDict, total=False):
     failing_factory: Factory | None
     report_all: bool
     block_limit: float
+    expected_failures: Given
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +78,7 @@ class Settings:
     profile: str = "seed"
     cancel_deadline: float = 2.0
     max_tokens: int | None = 8
+    long_max_tokens: int | None = None
     concurrency: int = 8
     context_factory: Callable[[], Any] = mock_context
     check_timeout: float = 120.0
@@ -77,14 +86,17 @@ class Settings:
     failing_factory: Factory | None = None
     report_all: bool = False
     block_limit: float = 0.25
+    expected_failures: Given = None
 
     def __post_init__(self) -> None:
         for name in ("cancel_deadline", "check_timeout", "block_limit", "concurrency"):
             value = getattr(self, name)
             if not value > 0:
                 raise ValueError(f"{name} must be positive, got {value!r}")
-        if self.max_tokens is not None and self.max_tokens < 1:
-            raise ValueError(f"max_tokens must be positive or None, got {self.max_tokens!r}")
+        for name in ("max_tokens", "long_max_tokens"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be positive or None, got {value!r}")
 
 
 @dataclass(frozen=True)
@@ -111,10 +123,13 @@ class Residue:
 
 
 def residue() -> Residue:
-    """The tasks of the running loop that the kit didn't make, and all non-daemon threads."""
+    """The tasks of the running loop that the kit didn't make, and its non-daemon threads.
+
+    A thread that began outside the loop is another tool's.
+    """
     loop = asyncio.get_running_loop()
     tasks = {task for task in asyncio.all_tasks(loop) if not is_own_task(task)}
-    threads = {thread for thread in threading.enumerate() if not thread.daemon}
+    threads = {thread for thread in started_by(loop) if not thread.daemon}
     return Residue(frozenset(tasks), frozenset(threads - _executor_threads(loop)))
 
 
@@ -130,6 +145,9 @@ class Subject:
     Attributes:
         engine: The engine, or None before it is made and after its cleanup.
         model: The model's name from its config.
+        context_length: Most tokens of prompt and answer together, as the engine says itself; None
+            where it says nothing.
+        registers_tokens: Whether its config has ``llm``, as those of engines with tokens may.
         receptions: The streams of the running check, the newest last.
         before: What ran before the engine was made.
         alone: What requests gave alone, by prompt; for the checks that compare with it.
@@ -141,6 +159,8 @@ class Subject:
         self.engine: Any = None
         self.started = False
         self.model = ""
+        self.context_length: int | None = None
+        self.registers_tokens = False
         self.receptions: list[Reception] = []
         self.before: Residue | None = None
         self.alone: dict[tuple[int, ...], Any] = {}
@@ -155,8 +175,32 @@ class Subject:
 
     async def renew(self) -> None:
         """Make the engine under test."""
+        watch(asyncio.get_running_loop())
         self.before = residue()
         self.engine = await self.make()
+
+    def note_config(self, config: Any) -> str:
+        """Keep what ``start`` gave; the model's name, empty where there is none."""
+        self.started = True
+        model = field_of(config, "model")
+        self.context_length = _context_length(config, self.engine)
+        with suppress(Exception):
+            self.registers_tokens = field_of(config, "llm") is not None
+        return "" if model is None else str(model)
+
+    def room(self, prompt: tuple[int, ...] = PROMPT) -> int:
+        """Most tokens that an answer to ``prompt`` may be asked to have.
+
+        The seed asks for as many as its origin does, whatever the engine says of its context.
+        """
+        asked = self.settings.long_max_tokens or LONG_MAX_TOKENS
+        if self.settings.profile == "seed" or self.context_length is None:
+            return asked
+        return max(1, min(asked, self.context_length - len(prompt)))
+
+    def long_request(self) -> dict[str, Any]:
+        """A request that an engine can't be done with before it is stopped."""
+        return self.request(max_tokens=self.room())
 
     def context(self) -> Any:
         """A fresh context."""
@@ -175,7 +219,11 @@ class Subject:
         }
 
     async def open(
-        self, request: dict[str, Any] | None = None, context: Any = None
+        self,
+        request: dict[str, Any] | None = None,
+        context: Any = None,
+        *,
+        read: Reader = read_chunk,
     ) -> tuple[Stream, Reception]:
         """Open a stream for ``request``; by default a short one with a context of its own.
 
@@ -185,19 +233,23 @@ class Subject:
         stream = await open_stream(
             self.engine, request or self.request(), context or self.context()
         )
-        reception = Reception()
+        reception = Reception(read)
         self.receptions.append(reception)
         return stream, reception
 
     async def collect(
-        self, request: dict[str, Any] | None = None, *, take: int | None = None
+        self,
+        request: dict[str, Any] | None = None,
+        *,
+        take: int | None = None,
+        read: Reader = read_chunk,
     ) -> Reception:
         """Receive the whole stream for ``request``, or its first ``take`` items.
 
         Raises:
             EngineRaisedError: ``generate`` raised.
         """
-        stream, reception = await self.open(request)
+        stream, reception = await self.open(request, read=read)
         await receive(stream, reception, take=take)
         return reception
 
@@ -210,6 +262,16 @@ class Subject:
         except EngineRaisedError as error:
             return str(error)
         return None
+
+
+def _context_length(config: Any, engine: Any) -> int | None:
+    """The first whole number that is said; what can't be read counts as not said."""
+    for place, path in ((config, ()), (config, ("llm",)), (engine, ())):
+        with suppress(Exception):
+            length = reduce(field_of, (*path, "context_length"), place)
+            if isinstance(length, int) and not isinstance(length, bool) and length > 0:
+                return length
+    return None
 
 
 async def made_by(factory: Factory) -> Any:

@@ -26,6 +26,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             profile=option("--engine-profile"),
             cancel_deadline=option("--cancel-deadline"),
             check_timeout=option("--check-timeout"),
+            max_tokens=option("--max-tokens"),
+            long_max_tokens=option("--long-max-tokens"),
+            concurrency=option("--concurrency"),
+            drive_abort=option("--drive-abort"),
+            expected_failures=option("--expected-failures"),
         )
     except ValueError as error:
         raise pytest.UsageError(str(error)) from error

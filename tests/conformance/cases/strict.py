@@ -5,7 +5,6 @@ from __future__ import annotations
 import forwardcache.conformance as kit
 from tests.conformance import engines as e
 from tests.conformance.cases.case import Case, faults, with_reason, with_usage, without_usage
-from tests.conformance.cases.seed import END
 from tests.conformance.engines import chunk
 
 STRICT_FAULTS = [
@@ -35,6 +34,39 @@ STRICT_FAULTS = [
                 with_usage(completion_tokens=0, total_tokens=3)
             ),
             "a cancelled stream's total": e.stopping(with_usage(total_tokens=99)),
+            "a prompt of one too few": e.counting(lambda prompt, item: len(prompt) - 1),
+            "a prompt of none": e.counting(lambda prompt, item: 0),
+            "a prompt of 999": e.counting(lambda prompt, item: 999),
+            "a prompt of less than none": e.counting(lambda prompt, item: -3),
+            "a long prompt counted as a short one": e.counting(lambda prompt, item: 3),
+            "a cancelled stream's prompt": e.counting(
+                lambda prompt, item: len(prompt) - (item["finish_reason"] == "cancelled")
+            ),
+        },
+        "strict",
+    ),
+    *faults(
+        kit.MaxTokensExceeded,
+        "token_limits",
+        {"one more than asked for": e.SendsOneMore},
+        "strict",
+    ),
+    *faults(
+        kit.EndedTooEarly,
+        "token_limits",
+        {
+            "never more than 8": e.NeverMoreThan,
+            "never more than 16": e.NeverMoreThan16,
+            "never more than 128": e.NeverMoreThan128,
+        },
+        "strict",
+    ),
+    *faults(
+        kit.FinishReasonWrong,
+        "token_limits",
+        {
+            "stop at the limit": e.ending(with_reason("stop")),
+            "eos at the limit": e.ending(with_reason("EOS")),
         },
         "strict",
     ),
@@ -69,13 +101,41 @@ STRICT_FAULTS = [
             "a stream raises": e.RaisesInConcurrentStreams,
             "a stream has no terminal": e.crowding(lambda item: [chunk(1)]),
             "an item is no chunk": e.crowding(lambda item: [None]),
+            "a token too many": e.SendsOneMoreInACrowd,
         },
         "strict",
     ),
     *faults(
         kit.CrossTalk,
         "cross_talk",
-        {"tokens of one stream in another": e.MixesStreams},
+        {
+            "tokens of one stream in another": e.MixesStreams,
+            "one answer for requests that begin alike": e.SharesAnswersInFlight,
+            "one answer for requests that end alike": e.SharesAnswersByEnd,
+            "a stream raises": e.RaisesForLongPromptsInACrowd,
+        },
+        "strict",
+    ),
+    *faults(
+        kit.PromptsMixedUp,
+        "shared_prefixes",
+        {
+            "the same first 4 ids": e.KeepsAnswersByBeginning,
+            "the same first 16 ids": e.KeepsAnswersBySixteen,
+            "the same first 32 ids": e.KeepsAnswersByThirtyTwo,
+        },
+        "strict",
+    ),
+    *faults(
+        kit.WaiterCancellationSwallowed,
+        "cancelled_waiter",
+        {
+            "it ends as stop": e.StopsWhenWaiterIsCancelled,
+            "it ends without a word": e.EndsWhenWaiterIsCancelled,
+            "it goes on": e.GoesOnWhenWaiterIsCancelled,
+            "it hangs": e.HangsWhenWaiterIsCancelled,
+            "the engine serves nobody any more": e.BreaksWhenWaiterIsCancelled,
+        },
         "strict",
     ),
     *faults(
@@ -114,7 +174,11 @@ STRICT_FAULTS = [
     *faults(
         kit.LeftBehind,
         "left_behind",
-        {"a task": e.LeavesTask, "a thread": e.LeavesThread},
+        {
+            "a task": e.LeavesTask,
+            "a thread": e.LeavesThread,
+            "a thread of a thread": e.LeavesThreadOfThread,
+        },
         "strict",
     ),
     *faults(
@@ -138,7 +202,7 @@ STRICT_PASSES = [
         Case("chunks as objects", e.edited(e.as_object)),
         Case("generate is awaited", e.Awaited),
         Case("a stop while generate opens", e.StopsDuringOpening),
-        Case("a single chunk", e.streaming(END)),
+        Case("a single chunk", e.streaming(chunk(9, finish="stop"))),
         Case("other tokens each time", e.Random),
         Case("other tokens each time for one request", e.RandomForOnePrompt),
         Case("streams without aclose", e.WithoutClose),
@@ -152,6 +216,21 @@ STRICT_PASSES = [
         Case("always cancelled", e.ending(with_reason("cancelled"))),
         Case("one stream at once", e.Engine, options={"concurrency": 1}),
         Case("abort alone stops", e.WithAbort, options={"drive_abort": True}),
+        Case("a model that ends by itself", e.EndsAfterFive),
+        Case("a model that ends by itself at the limit", e.EndsByItself),
+        Case("a short context", e.ShortContext),
+        Case("a short context, said in the registration", e.ShortContextInRegistration),
+        Case("a short context, unsaid", e.ShortContextUnsaid, options={"long_max_tokens": 20}),
+        Case("no limit asked for", e.Engine, options={"max_tokens": None}),
+        Case("answers from the last id alone", e.LooksAtTheLastId),
+        Case("answers without the prompt", e.LooksAtNoId),
+        Case("answers from all ids", e.LooksAtTheMiddle),
+        Case("a cancelled waiter gets cancelled", e.SaysCancelledWhenWaiterIs),
+        Case("a cancelled waiter gets an error", e.ErrsWhenWaiterIsCancelled),
+        Case("a chunk that comes with a cancellation, twice", e.SwallowsTwice),
+        Case("a stream that never waits", e.NeverWaits),
+        Case("a stream that lingers after its end", e.LingersAfterItsEnd),
+        Case("another tool's thread", e.WatchedByOthers),
         Case("a failed start", e.Engine, options={"failing_factory": e.FailsToStart}),
         Case("a failing factory that starts", e.Engine, options={"failing_factory": e.Engine}),
     ]

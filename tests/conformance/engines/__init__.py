@@ -8,9 +8,13 @@ modules are by what goes wrong; tests find every engine under this name.
 # ruff: noqa: F403
 
 from tests.conformance.engines.concurrent import *
+from tests.conformance.engines.counts import *
 from tests.conformance.engines.drops import *
 from tests.conformance.engines.forms import *
 from tests.conformance.engines.lifetime import *
 from tests.conformance.engines.loop import *
+from tests.conformance.engines.media import *
+from tests.conformance.engines.prefixes import *
 from tests.conformance.engines.stops import *
 from tests.conformance.engines.toy import *
+from tests.conformance.engines.waiters import *

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+from forwardcache.conformance.strict.prompts import LONGEST, family
 from tests.conformance.engines.toy import Engine, Item, Request, token
 
 
@@ -83,10 +84,10 @@ class Random(Engine):
 
 
 class RandomForOnePrompt(Random):
-    """Samples for one request, and decodes greedily for the others."""
+    """Samples for one of the prompts, and decodes greedily for the others."""
 
     async def generate(self, request: Request, context: Any) -> AsyncIterator[Item]:
-        serve = Random if request["token_ids"] == [1, 2, 3] else Engine
+        serve = Random if tuple(request["token_ids"]) == family(1, LONGEST)[0] else Engine
         async for item in serve.generate(self, request, context):
             yield item
 

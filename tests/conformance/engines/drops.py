@@ -144,7 +144,7 @@ class BreaksAfterDrop(Engine):
     spoilt = False
 
     async def generate(self, request: Request, context: Any) -> AsyncIterator[Item]:
-        if self.spoilt and limit_of(request) < 100:
+        if self.spoilt and limit_of(request) < 1_000:
             yield chunk(1)
             return
         try:

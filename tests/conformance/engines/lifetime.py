@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import queue
 import threading
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -48,6 +50,42 @@ class LeavesThread(Engine):
 
 class LeavesDaemonThread(LeavesThread):
     daemon = True
+
+
+class LeavesThreadOfThread(LeavesThread):
+    """The thread is started by another one of the engine's, which has a loop of its own."""
+
+    async def start(self, worker_id: int) -> Any:
+        async def start() -> None:
+            await super(LeavesThreadOfThread, self).start(worker_id)
+
+        starter = threading.Thread(target=lambda: asyncio.run(start()), daemon=True)
+        starter.start()
+        starter.join()
+        return await Engine.start(self, worker_id)
+
+
+class WatchedByOthers(Engine):
+    """While it starts, another tool starts a thread, as a test runner's time-out does."""
+
+    async def start(self, worker_id: int) -> Any:
+        started = threading.Event()
+        ASKED.put(started)
+        started.wait(5)
+        return await super().start(worker_id)
+
+
+def _other_tool() -> None:
+    while True:
+        started = ASKED.get()
+        timer = threading.Thread(target=time.sleep, args=(1.5,), name="time-out", daemon=False)
+        timer.start()
+        started.set()
+
+
+ASKED: queue.SimpleQueue[threading.Event] = queue.SimpleQueue()
+# It was there before any engine.
+threading.Thread(target=_other_tool, daemon=True).start()
 
 
 class LeavesTaskForAMoment(Engine):

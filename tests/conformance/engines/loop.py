@@ -17,7 +17,7 @@ class BlocksTheLoop(Engine):
     block_s = 0.06
 
     async def generate(self, request: Request, context: Any) -> AsyncIterator[Item]:
-        if limit_of(request) < 100:
+        if limit_of(request) < 1_000:
             time.sleep(self.block_s)
         async for item in super().generate(request, context):
             yield item

@@ -132,7 +132,7 @@ class StopSeenOnlyAtFirst(Engine):
         if context.is_stopped():
             yield chunk(finish="cancelled")
             return
-        limit = min(limit_of(request), 20)
+        limit = min(limit_of(request), 200)
         for sent in range(1, limit + 1):
             await asyncio.sleep(self.pause)
             last = sent == limit
@@ -144,9 +144,9 @@ class StopSeenAfterTheDeadline(StopSeenOnlyAtFirst):
     pause = 0.05
 
     async def generate(self, request: Request, context: Any) -> AsyncIterator[Item]:
-        self.pause = 0.05 if limit_of(request) > 100 else 0.0
+        self.pause = 0.05 if limit_of(request) > 1_000 else 0.0
         async for item in super().generate(request, context):
-            if item.get("finish_reason") == "cancelled" and limit_of(request) <= 100:
+            if item.get("finish_reason") == "cancelled" and limit_of(request) <= 1_000:
                 item["finish_reason"] = "length"
             yield item
 
@@ -186,7 +186,7 @@ class WithAbort(Engine):
         look = SimpleNamespace(is_stopped=lambda: context.id() in self.aborted)
         async for item in super().generate(request, look):
             yield item
-            await asyncio.sleep(0.01 if limit_of(request) > 100 else 0)
+            await asyncio.sleep(0.01 if limit_of(request) > 1_000 else 0)
 
     async def abort(self, context: Any) -> None:
         self.aborted.add(context.id())
@@ -206,7 +206,7 @@ class RefusesLongRequests(Engine):
     """Its context is short."""
 
     async def generate(self, request: Request, context: Any) -> Any:  # type: ignore[override]
-        if limit_of(request) > 100:
+        if limit_of(request) > 1_000:
             raise ValueError("longer than the context")
         return super().generate(request, context)
 
@@ -215,7 +215,7 @@ class LongRequestsGiveNothing(Engine):
     """Ends a long request at once, unless it is stopped by then."""
 
     async def generate(self, request: Request, context: Any) -> AsyncIterator[Item]:
-        if limit_of(request) > 100 and not context.is_stopped():
+        if limit_of(request) > 1_000 and not context.is_stopped():
             return
         async for item in super().generate(request, context):
             yield item

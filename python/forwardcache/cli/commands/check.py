@@ -17,6 +17,15 @@ FactoryArgument = Annotated[
     str,
     typer.Argument(help="A function or class that makes one: pkg.mod:name.", metavar="FACTORY"),
 ]
+ExpectedOption = Annotated[
+    str | None,
+    typer.Option(
+        "--expected-failures",
+        help="Checks that are known to fail, with reasons: a TOML file with a table for each kit. "
+        "One that passes is stale, and fails.",
+        metavar="FILE",
+    ),
+]
 AllOption = Annotated[bool, typer.Option("--all", help="Go on after the first failure.")]
 
 
@@ -25,20 +34,47 @@ class Profile(StrEnum):
 
     SEED = "seed"
     STRICT = "strict"
+    ENCODE = "encode"
+    RAW = "raw"
 
 
 @commands.command("engine", short_help="Check a streaming engine.")
-def _check_engine(
+def _check_engine(  # noqa: PLR0917 - typer calls it, by name
     factory: FactoryArgument,
     profile: Annotated[
         Profile,
-        typer.Option(help="seed: the contract; strict: also what a server relies on."),
+        typer.Option(
+            help="seed: the contract; strict: also what a server relies on; encode, raw: for "
+            "encoders and for engines of raw media."
+        ),
     ] = Profile.SEED,
     every: AllOption = False,
     failing_factory: Annotated[
         str | None,
         typer.Option(help="Makes engines whose start raises: pkg.mod:name.", metavar="FACTORY"),
     ] = None,
+    expected: ExpectedOption = None,
+    timeout: Annotated[
+        float, typer.Option(help="Seconds for one check.", metavar="SECONDS")
+    ] = 120.0,
+    cancel_deadline: Annotated[
+        float, typer.Option(help="Seconds in which a stopped stream has to end.", metavar="SECONDS")
+    ] = 2.0,
+    max_tokens: Annotated[int, typer.Option(help="Tokens of the short requests.", metavar="N")] = 8,
+    long_max_tokens: Annotated[
+        int | None,
+        typer.Option(
+            help="Tokens of the requests that are stopped; 10,000 unless it is given, and in all "
+            "profiles but seed no more than the engine's context_length.",
+            metavar="N",
+        ),
+    ] = None,
+    concurrency: Annotated[
+        int, typer.Option(help="How many streams run at once.", metavar="N")
+    ] = 8,
+    drive_abort: Annotated[
+        bool, typer.Option("--drive-abort", help="Call abort on stopped requests too.")
+    ] = False,
     format_: FormatOption = Format.TABLE,
 ) -> int:
     """Check a streaming engine; exit status 0 if it conforms, 1 if not, 2 if it can't be run."""
@@ -50,6 +86,13 @@ def _check_engine(
         output_format=format_.value,
         report_all=every,
         failing_spec=failing_factory,
+        expected_file=expected,
+        check_timeout=timeout,
+        cancel_deadline=cancel_deadline,
+        max_tokens=max_tokens,
+        long_max_tokens=long_max_tokens,
+        concurrency=concurrency,
+        drive_abort=drive_abort,
     )
     with suppress(SystemExit):
         # Ends the process at once if the engine has left threads that would hold it.
@@ -61,12 +104,15 @@ def _check_engine(
 def _check_backend(
     factory: FactoryArgument,
     every: AllOption = False,
+    expected: ExpectedOption = None,
     format_: FormatOption = Format.TABLE,
 ) -> int:
     """Check a scoring backend; exit status 0 if it conforms, 1 if not, 2 if it is none."""
     from forwardcache.conformance.backend.command import check_backend_spec
 
-    return check_backend_spec(factory, output_format=format_.value, report_all=every)
+    return check_backend_spec(
+        factory, output_format=format_.value, report_all=every, expected_file=expected
+    )
 
 
 @commands.command("server", short_help="Check a server's log-probabilities.")
@@ -92,14 +138,7 @@ def _check_server(  # noqa: PLR0917 - typer calls it, by name
     api_key_variable: Annotated[
         str, typer.Option(help="Environment variable with the key.", metavar="NAME")
     ] = "FORWARDCACHE_API_KEY",
-    expected: Annotated[
-        str | None,
-        typer.Option(
-            "--expected-failures",
-            help="TOML file with the checks that are known to fail, in [server].",
-            metavar="FILE",
-        ),
-    ] = None,
+    expected: ExpectedOption = None,
     format_: FormatOption = Format.TABLE,
 ) -> int:
     """Check the log-probabilities of an OpenAI-style server's /v1/completions.
