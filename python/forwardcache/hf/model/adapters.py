@@ -14,8 +14,8 @@ Every method is called with the model's lock held.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,6 +26,7 @@ from forwardcache.hf.model.adapter_content import content_of
 from forwardcache.hf.model.adapter_parts import is_switched_outside
 from forwardcache.hf.model.checksum import digest_of
 from forwardcache.hf.model.identity import ModelIdentity, ModelState, Structure
+from forwardcache.hf.model.lock import ModelLock
 from forwardcache.hf.spec import ViewSpec
 
 Words = tuple[bytes, bool]
@@ -85,6 +86,8 @@ class Adapters(ABC):
 
     Args:
         names: What they are called, in order.
+        lock: The model's.
+        needs_name: As of the attributes.
 
     Attributes:
         names: As given.
@@ -92,38 +95,72 @@ class Adapters(ABC):
             is active on the model.
     """
 
-    def __init__(self, names: Sequence[str], *, needs_name: bool = True) -> None:
+    def __init__(self, names: Sequence[str], lock: ModelLock, *, needs_name: bool = True) -> None:
         self.names = tuple(names)
         self.needs_name = needs_name
         self._states: dict[str | None, tuple[Any, ...]] = {}
+        self._lock = lock
+        self._turn = -1
+        self._looked: dict[Any, Any] = {}
 
     def looked_over(self) -> AbstractContextManager[None]:
         """Entered while every adapter is looked at for the first time."""
         return nullcontext()
 
-    @abstractmethod
     def record(self, name: str, tokenizer: Any) -> AdapterRecord:
         """What is known of an adapter now; it is loaded only if nobody knows.
 
         Raises:
             AdapterError: it can't be loaded any more.
         """
+        found: AdapterRecord = self._once((name,), lambda: self._record(name, tokenizer))
+        return found
 
-    @abstractmethod
-    def on(self, name: str | None, tokenizer: Any) -> AbstractContextManager[nn.Module]:
-        """A context manager that gives the model to call, with that adapter on it; None for base.
+    def structure(self, tokenizer: Any) -> Structure:
+        """How the base model is built, with what its own view allows."""
+        found: Structure = self._once("structure", lambda: self._structure(tokenizer))
+        return found
+
+    def base_key(self, tokenizer: Any) -> bytes:
+        """The key of the base model's state, which no adapter is part of."""
+        found: bytes = self._once("base", lambda: self._base_key(tokenizer))
+        return found
+
+    def _once(self, what: Any, look: Callable[[], Any]) -> Any:
+        """What a look gives; the same until the lock's next turn or the next forward.
+
+        A look goes over all of the model, and a call asks several times what it knows.
+        """
+        if self._turn != self._lock.turn:
+            self._turn, self._looked = self._lock.turn, {}
+        if what not in self._looked:
+            self._looked[what] = look()
+        return self._looked[what]
+
+    @contextmanager
+    def on(self, name: str | None, tokenizer: Any) -> Iterator[nn.Module]:
+        """The model to call, with that adapter on it in the body; None for base.
 
         Raises:
             AdapterError: it can't be loaded.
         """
+        try:
+            with self._on(name, tokenizer) as model:
+                yield model
+        finally:
+            self._looked = {}
 
     @abstractmethod
-    def structure(self, tokenizer: Any) -> Structure:
-        """How the base model is built, with what its own view allows."""
+    def _record(self, name: str, tokenizer: Any) -> AdapterRecord: ...
 
     @abstractmethod
-    def base_key(self, tokenizer: Any) -> bytes:
-        """The key of the base model's state, which no adapter is part of."""
+    def _structure(self, tokenizer: Any) -> Structure: ...
+
+    @abstractmethod
+    def _base_key(self, tokenizer: Any) -> bytes: ...
+
+    @abstractmethod
+    def _on(self, name: str | None, tokenizer: Any) -> AbstractContextManager[nn.Module]: ...
 
     @abstractmethod
     def base_identity(self) -> AbstractContextManager[ModelIdentity]:

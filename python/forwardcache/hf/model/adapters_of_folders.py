@@ -16,6 +16,7 @@ from forwardcache.hf.model.adapter_files import fingerprint
 from forwardcache.hf.model.adapter_folder import ADAPTER_NAME, put_adapter
 from forwardcache.hf.model.adapters import AdapterRecord, Adapters, recorded
 from forwardcache.hf.model.identity import ModelIdentity, ModelState, Structure
+from forwardcache.hf.model.lock import lock_of
 from forwardcache.hf.model.overlay import Overlay, Snapshot
 
 _REMEMBERED = 1024
@@ -52,7 +53,7 @@ class AdaptersOfFolders(Adapters):
         most: int,
         body: Any,
     ) -> None:
-        super().__init__(tuple(folders))
+        super().__init__(tuple(folders), lock_of(model))
         self.loads = 0
         self._model = model
         self._identity = identity
@@ -68,8 +69,7 @@ class AdaptersOfFolders(Adapters):
         """The names of those that are in memory, the one least recently used first."""
         return tuple(self._held)
 
-    def record(self, name: str, tokenizer: Any) -> AdapterRecord:
-        """As of ``Adapters``."""
+    def _record(self, name: str, tokenizer: Any) -> AdapterRecord:
         held = self._still_held(name, tokenizer)
         if held is not None:
             return held.record(tokenizer)
@@ -89,8 +89,7 @@ class AdaptersOfFolders(Adapters):
         return None if known is None else known.content
 
     @contextmanager
-    def on(self, name: str | None, tokenizer: Any) -> Iterator[nn.Module]:
-        """As of ``Adapters``."""
+    def _on(self, name: str | None, tokenizer: Any) -> Iterator[nn.Module]:
         if name is None:
             yield self._model
             return
@@ -99,12 +98,10 @@ class AdaptersOfFolders(Adapters):
         with held.overlay.on():
             yield held.model
 
-    def structure(self, tokenizer: Any) -> Structure:
-        """As of ``Adapters``."""
+    def _structure(self, tokenizer: Any) -> Structure:
         return self._identity.structure(tokenizer)
 
-    def base_key(self, tokenizer: Any) -> bytes:
-        """As of ``Adapters``."""
+    def _base_key(self, tokenizer: Any) -> bytes:
         return self._identity.state(tokenizer).key
 
     @contextmanager
@@ -148,7 +145,7 @@ class AdaptersOfFolders(Adapters):
         model, overlay = put_beside(self._model, self._folders[name])
         held = _Held(model, overlay, key, self._body)
         self._held[name] = held
-        record = held.record(tokenizer)
+        record = held.record(tokenizer, self._own.get(key))
         # Written to meanwhile, the files would be remembered for what was loaded.
         if self._key(name, tokenizer) == (key, files):
             self._own[key] = record
@@ -188,14 +185,20 @@ class _Held:
         self._identity = ModelIdentity(model)
         self._seen: tuple[ModelState, AdapterRecord] | None = None
 
-    def record(self, tokenizer: Any) -> AdapterRecord:
-        """What is known of it now."""
+    def record(self, tokenizer: Any, known: AdapterRecord | None = None) -> AdapterRecord:
+        """What is known of it now.
+
+        Args:
+            tokenizer: The tokenizer.
+            known: What is known of the files that it was loaded from just now.
+        """
         with self.overlay.on():
             state = self._identity.state(tokenizer)
             if self._seen is None or self._seen[0] is not state:
-                why = self._identity.why_not_lasting(tokenizer)
                 own = self._identity, self.model, ADAPTER_NAME
-                self._seen = state, recorded(*own, state=state, why=why, body=self._body)
+                why = self._identity.why_unknown(tokenizer)
+                new = known or recorded(*own, state=state, why=why, body=self._body)
+                self._seen = state, new
         return self._seen[1]
 
 

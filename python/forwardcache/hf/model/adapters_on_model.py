@@ -12,6 +12,7 @@ from forwardcache.errors import UnsupportedModelError
 from forwardcache.hf.model.adapter_parts import switched_modules
 from forwardcache.hf.model.adapters import AdapterRecord, Adapters, recorded
 from forwardcache.hf.model.identity import ModelIdentity, ModelState, Structure
+from forwardcache.hf.model.lock import lock_of
 from forwardcache.hf.model.overlay import wrapped
 
 _OF_MODEL, _OF_LAYER = "active_adapter", "_active_adapter"
@@ -42,7 +43,7 @@ class AdaptersOnModel(Adapters):
         base: ModelIdentity,
         needs_name: bool,
     ) -> None:
-        super().__init__(names, needs_name=needs_name)
+        super().__init__(names, lock_of(causal_lm), needs_name=needs_name)
         self._model = model
         self._lm = causal_lm
         self._identity = identity
@@ -50,10 +51,9 @@ class AdaptersOnModel(Adapters):
         self._base = base
         self._seen: ModelState | None = None
         self._records: dict[str, AdapterRecord] = {}
-        self._base_key: bytes | None = None
+        self._base_seen: bytes | None = None
 
-    def record(self, name: str, tokenizer: Any) -> AdapterRecord:
-        """As of ``Adapters``."""
+    def _record(self, name: str, tokenizer: Any) -> AdapterRecord:
         state = self._look(tokenizer)
         if name not in self._records:
             if state.traits.merged:
@@ -62,7 +62,7 @@ class AdaptersOnModel(Adapters):
                     f"adapter {merged} is merged into the weights, so that {name!r} can't be run "
                     "alone: unmerge it"
                 )
-            why = self._identity.why_not_lasting(tokenizer)
+            why = self._identity.why_unknown(tokenizer)
             own = self._identity, self._model, name
             with activated(self._model, name):
                 self._records[name] = recorded(*own, state=state, why=why, body=self._body)
@@ -73,8 +73,7 @@ class AdaptersOnModel(Adapters):
         return self.record(name, tokenizer).content
 
     @contextmanager
-    def on(self, name: str | None, tokenizer: Any) -> Iterator[nn.Module]:
-        """As of ``Adapters``."""
+    def _on(self, name: str | None, tokenizer: Any) -> Iterator[nn.Module]:
         if name is None:
             with wrapped(self._lm).off():
                 yield self._lm
@@ -82,17 +81,15 @@ class AdaptersOnModel(Adapters):
         with activated(self._model, name):
             yield self._model
 
-    def structure(self, tokenizer: Any) -> Structure:
-        """As of ``Adapters``."""
+    def _structure(self, tokenizer: Any) -> Structure:
         return self._identity.structure(tokenizer)
 
-    def base_key(self, tokenizer: Any) -> bytes:
-        """As of ``Adapters``."""
+    def _base_key(self, tokenizer: Any) -> bytes:
         self._look(tokenizer)
-        if self._base_key is None:
+        if self._base_seen is None:
             with self.base_identity() as identity:
-                self._base_key = identity.state(tokenizer).key
-        return self._base_key
+                self._base_seen = identity.state(tokenizer).key
+        return self._base_seen
 
     @contextmanager
     def base_identity(self) -> Iterator[ModelIdentity]:
@@ -104,7 +101,7 @@ class AdaptersOnModel(Adapters):
         """The state of the whole; what was found in another one is forgotten."""
         state = self._identity.state(tokenizer)
         if state is not self._seen:
-            self._seen, self._records, self._base_key = state, {}, None
+            self._seen, self._records, self._base_seen = state, {}, None
         return state
 
 

@@ -172,6 +172,16 @@ class ModelIdentity:
             return "weights_changed() was called, and no other process could see that change"
         return self._undescribed or self._unreadable(tokenizer)
 
+    def why_unknown(self, tokenizer: Any) -> str | None:
+        """What of the model nothing can be said about in words; None for nothing.
+
+        Raises:
+            UnsupportedModelError: as in ``state``.
+        """
+        self.structure(tokenizer)
+        unknown = None if self._watch is None else self._watch.unknown_code
+        return unknown or self._unreadable(tokenizer)
+
     def _unreadable(self, tokenizer: Any) -> str | None:
         watch = self._watch
         if self._policy == "label" or watch is None or not watch.saves_itself:

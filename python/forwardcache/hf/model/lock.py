@@ -21,6 +21,9 @@ class ModelLock:
     A forward under way has the model switched to some view. Whoever scores from inside it (a
     progress callback, a forward hook) would read the switched state as the model's own.
 
+    Attributes:
+        turn: How often it was taken so far.
+
     Raises:
         NestedViewError: the thread that enters holds the lock already.
     """
@@ -28,6 +31,7 @@ class ModelLock:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._owner: int | None = None
+        self.turn = 0
 
     def __enter__(self) -> None:
         if self._owner == threading.get_ident():
@@ -37,6 +41,7 @@ class ModelLock:
             )
         self._lock.acquire()
         self._owner = threading.get_ident()
+        self.turn += 1
 
     def __exit__(
         self,
