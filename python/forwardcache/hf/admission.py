@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from forwardcache.hf.batch.ways import Batches
+from forwardcache.hf.scoring.joint import joint_notes
 from forwardcache.hf.scoring.scorer import Scorer
 from forwardcache.hf.spec import BASE
 from forwardcache.hf.stream.way import known_way
@@ -29,7 +30,8 @@ class Admission:
         prefixes: Whether rows share the computation of a prefix.
         streams: Whether ``HFEngine`` decodes streams together (``joined``) or each by itself
             (``alone``), or not at all (``refused``).
-        notes: Why it is not more.
+        notes: Why it is not more; and once it was measured, whether views of its adapter share
+            forwards of short prompts.
     """
 
     causal: bool
@@ -47,4 +49,6 @@ def admission_of(scorer: Scorer) -> Admission:
     prefixes = scorer.run_in(spec, lambda _encoder: scorer.runner.shares_exactly())
     way = scorer.run_in(spec, lambda _: known_way(ways, scorer.model, scorer.causal_lm))
     notes = (*ways.notes, way.note) if way.note and ways.causal else tuple(ways.notes)
-    return Admission(ways.causal, ways.batches, bool(prefixes), way.kind, notes)
+    return Admission(
+        ways.causal, ways.batches, bool(prefixes), way.kind, (*notes, *joint_notes(scorer))
+    )

@@ -31,6 +31,7 @@ from forwardcache.hf.batch.prefix_group import PrefixGroup, plan_prefix_groups
 from forwardcache.hf.batch.probe import refuse_by_name, shares_prefixes
 from forwardcache.hf.batch.reach import switch
 from forwardcache.hf.batch.row import Encoded
+from forwardcache.hf.batch.row_factors import RowFactors
 from forwardcache.hf.batch.spoilt import values_without_spoilt, without_spoilt
 from forwardcache.hf.batch.ways import Ways
 
@@ -51,6 +52,7 @@ class ForwardRunner:
         model: What is called at present.
         limits: As given.
         ways: What the view that the model is in is let do; at first no more than one row at a time.
+        row_factors: What each row of the forwards multiplies the adapter by; None for no such.
 
     Raises:
         UnsupportedModelError: the model is an encoder-decoder, has no weights in memory, or is of a
@@ -63,6 +65,7 @@ class ForwardRunner:
         self._lm = causal_lm
         self.limits = limits
         self.ways = Ways()
+        self.row_factors: RowFactors | None = None
         keeps = "logits_to_keep" in inspect.signature(causal_lm.forward).parameters
         self._modes: list[_Mode] = ["rows", "shared", "full"] if keeps else ["full"]
 
@@ -429,6 +432,12 @@ class ForwardRunner:
         return _at(logits, positions, self._shape(rows))
 
     def _call(self, rows: Sequence[Row], **kept: Any) -> Any:
+        if self.row_factors is None:
+            return self._fed(rows, **kept)
+        with self.row_factors.laid_out(rows, self._shape(rows), kept.get("logits_to_keep")):
+            return self._fed(rows, **kept)
+
+    def _fed(self, rows: Sequence[Row], **kept: Any) -> Any:
         if self._are_packed(rows):
             return self._call_packed(rows, **kept)
         longest = max(map(len, rows))

@@ -89,7 +89,7 @@ def measured_ways(runner: ForwardRunner, rows: Rows) -> Ways:
             logits each time.
     """
     plain, head = _plainly(runner, rows)
-    scale = _Scale.of(runner, plain, rows)
+    scale = Scale.of(runner, plain, rows)
     if not scale.is_usual:
         note = "its logits are not finite, so that nothing can be measured: one row a forward"
         return Ways(rows=rows, notes=[note], is_of_structure=False)
@@ -130,7 +130,7 @@ def shares_prefixes(
     except Exception:
         # Whatever goes wrong in it says no; memory too small for it is so for every prefix.
         return False
-    return _Scale(plain, _bounds(runner)[1], 0.0).is_same(found)
+    return Scale(plain, _bounds(runner)[1], 0.0).is_same(found)
 
 
 def probe_rows(model: Any, causal_lm: Any, *, size: int, most: int | None) -> Rows:
@@ -170,7 +170,7 @@ def _compared(length: int) -> tuple[int, ...]:
     return tuple(sorted({*range(0, length, step), *end} - {step}))
 
 
-class _Scale:
+class Scale:
     """How far logits [positions, vocab] may be from the known ones of the own row."""
 
     def __init__(self, plain: Tensor, tolerance: float, power: float) -> None:
@@ -183,7 +183,8 @@ class _Scale:
         self._power = power
 
     @classmethod
-    def of(cls, runner: ForwardRunner, plain: Tensor, rows: Rows) -> _Scale:
+    def of(cls, runner: ForwardRunner, plain: Tensor, rows: Rows) -> Scale:
+        """The scale of the own row, whose logits alone are ``plain`` [positions, vocab]."""
         least, most = _bounds(runner)
         if least == most:
             return cls(plain, least, _POWER)
@@ -191,9 +192,9 @@ class _Scale:
         noise = math.inf if copies is None else cls(plain, most, 0.0).apart(copies[0])
         return cls(plain, min(max(least, _NOISES * noise), most), _POWER_OF_HALF)
 
-    def of_another(self, plain: Tensor) -> _Scale:
+    def of_another(self, plain: Tensor) -> Scale:
         """The same for another row."""
-        return _Scale(plain, self.tolerance, self._power)
+        return Scale(plain, self.tolerance, self._power)
 
     def apart(self, found: Tensor, begin: int = 0, upto: int | None = None) -> float:
         """The largest difference at one position, in the logits' own deviation.
@@ -257,7 +258,7 @@ def _plainly(runner: ForwardRunner, rows: Rows) -> tuple[Tensor, Tensor | None]:
         ) from error
 
 
-def _short_scale(runner: ForwardRunner, rows: Rows, scale: _Scale) -> _Scale | None:
+def _short_scale(runner: ForwardRunner, rows: Rows, scale: Scale) -> Scale | None:
     """The scale of the short row, if there is one."""
     if rows.short is None:
         return None
@@ -266,7 +267,7 @@ def _short_scale(runner: ForwardRunner, rows: Rows, scale: _Scale) -> _Scale | N
 
 
 def _first_that_agrees(
-    runner: ForwardRunner, rows: Rows, scale: _Scale, short: _Scale | None
+    runner: ForwardRunner, rows: Rows, scale: Scale, short: Scale | None
 ) -> tuple[Ways, Tensor]:
     """The first way that agrees, and the logits of the altered row."""
     notes: list[str] = []

@@ -40,6 +40,13 @@ def noise_for(model: nn.Module, spec: ViewSpec) -> list[tuple[nn.Parameter, Tens
     return list(zip(match.parameters, noise, strict=True))
 
 
+def forget_noise(model: nn.Module, spec: ViewSpec) -> None:
+    """Lets go of the noise of a view that won't be asked for again."""
+    store = _noises.get(model)
+    if store is not None:
+        store.drop(spec)
+
+
 def _contents(parameters: Iterable[nn.Parameter]) -> list[Tensor]:
     return [parameter.data for parameter in parameters]
 
@@ -75,7 +82,7 @@ class NoiseStore:
             content: What else than the view and the weights' layout the noise depends on.
             draw: What makes the noise; None for noise of the view's own deviation.
         """
-        key = spec if spec.matched else (spec.seed, spec.noise_std)
+        key = _key(spec)
         layout = [content, *_layout(weights)]
         kept = self._kept.pop(key, None)
         if kept is None or kept.layout != layout:
@@ -85,6 +92,10 @@ class NoiseStore:
         while self.nbytes > NOISE_MAX_BYTES:
             self._kept.popitem(last=False)
         return kept.noise
+
+    def drop(self, spec: ViewSpec) -> None:
+        """Lets go of a view's noise."""
+        self._kept.pop(_key(spec), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +108,10 @@ class _Kept:
     @property
     def nbytes(self) -> int:
         return sum(tensor.nbytes for tensor in self.noise)
+
+
+def _key(spec: ViewSpec) -> Hashable:
+    return spec if spec.matched else (spec.seed, spec.noise_std)
 
 
 def _drawn(spec: ViewSpec, weights: Sequence[Tensor]) -> list[Tensor]:

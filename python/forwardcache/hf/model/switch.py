@@ -9,7 +9,7 @@ object it was.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -34,7 +34,7 @@ def switched(model: nn.Module, spec: ViewSpec) -> Iterator[None]:
         stack.enter_context(_giving_logits_alone(model))
         stack.enter_context(_adapters_disabled(model, spec.kind == "base"))
         if spec.kind == "scaled":
-            stack.enter_context(_scaled(model, spec.lam))
+            stack.enter_context(rescaled(model, lambda scaling: scaling * spec.lam))
         if spec.kind == "null":
             stack.enter_context(_noise(model, spec))
         yield
@@ -103,13 +103,17 @@ def _adapters_disabled(model: nn.Module, disabled: bool) -> Iterator[None]:
 
 
 @contextmanager
-def _scaled(model: nn.Module, lam: float) -> Iterator[None]:
+def rescaled(model: nn.Module, change: Callable[[Any], Any]) -> Iterator[None]:
+    """Runs its body with what ``change`` makes of each active scaling of ``model``.
+
+    The caller holds the model's lock. Restores everything, also after an exception.
+    """
     saved = [(layer, dict(layer.scaling)) for layer in lora_layers(model)]
     try:
         for layer, scaling in saved:
             for name in layer.active_adapters:
                 if name in scaling:
-                    layer.scaling[name] = scaling[name] * lam
+                    layer.scaling[name] = change(scaling[name])
         yield
     finally:
         for layer, scaling in saved:

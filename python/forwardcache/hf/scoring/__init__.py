@@ -2,8 +2,8 @@
 
 Reading order: ``loaded`` and ``admissions`` (the model), ``scorer`` and ``call``, ``task`` and
 ``windows`` (one item; what is asked is in ``forwardcache.operations``), ``batched_forwards``
-(batches within memory), ``slices``, ``value_store`` and ``selfcheck`` (values that were kept),
-``comparison``, ``heads``, ``rerun`` and ``beside_base`` (views beside a reference, or beside
-themselves), ``provenance``, ``noise``, ``preflight`` and ``rehearsal`` (what a computation was, and
-what one would be).
+(batches within memory), ``joint`` and ``joint_probe`` (views that share a forward), ``slices``,
+``value_store`` and ``selfcheck`` (values that were kept), ``comparison``, ``heads``, ``rerun`` and
+``beside_base`` (views beside a reference, or beside themselves), ``provenance``, ``noise``,
+``preflight`` and ``rehearsal`` (what a computation was, and what one would be).
 """

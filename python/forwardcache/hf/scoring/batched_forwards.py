@@ -74,16 +74,19 @@ class BatchedForwards:
         """The value of each task, or the error of one that does not fit into memory alone."""
         found: dict[int, Any] = {}
         self.ran, self.refused = [], []
-        groups = self._runner.prefix_groups(
-            [task.encoded for task in tasks],
-            forward_cost=self.budget(op) // _FORWARD_COST[self._runner.device],
-            last_only=op.last_only,
-        )
-        for group in groups:
+        for group in self.prefix_groups(op, tasks):
             self._run_group(op, tasks, group, found, report)
         while len(found) < len(tasks):
             self._run_rest(op, tasks, found, report)
         return [found[position] for position in range(len(tasks))]
+
+    def prefix_groups(self, op: Operation, tasks: Sequence[Task]) -> list[PrefixGroup]:
+        """Tasks whose common prefix is computed once."""
+        return self._runner.prefix_groups(
+            [task.encoded for task in tasks],
+            forward_cost=self.budget(op) // _FORWARD_COST[self._runner.device],
+            last_only=op.last_only,
+        )
 
     def budget(self, op: Operation) -> int:
         """Most positions in a batch of ``op`` at present."""

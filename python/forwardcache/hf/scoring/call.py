@@ -57,6 +57,11 @@ class Call:
         self._options = options
         self._outcomes: list[Task | ForwardCacheError | None] = []
 
+    def beside(self, spec: ViewSpec, state: ModelState) -> Call:
+        """The same call in another view, for looking up what there is; without a store."""
+        asked = state, spec, self.op, self._items, self._encoder
+        return Call(*asked, options=self._options, key_space=None)
+
     def keys(self) -> list[tuple[int, Any]]:
         """Position and key of each item that is of the right type."""
         return [

@@ -31,9 +31,11 @@ from forwardcache.hf.batch.ways import Ways
 from forwardcache.hf.model.identity import ModelIdentity
 from forwardcache.hf.model.switch import switched
 from forwardcache.hf.scoring import provenance
-from forwardcache.hf.scoring.batched_forwards import BatchedForwards
+from forwardcache.hf.scoring.batched_forwards import BatchedForwards, Refused
 from forwardcache.hf.scoring.call import Call
+from forwardcache.hf.scoring.joint import JointForwards, asked_of
 from forwardcache.hf.scoring.loaded import LoadedModel, dtype_name
+from forwardcache.hf.scoring.provenance import RanBatch
 from forwardcache.hf.scoring.selfcheck import SelfCheck
 from forwardcache.hf.scoring.slices import Slices
 from forwardcache.hf.scoring.task import Task
@@ -97,6 +99,7 @@ class Scorer(LoadedModel):
             model, causal_lm, tokenizer, runner=runner, options=options, identity=identity
         )
         self.runs = BatchedForwards(runner)
+        self.joint = JointForwards()
         self._slices = Slices()
         self.instrumentation = instrumentation
         self.progress: Callable[[int], None] | None = None
@@ -247,6 +250,13 @@ class Scorer(LoadedModel):
         lost = set(missing).difference(call.fetched)
         return {position for position, key in keys if key not in lost}
 
+    def is_cached(self, call: Call, key: Any) -> bool:
+        """Whether the cache has a value of the call, by its key; a store isn't asked."""
+        self._fill_slices(call, [key])
+        cache = self.instrumentation.cache
+        name = call.op.name, call.spec.view_id, key, call.op.top_k, call.scope
+        return getattr(cache, "peek", cache.get)(name) is not _MISS
+
     def _fill_slices(self, call: Call, keys: Sequence[Any]) -> None:
         if call.op.top_k:
             cache, scope = self.instrumentation.cache, call.scope
@@ -267,7 +277,7 @@ class Scorer(LoadedModel):
         chosen = self.selfcheck.chosen(hits)
         if not chosen:
             return values
-        fresh = self._run_unchanged(call, [tasks[n] for n in chosen])
+        fresh = self._run_unchanged(call, [tasks[n] for n in chosen], self._run)
         values, wrong = list(values), {}
         for n, value in zip(chosen, fresh, strict=True):
             if call.may_keep(value) and self.selfcheck.differs(
@@ -289,7 +299,7 @@ class Scorer(LoadedModel):
         }
         missing = [task for task in tasks if task.key not in call.computed]
         if missing:
-            values = self._run_unchanged(call, missing)
+            values = self._values(call, missing)
             call.computed.update(zip((task.key for task in missing), values, strict=True))
             self._keep_in_store(call, missing)
             errors = [value for value in values if isinstance(value, ModelMemoryError)]
@@ -301,11 +311,22 @@ class Scorer(LoadedModel):
                 raise _NotFinite
         return [call.computed[task.key] for task in tasks]
 
-    def _run_unchanged(self, call: Call, tasks: Sequence[Task]) -> list[Any]:
+    def _values(self, call: Call, tasks: Sequence[Task]) -> list[Any]:
+        """Values of ``tasks``; of views that are asked together the first may run for all."""
+        asked = asked_of(self)
+        if asked is None:
+            return self._run_unchanged(call, tasks, self._run)
+        taken = asked.taken(call, tasks)
+        # Whatever the model is by now, these are values of the state that the call's keys name.
+        return self._run_unchanged(call, tasks, asked.values) if taken is None else taken
+
+    def _run_unchanged(
+        self, call: Call, tasks: Sequence[Task], run: Callable[[Call, Sequence[Task]], list[Any]]
+    ) -> list[Any]:
         with self.lock:
             if self.state(call.spec) is not call.state:
                 raise _ModelChanged
-            values = self._run(call, tasks)
+            values = run(call, tasks)
             if self.state(call.spec) is not call.state:
                 raise _ModelChanged
         return values
@@ -336,22 +357,28 @@ class Scorer(LoadedModel):
             scored, run = run_in_windows(self.runs, op, run, positions, report)
         else:
             scored = self.runs.values(op, run, report)
-        self._write_down(call, run)
+        self._write_down(call, run, self.runs.ran, self.runs.refused)
         values.update(zip(rest, scored, strict=True))
         return [values[position] for position in range(len(tasks))]
 
-    def _write_down(self, call: Call, tasks: Sequence[Task]) -> None:
+    def _write_down(
+        self,
+        call: Call,
+        tasks: Sequence[Task],
+        ran: Sequence[RanBatch],
+        refused: Sequence[Refused],
+    ) -> None:
         """What was run goes to whoever collects it, what memory refused into the trace."""
         runs, op, view_id = self.runs, call.op, call.spec.view_id
         if lists := provenance.wanted():
             dtype, device = dtype_name(self.causal_lm), str(self.causal_lm.device)
-            ran = tuple(runs.ran), len(runs.refused)
-            note = provenance.Provenance(op.name, view_id, dtype, device, runs.budget(op), *ran)
+            done = tuple(ran), len(refused)
+            note = provenance.Provenance(op.name, view_id, dtype, device, runs.budget(op), *done)
             provenance.note(lists, note)
-        for refused in runs.refused:
-            prefix = prompt_hash(tasks[refused.task].key)
-            eight = time.time(), None, view_id, prefix, op.top_k, op.name, refused.seconds * 1e3
-            self.instrumentation.trace.write(TraceLine(*eight, hit=False, error=refused.error))
+        for each in refused:
+            prefix = prompt_hash(tasks[each.task].key)
+            eight = time.time(), None, view_id, prefix, op.top_k, op.name, each.seconds * 1e3
+            self.instrumentation.trace.write(TraceLine(*eight, hit=False, error=each.error))
 
     def fresh(
         self, spec: ViewSpec | None, op: Operation, items: Sequence[Any], *, alone: bool
