@@ -131,7 +131,8 @@ def test_the_time_is_that_of_comparing(
     fake = SimpleNamespace(perf_counter=lambda: clock[0])
     monkeypatch.setattr("forwardcache.cli.diff_estimate.time", fake)
     options = DiffOptions(loading=ModelOptions(model="model"), texts="texts.txt", nulls=0)
-    found = estimate(SimpleNamespace(backend=None), plan, options)  # type: ignore[arg-type]
+    backend = SimpleNamespace(_scorer=SimpleNamespace(adapters=None))
+    found = estimate(SimpleNamespace(backend=backend), plan, options)  # type: ignore[arg-type]
     assert found.seconds == (None if error else pytest.approx(0.5 * found.tokens))
     # The longest, and of those that are spread over the rest all that there is room for.
     assert asked == [[0, *range(2, 21, 2)]] * 2

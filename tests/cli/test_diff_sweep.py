@@ -1,8 +1,10 @@
 """``diff`` over strengths and adapters, and gone on with.
 
-Claims: ``--lambdas`` compares each adapter at each strength, 1 being the adapter itself; an
-interrupted run says what it kept and goes on with the same rows; what can't be meant is refused in
-one line before a model is loaded.
+Claims: ``--lambdas`` compares each adapter at each strength, 1 being the adapter itself; of each
+adapter of a folder a sweep finds what a run of it alone finds, nulls of its own among it, with one
+floor for all; how often adapters are loaded again is in the estimate; an interrupted run says what
+it kept and goes on with the same rows; what can't be meant is refused in one line before a model is
+loaded.
 
 Not here: that what goes on finds the same (``jobs/test_diff_resume.py``).
 """
@@ -11,12 +13,80 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from safetensors.numpy import load_file, save_file
 
+from forwardcache.cli.diff_estimate import estimate
+from forwardcache.jobs.diff.options import DiffOptions
+from forwardcache.jobs.options import ModelOptions
 from forwardcache.jobs.results import PartFile
-from tests.cli.conftest import ASSETS, Run, first
+from forwardcache.jobs.views import View
+from tests.cli.conftest import ASSETS, Run, first, read_rows
+from tests.cli.test_diff_parts import TEXTS, plan_of
+from tests.tolerance import TOLERANCE
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose checkpoints are shares of the demo's adapter, of which the second is a twin."""
+    folder = tmp_path_factory.mktemp("run")
+    tensors = load_file(ASSETS / "adapter" / "adapter_model.safetensors")
+    for step, share in {100: 0.25, 20: -0.25, 3: 1.0}.items():
+        scaled = {name: one * share if "lora_B" in name else one for name, one in tensors.items()}
+        one = folder / f"checkpoint-{step}"
+        one.mkdir()
+        shutil.copy(ASSETS / "adapter" / "adapter_config.json", one)
+        save_file(scaled, one / "adapter_model.safetensors")
+    return folder
+
+
+def test_of_each_adapter_a_sweep_finds_what_its_own_run_finds(
+    run: Run, checkpoints: Path, prompts: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "rows.jsonl"
+    words = ["diff", "--model", ASSETS / "model", "--dtype", "float32", "--nulls", 2]
+    words += ["--texts", first(prompts, 3), "--lambdas", "0.5,1", "--format", "json"]
+    ended = run(*words, "--adapters", checkpoints, "--out", out)
+    assert ended.code == 0, ended.err
+    views = json.loads(ended.out)["views"]
+    steps = [3, 20, 100]
+    assert [(one["adapter"], one["step"], one["lambda"]) for one in views.values()] == [
+        (f"checkpoint-{step}", step, lam) for step in steps for lam in (0.5, 1.0)
+    ]
+    assert {one["nulls"]["compared"] for one in views.values()} == {6}
+    assert len({json.dumps(one["floor"]["mean"]) for one in views.values()}) == 1
+    rows = read_rows(out)
+    assert [row["view"] for row in rows] == list(views) * 3
+    alone = run(*words, "--adapter", checkpoints / "checkpoint-100")
+    for name, one in json.loads(alone.out)["views"].items():
+        swept = views[f"{name}:checkpoint-100"]
+        for figure in ("mean", "p99", "max"):
+            assert swept["kl"][figure] == pytest.approx(one["kl"][figure], abs=TOLERANCE)
+        for figure in ("mean", "max", "value"):
+            assert swept["nulls"][figure] == pytest.approx(one["nulls"][figure], abs=TOLERANCE)
+    assert "with 3 adapters" in ended.err
+
+
+def test_loads_of_adapters_are_in_the_estimate(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"a{number}" for number in range(5)]
+    views = tuple(View("ft", adapter=name) for name in names)
+    plan = replace(plan_of(TEXTS), views=views, chunk_tokens=2)
+    monkeypatch.setattr("forwardcache.cli.diff_estimate._seconds_a_token", lambda *_: 0.0)
+    options = DiffOptions(loading=ModelOptions("model"), texts="texts.txt", nulls=3)
+    found = {}
+    for most in (None, 5, 4):
+        adapters = SimpleNamespace(most_in_memory=most, seconds_a_load=0.5)
+        session = SimpleNamespace(
+            backend=SimpleNamespace(_scorer=SimpleNamespace(adapters=adapters))
+        )
+        found[most] = estimate(session, plan, options)  # type: ignore[arg-type]
+    assert [one.loads for one in found.values()] == [0, 0, 5 * len(list(plan.chunks())) + 5]
+    assert found[4].seconds == pytest.approx(0.5 * found[4].loads)
+    assert f"with 5 adapters, loaded {found[4].loads} times," in found[4].line()
 
 
 def test_lambdas_are_strengths_of_the_adapter(diff: Run, prompts: Path) -> None:

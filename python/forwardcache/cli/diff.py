@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from forwardcache.statistics import DiffResult
 
 
+_MOST_NAMED = 8
+"""Views, and adapters, that the first line names; more are counted."""
+
+
 def diff(options: DiffOptions) -> int:
     """Run the command; the exit code."""
     views, reference = checked(options)
@@ -72,8 +76,13 @@ def _what_is_done(options: DiffOptions, views: Sequence[View], reference: View) 
     """The first line."""
     loading = options.loading
     named = "standard input" if options.texts == STDIN else options.texts
-    adapter = f" and {', '.join(map(str, loading.adapters))}" if loading.adapters else ""
-    compared = ", ".join([*(view.name for view in views), *map(str, options.others)])
+    names, adapters = [view.name for view in views], list(map(str, loading.adapters))
+    if len(names) > _MOST_NAMED:
+        names = [f"{len(names):,} views from {names[0]} to {names[-1]}"]
+    if len(adapters) > _MOST_NAMED:
+        adapters = [f"{len(adapters):,} adapters"]
+    adapter = f" and {', '.join(adapters)}" if adapters else ""
+    compared = ", ".join([*names, *map(str, options.others)])
     return f"comparing {compared} with {reference.name} over {named}, {loading.model}{adapter}"
 
 

@@ -43,6 +43,7 @@ class Estimate:
         seconds: About how long that takes; None where it couldn't be measured.
         why_no_nulls: Why there are none although they were asked for.
         adapters: Adapters that are compared.
+        loads: Times that one is loaded again, where not all are in memory at once.
     """
 
     texts: int
@@ -56,6 +57,7 @@ class Estimate:
     seconds: float | None
     why_no_nulls: str | None = None
     adapters: int = 1
+    loads: int = 0
 
     def as_json(self) -> dict[str, Any]:
         """By field."""
@@ -71,7 +73,8 @@ class Estimate:
         more = ", ".join(f"{times:,} times {why}" for why, times in of_sample.items() if times)
         sampled = f", {self.sampled:,} of them {more}" if more else ""
         without = "" if self.why_no_nulls is None else f"; no matched nulls: {self.why_no_nulls}"
-        of_many = f" with {self.adapters:,} adapters" if self.adapters > 1 else ""
+        again = f", loaded {_counted(self.loads, 'time', 'times')}," if self.loads else ""
+        of_many = f" with {self.adapters:,} adapters{again}" if self.adapters > 1 else ""
         return (
             f"{_counted(self.texts, 'text is', 'texts are')} read {self.passes:,} times"
             f"{of_many}{sampled}: "
@@ -100,6 +103,8 @@ def estimate(
         options: What was asked for.
         begun: What is known already; None for nothing.
     """
+    from forwardcache.hf.scoring.rehearsal import loads_of_adapters
+
     begun = Begun.anew(plan) if begun is None else begun
     passes, left = 1 + len(plan.views), plan.lengths[begun.done :]
     of_others = passes_of_others(plan, options)
@@ -108,15 +113,14 @@ def estimate(
     reruns += RERUNS * len(options.others)
     nulls = (options.nulls + 1) * len(_missing_nulls(plan, options, begun.kept))
     detect = 0
-    if options.detect and len(sample) >= FEWEST_TEXTS:
-        adapters = {view.adapter for view in plan.views if view.is_whole_adapter}
-        detect = MOST_READS * sum(
-            begun.kept.find(detection.KEPT, adapter or "") is None for adapter in adapters
-        )
+    if len(sample) >= FEWEST_TEXTS:
+        detect = MOST_READS * len(_undetected(plan, options, begun.kept))
     of_sample = reruns + nulls + detect
     tokens = passes * sum(left) + of_others * sum(plan.lengths)
     tokens += of_sample * sum(plan.lengths[at] for at in sample)
     rate = _seconds_a_token(session, plan)
+    most, load = loads_of_adapters(session.backend)
+    loads = _loads(plan, options, begun, most)
     return Estimate(
         texts=len(left),
         passes=passes + of_others,
@@ -126,10 +130,34 @@ def estimate(
         detect=detect,
         forwards=passes * len(left) + of_others * len(plan.lengths) + of_sample * len(sample),
         tokens=tokens,
-        seconds=None if rate is None else rate * tokens,
+        seconds=None if rate is None else rate * tokens + load * loads,
         why_no_nulls=plan.why_no_nulls,
-        adapters=len(dict.fromkeys(view.adapter for view in plan.views if view.kind != "base")),
+        adapters=len({view.adapter for view in plan.views if view.kind != "base"}),
+        loads=loads,
     )
+
+
+def _loads(plan: DiffPlan, options: DiffOptions, begun: Begun, most: int | None) -> int:
+    """How often an adapter is loaded again: of more than are in memory, each once a step.
+
+    Steps are a chunk of texts, the nulls, the smallest visible scale, and what moved most.
+    """
+    adapters = {view.adapter for view in plan.views if view.adapter is not None}
+    if most is None or len(adapters) <= most:
+        return 0
+    chunks = sum(chunk.stop > begun.done for chunk in plan.chunks())
+    of_nulls = {adapter for adapter, _ in _missing_nulls(plan, options, begun.kept)}
+    of_moved = adapters if options.report is not None else ()
+    found = chunks * len(adapters) + len(of_nulls) + len(of_moved)
+    return found + len(_undetected(plan, options, begun.kept))
+
+
+def _undetected(plan: DiffPlan, options: DiffOptions, kept: Kept) -> list[str | None]:
+    """The adapters whose smallest visible scale is asked for and not known yet."""
+    whole = dict.fromkeys(view.adapter for view in plan.views if view.is_whole_adapter)
+    if not options.detect:
+        return []
+    return [adapter for adapter in whole if kept.find(detection.KEPT, adapter or "") is None]
 
 
 def _missing_nulls(plan: DiffPlan, options: DiffOptions, kept: Kept) -> list[Scale]:

@@ -93,7 +93,12 @@ class Adapters(ABC):
         names: As given.
         needs_name: Whether a view says which of several it is of; else one that doesn't is of what
             is active on the model.
+        most_in_memory: Of how many one is loaded only once; None for any number.
+        seconds_a_load: What loading one took on average so far.
     """
+
+    most_in_memory: int | None = None
+    seconds_a_load: float = 0.0
 
     def __init__(self, names: Sequence[str], lock: ModelLock, *, needs_name: bool = True) -> None:
         self.names = tuple(names)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -58,7 +59,8 @@ class AdaptersOfFolders(Adapters):
         self._model = model
         self._identity = identity
         self._folders = dict(folders)
-        self._most = most
+        self._most = self.most_in_memory = most
+        self._took = 0.0
         self._keeps_first = False
         self._body = body
         self._held: OrderedDict[str, _Held] = OrderedDict()
@@ -141,8 +143,11 @@ class AdaptersOfFolders(Adapters):
         self._held.pop(name, None)
         while len(self._held) >= self._most:
             self._held.popitem(last=self._keeps_first)
-        self.loads += 1
+        began = time.perf_counter()
         model, overlay = put_beside(self._model, self._folders[name])
+        self._took += time.perf_counter() - began
+        self.loads += 1
+        self.seconds_a_load = self._took / self.loads
         held = _Held(model, overlay, key, self._body)
         self._held[name] = held
         record = held.record(tokenizer, self._own.get(key))

@@ -207,6 +207,9 @@ class Comparison:
         # No more than fill a batch or a little memory: more states than that are only kept.
         enough = max(_SMALL_SLAB_BYTES // token, self._scorer.runs.budget(_FinalStates()))
         most = min(SLAB_BYTES // token, enough)
+        if self._scorer.are_loaded_in_turn(list(map(view_of, self._asked))):
+            # Each adapter is loaded once a slab.
+            most = SLAB_BYTES // token
         slab: list[Encoded] = []
         tokens = 0
         for window in windows:

@@ -180,6 +180,12 @@ class LoadedModel:
             return True
         return len(named) < len(specs) and is_switched_outside(self._standing, body)
 
+    def are_loaded_in_turn(self, specs: Sequence[ViewSpec]) -> bool:
+        """Whether views are of more adapters than are in memory at once."""
+        most = None if self.adapters is None else self.adapters.most_in_memory
+        names = {spec.adapter for spec in specs if spec.adapter is not None}
+        return most is not None and len(names) > most
+
     def forget_adapters(self) -> None:
         """Lets go of the adapters that have names; there are none from here on."""
         self.adapters = self._named_admissions = None

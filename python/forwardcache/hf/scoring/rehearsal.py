@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from forwardcache.hf.scoring.noise import sample_of
 
 if TYPE_CHECKING:
+    from forwardcache.hf.backend import HFBackend
     from forwardcache.hf.scoring_methods import Operations
 
 
@@ -59,6 +60,16 @@ def seconds_a_token(
         values = scorer.fresh(view.spec, asked, chosen, alone=False)
         took = time.perf_counter() - began
     return None if any(isinstance(one, Exception) for one in values) else (took / tokens, tokens)
+
+
+def loads_of_adapters(backend: HFBackend) -> tuple[int | None, float]:
+    """Of how many adapters one is loaded only once, and what loading one took so far, in seconds.
+
+    Args:
+        backend: With or without adapters; None is for any number of them.
+    """
+    adapters = backend._scorer.adapters
+    return (None, 0.0) if adapters is None else (adapters.most_in_memory, adapters.seconds_a_load)
 
 
 def typical(items: Sequence[Any], most: int) -> list[Any]:
