@@ -480,3 +480,15 @@ def test_one_with_a_name_has_it_in_its_views(load: Make) -> None:
     assert backend.as_null_adapter(7, matched=True).view_id == "null_7_matched:plain"
     own = backend.next_token_dist(PROMPTS[0], top_k=8)
     assert own == scored(backend, "plain")[0]
+
+
+def test_a_comparison_loads_adapters_that_do_not_fit_once(
+    load: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("forwardcache.hf.scoring.comparison._SMALL_SLAB_BYTES", 1)
+    backend = load("plain", "other", "ranks", max_adapters=2, token_budget=8)
+    views = [backend.as_finetuned(name) for name in backend.adapters]
+    before = adapters_of(backend).loads
+    # Batches of a text each, which would else be as many slabs.
+    backend.compare([*PROMPTS, *(f"{text} and on" for text in PROMPTS)], views)
+    assert adapters_of(backend).loads - before <= len(views)
