@@ -45,7 +45,7 @@ def test_the_command_prints_a_line_a_check_and_exits_with_0(
     assert main(["check", "server", url, "--model-name", NAME, *QUICK]) == 0
     out = capsys.readouterr().out.splitlines()
     assert out[1].split()[:2] == ["answers", "passed"]
-    assert out[-2].startswith(f"conforms: {len(CHECKS) - 1} passed, 1 skipped; tolerance 0.02")
+    assert out[-2].startswith(f"conforms: {len(CHECKS) - 1} passed, 1 skipped; tolerance 0.05")
     assert out[-1].startswith("server kit 2 ")
     assert any("no model to compare with: --model DIR" in line for line in out)
 

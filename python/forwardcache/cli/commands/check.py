@@ -129,7 +129,7 @@ def _check_server(  # noqa: PLR0917 - typer calls it, by name
     top_k: Annotated[int, typer.Option(min=3, help="How many candidates are asked for.")] = 5,
     atol: Annotated[
         float, typer.Option(help="Nats by which the median of two answers may differ.")
-    ] = 0.02,
+    ] = 0.05,
     concurrency: Annotated[int, typer.Option(min=1, help="Requests at once.")] = 8,
     longest: Annotated[int, typer.Option(min=1, help="Words of the longest prompt.")] = 2048,
     timeout: Annotated[

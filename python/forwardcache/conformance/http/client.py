@@ -46,7 +46,8 @@ class RequestFailedError(Exception):
     """
 
     def __init__(self, status: int | None, why: str) -> None:
-        super().__init__(f"HTTP {status}: {why}" if status else why)
+        parts = [f"HTTP {status}"] if status else []
+        super().__init__(": ".join([*parts, why] if why else parts))
         self.status = status
         self.why = why
 

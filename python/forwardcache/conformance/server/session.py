@@ -118,7 +118,7 @@ class Session:
     client: CompletionClient
     texts: Sequence[str] = TEXTS
     top_k: int = 5
-    tolerance: float = 0.02
+    tolerance: float = 0.05
     concurrency: int = 8
     longest: int = 2048
     reference: Reference | None = None
