@@ -261,3 +261,11 @@ class TakesEchoForNothing(Right):
         if not asked:
             raise Refused(400, "max_tokens must be positive")
         return asked
+
+
+@passes(*NEEDS_ECHO, "stream")
+class NoEchoInSixteenBits(InSixteenBits, NoEcho):
+    """Of near-equal tokens another one may come each time."""
+
+    def streamed(self, body: Body) -> Iterator[Body]:
+        raise Refused(400, "no streams")

@@ -94,7 +94,7 @@ def test_failures_that_are_expected_come_from_a_file(
         ("127.0.0.1:9", {}, "is no address of a server"),
         ("http://name:secret@host", {}, "has a user name in it"),
         ("http://127.0.0.1:9", {"top_k": 1}, "top_k must be at least 3, got 1"),
-        ("http://127.0.0.1:9", {"expected": "nowhere.toml"}, "nowhere.toml can't be read"),
+        ("http://127.0.0.1:9", {"expected_file": "nowhere.toml"}, "nowhere.toml can't be read"),
     ],
 )
 def test_what_cant_be_asked_gives_2_and_one_line(
@@ -135,7 +135,7 @@ SUITE = """
 from forwardcache.conformance.server import parametrize_with_server_checks
 
 @parametrize_with_server_checks({{"mine": {url!r}}}, model_name={name!r}, longest=32,
-                                expected={{"top_k": "rising"}})
+                                expected_failures={{"top_k": "rising"}})
 def test_server(check):
     check()
 """
@@ -156,4 +156,4 @@ def test_the_pytest_front_gives_an_item_a_check(
 
 def test_an_expected_failure_must_name_a_check() -> None:
     with pytest.raises(ValueError, match=r"names no check: 'speed'"):
-        parametrize_with_server_checks({}, model_name="m", expected={"speed": "slow"})
+        parametrize_with_server_checks({}, model_name="m", expected_failures={"speed": "slow"})

@@ -101,10 +101,10 @@ def test_the_first_failure_is_raised_and_ends_the_run(check: Check) -> None:
 def test_what_is_expected_to_fail_is_no_failure_and_a_pass_is_stale(check: Check) -> None:
     temperature = next(kind for name, _, kind in FAULTS if name == "temperature")
     known = {"temperature": "SGLang's default"}
-    report = check(temperature, expected=known)
+    report = check(temperature, expected_failures=known)
     assert report.conforms
     assert "expected" in report.outcomes
-    stale = check(Right, expected=known)
+    stale = check(Right, expected_failures=known)
     assert not stale.conforms
     assert "stale" in stale.outcomes
 
@@ -128,7 +128,7 @@ def test_a_server_that_does_not_know_the_model_or_key_is_not_judged(check: Check
         ({"concurrency": 0}, "concurrency must be at least 1, got 0"),
         ({"timeout": 0}, "timeout must be above 0 seconds, got 0"),
         ({"retries": -1}, "retries must be 0 or more, got -1"),
-        ({"expected": {"speed": "slow"}}, "names no check: 'speed'"),
+        ({"expected_failures": {"speed": "slow"}}, "names no check: 'speed'"),
     ],
 )
 def test_an_option_out_of_range_is_named(options: Any, words: str, check: Check) -> None:

@@ -152,7 +152,7 @@ def _check_server(  # noqa: PLR0917 - typer calls it, by name
         model_name=model_name,
         output_format=format_.value,
         report_all=every,
-        expected=expected,
+        expected_file=expected,
         reference=None if model is None else exact_values(model),
         top_k=top_k,
         atol=atol,

@@ -22,7 +22,7 @@ def check_server_url(
     model_name: str,
     output_format: str = "table",
     report_all: bool = False,
-    expected: Given = None,
+    expected_file: Given = None,
     out: TextIO | None = None,
     err: TextIO | None = None,
     **options: Unpack[Options],
@@ -34,7 +34,7 @@ def check_server_url(
         model_name: Name of the model, as the server knows it.
         output_format: "table" or "json".
         report_all: Go on after a failure.
-        expected: A TOML file with checks that are known to fail.
+        expected_file: A TOML file with checks that are known to fail.
         out: Where the report goes; standard output by default.
         err: Where words go; standard error by default.
         **options: As for ``check_server``.
@@ -48,7 +48,7 @@ def check_server_url(
         report = check_server(
             url,
             model_name=model_name,
-            expected=expected,
+            expected_failures=expected_file,
             report_all=report_all,
             raises=False,
             **options,

@@ -81,7 +81,7 @@ def _of_batch(session: Session, answer: Answer, place: int) -> Scored:
 def _same(session: Session, one: Scored, other: Scored) -> bool:
     if one.kind == "echo" and one.tokens != other.tokens:
         return False
-    return one.common(other) > 0 and not one.gaps(other, session.top_k).beyond(session.tolerance)
+    return not one.gaps(other, session.top_k).beyond(session.tolerance)
 
 
 def prefixes(session: Session) -> Findings:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Unpack
 from unittest import SkipTest
 
-from forwardcache.conformance.expected import Given, expected_failures
+from forwardcache.conformance.expected import Given
+from forwardcache.conformance.expected import expected_failures as expectations
 from forwardcache.conformance.failures import ConformanceFailure
 from forwardcache.conformance.http.client import CompletionClient
 from forwardcache.conformance.server.checks import CHECKS, Check
@@ -90,7 +91,7 @@ def parametrize_with_server_checks(
     servers: Mapping[str, str],
     *,
     model_name: str,
-    expected: Given = None,
+    expected_failures: Given = None,
     **options: Unpack[Options],
 ) -> pytest.MarkDecorator:
     """Turn a test function that takes ``check`` and calls it into one item a check and server.
@@ -98,8 +99,8 @@ def parametrize_with_server_checks(
     Args:
         servers: Addresses by the name that is in the ids (``name-alignment``).
         model_name: Name of the model, as the servers know it.
-        expected: Reasons by check, or by id for one server of several, or a TOML file with a table
-            ``[server]``; these items are marked ``xfail``, and fail when they pass.
+        expected_failures: Reasons by check, or by id for one server of several, or a TOML file
+            with a table ``[server]``; these items are marked ``xfail``, and fail when they pass.
         **options: As for ``check_server``.
 
     Raises:
@@ -107,7 +108,7 @@ def parametrize_with_server_checks(
     """
     import pytest
 
-    known = expected_failures(expected, kit="server", checks=[each.name for each in CHECKS])
+    known = expectations(expected_failures, kit="server", checks=[each.name for each in CHECKS])
     params = []
     for name, url in servers.items():
         expected_here = frozenset(each.name for each in CHECKS if known.reason_of(each.name, name))

@@ -10,7 +10,8 @@ from typing import Any, Literal, TypedDict, Unpack
 
 import httpx
 
-from forwardcache.conformance.expected import ExpectedFailures, Given, expected_failures
+from forwardcache.conformance.expected import ExpectedFailures, Given
+from forwardcache.conformance.expected import expected_failures as expectations
 from forwardcache.conformance.failures import ConformanceFailure
 from forwardcache.conformance.guard import describe
 from forwardcache.conformance.http.answer import MalformedAnswerError
@@ -141,7 +142,7 @@ def check_server(
     url: str,
     *,
     model_name: str,
-    expected: Given = None,
+    expected_failures: Given = None,
     report_all: bool = False,
     raises: bool = True,
     **options: Unpack[Options],
@@ -151,7 +152,7 @@ def check_server(
     Args:
         url: Its address, with or without ``/v1``.
         model_name: Name of the model, as the server knows it.
-        expected: Reasons by check that is known to fail, or a TOML file with a table
+        expected_failures: Reasons by check that is known to fail, or a TOML file with a table
             ``[server]``.
         report_all: Go on after a failure, and raise nothing.
         raises: Whether the first failure is raised; otherwise the report ends with it.
@@ -172,7 +173,7 @@ def check_server(
         RequestFailedError: the server can't be reached, or doesn't know the model or the key.
         InvalidInputError: an option is out of range.
     """
-    known = expected_failures(expected, kit="server", checks=[each.name for each in CHECKS])
+    known = expectations(expected_failures, kit="server", checks=[each.name for each in CHECKS])
     with CompletionClient(url, model_name, **client_options(options)) as client:
         session = session_of(client, options)
         report = ServerReport(tuple(_results(session, known, report_all)), session.tolerance)
