@@ -328,14 +328,13 @@ def test_an_adapter_that_would_change_the_base_model_is_refused(
 
 
 def test_tied_embeddings_and_adapters_on_both_ends(tmp_path: Path, tokenizer: Any) -> None:
-    config = tiny.llama().config
-    config.tie_word_embeddings = True
+    untied = tiny.llama()
+    untied.config.tie_word_embeddings = True
     torch.manual_seed(7)
-    tied = tiny.sharpened(type(tiny.llama())(config)).eval()
-    state = copy.deepcopy(tied.state_dict())
+    state = tiny.sharpened(type(untied)(untied.config)).state_dict()
 
     def fresh() -> Any:
-        model = type(tied)(config).eval()
+        model = type(untied)(untied.config).eval()
         model.load_state_dict(state)
         model.tie_weights()
         return model
@@ -346,17 +345,17 @@ def test_tied_embeddings_and_adapters_on_both_ends(tmp_path: Path, tokenizer: An
         "tokens": TrainableTokensConfig(token_indices=[3, 4]),
         "saved": lora(modules_to_save=["embed_tokens"]),
     }
-    for number, (name, each) in enumerate(configs.items()):
-        trained(each, 50 + number, fresh()).save_pretrained(tmp_path / name)
+    for number, (name, config) in enumerate(configs.items()):
+        trained(config, 50 + number, fresh()).save_pretrained(tmp_path / name)
     model = fresh()
     before = flags(model)
     given = {name: tmp_path / name for name in configs}
     with HFBackend(model, tokenizer, adapter=given, max_adapters=2) as backend:
-        for name in (None, *configs):
+        for each in (None, *given):
             oracle = fresh()
-            oracle = oracle if name is None else PeftModel.from_pretrained(oracle, tmp_path / name)
-            assert are_of(scored(backend, name), oracle, tokenizer), name
-            assert flags(model) == before, name
+            oracle = oracle if each is None else PeftModel.from_pretrained(oracle, given[each])
+            assert are_of(scored(backend, each), oracle, tokenizer), each
+            assert flags(model) == before, each
 
 
 def test_adapters_that_a_model_came_with(runs: Path, tokenizer: Any, tmp_path: Path) -> None:
@@ -370,7 +369,8 @@ def test_adapters_that_a_model_came_with(runs: Path, tokenizer: Any, tmp_path: P
     own = model()
     before = flags(own)
     backend = HFBackend(own, tokenizer, adapter=["a", "b", "c"], store=store)
-    for name, folder in {None: None, "a": "plain", "b": "ranks", "c": "saved"}.items():
+    held: dict[str | None, str | None] = {None: None, "a": "plain", "b": "ranks", "c": "saved"}
+    for name, folder in held.items():
         assert are_of(scored(backend, name), alone(runs, folder), tokenizer), name
         assert flags(own) == before, name
     passes = backend.stats.forward_passes

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from forwardcache.adapter_names import check_names
 from forwardcache.distributed.team import LOCAL, Team
 from forwardcache.distributed.wire import Part, answer, packed, packed_options
 from forwardcache.errors import InvalidInputError
@@ -190,7 +191,7 @@ def score(
     *,
     model: str,
     workers: int,
-    adapter: str | None = None,
+    adapter: str | Mapping[str, str] | None = None,
     views: str | None = None,
     op: str = "next_token_dist",
     top_k: int = 256,
@@ -204,7 +205,7 @@ def score(
         prompts: Texts, or for ``logprob_of`` pairs of prompt and completion.
         model: Folder of the model; each machine reads it there.
         workers: How many models are loaded; each takes a GPU where the cluster has any.
-        adapter: Folder of an adapter.
+        adapter: Folder of an adapter; or folders of several by their names.
         views: As ``--views`` of the command line.
         op: An operation that needs nothing but prompts, such as ``next_token_dist``.
         top_k: Tokens of a distribution.
@@ -225,9 +226,18 @@ def score(
     """
     if op not in of_prompts():
         raise InvalidInputError(f"unknown op {op!r}; there are {', '.join(of_prompts())}")
-    adapters = () if adapter is None else (NamedAdapter(None, adapter),)
-    asked = parse_views(views or default_views(adapters), has_adapter=adapter is not None)
+    adapters: tuple[NamedAdapter, ...] = ()
+    if isinstance(adapter, Mapping):
+        check_names(list(adapter))
+        adapters = tuple(NamedAdapter(*each) for each in adapter.items())
+    elif adapter is not None:
+        adapters = (NamedAdapter(None, adapter),)
     loading = ModelOptions(model=model, adapters=adapters, **options)
+    asked = parse_views(
+        views or default_views(adapters),
+        has_adapter=bool(adapters),
+        adapters=loading.adapter_names,
+    )
     source = PromptSet(
         "prompts", tuple(map(_prompt, range(1, len(prompts) + 1), prompts)), sha256=""
     )

@@ -90,7 +90,11 @@ class Comparison:
         None for other views, and without such nulls: one of another norm says nothing about a
         random change of the adapter's.
         """
-        nulls = [null for null in self.nulls if null.view.matched and null.view.lam == 1.0]
+        nulls = [
+            null
+            for null in self.nulls
+            if null.view.matched and null.view.lam == 1.0 and null.view.adapter == one.view.adapter
+        ]
         if one.view.kind != "ft":
             return None
         floor = 0.0 if self.floor is None else self.floor.mean_nats

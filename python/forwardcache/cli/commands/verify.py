@@ -44,8 +44,21 @@ def _verify(  # noqa: PLR0917 - typer calls it, by name
         typer.Option(help="Folder of the model, where it isn't where the rows say."),
     ] = None,
     adapter: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[NAME=]DIR",
+            help="Folder of an adapter, with its name where the rows have one, if it isn't where "
+            "they say.",
+        ),
+    ] = None,
+    adapters: Annotated[
         str | None,
-        typer.Option(help="Folder of the adapter, where it isn't where the rows say."),
+        typer.Option(
+            metavar="FOLDER",
+            help="Folder whose sub-folders hold the adapters, as of score, if they aren't where "
+            "the rows say.",
+            show_default=False,
+        ),
     ] = None,
     other: Annotated[
         list[str] | None,
@@ -84,6 +97,7 @@ def _verify(  # noqa: PLR0917 - typer calls it, by name
 ) -> int:
     """Score a random share of a table's rows again, and compare; exit status 1 if some are off."""
     from forwardcache.cli.verify import verify
+    from forwardcache.jobs.adapters import parse_adapters
     from forwardcache.jobs.other_models import parse_others
     from forwardcache.jobs.verify.options import VerifyOptions
 
@@ -92,7 +106,7 @@ def _verify(  # noqa: PLR0917 - typer calls it, by name
         share=share,
         seed=seed,
         model=model,
-        adapter=adapter,
+        adapters=parse_adapters(adapter or [], adapters),
         tokenizer=tokenizer,
         prompts=prompts,
         device=device,

@@ -9,8 +9,10 @@ from forwardcache.errors import InvalidInputError
 from forwardcache.jobs.fingerprint import folder_fingerprint
 from forwardcache.jobs.options import ModelOptions, NamedAdapter
 from forwardcache.jobs.other_models import OtherModel
+from forwardcache.jobs.reasons import shown
 from forwardcache.jobs.verify.options import VerifyOptions
 from forwardcache.jobs.verify.recorded import Folder, Recorded
+from forwardcache.jobs.views import View
 
 _OWN_TOKENIZERS = (None, "base", "adapter")
 
@@ -26,31 +28,69 @@ def loading_of(options: VerifyOptions, recorded: Recorded, notes: list[str]) -> 
     Raises:
         InvalidInputError: a folder is missing, or holds something else than what made the rows.
     """
-    views = [*recorded.views, *([recorded.reference] if recorded.reference else [])]
-    needed = {"model": True, "adapter": any(view.kind != "base" for view in views)}
-    if options.adapter is not None and recorded.adapter is None and not needed["adapter"]:
-        raise InvalidInputError(f"--adapter {options.adapter}: the rows were made without one")
-    folders = {
-        name: _folder(
-            name, getattr(options, name), getattr(recorded, name), notes, is_needed=is_needed
-        )
-        for name, is_needed in needed.items()
-    }
+    model = _folder("model", options.model, recorded.model, notes, is_needed=True)
+    adapters = _named(options, recorded, notes) or _sole(options, recorded, notes)
     text_options: dict[str, Any] = {**recorded.text_options}
     word = text_options.get("tokenizer")
     if word not in _OWN_TOKENIZERS or options.tokenizer is not None:
         given, folder = options.tokenizer, recorded.tokenizer
         text_options["tokenizer"] = _folder("tokenizer", given, folder, notes, is_needed=True)
-    adapter = folders["adapter"]
     # No GPU may be here; the recorded one of several need not be free.
     device = "cpu" if recorded.arithmetic["device"].startswith("cpu") else "auto"
     return ModelOptions(
-        model=folders["model"] or "",
-        adapters=() if adapter is None else (NamedAdapter(None, adapter),),
+        model=model or "",
+        adapters=adapters,
         device=options.device or device,
         dtype=options.dtype or recorded.arithmetic["dtype"],
         **text_options,
     )
+
+
+def _sole(options: VerifyOptions, recorded: Recorded, notes: list[str]) -> tuple[NamedAdapter, ...]:
+    """The only adapter of the rows, which has no name; none where they were made without one."""
+    is_needed = any(view.kind != "base" for view in _views(recorded))
+    named = [each for each in options.adapters if each.name is not None]
+    is_in_vain = recorded.adapter is None and not is_needed
+    if wrong := named or (options.adapters if is_in_vain else ()):
+        why = "without one" if is_in_vain else "with an adapter without a name"
+        raise InvalidInputError(f"--adapter {wrong[0]}: the rows were made {why}")
+    given = options.adapters[0].folder if options.adapters else None
+    folder = _folder("adapter", given, recorded.adapter, notes, is_needed=is_needed)
+    return () if folder is None else (NamedAdapter(None, folder),)
+
+
+def _named(
+    options: VerifyOptions, recorded: Recorded, notes: list[str]
+) -> tuple[NamedAdapter, ...]:
+    """Those of the rows' adapters that views are of, where adapters have names."""
+    known = recorded.adapters
+    if not known:
+        return ()
+    names = {view.adapter for view in _views(recorded) if view.kind != "base"}
+    if missing := [str(name) for name in names if name not in known]:
+        raise InvalidInputError(
+            f"{recorded.where}: a view is of the adapter {shown(missing[0])}, and there are "
+            f"{', '.join(known)}"
+        )
+    # One without a name is that of the rows where they have one.
+    only = next(iter(known)) if len(known) == 1 else None
+    given = {each.name or only: each.folder for each in options.adapters}
+    if wrong := [name for name in given if name not in known]:
+        raise InvalidInputError(
+            f"--adapter: no row is of {shown(str(wrong[0]))}; there are rows of {', '.join(known)}"
+        )
+    found = []
+    for name in (each for each in known if each in names):
+        option = f"--adapter {name}=DIR"
+        folder = _folder(
+            f"adapter {name}", given.get(name), known[name], notes, is_needed=True, option=option
+        )
+        found.append(NamedAdapter(name, folder or ""))
+    return tuple(found)
+
+
+def _views(recorded: Recorded) -> list[View]:
+    return [*recorded.views, *([recorded.reference] if recorded.reference else [])]
 
 
 def others_of(

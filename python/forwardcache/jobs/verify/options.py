@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from forwardcache.jobs.options import NamedAdapter
 from forwardcache.jobs.other_models import OtherModel
 
 SHARE = 0.01
@@ -19,7 +20,7 @@ class VerifyOptions:
         share: Of the prompts whose rows are computed again, above 0 to 1; at least one prompt is.
         seed: Which prompts; None chooses by chance, so that whoever made the rows can't know.
         model: Folder of the model; None for the one that is recorded.
-        adapter: Folder of the adapter; None for the one that is recorded.
+        adapters: Folders of adapters; those that aren't given are where the rows say.
         tokenizer: Folder of a tokenizer apart from both; None for the one that is recorded.
         prompts: File of the prompts, or ``-``; None for the one that is recorded.
         others: Folders of other models; those that aren't given are where the rows say.
@@ -31,7 +32,7 @@ class VerifyOptions:
     share: float = SHARE
     seed: int | None = None
     model: str | None = None
-    adapter: str | None = None
+    adapters: tuple[NamedAdapter, ...] = ()
     tokenizer: str | None = None
     prompts: str | None = None
     device: str | None = None

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from forwardcache.adapter_names import check_names
 from forwardcache.errors import InvalidInputError
 from forwardcache.jobs.facts import read_facts
 from forwardcache.jobs.metadata import COMPARE, meta_of, view_of
@@ -55,6 +56,7 @@ class Recorded:
         views: In the order of a prompt's rows.
         model: Its folder; None where that isn't said.
         adapter: Its folder; None without one, or where that isn't said.
+        adapters: Folders of adapters by their names; empty where the only one has none.
         tokenizer: The folder of a tokenizer apart from both; None without one.
         text_options: Fields of ``ModelOptions``, by name.
         top_k: Tokens in a row of ``next_token_dist``.
@@ -78,6 +80,7 @@ class Recorded:
     views: tuple[View, ...]
     model: Folder | None
     adapter: Folder | None
+    adapters: Mapping[str, Folder]
     tokenizer: Folder | None
     text_options: Mapping[str, Any]
     top_k: int
@@ -134,6 +137,7 @@ class _Reader:
             views=self._views(),
             model=self._folder("model"),
             adapter=self._folder("adapter"),
+            adapters=self._adapters(),
             tokenizer=self._folder("tokenizer"),
             text_options={
                 name: self._in(options, "options", name, kinds)
@@ -196,6 +200,19 @@ class _Reader:
         path = self._in(found, name, "folder", (str,))
         return Folder(path, self._in(found, name, "digest", (str, type(None))))
 
+    def _adapters(self) -> dict[str, Folder]:
+        if self._facts.get("adapters") is None:
+            return {}
+        found: dict[str, Folder] = {}
+        for each in self._of("adapters", (list,)):
+            if not isinstance(each, dict):
+                raise InvalidInputError(f"{self._where}: 'adapters' has to be a list of adapters")
+            name = self._in(each, "adapters", "name", (str,))
+            check_names([*found, name])
+            path = self._in(each, "adapters", "folder", (str,))
+            found[name] = Folder(path, self._in(each, "adapters", "digest", (str, type(None))))
+        return found
+
     def _skipped(self) -> frozenset[int]:
         lines = [
             each.get("line") for each in self._of("skipped", (list,)) if isinstance(each, dict)
@@ -220,7 +237,7 @@ class _Reader:
 _USED = frozenset({
     "versions", "model", "adapter", "tokenizer", "dtype", "device", "gpu", "cpu_capability",
     "attention", "token_budget", "op", "reference", "views", "options", "prompts", "counts",
-    "skipped", "others",
+    "skipped", "others", "adapters",
 })  # fmt: skip
 _KIND = {bool: "true or false", dict: "an object", str: "a text", int: "a whole number",
          list: "a list"}  # fmt: skip

@@ -123,7 +123,7 @@ def distances(by_view: dict[str, list[float]], measure: str) -> Markup:
     def draw(axes: Axes) -> None:
         for at, (view, values) in enumerate(by_view.items()):
             shares = [100 * (n + 1) / len(values) for n in range(len(values))]
-            colour, width = (LINE, 2.5) if view == "ft" else (INK, 1.2)
+            colour, width = (LINE, 2.5) if view.partition(":")[0] == "ft" else (INK, 1.2)
             style = "-" if view == "ft" else _DASHES[at % len(_DASHES)]
             (drawn,) = axes.plot(values, shares, color=colour, linewidth=width, label=literal(view))
             drawn.set(linestyle=style, marker="o" if len(values) == 1 else "")

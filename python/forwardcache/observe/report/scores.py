@@ -21,8 +21,8 @@ _SCHEMA: dict[str, Any] = {
     "id": pl.String, "line": pl.Int64, "view": pl.String, "op": pl.String,
     "token_ids": pl.List(pl.Int64), "logprobs": pl.List(pl.Float64), "vocab_size": pl.Int64,
 }  # fmt: skip
-_SCALED = re.compile(r"scaled_(-?\d+(?:\.\d+)?(?:e[+-]?\d+)?)\Z")
-_MATCHED = re.compile(r"null_\d+_matched\Z")
+_SCALED = re.compile(r"scaled_(-?\d+(?:\.\d+)?(?:e[+-]?\d+)?)(?::.*)?\Z")
+_MATCHED = re.compile(r"null_\d+_matched(?::.*)?\Z")
 _MOST_PROMPTS = 200
 _MOVED_PROMPTS = 20
 _MOVED_TOKENS = 5
@@ -44,7 +44,7 @@ def score_figures(path: Path, texts: Sequence[tuple[int, str]] | None = None) ->
         and largest mean of the null views, None without one. ``prompts``: each view's distance for
         the prompts that ft moved most. ``sorted_nats``: the distances of every prompt, ascending,
         thinned to a drawable number. ``moved``: the tokens whose probability changed most from base
-        to ft.
+        to ft. Of several adapters the first is meant in each of these.
 
     Raises:
         InvalidInputError: the file holds no rows of ``score``.
@@ -136,7 +136,8 @@ def _figures(rows: pl.LazyFrame, distances: pl.DataFrame, texts: dict[int, str] 
         )
     }
     most_moved = {row["line"]: row["id"] for row in figures["prompts"][:_MOVED_PROMPTS]}
-    figures["moved"] = _moved(rows, most_moved) if op.names_tokens else []
+    tuned = _first(list(values)) or "ft"
+    figures["moved"] = _moved(rows, most_moved, tuned) if op.names_tokens else []
     return {"verdict": _verdict(figures, values), **figures}
 
 
@@ -187,29 +188,52 @@ def _view(view: str, figures: ValueFigures) -> Figures:
 
 
 def _null_band(views: list[Figures]) -> Figures | None:
+    first = _first([row["view"] for row in views])
     means = [
         row["mean_nats"]
         for row in views
-        if row["view"].startswith("null_") and row["mean_nats"] is not None
+        if row["view"].startswith("null_")
+        and _adapter(row["view"]) == _adapter(first)
+        and row["mean_nats"] is not None
     ]
     return {"least_nats": min(means), "most_nats": max(means)} if means else None
 
 
 def _sweep(views: list[Figures]) -> list[Figures]:
-    """The means by factor; base is 0 from itself. Nothing without a scaled view."""
+    """The means by factor; base is 0 from itself. Nothing without a scaled view.
+
+    Of several adapters, of the first.
+    """
+    first = _first([row["view"] for row in views])
     points = [
         {"view": row["view"], "factor": factor, "mean_nats": row["mean_nats"]}
         for row in views
-        if (factor := _factor(row["view"])) is not None
+        if _adapter(row["view"]) == _adapter(first) and (factor := _factor(row["view"])) is not None
     ]
-    if not any(point["view"] != "ft" for point in points):
+    if not any(_SCALED.match(point["view"]) for point in points):
         return []
     points.append({"view": "base", "factor": 0.0, "mean_nats": 0.0})
     return sorted(points, key=lambda point: point["factor"])
 
 
+def _first(views: Sequence[str]) -> str | None:
+    """The first view of a whole adapter, else the first of all."""
+    whole = next((view for view in views if _kind(view) == "ft"), None)
+    return whole if whole is not None or not views else views[0]
+
+
+def _kind(view: str) -> str:
+    """A view's id without the name of its adapter."""
+    return view.partition(":")[0]
+
+
+def _adapter(view: str | None) -> str:
+    """The name of a view's adapter; empty where it has none."""
+    return "" if view is None else view.partition(":")[2]
+
+
 def _factor(view: str) -> float | None:
-    if view == "ft":
+    if _kind(view) == "ft":
         return 1.0
     found = _SCALED.match(view)
     return float(found[1]) if found else None
@@ -220,7 +244,7 @@ def _prompts(compared: pl.DataFrame, texts: dict[int, str] | None) -> list[Figur
     if compared.is_empty():
         return []
     views = compared["view"].unique(maintain_order=True).to_list()
-    first = "ft" if "ft" in views else views[0]
+    first = _first(views) or views[0]
     index = ("line", "id")
     wide = compared.pivot("view", index=index, values="nats", aggregate_function="first")
     size = pl.col(first).abs()
@@ -250,13 +274,14 @@ def _thinned(values: pl.Series) -> list[float]:
     return values.reverse().gather_every(step).reverse().to_list()
 
 
-def _moved(rows: pl.LazyFrame, ids: dict[int, str | int]) -> list[Figures]:
-    """Tokens whose probability moved most from base to ft, a few a prompt.
+def _moved(rows: pl.LazyFrame, ids: dict[int, str | int], tuned: str) -> list[Figures]:
+    """Tokens whose probability moved most from base to ft, or its like, a few a prompt.
 
     A token that only one of the two names has a probability below all that the other names; what it
     moved is counted from there, at least, and its own log-probability is unknown.
     """
-    wanted = rows.filter(pl.col("line").is_in(list(ids)), pl.col("view").is_in(["base", "ft"]))
+    wanted = rows.filter(pl.col("line").is_in(list(ids)), pl.col("view").is_in(["base", tuned]))
+    wanted = wanted.with_columns(view=pl.col("view").replace({tuned: "ft"}))
     listed = wanted.select("line", "view", "token_ids", "logprobs").collect()
     least = listed.with_columns(floor=pl.col("logprobs").list.min())
     long = listed.explode("token_ids", "logprobs").drop_nulls()
@@ -287,18 +312,24 @@ def _moved(rows: pl.LazyFrame, ids: dict[int, str | int]) -> list[Figures]:
 
 
 def _verdict(figures: Figures, values: dict[str, ValueFigures]) -> str:
-    """How far ft is, and where that stands among random changes of its norm, as ``score`` says."""
-    from forwardcache.statistics.sentences import IS_MORE, OTHER_NORM, among_random_changes
-    from forwardcache.statistics.values import place_among
-
-    tuned = values.get("ft")
-    if tuned is None:
+    """How far each adapter is, and where that stands among random changes of its norm."""
+    whole = [view for view in values if _kind(view) == "ft"]
+    if not whole:
         return (
             f"{_prompt_count(figures['prompt_count'])}; no distance between base and ft is in them."
         )
+    return " ".join(_verdict_on(view, values) for view in whole)
+
+
+def _verdict_on(view: str, values: dict[str, ValueFigures]) -> str:
+    """As ``score`` says it."""
+    from forwardcache.statistics.sentences import IS_MORE, OTHER_NORM, among_random_changes
+    from forwardcache.statistics.values import place_among
+
+    tuned = values[view]
     if not tuned.prompts:
         count = _prompt_count(tuned.not_finite)
-        return f"ft is at no finite distance from base: NaN or infinity at {count}. {_SOUND}"
+        return f"{view} is at no finite distance from base: NaN or infinity at {count}. {_SOUND}"
     averaged = "averaged" if tuned.signed is None else "absolute differences averaged"
     left_out = (
         ""
@@ -306,13 +337,14 @@ def _verdict(figures: Figures, values: dict[str, ValueFigures]) -> str:
         else (f" ({tuned.not_finite:,} more had NaN or infinity: {_SOUND.lower()})")
     )
     prompts = f"{_prompt_count(tuned.prompts)}{left_out}"
-    said = f"ft is {tuned.size:.3g} nats from base, {averaged} over {prompts}"
-    nulls = [view for view in values if view.startswith("null_")]
+    said = f"{view} is {tuned.size:.3g} nats from base, {averaged} over {prompts}"
+    own = [each for each in values if _adapter(each) == _adapter(view)]
+    nulls = [each for each in own if each.startswith("null_")]
     if not nulls:
         return f"{said}; no null view says what random adapters do."
-    matched = [values[view] for view in nulls if _MATCHED.match(view)]
+    matched = [values[each] for each in nulls if _MATCHED.match(each)]
     place = place_among(tuned, matched)
-    among = "" if place is None else f" {IS_MORE} {among_random_changes('ft', place)}"
+    among = "" if place is None else f" {IS_MORE} {among_random_changes(view, place)}"
     return f"{said}.{among}" + ("" if len(matched) == len(nulls) else f" {OTHER_NORM}")
 
 
