@@ -447,3 +447,9 @@ class StreamNamesTokensTwice(Right):
 class OfOtherWeights(Right):
     def rows(self, ids: Sequence[int]) -> Rows:
         return np.stack([renormalised(row * 0.7) for row in super().rows(ids)])
+
+
+@fault("stream", named.StreamDiffers)
+class StreamWithoutValuesEndsEarly(StreamEndsEarly):
+    def streamed(self, body: Body) -> Iterator[Body]:
+        yield from super().streamed({**body, "logprobs": None})

@@ -258,12 +258,16 @@ def _streamed(session: Session, text: str) -> _Streamed:
 
 
 def _other_text(session: Session, asked: str, text: str, joined: str) -> Findings:
-    """Whether no greedy answer in one piece has the stream's text; near-equals may swap."""
+    """Whether the stream's text is another than that of the answers in one piece."""
     pieces = {session.known("completion", text).text}
     if joined not in pieces:
         pieces |= {session.completion(text).text for _ in range(AGAIN)}
-    if joined not in pieces:
-        yield StreamDiffers(asked, f"one of {sorted(pieces)}", f"{joined!r}")
+    if joined in pieces:
+        return
+    if len(pieces) > 1:
+        # Which of near-equal tokens comes is rounding, and without values that can't be told.
+        raise CheckSkippedError("completions differ from time to time, and a stream has no values")
+    yield StreamDiffers(asked, f"{pieces.pop()!r}", f"{joined!r}")
 
 
 def _other_tokens(session: Session, asked: str, whole: Scored, given: _Streamed) -> Findings:
