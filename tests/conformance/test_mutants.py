@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, partial
-from types import FunctionType, ModuleType
+from types import CodeType, FunctionType, ModuleType
 
 import pytest
 
@@ -106,10 +106,41 @@ def _measured(check: str, profile: str, sees: Callable[[], object]) -> Look:
 
 
 def ordered(mutant: Mutant) -> list[Look]:
-    """Looks at the same function first, then those of the same profile, the quick ones first."""
+    """Looks at what uses the function first, then those of its profile, the quick ones first."""
     module, _, name = mutant.id.partition(":")[0].partition(".")
-    profiles = {"", *PROFILES.get(module, ())}
-    return sorted(looks(), key=lambda k: (k.check != name, k.profile not in profiles, k.seconds))
+    profiles, users = {"", *PROFILES.get(module, ())}, {name, *users_of(name)}
+    return sorted(
+        looks(), key=lambda k: (k.check not in users, k.profile not in profiles, k.seconds)
+    )
+
+
+@cache
+def calls() -> dict[str, set[str]]:
+    """What each function of the modules names, closures included."""
+    found: dict[str, set[str]] = {}
+    for module in MODULES:
+        for name, value in vars(module).items():
+            if isinstance(value, FunctionType):
+                found[name] = set(names_in(value.__code__))
+    return found
+
+
+def names_in(code: CodeType) -> Iterator[str]:
+    yield from code.co_names
+    for const in code.co_consts:
+        if isinstance(const, CodeType):
+            yield from names_in(const)
+
+
+@cache
+def users_of(name: str) -> frozenset[str]:
+    """The functions that name ``name``, at whatever remove."""
+    found: set[str] = set()
+    new = {name}
+    while new:
+        new = {user for user, named in calls().items() if named & new} - found
+        found |= new
+    return frozenset(found)
 
 
 def caught(mutant: Mutant, tried_first: list[Look]) -> bool:

@@ -222,6 +222,8 @@ STRICT_PASSES = [
         Case("a short context, said in the registration", e.ShortContextInRegistration),
         Case("a short context, unsaid", e.ShortContextUnsaid, options={"long_max_tokens": 20}),
         Case("no limit asked for", e.Engine, options={"max_tokens": None}),
+        Case("the prompt sent back", e.Echo),
+        Case("the prompt sent back in a short context", e.EchoInShortContext),
         Case("answers from the last id alone", e.LooksAtTheLastId),
         Case("answers without the prompt", e.LooksAtNoId),
         Case("answers from all ids", e.LooksAtTheMiddle),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
+from tests.conformance.engines.counts import ShortContext
 from tests.conformance.engines.toy import Engine, Item, Request, token
 
 
@@ -111,3 +112,19 @@ class RaisesForLongPromptsInACrowd(Engine):
                 yield item
         finally:
             self.long -= is_long
+
+
+class Echo(Engine):
+    """Sends the prompt back, again and again."""
+
+    async def generate(self, request: Request, context: Any) -> AsyncIterator[Item]:
+        prompt, position = list(request["token_ids"]), 0
+        async for item in super().generate(request, context):
+            if item["token_ids"]:
+                item["token_ids"] = [prompt[position % len(prompt)]]
+                position += 1
+            yield item
+
+
+class EchoInShortContext(ShortContext, Echo):
+    """Its context holds no prompt of 40 ids and an answer as long."""

@@ -16,7 +16,6 @@ from forwardcache.conformance.strict.prompts import LONGEST, SHORTEST
 from forwardcache.conformance.subject import CheckSkippedError, Subject
 
 __all__ = [
-    "SHORT_LIMIT",
     "Alone",
     "Outcome",
     "alone",
@@ -26,10 +25,10 @@ __all__ = [
     "prompt_length",
     "serving_fault",
     "settled",
+    "usual_limit",
 ]
 
-SHORT_LIMIT = 8
-"""Tokens of an answer where the settings name no limit."""
+_SHORT_LIMIT = 8
 
 _SETTLE_STEP_S = 0.01
 
@@ -85,12 +84,22 @@ async def alone(subject: Subject, prompt: tuple[int, ...]) -> Alone:
     return known
 
 
-def prompt_length(subject: Subject) -> int:
-    """Ids of the long prompts: as many as the context leaves beside an answer."""
+def prompt_length(subject: Subject, times: int = 1) -> int:
+    """Ids of the long prompts: as many as the context leaves beside an answer.
+
+    Args:
+        subject: The engine.
+        times: How often the context has to hold such a prompt.
+    """
     if subject.context_length is None:
         return LONGEST
-    answer = subject.settings.max_tokens or SHORT_LIMIT
-    return max(SHORTEST, min(LONGEST, subject.context_length - answer))
+    left = subject.context_length - usual_limit(subject)
+    return max(SHORTEST, min(LONGEST, left // times))
+
+
+def usual_limit(subject: Subject) -> int:
+    """Tokens of an answer, also where the settings name no limit."""
+    return subject.settings.max_tokens or _SHORT_LIMIT
 
 
 async def serving_fault(subject: Subject, patience: float) -> str | None:

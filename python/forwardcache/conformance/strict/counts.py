@@ -9,7 +9,7 @@ from forwardcache.conformance.failures import FinishReasonWrong, InvalidTokenIds
 from forwardcache.conformance.judge import limit_rules, usage_contradiction
 from forwardcache.conformance.seed import Failures
 from forwardcache.conformance.stream import Reception
-from forwardcache.conformance.strict.ask import SHORT_LIMIT, collected, prompt_length
+from forwardcache.conformance.strict.ask import collected, prompt_length, usual_limit
 from forwardcache.conformance.strict.prompts import family
 from forwardcache.conformance.strict.stops import stopped_after_first
 from forwardcache.conformance.subject import PROMPT, Subject
@@ -74,7 +74,7 @@ def _usage_rules(reception: Reception, prompt_tokens: int) -> Iterator[UsageInva
 
 def _limits(subject: Subject) -> list[int]:
     """One token, as many as in the other checks, and more than these, as the context has room."""
-    usual = subject.settings.max_tokens or SHORT_LIMIT
+    usual = usual_limit(subject)
     limits = {1, usual, usual + 5, 3 * usual + 1, _LONG_LIMIT}
     return sorted({min(limit, subject.room()) for limit in limits})
 

@@ -23,6 +23,7 @@ from forwardcache.conformance.strict.ask import (
     collected,
     outcome_of,
     prompt_length,
+    usual_limit,
 )
 from forwardcache.conformance.strict.prompts import Prompt, family, heads
 from forwardcache.conformance.strict.stops import stopped_after_first
@@ -64,14 +65,14 @@ async def shared_prefixes(subject: Subject) -> Failures:
     An engine that takes a request for another one with the same beginning answers both alike, also
     one after the other. The ends are told apart by no prompt then, and the beginnings by each.
     """
-    answers: list[tuple[object, ...]] = []
-    for prompt, other in heads(prompt_length(subject)):
-        first, second = [await collected(subject, subject.request(p)) for p in (prompt, other)]
-        if first.tokens != second.tokens:
-            return
-        answers.append(first.tokens)
-    if len(set(answers)) == len(answers):
-        yield PromptsMixedUp(len(answers)).having(second.chunks)
+    pairs = heads(prompt_length(subject, times=2))
+    answers = await _same_answers(subject, pairs, None)
+    if answers is None or len(set(answers)) < len(answers):
+        return
+    # An engine that sends the prompt back comes to its end only in an answer that is longer.
+    longer = len(pairs[0][0]) + usual_limit(subject)
+    if await _same_answers(subject, pairs, longer) is not None:
+        yield PromptsMixedUp(len(pairs)).having(subject.receptions[-1].chunks)
 
 
 async def neighbours(subject: Subject) -> Failures:
@@ -84,6 +85,22 @@ async def neighbours(subject: Subject) -> Failures:
         if fault is not None:
             chunks = [] if isinstance(outcome, EngineRaisedError) else outcome.chunks
             yield NeighbourDisturbed(index, fault).having(chunks)
+
+
+async def _same_answers(
+    subject: Subject, pairs: Sequence[tuple[Prompt, Prompt]], max_tokens: int | None
+) -> list[tuple[object, ...]] | None:
+    """The answers, one a pair, where both prompts of each pair get the same; else None."""
+    answers: list[tuple[object, ...]] = []
+    for pair in pairs:
+        first, second = [
+            await collected(subject, subject.request(prompt, max_tokens=max_tokens))
+            for prompt in pair
+        ]
+        if first.tokens != second.tokens:
+            return None
+        answers.append(first.tokens)
+    return answers
 
 
 def _prompts(subject: Subject, count: int) -> list[Prompt]:
