@@ -11,7 +11,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from safetensors.numpy import load_file, save_file
 
 import forwardcache
 from forwardcache import BackendInstrumentation
@@ -30,10 +29,9 @@ def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(READER, folder, ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "MODEL_FOLDER").symlink_to(DEMO / "model")
     (folder / "ADAPTER_FOLDER").symlink_to(DEMO / "adapter")
-    for step, share in {100: 0.5, 200: 1.0}.items():
-        write_checkpoint(folder / f"checkpoint-{step}", share)
     prompts = (DEMO / "prompts.jsonl").read_text("utf-8").splitlines(keepends=True)
     (folder / "prompts.jsonl").write_text("".join(prompts[:40]), "utf-8")
+    (folder / "train.jsonl").write_text("".join(prompts[40:140]), "utf-8")
     for name in ("trace", "one", "two"):
         write_trace(folder / f"{name}.jsonl")
     python = [str(folder), *(path for path in sys.path if path)]
@@ -47,15 +45,6 @@ def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.syspath_prepend(str(folder))
     monkeypatch.chdir(folder)
     return folder
-
-
-def write_checkpoint(folder: Path, share: float) -> None:
-    """The demo's adapter at so much of its change, as an earlier checkpoint might be."""
-    folder.mkdir()
-    shutil.copy(DEMO / "adapter" / "adapter_config.json", folder)
-    tensors = load_file(DEMO / "adapter" / "adapter_model.safetensors")
-    scaled = {name: each * share if "lora_B" in name else each for name, each in tensors.items()}
-    save_file(scaled, folder / "adapter_model.safetensors")
 
 
 def write_trace(path: Path) -> None:
