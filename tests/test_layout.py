@@ -68,7 +68,8 @@ def test_torch_stays_in_hf() -> None:
 
 BASE = {
     *("errors", "extras", "scoring", "divergence", "operation"),
-    *("instrumentation", "_arrays", "_core", "_event", "_figures", "_top_k", "adapter_names"),
+    *("instrumentation", "_arrays", "_core", "_event", "_figures", "_hidden_states", "_top_k"),
+    "adapter_names",
 }
 TABLE = """
 base         nobody: what users import
@@ -81,7 +82,8 @@ operations   base hf.batch hf.text
 store        base operations
 observe      base operations statistics
 hf.model     base hf.spec hf.text
-hf.scoring   base operations store hf.spec hf.batch hf.text hf.model
+hf.states    base hf.batch
+hf.scoring   base operations store hf.spec hf.batch hf.text hf.model hf.states
 hf.stream    base hf.spec hf.batch hf.text
 hf           base operations statistics store hf.spec hf.batch hf.text hf.model hf.scoring hf.stream
 hf.others    base hf hf.spec hf.batch hf.text hf.model hf.scoring

@@ -29,9 +29,10 @@ if TYPE_CHECKING:
     from forwardcache.hf.text.encode import Form
 
 Column = Literal[
-    "text", "bool", "int64", "float64", "text[]", "bool[]", "int64[]", "float32[]", "float64[]"
-]
-"""The type of a row's field; ``[]`` for a list of them."""
+    "text", "bool", "int64", "float64", "text[]", "bool[]", "int64[]", "float32[]", "float64[]",
+    "uint8[]",
+]  # fmt: skip
+"""The type of a row's field; ``[]`` for a list of them. Bytes (uint8) are in no row."""
 
 
 class Runner(Protocol):
@@ -146,6 +147,8 @@ class Operation:
         form: What of an item is encoded: a ``prompt``, a whole ``text`` (or one in ``windows``), a
             ``pair`` of prompt and completion, or a pair of lists of ``tokens``.
         last_only: Whether it needs the logits of one position a row only.
+        every_position: Whether it needs what the body gives at all positions of a row, so that no
+            row shares another's prefix.
         top_k: What the key and the trace have for it; 0 where it means nothing.
         in_windows: Whether a text may be longer than the context: ``run`` then gives what
             ``joined`` makes a value of.
@@ -162,6 +165,7 @@ class Operation:
     options: ClassVar[tuple[str, ...]] = ()
     form: Form
     last_only: bool = False
+    every_position: ClassVar[bool] = False
     top_k: int = 0
     in_windows: bool = False
     needs_only_prompts: ClassVar[bool] = True

@@ -22,12 +22,14 @@ with extra_named("forwardcache.scoring"):
     from numpy.typing import ArrayLike, NDArray
 
     from forwardcache._arrays import read_only, same, same_tail, set_array, weighs_nbytes
+    from forwardcache._hidden_states import HiddenStates
     from forwardcache._top_k import TopKByPosition
 
 __all__ = [
     "CompletionLogprob",
     "ContinuationLogprob",
     "DifferentialBackend",
+    "HiddenStates",
     "NullCalibratedBackend",
     "PositionDifferences",
     "RollingLogprob",

@@ -9,7 +9,13 @@ import pytest
 
 from forwardcache import BackendInstrumentation
 from forwardcache.hf import HFBackend
-from forwardcache.scoring import PositionDifferences, RollingLogprob, TokenDist, TopKByPosition
+from forwardcache.scoring import (
+    HiddenStates,
+    PositionDifferences,
+    RollingLogprob,
+    TokenDist,
+    TopKByPosition,
+)
 from tests.hf import tiny
 from tests.hf.conftest import MakeBackend
 
@@ -62,6 +68,9 @@ MAKERS: dict[str, Callable[[int], Any]] = {
     "dist": lambda size: TokenDist(np.arange(size), zeros(size), 10_000, -1.0),
     "rolling": lambda size: RollingLogprob(np.arange(size), zeros(size - 1), size, -1.5),
     "top k": lambda size: TopKByPosition(np.arange(4 * size), zeros(4 * size), zeros(size), 4),
+    "states": lambda size: HiddenStates(
+        np.arange(size), np.zeros((size, 4), np.uint16), "bfloat16"
+    ),
     "differences": lambda size: PositionDifferences(
         np.arange(size), *[zeros(size - 1) for _ in range(9)]
     ),

@@ -3,7 +3,8 @@
 Reading order: ``backend`` (what users make), ``inspection`` and ``admission``
 (what it tells), ``comparing`` (how far views are apart) with ``top_tokens`` (where) and
 ``rounding`` (how far arithmetic alone would put them), ``view`` and ``scoring_methods`` (what they
-score with), ``spec`` (which view), ``scoring`` (one call, from text to kept values), ``model``
+score with), ``spec`` (which view), ``scoring`` (one call, from text to kept values), ``states`` (a
+model's head on kept hidden states), ``model``
 (what is loaded, whether it is still the same, which view it is in), ``text`` (from text to tokens),
 ``batch`` (from tokens to numbers), ``stream`` (from prompts to new text), ``others`` (models beside
 a reference), ``arithmetic``.

@@ -7,10 +7,11 @@ from dataclasses import replace
 from functools import partial
 from os import PathLike
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 
+from forwardcache.errors import InvalidInputError
 from forwardcache.hf.batch.forward import ForwardRunner
 from forwardcache.hf.batch.limits import Limits
 from forwardcache.hf.inspection import Inspection
@@ -36,6 +37,9 @@ from forwardcache.hf.view import HFView, check_views, refuse_inside_view
 from forwardcache.instrumentation import BackendInstrumentation, BackendStats
 from forwardcache.operations import operation
 from forwardcache.store import Store, open_store
+
+Keep = Literal["values", "states"]
+"""What a backend caches and stores."""
 
 DEFAULT_CACHE_MAX_BYTES = 512 * 2**20
 
@@ -95,9 +99,14 @@ class HFBackend(Inspection, Rounding, Operations):
         store: Where values outlive the process: a path, an address, or a store that is open (and is
             then left open). Its keys hold a checksum of the weights whatever the policy.
         verify: Share of the hits, of memory and store, that are computed again and compared.
+        keep: What is cached and stored: "values", the answers; or "states", the final hidden state
+            of each token of a text (``states_batch``), from which the model's head then gives any
+            answer without a forward. That is a hit; a miss is a text whose states have to be
+            computed. They stand in cache, store and trace under the op ``hidden_states``.
 
     Raises:
-        UnsupportedModelError: the model or its adapter can't be scored exactly.
+        UnsupportedModelError: the model or its adapter can't be scored exactly, or for
+            ``keep="states"`` its head gives other logits than the model's from those states.
         AdapterError: the adapter isn't there or belongs to another model.
         InvalidInputError: a limit is out of range, the chat template isn't there, doesn't parse or
             loses the prompt, or the prefix is no token of the model.
@@ -128,7 +137,10 @@ class HFBackend(Inspection, Rounding, Operations):
         max_logit_bytes: int | None = None,
         store: str | PathLike[str] | Store | None = None,
         verify: float = 0.0,
+        keep: Keep = "values",
     ) -> None:
+        if keep not in get_args(Keep):
+            raise InvalidInputError(f"keep must be {' or '.join(get_args(Keep))}, got {keep!r}")
         check_adapters(adapter, max_adapters)
         if isinstance(adapter, str | PathLike):
             model = with_adapter(model, str(adapter))
@@ -163,6 +175,7 @@ class HFBackend(Inspection, Rounding, Operations):
             identity=(own := ModelIdentity(model, identity, label=identity_label)),
             store_nonfinite=store_nonfinite,
             value_store=None if kept is None else ValueStore(kept),
+            keeps_states=keep == "states",
             check=check,
         )
         named = named_adapters(
@@ -180,6 +193,8 @@ class HFBackend(Inspection, Rounding, Operations):
         self._scorer.own_specs()
         self._scorer.check_encoding()
         self._scorer.admit()
+        if keep == "states":
+            self._scorer.kept.admit()
 
     @classmethod
     def load(

@@ -20,6 +20,7 @@ from forwardcache.hf.text.chat import RenderedPrompt
 from forwardcache.operation import Operation
 from forwardcache.operations import logprobs_at, operation
 from forwardcache.operations.continuation_logprob import ContinuationLogprob as OfContinuation
+from forwardcache.operations.hidden_states import HiddenStates as OfStates
 from forwardcache.operations.logprob_of import LogprobOf
 from forwardcache.operations.logprobs_at import LogprobsAt
 from forwardcache.operations.next_token_dist import NextTokenDist
@@ -383,6 +384,25 @@ class Operations(ABC):
         with _results_too(_logprobs):
             dists = self.token_dist_at_batch(prompts, token_ids, on_error=on_error)
         return _logprobs(dists)
+
+    def states_batch(self, texts: Sequence[str], *, on_error: OnError = "raise") -> list[Any]:
+        """The final hidden state of each token of plain texts: what the model's head reads.
+
+        Cached and stored, with ``keep="values"`` too, under the text's tokens and what the body is:
+        neither the head nor an adapter that touches it alone decides them.
+
+        Args:
+            texts: As in ``rolling_logprob``.
+            on_error: As in ``next_token_dist_batch``.
+
+        Returns:
+            A ``HiddenStates`` a text, or its error with "return".
+
+        Raises:
+            UnsupportedModelError: the model's head reads something else than its hidden states.
+            ForwardCacheError: a text can't be scored, or its last token can't be read.
+        """
+        return self.values(OfStates(), texts, on_error=on_error)
 
     def generate(
         self,

@@ -40,6 +40,14 @@ class HitRecorder:
 
         return self._inner.cached_batch(op, view_id, prompts, top_k, compute, **keywords)
 
+    def note_computed(self, prompts: Iterable[Hashable]) -> None:
+        """Writes down prompts that the model was run for.
+
+        A backend that keeps hidden states asks for those of a prompt's tokens, and says here which
+        prompt they are of.
+        """
+        self._computed.update(prompts)
+
     def forget(self) -> None:
         """Begin anew, before a call whose hits are wanted."""
         self._computed.clear()

@@ -2,9 +2,9 @@
 
 A file put here is an operation of the backend, the store, ``score``, the report and Ray.
 
-Reading order: `logprob_of`, `rolling_logprob`, `continuation_logprob` (of given tokens);
-`logprobs_at`, `next_token_dist` and `next_token_kl` (the last position's distribution);
-`top_k_at_each_position`.
+Reading order: ``next_token_dist`` with ``next_token_kl`` and ``logprobs_at``,
+``top_k_at_each_position``, ``rolling_logprob``, ``logprob_of``, ``continuation_logprob``,
+``hidden_states`` (what a head computes the others from).
 """
 
 from __future__ import annotations

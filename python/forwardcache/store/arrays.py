@@ -24,7 +24,10 @@ _KEPT = 4096
 _MOST_HEADER_BYTES = 4096
 _LENGTH_BYTES = 8
 # The dtypes that values have; the format's numbers are little-endian.
-_DTYPES = {"F32": np.dtype("<f4"), "F64": np.dtype("<f8"), "I64": np.dtype("<i8")}
+_DTYPES = {
+    **{"F32": np.dtype("<f4"), "F64": np.dtype("<f8"), "I64": np.dtype("<i8")},
+    **{"U8": np.dtype("u1")},
+}
 
 # Name, dtype, first byte and length.
 Place = tuple[str, Any, int, int]
@@ -34,7 +37,7 @@ def packed(arrays: Mapping[str, NDArray[Any]]) -> bytes:
     """What ``safetensors.numpy.save`` gives for one-dimensional arrays.
 
     Args:
-        arrays: By name, shape [n] each; float32, float64 or int64.
+        arrays: By name, shape [n] each; float32, float64, int64 or uint8.
     """
     header, order = _header(
         tuple((name, array.dtype.str, array.shape) for name, array in arrays.items())

@@ -27,6 +27,7 @@ _DTYPES: dict[str, np.dtype[Any]] = {
     "int64[]": np.dtype(np.int64),
     "float32[]": np.dtype(np.float32),
     "float64[]": np.dtype(np.float64),
+    "uint8[]": np.dtype(np.uint8),
 }
 _MAGIC = b"fcs\x01"
 _KEY_BYTES = _DIGEST_BYTES = 32

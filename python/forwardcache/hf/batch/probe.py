@@ -133,6 +133,19 @@ def shares_prefixes(
     return Scale(plain, _bounds(runner)[1], 0.0).is_same(found)
 
 
+def agrees_with(runner: ForwardRunner, plain: Tensor, found: Tensor) -> bool:
+    """Whether logits [positions, vocab] are known ones, or rounding alone may have moved them.
+
+    Args:
+        runner: Whose logits they are.
+        plain: Known ones, of the plainest way.
+        found: Of another way.
+    """
+    if plain.shape == found.shape and torch.equal(plain.nan_to_num(), found.nan_to_num()):
+        return True
+    return Scale(plain, _bounds(runner)[1], 0.0).is_same(found)
+
+
 def probe_rows(model: Any, causal_lm: Any, *, size: int, most: int | None) -> Rows:
     """Rows for a model.
 

@@ -8,7 +8,7 @@ reverse.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -25,19 +25,21 @@ from forwardcache.hf.model.slots import slots_of, walk
 _SELF = "*"
 
 
-def content_of(model: nn.Module, name: str) -> bytes:
+def content_of(model: nn.Module, name: str, *, but: Collection[nn.Module] = ()) -> bytes:
     """32 bytes for what the adapter of that name holds, the same in every process.
 
     Args:
         model: The model with the adapter on it.
         name: What PEFT calls it there.
+        but: Modules whose parts of it are left out.
     """
     names, modules = walk(model)
     layers = [
         (path, module)
         for path, module in zip(names, modules, strict=True)
-        if hasattr(module, "adapter_layer_names")
+        if hasattr(module, "adapter_layer_names") and module not in but
     ]
+    left_out = tuple(f"{path}." for path, each in zip(names, modules, strict=True) if each in but)
     words = [as_json([adapter_settings(model, name)])]
     words += [
         _layer_words(path, layer, name)
@@ -46,6 +48,7 @@ def content_of(model: nn.Module, name: str) -> bytes:
     ]
     own, others = _places(layers, name)
     slots = [slot for slot in slots_of(model, names, modules) if not slot.is_base]
+    slots = [slot for slot in slots if not slot.name.startswith(left_out)]
     tensors: list[tuple[str, Tensor]] = []
     for slot in slots:
         tensor = slot.where[slot.key]

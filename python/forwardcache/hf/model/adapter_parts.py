@@ -103,9 +103,15 @@ def adapter_configs(model: Any) -> dict[str, Any]:
     return dict(found) if isinstance(found, Mapping) else {}
 
 
-def active_settings(model: nn.Module) -> dict[str, Any]:
-    """What decides values in the settings of each active adapter, as plain data."""
-    active = {name for layer in switched_modules(model) for name in _active_of(layer)}
+def active_settings(model: nn.Module, layers: Iterable[nn.Module] | None = None) -> dict[str, Any]:
+    """What decides values in the settings of each active adapter, as plain data.
+
+    Args:
+        model: The model.
+        layers: Those of ``switched_modules`` in which it has to be active; None for any of them.
+    """
+    layers = switched_modules(model) if layers is None else layers
+    active = {name for layer in layers for name in _active_of(layer)}
     configs = {name: each for name, each in adapter_configs(model).items() if name in active}
     return {name: _settings(config) for name, config in sorted(configs.items())}
 

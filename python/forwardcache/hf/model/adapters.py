@@ -24,6 +24,7 @@ from torch import nn
 from forwardcache.hf.model.adapter import AdapterTraits, traits_of
 from forwardcache.hf.model.adapter_content import content_of
 from forwardcache.hf.model.adapter_parts import is_switched_outside
+from forwardcache.hf.model.body import parts_of
 from forwardcache.hf.model.checksum import digest_of
 from forwardcache.hf.model.identity import ModelIdentity, ModelState, Structure
 from forwardcache.hf.model.lock import ModelLock
@@ -39,6 +40,9 @@ class AdapterRecord:
 
     Attributes:
         content: 32 bytes for what it holds.
+        body_content: 32 bytes for what it holds outside the model's head.
+        adapts_body: Whether it has a part outside the head.
+        adapts_head: Whether it has one in the head.
         traits: What it allows.
         words: What is the same for every model that is built as this one with it; None if unknown.
         is_outside: Whether it has a part outside the model's body, such as in the head.
@@ -46,6 +50,9 @@ class AdapterRecord:
     """
 
     content: bytes
+    body_content: bytes
+    adapts_body: bool
+    adapts_head: bool
     traits: AdapterTraits
     words: Words | None
     is_outside: bool
@@ -71,9 +78,14 @@ def recorded(
         why: Why that doesn't last; None if it does.
         body: What gives the head its states; None where it can't be told.
     """
-    content = content_of(model, name)
+    parts = parts_of(model)
+    contents = content_of(model, name), content_of(model, name, but=parts.head)
+    whole, of_body = (each if why is None else digest_of([each, state.key]) for each in contents)
     return AdapterRecord(
-        content=content if why is None else digest_of([content, state.key]),
+        content=whole,
+        body_content=of_body,
+        adapts_body=parts.adapts_body,
+        adapts_head=parts.adapts_head,
         traits=traits_of(model),
         words=identity.structure_words(),
         is_outside=not isinstance(body, nn.Module) or is_switched_outside(model, body),
@@ -221,6 +233,27 @@ class Adapters(ABC):
         if record.why_not_lasting is not None:
             return None
         return digest_of([b"of adapter", base, record.content])
+
+    def body_key(self, spec: ViewSpec, tokenizer: Any) -> bytes:
+        """32 bytes for what gives the head of a view its hidden states."""
+        self.base_key(tokenizer)
+        with self.base_identity() as identity:
+            base: bytes = identity.body(tokenizer).key
+        if spec.adapter is None:
+            return base
+        content = self.record(spec.adapter, tokenizer).body_content
+        return digest_of([b"body of adapter", base, content])
+
+    def lasting_body_key(self, spec: ViewSpec, tokenizer: Any) -> bytes | None:
+        """As ``lasting_key``, for the same."""
+        with self.base_identity() as identity:
+            base: bytes | None = identity.lasting_body_key(tokenizer, without_adapter=True)
+        if base is None or spec.adapter is None:
+            return base
+        record = self.record(spec.adapter, tokenizer)
+        if record.why_not_lasting is not None:
+            return None
+        return digest_of([b"body of adapter", base, record.body_content])
 
     def why_not_lasting(self, spec: ViewSpec, tokenizer: Any) -> str | None:
         """As of ``ModelIdentity``."""

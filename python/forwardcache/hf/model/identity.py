@@ -39,17 +39,18 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from forwardcache.errors import InvalidInputError
 from forwardcache.hf.model.adapter import AdapterTraits, traits_of
-from forwardcache.hf.model.checksum import ContentSums, checksums, digest_of
+from forwardcache.hf.model.body import Body, BodyVersions, parts_of
+from forwardcache.hf.model.checksum import checksums, digest_of
 from forwardcache.hf.model.settings import numerics
 from forwardcache.hf.model.tokenizer_watch import TokenizerWatch, described_tokenizer
-from forwardcache.hf.model.watch import ModelWatch, described, described_adapters, storage_of
+from forwardcache.hf.model.versions import VersionWatch
+from forwardcache.hf.model.watch import ModelWatch, described, described_adapters
 
 Policy = Literal["versions", "strict", "label"]
 
 # Hashing less than this at every call is not worth a warning.
 _WARNED_BYTES = 64 * 2**20
 
-_version_of = torch.Tensor._version.__get__  # type: ignore[attr-defined]
 _needs_gradient = torch.Tensor.requires_grad.__get__  # type: ignore[attr-defined]
 
 
@@ -123,11 +124,13 @@ class ModelIdentity:
         self._is_base: list[bool] = []
         self._is_wrapped: list[bool] = []
         self._has_inference_tensors = False
-        self._versions: _VersionWatch | None = None
+        self._versions: VersionWatch | None = None
         self._versions_key = b""
         self._state: ModelState | None = None
         self._has_warned = False
-        self._lasting: tuple[bytes, tuple[bytes, bytes] | None] | None = None
+        self._lasting: tuple[bytes, tuple[bytes, ...] | None] | None = None
+        self._body: Body | None = None
+        self._body_versions = BodyVersions()
 
     def state(self, tokenizer: Any) -> ModelState:
         """The present state; the same object as long as nothing differs from the last look.
@@ -164,6 +167,23 @@ class ModelIdentity:
         keys = self._lasting[1]
         return None if keys is None else keys[without_adapter]
 
+    def body(self, tokenizer: Any) -> Body:
+        """The present state of the body: all of the model but its head. Knows no tokenizer.
+
+        Raises:
+            UnsupportedModelError: as in ``state``.
+        """
+        state = self.state(tokenizer)
+        if self._body is None or self._body.state is not state:
+            self._body = self._new_body(state, tokenizer)
+        return self._body
+
+    def lasting_body_key(self, tokenizer: Any, *, without_adapter: bool) -> bytes | None:
+        """As ``lasting_key``, of the body."""
+        self.lasting_key(tokenizer, without_adapter=without_adapter)
+        keys = None if self._lasting is None else self._lasting[1]
+        return None if keys is None else keys[2 + without_adapter]
+
     def why_not_lasting(self, tokenizer: Any) -> str | None:
         """Why the present state has no key that lasts; None if it has one."""
         self.state(tokenizer)
@@ -191,13 +211,14 @@ class ModelIdentity:
             return None
         return "a module saves something of its own that can't be read"
 
-    def _lasting_keys(self, state: ModelState, tokenizer: Any) -> tuple[bytes, bytes] | None:
-        """With the adapter and without it."""
+    def _lasting_keys(self, state: ModelState, tokenizer: Any) -> tuple[bytes, ...] | None:
+        """With the adapter and without it; then those of the body, likewise."""
         self._describe(tokenizer)
         if self._announced or self._undescribed or self._description is None:
             return None
+        body = self.body(tokenizer)
         if self._policy == "label":
-            return state.key, state.key
+            return state.key, state.key, body.key, body.key
         tensors = self._tensors(tokenizer)
         saved = self._saved(tensors, packed=True)
         if saved is None:
@@ -205,7 +226,35 @@ class ModelIdentity:
         sums = checksums(tensors)
         base = [self._description, *saved, *compress(sums, self._is_base)]
         every = [self._description, self._adapter_description, *saved, *sums]
-        return digest_of([b"all", *every]), digest_of([b"base", *base])
+        return (
+            *(digest_of([b"all", *every]), digest_of([b"base", *base])),
+            *body.lasting_keys(saved, sums, self._is_base),
+        )
+
+    def _new_body(self, state: ModelState, tokenizer: Any) -> Body:
+        watch, tensors = self._watch, self._tensors(tokenizer)
+        assert watch is not None
+        code = repr(watch.code).encode("utf-8", "surrogatepass")
+        parts = parts_of(self._model)
+        said = [repr(self._numerics).encode(), code, *parts.described(self._model)]
+        adapters = digest_of(parts.described_adapters(self._model))
+        body = Body(state, parts, parts.is_body(watch.slots), digest_of(said), adapters)
+        words = [body.words, body.adapter_words, self._token, b"%d" % self._announced]
+        if watch.has_unknown_code:
+            # A hook may do anything, wherever it is.
+            words.append(b"%d" % state.structure.number)
+        elif not self._announced:
+            del words[2:]
+        if self._policy == "label":
+            return body.keyed([b"label", *words, str(self._label).encode()])
+        hashes = self._policy == "strict" or self._must_hash(tensors)
+        words += self._saved(tensors, packed=hashes) or []
+        if hashes:
+            self._body_versions.forget()
+            return body.keyed([b"strict", *words, *checksums(compress(tensors, body.is_inside))])
+        flags = body.is_inside, self._is_base, self._is_wrapped
+        number = self._body_versions.number(words, tensors, self._steps.count, flags)
+        return body.keyed([b"versions", self._token, b"%d" % number])
 
     def _saved(self, tensors: list[Tensor], *, packed: bool) -> list[bytes] | None:
         """What modules save in ways of their own, nothing for most models; None if unreadable."""
@@ -306,7 +355,7 @@ class ModelIdentity:
         seen = tensors, self._steps.count, saved
         if self._versions is None or not self._versions.holds(*seen):
             adapted = list(compress(tensors, map(not_, self._is_base)))
-            self._versions = _VersionWatch(*seen, adapted=adapted, wrapped=self._is_wrapped)
+            self._versions = VersionWatch(*seen, adapted=adapted, wrapped=self._is_wrapped)
             number = str(next(self._numbers)).encode()
             self._versions_key = digest_of([b"versions", self._token, number])
         return self._versions_key
@@ -357,61 +406,6 @@ class ModelIdentity:
                 'with identity="label"',
                 stacklevel=2,
             )
-
-
-class _VersionWatch:
-    """What is cheap to read of tensors and changes when their content does.
-
-    Args:
-        tensors: What is watched.
-        steps: Steps that optimizers have made.
-        saved: A digest of what else is watched, or nothing.
-        adapted: Those of ``tensors`` whose content is summed at every look.
-        wrapped: For each of ``tensors``, whether a forward raises its version and leaves its
-            content: a sum then decides, and only then.
-    """
-
-    def __init__(
-        self,
-        tensors: Sequence[Tensor],
-        steps: int,
-        saved: list[bytes],
-        *,
-        adapted: Sequence[Tensor],
-        wrapped: Sequence[bool],
-    ) -> None:
-        self._died = threading.Event()
-        died = self._died
-        # A pointer alone may be given to new memory once the old is freed.
-        storages = map(storage_of, tensors)
-        self._refs = [
-            weakref.ref(each, lambda _: died.set()) for each in storages if each is not None
-        ]
-        self._sums = ContentSums(adapted)
-        self._wrapped = list(wrapped)
-        self._wrapped_sums = checksums(compress(tensors, self._wrapped))
-        self._seen = self._look(tensors, steps, saved)
-
-    def holds(self, tensors: Sequence[Tensor], steps: int, saved: list[bytes]) -> bool:
-        if self._died.is_set():
-            return False
-        look = self._look(tensors, steps, saved)
-        return look == self._seen or self._is_only_newer(look, tensors)
-
-    def _is_only_newer(self, look: tuple[Any, ...], tensors: Sequence[Tensor]) -> bool:
-        if not self._wrapped_sums or look[1:] != self._seen[1:]:
-            return False
-        pairs = zip(look[0], self._seen[0], self._wrapped, strict=True)
-        if any(new != old and not may_rise for new, old, may_rise in pairs):
-            return False
-        if checksums(compress(tensors, self._wrapped)) != self._wrapped_sums:
-            return False
-        self._seen = look
-        return True
-
-    def _look(self, tensors: Sequence[Tensor], steps: int, saved: list[bytes]) -> tuple[Any, ...]:
-        versions, pointers = map(_version_of, tensors), map(Tensor.data_ptr, tensors)
-        return list(versions), list(pointers), steps, saved, self._sums.read()
 
 
 class _OptimizerSteps:

@@ -15,7 +15,7 @@ and another class put on a module.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from itertools import chain, compress
 from operator import itemgetter
@@ -340,12 +340,20 @@ def _attentions(model: Any) -> set[str]:
     return {name for name in found if isinstance(name, str)}
 
 
-def described(model: nn.Module) -> Iterator[bytes]:
-    """A model's structure in words that mean the same in every process."""
+def described(model: nn.Module, *, but: Collection[nn.Module] = ()) -> Iterator[bytes]:
+    """A model's structure in words that mean the same in every process.
+
+    Args:
+        model: The model.
+        but: Modules that are left out, each with all that is below it.
+    """
     yield as_json(_settings(getattr(model, "config", None)))
     names, modules = walk(model)
     restless = restless_modules(modules)
+    left_out = tuple(f"{name}." for name, each in zip(names, modules, strict=True) if each in but)
     for name, module in zip(names, modules, strict=True):
+        if module in but:
+            continue
         yield f"{name} {type(module).__module__}.{type(module).__qualname__}".encode()
         for container in CONTAINERS:
             held = vars(module)[container]
@@ -353,9 +361,11 @@ def described(model: nn.Module) -> Iterator[bytes]:
                 if held[key] is not None:
                     yield _tensor_words(key, held[key])
     for slot in slots_of(model, names, modules):
-        if slot.is_hidden:
+        if slot.is_hidden and not slot.name.startswith(left_out):
             yield _tensor_words(slot.name, slot.where[slot.key])
     for layer in switched_modules(model):
+        if layer in but:
+            continue
         fields: Any = vars(layer)
         scaling = {name: float(value).hex() for name, value in fields.get("scaling", {}).items()}
         variants = {name: str(type(each)) for name, each in fields.get("lora_variant", {}).items()}
@@ -363,10 +373,16 @@ def described(model: nn.Module) -> Iterator[bytes]:
         yield as_json([*state, bool(fields.get("fan_in_fan_out"))])
 
 
-def described_adapters(model: nn.Module) -> Iterator[bytes]:
-    """What decides values in the settings of the active adapters, in such words."""
-    yield as_json(active_settings(model))
-    for layer in switched_modules(model):
+def described_adapters(model: nn.Module, *, but: Collection[nn.Module] = ()) -> Iterator[bytes]:
+    """What decides values in the settings of the active adapters, in such words.
+
+    Args:
+        model: The model.
+        but: Modules whose settings are left out; an adapter with no others says nothing.
+    """
+    layers = [layer for layer in switched_modules(model) if layer not in but]
+    yield as_json(active_settings(model, layers))
+    for layer in layers:
         yield as_json(layer_settings(layer))
 
 

@@ -74,7 +74,7 @@ class BatchedForwards:
         """The value of each task, or the error of one that does not fit into memory alone."""
         found: dict[int, Any] = {}
         self.ran, self.refused = [], []
-        for group in self.prefix_groups(op, tasks):
+        for group in [] if op.every_position else self.prefix_groups(op, tasks):
             self._run_group(op, tasks, group, found, report)
         while len(found) < len(tasks):
             self._run_rest(op, tasks, found, report)

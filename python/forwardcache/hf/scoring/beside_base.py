@@ -28,9 +28,14 @@ def run_base_for(
     Returns:
         By position the errors of those that base couldn't be run on.
     """
-    missing = _missing(scorer, scorer._begin(spec, op, list(items)))
-    asked = [items[at] for at in missing]
-    results = scorer.fresh(BASE, of_base, asked, alone=False) if asked else []
+    if scorer.keeps_states:
+        # No value of the view is kept; of base no more is computed than its head on kept states.
+        missing, asked = list(range(len(items))), list(items)
+        results = scorer.kept.values(BASE, of_base, asked, batched=True)
+    else:
+        missing = _missing(scorer, scorer._begin(spec, op, list(items)))
+        asked = [items[at] for at in missing]
+        results = scorer.fresh(BASE, of_base, asked, alone=False) if asked else []
     return {
         at: result
         for at, result in zip(missing, results, strict=True)

@@ -19,6 +19,10 @@ from forwardcache.hf.text.encode import Encoder, EncodingOptions
 from forwardcache.operation import Operation
 
 
+class ModelChangedError(Exception):
+    """The model is not what it was when a call began; nothing of it may be kept."""
+
+
 class Call:
     """One scoring call in one state of the model.
 
@@ -130,6 +134,15 @@ class Call:
             return self._encoder.takes(self.op.form, self.op.text(item))
         except ForwardCacheError:
             return False
+
+    @property
+    def outcomes(self) -> Sequence[Task | ForwardCacheError | None]:
+        """For each item its task, or why it can't be scored; none before ``encode``."""
+        return self._outcomes
+
+    def newly(self, tokens: int) -> int:
+        """How many of the tokens that were run now are of those that were asked for."""
+        return tokens
 
     def tokens(self) -> int:
         """Tokens that the model would read for all tasks."""

@@ -6,6 +6,9 @@ time, and of their logits only the figures stay. So memory is that of a slab's s
 chunk's logits, and a view is switched to once a slab. Where the head can't be run alone, each text
 gets its logits from the whole model.
 
+Where the backend keeps states, those of its views are looked up, and computed only where they
+aren't kept; then nothing of a body is run for texts that were compared before.
+
 Views whose ways differ are run in a plainer one that all have, so that equal weights have equal
 logits: a way is a source of rounding, and rounding that differs is a difference.
 
@@ -30,11 +33,14 @@ from forwardcache.hf.batch.differences import position_differences, rows_at_once
 from forwardcache.hf.batch.memory import is_out_of_memory
 from forwardcache.hf.batch.plan import distinct
 from forwardcache.hf.batch.row import Encoded
+from forwardcache.hf.batch.states import tensor_of
 from forwardcache.hf.batch.ways import Ways
 from forwardcache.hf.model.identity import ModelState
 from forwardcache.hf.model.switch import switched
 from forwardcache.hf.scoring import provenance
+from forwardcache.hf.scoring.call import ModelChangedError
 from forwardcache.hf.scoring.heads import Heads
+from forwardcache.hf.scoring.kept_states import Found
 from forwardcache.hf.scoring.loaded import dtype_name
 from forwardcache.hf.scoring.provenance import RanBatch
 from forwardcache.hf.scoring.rerun import Run, as_run, checked_run, view_of
@@ -50,14 +56,11 @@ SLAB_BYTES = 256 * 2**20
 """Of the hidden states, of all views together, that are kept at once."""
 
 _SMALL_SLAB_BYTES = 16 * 2**20
+_KEPT_VIEWS = 2
 _ATTEMPTS = 3
 
 Figures = dict[Run, list[Tensor | ForwardCacheError]]
 """By view: for each window float64[scored, 8] on the CPU, or why it has none."""
-
-
-class _ModelChangedError(Exception):
-    """The model is not what it was when the comparison began."""
 
 
 class _HeadNotAloneError(Exception):
@@ -132,6 +135,8 @@ class Comparison:
         self._asked = [reference, *views]
         self._max_bytes = max_logit_bytes
         self._fewer_rows = 1
+        self._kept: dict[Run, list[Found]] = {}
+        self._output: type[Any] | None = None
         self._reported = 0
 
     def figures(self, rows: Sequence[Encoded]) -> list[list[Tensor | ForwardCacheError]]:
@@ -143,7 +148,7 @@ class Comparison:
         for _ in range(_ATTEMPTS):
             try:
                 return self._attempted(rows)
-            except _ModelChangedError:
+            except ModelChangedError:
                 continue
         raise UnsupportedModelError(
             f"the model changed while it was compared, {_ATTEMPTS} times: what was computed before "
@@ -157,10 +162,15 @@ class Comparison:
             states = self._states_of(specs)
             ways = self._common_ways(specs)
             positions = max_positions(scorer.causal_lm)
+            if scorer.keeps_states:
+                self._output = scorer.kept.kind(view_of(specs[0]))
         firsts, kind_of = distinct(row.token_ids for row in rows)
         cut = [windows_of(rows[first], positions) for first in firsts]
         found: Figures = {spec: [] for spec in specs[1:]}
-        for slab in self._slabs([each for windows in cut for each in windows], len(set(specs))):
+        # Of kept states the slabs are the same whatever views there are: so are their batches.
+        views = _KEPT_VIEWS if scorer.keeps_states else len(set(specs))
+        for slab in self._slabs([each for windows in cut for each in windows], views):
+            self._kept = self._kept_states(slab, specs, states)
             with scorer.lock:
                 self._check(states)
                 part = self._slab(slab, specs[0], list(found), ways)
@@ -176,7 +186,7 @@ class Comparison:
 
     def _check(self, states: Mapping[ViewSpec, ModelState]) -> None:
         if any(self._scorer.state(spec) is not state for spec, state in states.items()):
-            raise _ModelChangedError
+            raise ModelChangedError
 
     def _common_ways(self, specs: Sequence[Run]) -> Ways:
         """The ways of the views where they have the same, else a plainer one that all have."""
@@ -199,11 +209,7 @@ class Comparison:
 
     def _slabs(self, windows: Sequence[Encoded], views: int) -> Iterator[list[Encoded]]:
         """The windows in groups whose states are at most ``SLAB_BYTES``, or which are one."""
-        width = getattr(self._scorer.causal_lm.config.get_text_config(), "hidden_size", None)
-        if not isinstance(width, int):
-            # A family's own name for it, or one number a layer; an embedding is hardly wider.
-            width = self._scorer.causal_lm.get_input_embeddings().weight.shape[-1]
-        token = width * self._runner.dtype.itemsize * views
+        token = self._scorer.kept.position_bytes * views
         # No more than fill a batch or a little memory: more states than that are only kept.
         enough = max(_SMALL_SLAB_BYTES // token, self._scorer.runs.budget(_FinalStates()))
         most = min(SLAB_BYTES // token, enough)
@@ -315,6 +321,10 @@ class Comparison:
         tasks = [Task(None, Encoded(window.token_ids, 1), None) for window in windows]
         found: dict[Run, list[Any]] = {}
         for spec in dict.fromkeys(specs):
+            if spec in self._kept:
+                found[spec] = self._tensors(windows, self._kept[spec])
+                op.output = self._output
+                continue
             with self._running(spec, ways):
                 found[spec] = runs.values(op, tasks, self._report)
             self._write_down(spec, runs.ran, len(runs.refused))
@@ -333,6 +343,35 @@ class Comparison:
             for spec, values in found.items()
         }
         return states, errors, op.output
+
+    def _kept_states(
+        self,
+        windows: Sequence[Encoded],
+        specs: Sequence[Run],
+        states: Mapping[ViewSpec, ModelState],
+    ) -> dict[Run, list[Found]]:
+        """By view the states of the windows, where they are kept; no lock is held.
+
+        A rerun is another one each time, so its states are never kept.
+        """
+        found: dict[Run, list[Found]] = {}
+        for spec in dict.fromkeys(specs if self._scorer.keeps_states else ()):
+            if isinstance(spec, ViewSpec):
+                found[spec] = self._scorer.kept.rows(states[spec], spec, windows)
+                self._reported += sum(len(window.fed) for window in windows)
+        return found
+
+    def _tensors(
+        self, windows: Sequence[Encoded], kept: Sequence[Found]
+    ) -> list[Tensor | ForwardCacheError]:
+        """The states of what each window reads."""
+        device = self._runner._device
+        return [
+            each
+            if isinstance(each, ForwardCacheError)
+            else tensor_of(each, 0, len(window.fed), device)
+            for window, each in zip(windows, kept, strict=True)
+        ]
 
     def _write_down(self, spec: Run, ran: Sequence[RanBatch], refused: int) -> None:
         """What was run goes to whoever collects it."""

@@ -23,7 +23,10 @@ def distinct_missing(view: Operations, op: str, items: Sequence[Any], *, top_k: 
         top_k: Tokens of a distribution.
     """
     scorer = view._in_force()
-    call = scorer._begin(view.spec, scorer.operation(op, top_k=top_k), list(items))
+    asked = scorer.operation(op, top_k=top_k)
+    if scorer.keeps_states:
+        return scorer.kept.missing(view.spec, asked, list(items))
+    call = scorer._begin(view.spec, asked, list(items))
     kept = scorer._found(call)
     missing = {key: position for position, key in reversed(call.keys()) if position not in kept}
     return sorted(missing.values())

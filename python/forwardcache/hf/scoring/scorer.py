@@ -32,8 +32,9 @@ from forwardcache.hf.model.identity import ModelIdentity
 from forwardcache.hf.model.switch import switched
 from forwardcache.hf.scoring import provenance
 from forwardcache.hf.scoring.batched_forwards import BatchedForwards, Refused
-from forwardcache.hf.scoring.call import Call
+from forwardcache.hf.scoring.call import Call, ModelChangedError
 from forwardcache.hf.scoring.joint import JointForwards, asked_of
+from forwardcache.hf.scoring.kept_states import KeptStates
 from forwardcache.hf.scoring.loaded import LoadedModel, dtype_name
 from forwardcache.hf.scoring.provenance import RanBatch
 from forwardcache.hf.scoring.selfcheck import SelfCheck
@@ -53,10 +54,6 @@ OnError = Literal["raise", "return"]
 _ATTEMPTS = 3
 
 
-class _ModelChanged(Exception):
-    """The model is not what the key says; nothing may be stored."""
-
-
 class _NotFinite(Exception):
     """Some values are not finite and may not be stored; the call holds them."""
 
@@ -74,6 +71,7 @@ class Scorer(LoadedModel):
         identity: Tells states of the model apart.
         store_nonfinite: Whether values with a NaN or infinity are stored too.
         value_store: The store under the cache; None without one.
+        keeps_states: Whether hidden states are kept, and values computed from them.
         check: Which hits are computed again.
 
     Attributes:
@@ -93,6 +91,7 @@ class Scorer(LoadedModel):
         identity: ModelIdentity,
         store_nonfinite: bool,
         value_store: ValueStore | None,
+        keeps_states: bool,
         check: SelfCheck,
     ) -> None:
         super().__init__(
@@ -107,6 +106,8 @@ class Scorer(LoadedModel):
         self.store_nonfinite = store_nonfinite
         self.value_store = value_store
         self.selfcheck = check
+        self.keeps_states = keeps_states
+        self.kept = KeptStates(self)
 
     def one(self, spec: ViewSpec | None, op: Operation, item: Any) -> Any:
         """The value of one item.
@@ -140,6 +141,8 @@ class Scorer(LoadedModel):
     def _score(
         self, spec: ViewSpec | None, op: Operation, items: list[Any], *, batched: bool
     ) -> list[Any]:
+        if self.keeps_states or op.every_position:
+            return self.kept.values(spec, op, items, batched=batched)
         for _ in range(_ATTEMPTS):
             call = self._begin(spec, op, items)
             # Past the model's lock: others may run it while a store is read.
@@ -150,9 +153,12 @@ class Scorer(LoadedModel):
                 call.raise_error()
             try:
                 return call.results(self._cached(call, batched))
-            except _ModelChanged:
+            except ModelChangedError:
                 continue
-        # Something changes the model in every forward: scored as it is then, and not kept.
+        return self.past_cache(spec, op, items)
+
+    def past_cache(self, spec: ViewSpec | None, op: Operation, items: list[Any]) -> list[Any]:
+        """Values where something changes the model in every forward; they aren't kept."""
         call = self._begin(spec, op, items)
         with self.lock:
             call.encode()
@@ -313,7 +319,8 @@ class Scorer(LoadedModel):
 
     def _values(self, call: Call, tasks: Sequence[Task]) -> list[Any]:
         """Values of ``tasks``; of views that are asked together the first may run for all."""
-        asked = asked_of(self)
+        # States are kept for whoever asks next, so none of them is run for several views at once.
+        asked = None if call.op.every_position else asked_of(self)
         if asked is None:
             return self._run_unchanged(call, tasks, self._run)
         taken = asked.taken(call, tasks)
@@ -325,10 +332,10 @@ class Scorer(LoadedModel):
     ) -> list[Any]:
         with self.lock:
             if self.state(call.spec) is not call.state:
-                raise _ModelChanged
+                raise ModelChangedError
             values = run(call, tasks)
             if self.state(call.spec) is not call.state:
-                raise _ModelChanged
+                raise ModelChangedError
         return values
 
     def _run(self, call: Call, tasks: Sequence[Task]) -> list[Any]:
@@ -398,6 +405,7 @@ class Scorer(LoadedModel):
             self._report(call, tokens - call.reported)
 
     def _report(self, call: Call, tokens: int) -> None:
+        tokens = call.newly(tokens)
         call.reported += tokens
         if self.progress is not None and tokens > 0:
             self.progress(tokens)
