@@ -79,13 +79,16 @@ def check_holds_none(path: str, names: Sequence[str], *, allow_download: bool) -
         )
 
 
-def put_adapter(model: Any, path: str, *, keeps_base: bool = False) -> PeftModel:
+def put_adapter(
+    model: Any, path: str, *, keeps_base: bool = False, tells: bool = True
+) -> PeftModel:
     """The model with the adapter in the folder ``path``, in evaluation mode.
 
     Args:
         model: A model without an adapter.
         path: The folder.
         keeps_base: Whether an adapter is refused that would change the base model's own weights.
+        tells: Whether it is logged that the adapter was trained on a model of another name.
 
     Raises:
         AdapterError: the folder holds no adapter, one of another model, or one whose base weights
@@ -105,7 +108,8 @@ def put_adapter(model: Any, path: str, *, keeps_base: bool = False) -> PeftModel
         adapted = PeftModel.from_pretrained(model, path, adapter_name=ADAPTER_NAME)
     _check_fits(path, loaded)
     note_overwritten(model, loaded)
-    _tell_of_another_base(settings, folder, model)
+    if tells:
+        _tell_of_another_base(settings, folder, model)
     return adapted.eval()
 
 

@@ -62,6 +62,7 @@ class AdaptersOfFolders(Adapters):
         self._most = self.most_in_memory = most
         self._took = 0.0
         self._keeps_first = False
+        self._told: set[str] = set()
         self._body = body
         self._held: OrderedDict[str, _Held] = OrderedDict()
         self._own: dict[tuple[int, bytes], AdapterRecord] = {}
@@ -144,7 +145,9 @@ class AdaptersOfFolders(Adapters):
         while len(self._held) >= self._most:
             self._held.popitem(last=self._keeps_first)
         began = time.perf_counter()
-        model, overlay = put_beside(self._model, self._folders[name])
+        tells = name not in self._told
+        self._told.add(name)
+        model, overlay = put_beside(self._model, self._folders[name], tells=tells)
         self._took += time.perf_counter() - began
         self.loads += 1
         self.seconds_a_load = self._took / self.loads
@@ -207,8 +210,13 @@ class _Held:
         return self._seen[1]
 
 
-def put_beside(model: Any, folder: str) -> tuple[nn.Module, Overlay]:
+def put_beside(model: Any, folder: str, *, tells: bool = True) -> tuple[nn.Module, Overlay]:
     """The adapter in ``folder`` for a model that stays as it is.
+
+    Args:
+        model: The model.
+        folder: The folder.
+        tells: As of ``put_adapter``.
 
     Returns:
         What is called while the overlay is on, and the overlay, which is off.
@@ -221,7 +229,7 @@ def put_beside(model: Any, folder: str) -> tuple[nn.Module, Overlay]:
     try:
         # PEFT draws weights before it loads them.
         with torch.random.fork_rng(_drawn_on(model)):
-            adapted = put_adapter(model, folder, keeps_base=True)
+            adapted = put_adapter(model, folder, keeps_base=True, tells=tells)
     finally:
         overlay = before.changed()
     if before.written():
