@@ -112,4 +112,4 @@ def section(*, layers: int, turns: int, large_turns: int) -> str:
 
 
 if __name__ == "__main__":
-    publish(section, __doc__, layers=4, turns=60, large_turns=7)
+    publish(section, __doc__, layers=4, turns=60, large_turns=5)

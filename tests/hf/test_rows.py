@@ -273,7 +273,8 @@ def test_counters_events_and_entries_are_those_of_views_one_after_the_other(
         return *found, told(path)
 
     together = asked("together")
-    assert forwards
+    # One of the two prompts was cached in one of the four views.
+    assert len(forwards[0]) == 7
     monkeypatch.setattr(joint_probe, "_LEAST_GAIN", math.inf)
     joint.forget_all()
     forwards.clear()
@@ -309,7 +310,7 @@ def test_an_infinite_adapter_leaves_base_its_value(
     assert len(forwards) == 1
     assert found["base"] == alone(HFBackend(model, tokenizer), SHORT, "next_token_dist")["base"]
     assert backend.nonfinite_results == len(SHORT)
-    assert backend.instrumentation.cache.peek is not None
+    assert "its views share forwards of short prompts" in backend.admission.notes
     again = backend.score(SHORT, [backend.as_base()], "next_token_dist")
     assert again["base"] == found["base"]
 

@@ -25,6 +25,10 @@ class RowsNotTold(Exception):
     """Which row a number belongs to can't be told."""
 
 
+class OtherRowsFed(RowsNotTold):
+    """Not all rows are fed: some are run again alone, since there was a NaN."""
+
+
 class RowFactors:
     """What the rows of one forward multiply an adapter by.
 
@@ -61,10 +65,10 @@ class RowFactors:
             kept: The positions that the head is asked for; None for all.
 
         Raises:
-            RowsNotTold: these aren't the rows that the factors are of.
+            OtherRowsFed: these aren't the rows that the factors are of.
         """
         if list(rows) != self._rows:
-            raise RowsNotTold("other rows are fed than the factors are of")
+            raise OtherRowsFed("other rows are fed than the factors are of")
         self._tensors.clear()
         self._laid = self._packed(shape, kept) if shape[0] < len(rows) else self._apart(shape, kept)
         try:

@@ -29,6 +29,7 @@ import torch
 from forwardcache.errors import ForwardCacheError
 from forwardcache.hf.batch.memory import is_out_of_memory
 from forwardcache.hf.batch.plan import Batch
+from forwardcache.hf.batch.row_factors import OtherRowsFed
 from forwardcache.hf.batch.ways import Ways
 from forwardcache.hf.scoring.joint_probe import (
     FORWARDS,
@@ -248,6 +249,9 @@ class _Joint:
                     values = self._run_batch(model, [self._pairs[at] for at in batch.items])
                     for at, value in zip(batch.items, values, strict=True):
                         found[at] = value, batch
+        except OtherRowsFed:
+            # A NaN in some row; the next prompts may have none.
+            return found
         except Exception as error:
             # A fault of the caller's shows again in the ordinary way.
             scorer.joint.refuse(ways, f"together they raise {type(error).__name__}")
