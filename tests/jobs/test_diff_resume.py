@@ -21,6 +21,7 @@ import pytest
 import forwardcache
 from forwardcache.errors import InvalidInputError, MachineError
 from forwardcache.jobs.diff.begun import begun
+from forwardcache.jobs.diff.detect import LEAST, Detection
 from forwardcache.jobs.diff.kept import Kept
 from forwardcache.jobs.diff.options import DiffOptions
 from forwardcache.jobs.diff.plan import DiffPlan, make_plan
@@ -40,6 +41,17 @@ DEMO = Path(forwardcache.__file__).parent / "demo"
 JOB = {"weights": "these"}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _a_scale_is_found_at_once() -> Iterator[None]:
+    """How it is found: ``test_detect.py``. It takes more texts, and most of a run's time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("forwardcache.jobs.diff.run.FEWEST_TEXTS", 1)
+        patch.setattr(
+            "forwardcache.jobs.diff.run.visible_from", lambda *_, **__: Detection(0.07, LEAST)
+        )
+        yield
+
+
 class Silent:
     def begin(self, step: str) -> None:
         pass
@@ -57,7 +69,7 @@ def session() -> Iterator[Session]:
 def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lines = (DEMO / "prompts.jsonl").read_text("utf-8").splitlines(keepends=True)
     path = tmp_path_factory.mktemp("texts") / "texts.jsonl"
-    path.write_text("".join(lines[:20]), "utf-8")
+    path.write_text("".join(lines[:6]), "utf-8")
     return path
 
 
@@ -72,7 +84,7 @@ def plan(session: Session, options: DiffOptions) -> DiffPlan:
     source = read_prompts(options.texts, limit=None, on_error="fail", words=TEXTS)
     views = (View("ft"), View("scaled", lam=0.5))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("forwardcache.jobs.diff.plan.CHUNK_TOKENS", 150)
+        patch.setattr("forwardcache.jobs.diff.plan.CHUNK_TOKENS", 60)
         return make_plan(
             session, source, views, View("base"), in_windows=False, group_by="style", skip_first=1
         )
@@ -121,8 +133,8 @@ class _Ends:
         return writing
 
 
-# The floor; 20 texts; the nulls of two scales; the smallest visible scale.
-@pytest.mark.parametrize("after", [1, 14, 24])
+# The floor; six texts; the nulls of two scales; the smallest visible scale.
+@pytest.mark.parametrize("after", [1, 5, 10])
 def test_a_run_that_goes_on_ends_as_one_that_did_not_stop(  # noqa: PLR0917 - fixtures
     after: int, session: Session, plan: DiffPlan, options: DiffOptions, whole: Found, tmp_path: Path
 ) -> None:
@@ -131,7 +143,7 @@ def test_a_run_that_goes_on_ends_as_one_that_did_not_stop(  # noqa: PLR0917 - fi
         _Ends(patch, after)
         with pytest.raises(KeyboardInterrupt):
             ran(session, plan, options, out)
-    if after == 14:
+    if after == 5:
         # Killed amid a write of each.
         for path in (part_of(out), measured_of(out)):
             with path.open("ab") as file:
@@ -142,7 +154,7 @@ def test_a_run_that_goes_on_ends_as_one_that_did_not_stop(  # noqa: PLR0917 - fi
         assert ran(session, plan, options, out, resume=True) == whole
     finally:
         session.backend.progress = None
-    if after == 24:
+    if after == 10:
         assert read == []
 
 
@@ -151,7 +163,7 @@ def test_a_part_without_what_was_kept_beside_it_is_gone_on_with(
 ) -> None:
     out = tmp_path / "rows.jsonl"
     with pytest.MonkeyPatch.context() as patch:
-        _Ends(patch, 22)
+        _Ends(patch, 8)
         with pytest.raises(KeyboardInterrupt):
             ran(session, plan, options, out)
     measured_of(out).unlink()
