@@ -32,6 +32,21 @@ def test_what_can_not_be_loaded_is_named(tmp_path: Path) -> None:
         answer(worker().close())
 
 
+def test_a_worker_has_adapters_by_name() -> None:
+    adapters = (NamedAdapter("a", ADAPTER), NamedAdapter("b", ADAPTER))
+    one = worker(adapters=adapters)
+    answer(one.load())
+    views = parse_views("ft:b,base,ft:a", has_adapter=True, adapters=("a", "b"))
+    part = Part((Prompt(1, "A list is"),), (4,), "next_token_dist", views, 4, 1024)
+    found = answer(one.rows(part.packed()))
+    rows = {row["view"]: row["logprobs"] for row in found["rows"]}
+    assert list(rows) == ["ft:b", "base", "ft:a"]
+    # Two names for one content.
+    assert rows["ft:a"] == rows["ft:b"] != rows["base"]
+    assert found["stats"]["forward_passes"] == 2
+    assert answer(one.close()) == 0
+
+
 def test_a_part_is_scored_and_counted(tmp_path: Path) -> None:
     trace = tmp_path / "trace.jsonl"
     one = worker(adapters=(NamedAdapter(None, ADAPTER),), trace=trace)
