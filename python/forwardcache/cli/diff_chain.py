@@ -18,17 +18,11 @@ def chain_table(first: str, stages: Sequence[Stage]) -> Table:
         first: The first stage.
         stages: Those behind it.
     """
-    is_rough = any(
-        figures.kl.interval.is_rough
-        for stage in stages
-        for figures in (stage.against_first, stage.against_neighbour)
-    )
-    interval = "95 % interval" + (", rough" if is_rough else "")
     table = Table()
     table.add_column("stage")
-    for against in (f"against {name(first)}", "against the one before"):
-        table.add_column(Text(f"{against}\nmean KL, nats\n{interval}"), justify="right")
-        table.add_column(Text("\nsame\ntop"), justify="right")
+    for of in (f"KL from {name(first)},", "KL from the one before,"):
+        table.add_column(Text(f"{of}\nmean, nats\n95 % interval"), justify="right")
+        table.add_column(Text("same\ntop"), justify="right")
     for stage in stages:
         table.add_row(
             Text(f"{name(stage.view)}\nbehind {name(stage.neighbour)}"),
