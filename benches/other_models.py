@@ -31,10 +31,9 @@ PACKAGES = ["torch", "transformers", "peft"]
 VOCAB, TOKENS = 49_152, 256
 MUST = 1.15
 MIB = 2**20
-DTYPES = ("float32", "bfloat16")
 
 
-def make(folder: Path, layers: int) -> None:
+def make(folder: Path, layers: int, dtypes: list[str]) -> None:
     """A Llama of the widths of one with 135 million parameters, two others, an adapter, texts."""
     import torch
     from peft import LoraConfig, get_peft_model
@@ -54,7 +53,7 @@ def make(folder: Path, layers: int) -> None:
         num_key_value_heads=3,
         tie_word_embeddings=True,
     )
-    for number, dtype in ((number, dtype) for number in range(3) for dtype in DTYPES):
+    for number, dtype in ((number, dtype) for number in range(3) for dtype in dtypes):
         torch.manual_seed(number)
         model: Any = LlamaForCausalLM(config).to(getattr(torch, dtype))
         where = folder / f"{dtype}-{number}"
@@ -101,18 +100,18 @@ def peak(folder: Path, dtype: str, number: int) -> int:
     return int(found["peak"])
 
 
-def section(layers: int, texts: int, rounds: int) -> str:
+def section(layers: int, texts: int, rounds: int, dtypes: str) -> str:
     """Makes the models, measures, and says what came out."""
     rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         # In a process of its own too, whose memory is then the system's again.
         subprocess.run(
-            [sys.executable, "-m", "benches.other_models", "make", name, str(layers)],
+            [sys.executable, "-m", "benches.other_models", "make", name, str(layers), dtypes],
             check=True, capture_output=True,
         )  # fmt: skip
         write_texts(folder, texts)
-        for dtype in DTYPES:
+        for dtype in dtypes.split(","):
             peaks: dict[int, list[int]] = {1: [], 3: []}
             for _ in range(rounds):
                 for number, found in peaks.items():
@@ -142,7 +141,7 @@ if __name__ == "__main__":
     match sys.argv[1:]:
         case ["child", folder, dtype, number]:
             compared(folder, dtype, number)
-        case ["make", folder, layers]:
-            make(Path(folder), int(layers))
+        case ["make", folder, layers, dtypes]:
+            make(Path(folder), int(layers), dtypes.split(","))
         case _:
-            publish(section, __doc__, layers=30, texts=32, rounds=3)
+            publish(section, __doc__, layers=30, texts=4, rounds=3, dtypes="float32,bfloat16")
