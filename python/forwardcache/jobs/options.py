@@ -48,6 +48,7 @@ class ModelOptions:
         token_budget: Most positions in a batch; None lets the device choose.
         cache_bytes: Most bytes of the values that are kept in memory; None for 64 MiB.
         identity: versions, strict or label:NAME: how changes of the weights are noticed.
+        keep: values or states: what is cached and stored.
     """
 
     model: str
@@ -68,6 +69,7 @@ class ModelOptions:
     identity: str = "versions"
     prefix_token: str | None = None
     windows: bool = False
+    keep: str = "values"
 
     @property
     def adapter_names(self) -> tuple[str, ...]:

@@ -150,6 +150,7 @@ def _load_backend(options: ModelOptions, recorder: HitRecorder, store: Store | N
             token_budget=options.token_budget,
             identity=policy,
             identity_label=label,
+            keep=options.keep,
         )
     except ForwardCacheError:
         raise

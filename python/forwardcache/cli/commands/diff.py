@@ -22,6 +22,8 @@ from forwardcache.cli.commands.options import (
     Format,
     FormatOption,
     IdentityOption,
+    KeepChoice,
+    KeepOption,
     ModelOption,
     OnErrorChoice,
     PrefixTokenOption,
@@ -240,6 +242,7 @@ def _diff(  # noqa: PLR0917 - typer calls it, by name
     strict: StrictOption = False,
     token_budget: TokenBudgetOption = None,
     identity: IdentityOption = "versions",
+    keep: KeepOption = KeepChoice.VALUES,
     dry_run: DryRunOption = False,
     format_: FormatOption = Format.TABLE,
 ) -> int:

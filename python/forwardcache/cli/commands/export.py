@@ -113,7 +113,7 @@ ChatTemplateOption = Annotated[
     ),
 ]
 
-_NOT_ASKED = ("windows",)
+_NOT_ASKED = ("windows", "keep")
 _OF_TEXTS = ("chat_template", "special_tokens", "add_bos_token", "prefix_token")
 """What ``export reference`` has no option for: it reads a row as TRL does."""
 

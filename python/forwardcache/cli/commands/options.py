@@ -32,6 +32,13 @@ class OnErrorChoice(StrEnum):
     SKIP = "skip"
 
 
+class KeepChoice(StrEnum):
+    """What is cached and stored."""
+
+    VALUES = "values"
+    STATES = "states"
+
+
 FormatOption = Annotated[Format, typer.Option("--format", help="How the summary is printed.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace --out.")]
 ReplaceOption = Annotated[
@@ -119,6 +126,15 @@ IdentityOption = Annotated[
 ]
 
 
+KeepOption = Annotated[
+    KeepChoice,
+    typer.Option(
+        help="What is cached and stored: the values; or the final hidden states of each text, from "
+        "which any later question about it is answered without a forward."
+    ),
+]
+
+
 def loading_of(asked: Mapping[str, Any], *, without: Collection[str] = ()) -> ModelOptions:
     """What the options of a command say of the model; theirs are the names of the fields.
 
@@ -135,5 +151,7 @@ def loading_of(asked: Mapping[str, Any], *, without: Collection[str] = ()) -> Mo
         each.name: asked[each.name] for each in fields(ModelOptions) if each.name not in others
     }
     given["adapters"] = parse_adapters(asked["adapter"] or [], asked.get("adapters"))
+    if "keep" in given:
+        given["keep"] = given["keep"].value
     given["chat_template_args"] = template_arguments(asked["chat_template_args"])
     return ModelOptions(**given)

@@ -29,6 +29,7 @@ _TEXT_OPTIONS: Mapping[str, tuple[type, ...]] = {
     "windows": (bool,),
     "tokenizer": (str, type(None)),
     "token_budget": (int, type(None)),
+    "keep": (str,),
 }
 
 
