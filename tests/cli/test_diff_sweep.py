@@ -134,6 +134,22 @@ def test_an_interrupted_run_says_how_to_go_on_and_goes_on(
     assert names == {"rows.parquet", "rows.parquet.meta.json"}
 
 
+def test_texts_whose_states_are_kept_are_not_read_again(
+    diff: Run, prompts: Path, tmp_path: Path
+) -> None:
+    words = ["--texts", first(prompts, 3), "--keep", "states", "--store", tmp_path / "kept.db"]
+    words += ["--format", "json", "--lambdas", "0.5,1"]
+    assert diff(*words, "--dry-run").code == 0
+    assert not (tmp_path / "kept.db").exists()
+    before, again = diff(*words), diff(*words, "--skip-first", 1)
+    assert before.code == again.code == 0, again.err
+    found = [line for line in again.err.splitlines() if "store: " in line]
+    assert found == ["forwardcache: store: 9 values found, 0 computed and kept"]
+    views = [json.loads(one.out)["views"]["ft"] for one in (before, again)]
+    # A completion's positions are behind the first, so that both are over the same ones.
+    assert views[0]["kl"]["mean"] == pytest.approx(views[1]["kl"]["mean"], abs=TOLERANCE)
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -144,6 +160,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_goes_on(
         (["--lambdas", "1,-0"], "0 times an adapter is base"),
         (["--lambdas", "0.5", "--views", "ft"], "--lambdas and --views both say"),
         (["--resume"], "--resume needs --out"),
+        (["--store", "kept.db"], "--store kept.db needs --keep states"),
         (["--adapters", "nowhere"], "--adapters nowhere: there is no such folder"),
     ],
 )

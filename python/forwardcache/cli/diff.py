@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,7 @@ _MOST_NAMED = 8
 def diff(options: DiffOptions) -> int:
     """Run the command; the exit code."""
     views, reference = checked(options)
+    from forwardcache.cli.score import tell_of_store
     from forwardcache.jobs.diff.compared import check_views
     from forwardcache.jobs.diff.facts import deciding
     from forwardcache.jobs.diff.nulls import with_nulls
@@ -49,7 +51,9 @@ def diff(options: DiffOptions) -> int:
     )
     job = deciding(options, source, views, reference)
     check_part(options, job)
-    session = load(options.loading)
+    # A dry run writes nothing.
+    loading = replace(options.loading, store=None) if options.dry_run else options.loading
+    session = load(loading)
     try:
         plan = make_plan(
             session,
@@ -66,6 +70,8 @@ def diff(options: DiffOptions) -> int:
         if options.dry_run:
             return _dry_run(session, plan, options)
         result = _run(session, plan, options, job)
+        if session.store is not None:
+            tell_of_store(session)
     finally:
         session.close()
     _show(result, options)

@@ -6,7 +6,12 @@ import math
 import os
 from pathlib import Path
 
-from forwardcache.cli.checks import check_folders, refuse_same, stdin_file
+from forwardcache.cli.checks import (
+    check_folders,
+    check_store_files,
+    refuse_same,
+    stdin_file,
+)
 from forwardcache.cli.diff_other_checks import check_others
 from forwardcache.cli.extras import check_installed
 from forwardcache.cli.report import PAGES
@@ -53,6 +58,7 @@ def checked(options: DiffOptions) -> tuple[tuple[View, ...], View]:
     parse_identity(options.loading.identity)
     check_folders(options.loading)
     check_same_base(options.loading.adapters)
+    _check_store(options)
     _check_outputs(options)
     check_source(options.texts, TEXTS)
     return views, reference
@@ -137,9 +143,23 @@ def _check_detect(options: DiffOptions, views: tuple[View, ...]) -> None:
         )
 
 
+def _check_store(options: DiffOptions) -> None:
+    """Refuse a store in which nothing would be kept, or that is a file of another kind."""
+    store = options.loading.store
+    if store is None:
+        return
+    if options.loading.keep != "states":
+        raise InvalidInputError(
+            f"--store {store} needs --keep states: a difference is of two views and is no value of "
+            "the cache, and of each view alone its final states are what can be kept"
+        )
+    check_store_files(store, "--store ")
+
+
 def _check_outputs(options: DiffOptions) -> None:
     """Refuse files that can't be written, or that are also something else."""
     from forwardcache.jobs import results
+    from forwardcache.store import files_of
 
     if options.resume and options.out is None:
         raise InvalidInputError("--resume needs --out: it goes on with OUT.part")
@@ -149,6 +169,10 @@ def _check_outputs(options: DiffOptions) -> None:
         raise InvalidInputError(f"--report {options.report} must end in .html")
     source = stdin_file() if options.texts == STDIN else Path(options.texts)
     others: list[tuple[str, Path]] = [] if source is None else [("texts", source)]
+    store = options.loading.store
+    kept = () if store is None else tuple(files_of(store))
+    refuse_same("--store", store, kept, others)
+    others += [("store", path) for path in kept]
     for option, (what, out) in _asked(options).items():
         check_target(out, f"{option} {out}")
         writes = results.names_of(out) if option == "--out" else (out, part_of(out))

@@ -118,7 +118,7 @@ def _score_with(
     norms = update_norms(session.backend, job.views) if are_compared else {}
     _report(options, scoring, comparison_of(job, scoring.totals, floor=floor, norms=norms), figures)
     if session.store is not None:
-        _tell_of_store(session)
+        tell_of_store(session)
     with warnings.catch_warnings(action="ignore", category=RuntimeWarning):
         missing = session.instrumentation.trace.close()
     _warn(session.backend.nonfinite_results, missing)
@@ -248,7 +248,12 @@ def _warn(nonfinite: int, missing: int) -> None:
         say(f"{missing:,} events are missing in the trace: it could not be written")
 
 
-def _tell_of_store(session: Session) -> None:
+def tell_of_store(session: Session) -> None:
+    """Say what the store had, and what was kept there.
+
+    Args:
+        session: With a store.
+    """
     figures = session.backend.store
     say(f"store: {figures.hits:,} values found, {figures.kept:,} computed and kept")
     if figures.damaged:

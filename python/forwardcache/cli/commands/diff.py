@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 
 commands = typer.Typer()
 
-_NOT_ASKED = ("trace", "store", "verify", "cache_bytes")
-"""What ``diff`` has no option for: it keeps no values."""
+_NOT_ASKED = ("trace", "verify", "cache_bytes")
+"""What ``diff`` has no option for: differences aren't values of the cache."""
 
 
 class ExpectChoice(StrEnum):
@@ -178,6 +178,13 @@ WindowsOption = Annotated[
         help="Compare texts longer than the context in windows, each token once.",
     ),
 ]
+StoreOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Store, with --keep states: a file, a redis:// address, or FILE,redis://... Texts "
+        "whose states are there aren't read again."
+    ),
+]
 LimitOption = Annotated[
     int | None,
     typer.Option(help="Only the first N texts.", metavar="N", show_default=False),
@@ -237,6 +244,7 @@ def _diff(  # noqa: PLR0917 - typer calls it, by name
     prefix_token: PrefixTokenOption = None,
     windows: WindowsOption = False,
     allow_download: DownloadOption = False,
+    store: StoreOption = None,
     limit: LimitOption = None,
     on_error: OnErrorOption = OnErrorChoice.FAIL,
     strict: StrictOption = False,
