@@ -1,18 +1,14 @@
 """Claims: a folder's adapters come in the order of their numbers, each called as its sub-folder; a
-step is the number at a name's end, of those that are called alike; adapters of different models
-are told by their own names, wherever the models were.
+step is the number at a name's end, of those that are called alike.
 """
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
-from forwardcache.errors import InvalidInputError
-from forwardcache.jobs.checkpoints import adapters_in, check_same_base, steps_of
-from forwardcache.jobs.options import NamedAdapter
+from forwardcache.jobs.checkpoints import adapters_in, steps_of
 
 
 def test_checkpoints_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
@@ -44,20 +40,3 @@ def test_steps_are_the_numbers_of_names_that_are_alike(
     names: list[str | None], steps: dict[str, int]
 ) -> None:
     assert steps_of(names) == steps
-
-
-def adapter(folder: Path, name: str, base: str | None) -> NamedAdapter:
-    (folder / name).mkdir()
-    config = {} if base is None else {"base_model_name_or_path": base}
-    (folder / name / "adapter_config.json").write_text(json.dumps(config))
-    return NamedAdapter(name, str(folder / name))
-
-
-def test_adapters_of_different_models_are_told_by_name(tmp_path: Path) -> None:
-    cached = "/home/me/.cache/hub/models--Org--Model-1B/snapshots/abc123"
-    bases = ["Org/Model-1B", "/data/model-1b", cached, None, ""]
-    same = [adapter(tmp_path, f"a{number}", base) for number, base in enumerate(bases)]
-    check_same_base(same)
-    other = adapter(tmp_path, "b", "Org/Model-3B")
-    with pytest.raises(InvalidInputError, match="a0 was trained on Org/Model-1B, b on Org/Mod"):
-        check_same_base([*same, other])

@@ -16,7 +16,6 @@ from forwardcache.cli.diff_other_checks import check_others
 from forwardcache.cli.extras import check_installed
 from forwardcache.cli.report import PAGES
 from forwardcache.errors import InvalidInputError
-from forwardcache.jobs.checkpoints import check_same_base
 from forwardcache.jobs.diff.lambdas import parse_lambdas
 from forwardcache.jobs.diff.options import DiffOptions
 from forwardcache.jobs.kinds import STDIN
@@ -57,7 +56,6 @@ def checked(options: DiffOptions) -> tuple[tuple[View, ...], View]:
         raise InvalidInputError("--chat-template-args needs --chat-template")
     parse_identity(options.loading.identity)
     check_folders(options.loading)
-    check_same_base(options.loading.adapters)
     _check_store(options)
     _check_outputs(options)
     check_source(options.texts, TEXTS)

@@ -1,11 +1,10 @@
-"""Checkpoints of one training run: which adapters a folder holds, the step and base of each."""
+"""Checkpoints of one training run: which adapters a folder holds, and the step of each."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from forwardcache.errors import InvalidInputError
@@ -67,43 +66,3 @@ def steps_of(names: Iterable[str | None]) -> dict[str | None, int]:
     if count < 2:
         return {}
     return {name: step for name, (of, step) in numbered.items() if of == prefix}
-
-
-def check_same_base(adapters: Sequence[NamedAdapter]) -> None:
-    """Refuse adapters that say that they were trained on different models.
-
-    A model's folder is wherever somebody put it, so that what is compared is its own name; whether
-    an adapter fits the model that it is put on is seen when it is.
-
-    Args:
-        adapters: In folders that are there.
-
-    Raises:
-        InvalidInputError: naming two of them, and their models.
-    """
-    known: dict[str, tuple[NamedAdapter, str]] = {}
-    for adapter in adapters:
-        given = _base(Path(adapter.folder))
-        if given is not None:
-            known.setdefault(_model_name(given), (adapter, given))
-    if len(known) > 1:
-        (one, of_one), (other, of_other), *_ = known.values()
-        raise InvalidInputError(
-            f"adapters of different models: {one.name} was trained on {of_one}, {other.name} on "
-            f"{of_other}; hold each against its own, in a run of its own"
-        )
-
-
-def _base(folder: Path) -> str | None:
-    """What an adapter says that it was trained on; None where it says nothing."""
-    try:
-        given = json.loads((folder / _CONFIG).read_bytes())["base_model_name_or_path"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None
-    return given if isinstance(given, str) and given else None
-
-
-def _model_name(given: str) -> str:
-    """The model's own name, wherever it is: also in the hub's cache, ``models--OWNER--NAME/…``."""
-    cached = re.search(r"models--(?:[^/]*--)?([^/]+)/snapshots/", given)
-    return (cached[1] if cached else Path(given).name).casefold()
