@@ -86,11 +86,14 @@ hf.states    base hf.batch
 hf.scoring   base operations store hf.spec hf.batch hf.text hf.model hf.states
 hf.stream    base hf.spec hf.batch hf.text
 hf           base operations statistics store hf.spec hf.batch hf.text hf.model hf.scoring hf.stream
+hf.planting  base hf.batch hf.model
+conformance.adapter base conformance hf.planting
 hf.others    base hf hf.spec hf.batch hf.text hf.model hf.scoring
 jobs         base operations store statistics hf hf.text hf.others
 distributed  base operations store statistics jobs
 integrations base hf hf.text jobs
-cli          base operations store statistics observe conformance hf hf.scoring jobs distributed
+cli          base operations store statistics observe conformance conformance.adapter hf \
+             hf.scoring jobs distributed
 """
 MAY_IMPORT = {
     package: set() if others.startswith("nobody") else set(others.split())

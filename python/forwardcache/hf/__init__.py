@@ -7,7 +7,7 @@ score with), ``spec`` (which view), ``scoring`` (one call, from text to kept val
 model's head on kept hidden states), ``model``
 (what is loaded, whether it is still the same, which view it is in), ``text`` (from text to tokens),
 ``batch`` (from tokens to numbers), ``stream`` (from prompts to new text), ``others`` (models beside
-a reference), ``arithmetic``.
+a reference), ``planting`` (adapters made to check an engine with), ``arithmetic``.
 Importing this imports torch, transformers and peft.
 """
 

@@ -1,4 +1,4 @@
-"""``check``: the kits that judge an engine, a backend or a server."""
+"""``check``: the kits that judge an engine, a backend, an adapter or a server."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import typer
 
 from forwardcache.cli.commands.options import Format, FormatOption
 from forwardcache.cli.exact import exact_values
+from forwardcache.cli.extras import SCORING, check_installed
 
-commands = typer.Typer(help="Check that an engine, backend or server is right.")
+commands = typer.Typer(help="Check that an engine, backend, adapter or server is right.")
 
 FactoryArgument = Annotated[
     str,
@@ -160,4 +161,53 @@ def _check_server(  # noqa: PLR0917 - typer calls it, by name
         longest=longest,
         timeout=timeout,
         api_key_variable=api_key_variable,
+    )
+
+
+class AdapterProfile(StrEnum):
+    """How much of an engine's adapters is checked."""
+
+    QUICK = "quick"
+    FULL = "full"
+
+
+@commands.command("adapter", short_help="Check that an engine runs its adapters.")
+def _check_adapter(  # noqa: PLR0917 - typer calls it, by name
+    subject: Annotated[
+        str,
+        typer.Argument(
+            help="What makes the engine (pkg.mod:name), or a server's address.", metavar="SUBJECT"
+        ),
+    ],
+    model: Annotated[str, typer.Option(help="Folder of the model that it serves.", metavar="DIR")],
+    model_name: Annotated[
+        str | None,
+        typer.Option(
+            help="Name of the model, as a server knows it; the folder unless given.", metavar="NAME"
+        ),
+    ] = None,
+    profile: Annotated[
+        AdapterProfile, typer.Option(help="full: all checks, with more and longer texts.")
+    ] = AdapterProfile.QUICK,
+    timeout: Annotated[
+        float, typer.Option(help="Seconds after which a request has failed.", metavar="SECONDS")
+    ] = 120.0,
+    expected: ExpectedOption = None,
+    format_: FormatOption = Format.TABLE,
+) -> int:
+    """Check that an engine really runs the adapters that it is given.
+
+    Exit status 0 if it does, 1 if not or if none could be judged, 2 if it can't be asked.
+    """
+    check_installed(*SCORING)
+    from forwardcache.conformance.adapter.command import check_adapter_subject
+
+    return check_adapter_subject(
+        subject,
+        model=model,
+        model_name=model_name,
+        profile=profile.value,
+        output_format=format_.value,
+        expected_file=expected,
+        timeout=timeout,
     )

@@ -1,0 +1,100 @@
+"""``forwardcache check adapter``: an engine from the command line, with no code."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from typing import Any, TextIO
+
+from forwardcache.conformance.adapter.run import (
+    Report,
+    check_adapter_fidelity,
+    names_of_checks,
+)
+from forwardcache.conformance.expected import expected_failures
+from forwardcache.conformance.guard import describe
+from forwardcache.conformance.kit import counted, stamp_line
+from forwardcache.conformance.locate import locate
+from forwardcache.conformance.render import named
+from forwardcache.conformance.tables import aligned
+
+__all__ = ["check_adapter_subject"]
+
+
+def check_adapter_subject(
+    subject: str,
+    *,
+    model: str,
+    model_name: str | None = None,
+    profile: str = "quick",
+    output_format: str = "table",
+    expected_file: str | None = None,
+    timeout: float = 120.0,
+    out: TextIO | None = None,
+    err: TextIO | None = None,
+) -> int:
+    """Check the engine ``subject`` and print the report.
+
+    Args:
+        subject: Its factory, ``pkg.mod:factory``, or the address of an OpenAI-style server.
+        model: Folder of the model that it serves.
+        model_name: Name of the model, as a server knows it; the folder's path unless given.
+        profile: "quick" or "full".
+        output_format: "table" or "json".
+        expected_file: A TOML file with checks that are known to fail.
+        timeout: Seconds after which an awaitable or a request has failed.
+        out: Where the report goes; standard output by default.
+        err: Where words go, and what the engine prints; standard error by default.
+
+    Returns:
+        0 if it runs its adapters, 1 if it doesn't or none could be judged, 2 if it can't be asked.
+    """
+    out, err = out or sys.stdout, err or sys.stderr
+    try:
+        with redirect_stdout(err):
+            known = expected_failures(expected_file, kit="adapter", checks=names_of_checks())
+            report = check_adapter_fidelity(
+                _factory(subject, model_name or model, timeout),
+                model,
+                profile=profile,
+                expected_failures=known.about(subject.partition(":")[2]),
+                timeout=timeout,
+            )
+    except (Exception, SystemExit) as error:
+        why = str(error) if isinstance(error, ValueError) else describe(error)
+        print(f"can't check {subject}: {why}", file=err)
+        return 2
+    print(_printed(subject, report, output_format), file=out)
+    return 0 if report.conforms else 1
+
+
+def _factory(subject: str, model_name: str, timeout: float) -> Callable[[], Any]:
+    if not subject.startswith(("http://", "https://")):
+        return locate(subject)
+    from forwardcache.conformance.http import CompletionClient, HttpSubject
+
+    return lambda: HttpSubject(CompletionClient(subject, model_name, timeout=timeout))
+
+
+def _printed(subject: str, report: Report, output_format: str) -> str:
+    if output_format == "json":
+        return json.dumps({"subject": subject, **report.to_dict()}, indent=2, allow_nan=False)
+    rows = [("check", "outcome", "ms", "")]
+    for result in report.results:
+        took = f"{result.seconds * 1000:.0f}" if result.seconds else "-"
+        words = ": ".join(filter(None, (named(result.failures), result.reason)))
+        rows.append((result.check, result.outcome.replace("_", " "), took, words))
+    lines = aligned(rows)
+    for failure in report.failures():
+        lines += ["", f"{type(failure).__name__}: {failure}"]
+    return "\n".join([*lines, "", *_verdict(report)])
+
+
+def _verdict(report: Report) -> list[str]:
+    word = "runs its adapters" if report.conforms else "does not run its adapters"
+    if not report.failures() and not report.conforms and "stale" not in report.outcomes:
+        word = "no adapter could be judged, so this is no pass"
+    line = f"{word}: {counted(report.outcomes)}; floor {report.floor:.2g} nats"
+    return [line, stamp_line("adapter", report.outcomes)]
