@@ -393,6 +393,30 @@ def test_adapters_that_a_model_came_with(runs: Path, tokenizer: Any, tmp_path: P
         assert again.stats.forward_passes == 0
 
 
+@pytest.mark.parametrize("keep", ["values", "states"])
+@pytest.mark.parametrize("names", [None, ["a", "b"]])
+def test_weights_changed_is_said_of_every_adapter_that_a_model_came_with(
+    runs: Path, tokenizer: Any, tmp_path: Path, keep: Any, names: Any
+) -> None:
+    own = PeftModel.from_pretrained(tiny.llama(), runs / "plain", adapter_name="a")
+    own.load_adapter(runs / "ranks", "b")
+    with HFBackend(
+        own.eval(), tokenizer, adapter=names, keep=keep, store=tmp_path / "values.db"
+    ) as backend:
+        every = (None, *(names or ["b"]))
+        for name in every:
+            scored(backend, name)
+        # Nobody sees a number in a module's own attribute.
+        norm: Any = own.get_submodule("base_model.model.model.norm")
+        norm.variance_epsilon = 0.5
+        backend.weights_changed()
+        for name in every:
+            oracle = alone(runs, {None: None, "a": "plain", "b": "ranks"}[name])
+            plain: Any = oracle if name is None else oracle.base_model.model
+            plain.model.norm.variance_epsilon = 0.5
+            assert are_of(scored(backend, name), oracle, tokenizer), name
+
+
 def test_without_a_list_a_model_s_active_adapter_is_ft(runs: Path, tokenizer: Any) -> None:
     own = PeftModel.from_pretrained(tiny.llama(), runs / "plain", adapter_name="a")
     own.load_adapter(runs / "other", "b")
@@ -492,3 +516,12 @@ def test_a_comparison_loads_adapters_that_do_not_fit_once(
     # Batches of a text each, which would else be as many slabs.
     backend.compare([*PROMPTS, *(f"{text} and on" for text in PROMPTS)], views)
     assert adapters_of(backend).loads - before <= len(views)
+
+
+def test_one_that_is_loaded_in_the_middle_of_a_comparison_is_like_any_other(load: Make) -> None:
+    backend = load("plain", "head", max_adapters=1)
+    backend.compare(PROMPTS, ["ft:plain", "ft:head"])
+    # The heads were run last, in inference mode, each with its adapter on.
+    for held in adapters_of(backend)._held.values():
+        with held.overlay.on():
+            assert not any(each.is_inference() for each in held.model.parameters())

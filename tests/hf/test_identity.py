@@ -16,6 +16,7 @@ from torch import nn
 from forwardcache.hf import HFBackend
 from forwardcache.hf.batch.forward import ForwardRunner
 from forwardcache.hf.model import identity as identity_module
+from forwardcache.hf.model.watch import ModelWatch
 from tests.hf import tiny
 from tests.hf.conftest import MakeBackend
 from tests.tolerance import TOLERANCE
@@ -248,3 +249,21 @@ def test_replaced_weights_are_not_kept_in_memory(make_backend: MakeBackend) -> N
     replace_parameter(backend)
     gc.collect()
     assert old() is None
+
+
+def test_a_hit_looks_at_the_model_once(
+    make_backend: MakeBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = make_backend()
+    with backend.as_finetuned() as view:
+        view.next_token_dist(PROMPT)
+        looks: list[ModelWatch] = []
+        inner = ModelWatch.unchanged
+
+        def counting(watch: ModelWatch) -> Any:
+            looks.append(watch)
+            return inner(watch)
+
+        monkeypatch.setattr(ModelWatch, "unchanged", counting)
+        view.next_token_dist(PROMPT)
+    assert len(looks) == 1

@@ -444,3 +444,23 @@ def test_views_of_adapters_with_names_share_with_base_each_for_itself(
         for view in asked(backend):
             with view as entered:
                 hold_to_tolerance(found[view.view_id], entered.next_token_dist_batch(SHORT))
+
+
+def test_a_second_name_of_an_adapter_shares_what_is_run_for_the_first(
+    folders: dict[str, Path], forwards: list[list[str]]
+) -> None:
+    given: Any = {name: str(folders["adapter"]) for name in ("one", "same")}
+    with HFBackend.load(folders["model"], given) as backend:
+
+        def asked() -> list[Any]:
+            of_same = [
+                backend.as_finetuned("same"),
+                backend.as_scaled_adapter(0.5, adapter="same"),
+            ]
+            return [backend.as_base(), *of_same]
+
+        backend.score(["a"], asked(), "next_token_dist")
+        with backend.provenance() as notes:
+            backend.score(SHORT, asked(), "next_token_dist")
+    assert [set(forward) for forward in forwards] == [{"base", "ft:one", "scaled_0.50:one"}]
+    assert len({each.positions for note in notes for each in note.batches}) == 1

@@ -187,6 +187,10 @@ class Adapters(ABC):
     def content_known(self, name: str, tokenizer: Any) -> bytes | None:
         """What an adapter is known to hold, without a closer look; None if it isn't known."""
 
+    @abstractmethod
+    def weights_changed(self) -> None:
+        """Begins a new state of the base model, beside that of the model as it stands."""
+
     def checked(self, spec: ViewSpec, tokenizer: Any) -> ViewSpec:
         """The view that is run for ``spec``: of adapters that hold the same, the first one's.
 

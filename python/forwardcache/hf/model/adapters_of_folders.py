@@ -112,6 +112,9 @@ class AdaptersOfFolders(Adapters):
         """As of ``Adapters``."""
         yield self._identity
 
+    def weights_changed(self) -> None:
+        """As of ``Adapters``; the model stands without adapters, so that the two are one."""
+
     @contextmanager
     def looked_over(self) -> Iterator[None]:
         """What is loaded in the body makes room for itself by letting go of the newest.
@@ -227,8 +230,9 @@ def put_beside(model: Any, folder: str, *, tells: bool = True) -> tuple[nn.Modul
     """
     before = Snapshot(model)
     try:
-        # PEFT draws weights before it loads them.
-        with torch.random.fork_rng(_drawn_on(model)):
+        # PEFT draws weights before it loads them. Made in inference mode, in which views run, they
+        # would have no versions, and could be run in no other mode.
+        with torch.random.fork_rng(_drawn_on(model)), torch.inference_mode(False):
             adapted = put_adapter(model, folder, keeps_base=True, tells=tells)
     finally:
         overlay = before.changed()

@@ -97,6 +97,10 @@ class AdaptersOnModel(Adapters):
         with wrapped(self._lm).off():
             yield self._base
 
+    def weights_changed(self) -> None:
+        """As of ``Adapters``."""
+        self._base.weights_changed()
+
     def _look(self, tokenizer: Any) -> ModelState:
         """The state of the whole; what was found in another one is forgotten."""
         state = self._identity.state(tokenizer)

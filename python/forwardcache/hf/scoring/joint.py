@@ -18,7 +18,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -159,7 +159,7 @@ class AskedTogether:
         scorer, op = self.scorer, call.op
         if op.in_windows or len(tasks) > _MOST_ROWS // 2:
             return
-        specs = _of_one_adapter(scorer, [call.spec, *self._left])
+        specs = _of_one_adapter(scorer, [call.spec, *self._to_come(call.spec)])
         rows = {
             _key_of(call.spec, op, task): task
             for task in tasks
@@ -184,6 +184,15 @@ class AskedTogether:
                     if op.is_finite(value):
                         taken = Taken(value, batch, states[spec])
                         self._taken[_key_of(spec, op, task)] = taken
+
+    def _to_come(self, now: ViewSpec) -> list[ViewSpec]:
+        """The views that are run after ``now``: of adapters that hold the same, one's."""
+        found = []
+        for spec in self._left:
+            # A view that can't be run says so when it is its turn.
+            with suppress(ForwardCacheError):
+                found.append(self.scorer.runs_as(spec))
+        return [spec for spec in dict.fromkeys(found) if spec != now]
 
     def _states(self, call: Call, specs: Sequence[ViewSpec]) -> dict[ViewSpec, ModelState]:
         """What each view's values depend on now."""

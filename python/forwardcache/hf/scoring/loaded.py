@@ -139,6 +139,19 @@ class LoadedModel:
             return named.state(spec, self.tokenizer)
         return self.identity.state(self.tokenizer)
 
+    def begun(self, spec: ViewSpec | None) -> tuple[ViewSpec, ModelState]:
+        """What ``runs_as`` and ``state`` give; of a model whose adapters have no names by one look.
+
+        Raises:
+            AdapterError: as of ``runs_as``.
+            UnsupportedModelError: likewise.
+        """
+        if self.adapters is None:
+            state = self.identity.state(self.tokenizer)
+            return checked_spec(state.structure, spec), state
+        runs = self.runs_as(spec)
+        return runs, self.state(runs)
+
     def lasting_key(self, spec: ViewSpec) -> bytes | None:
         """32 bytes that this state has in every process; None if there are none."""
         if self.adapters is not None and (named := self.named(spec)) is not None:
@@ -190,13 +203,17 @@ class LoadedModel:
         """Lets go of the adapters that have names; there are none from here on."""
         self.adapters = self._named_admissions = None
 
-    def admitted(self, spec: ViewSpec) -> Ways:
+    def admitted(self, spec: ViewSpec, structure: Structure | None = None) -> Ways:
         """What the model in a view is let do.
+
+        Args:
+            spec: The view.
+            structure: The present structure, where it is known already.
 
         Raises:
             UnsupportedModelError: it can't run on token ids alone.
         """
-        structure = self.identity.structure(self.tokenizer)
+        structure = structure or self.identity.structure(self.tokenizer)
         most = self._positions_in(structure)
         if self._named_admissions is not None and self.named(spec) is not None:
             return self._named_admissions.ways(structure, spec, most, self.tokenizer)
@@ -292,6 +309,8 @@ class LoadedModel:
         """Begins a new state of the model."""
         with self.lock:
             self.identity.weights_changed()
+            if self.adapters is not None:
+                self.adapters.weights_changed()
 
     def identity_key(self) -> bytes:
         """Key of the model's present state."""

@@ -166,9 +166,8 @@ class Scorer(LoadedModel):
 
     def _begin(self, spec: ViewSpec | None, op: Operation, items: list[Any]) -> Call:
         with self.lock:
-            runs = self.runs_as(spec)
-            state = self.state(runs)
-            _check_causal(self.admitted(runs), runs, op)
+            runs, state = self.begun(spec)
+            _check_causal(self.admitted(runs, state.structure), runs, op)
             encoder = self._encoder_for(state.structure)
             key_space = self._key_space(runs, op)
             if not encoder.leaves_as_they_are(items):
@@ -344,8 +343,8 @@ class Scorer(LoadedModel):
             (task.encoded.token_ids, task.encoded.first_scored, call.op.argument(task.item))
             for task in tasks
         )
-        self.runner.ways = self.admitted(call.spec)
         spec = call.spec
+        self.runner.ways = self.admitted(spec, call.state.structure)
         with self.put_on(spec) as model, switched(model, spec), torch.inference_mode():
             values = self._run_distinct(call, [tasks[first] for first in firsts])
         return [values[kind] for kind in kind_of]
