@@ -28,7 +28,7 @@ from forwardcache.hf import HFBackend
 from forwardcache.hf.model import adapters_of_folders
 from forwardcache.hf.model.adapters_of_folders import AdaptersOfFolders
 from tests.hf import tiny
-from tests.tolerance import TOLERANCE
+from tests.tolerance import TOLERANCE, hold_to_tolerance
 
 PROMPTS = list(tiny.PROMPTS[:4])
 
@@ -391,6 +391,20 @@ def test_adapters_that_a_model_came_with(runs: Path, tokenizer: Any, tmp_path: P
         scored(again, None)
         scored(again, "q")
         assert again.stats.forward_passes == 0
+
+
+def test_noise_of_an_adapter_does_not_depend_on_others_on_the_model(
+    runs: Path, load: Make, tokenizer: Any
+) -> None:
+    own = PeftModel.from_pretrained(tiny.llama(), runs / "ranks", adapter_name="other")
+    own.load_adapter(runs / "plain", "plain")
+    with (
+        HFBackend(own.eval(), tokenizer, adapter=["plain", "other"]) as beside,
+        beside.as_null_adapter(7, init_scale=0.3, adapter="plain") as noise,
+        load("plain").as_null_adapter(7, init_scale=0.3) as alone_noise,
+    ):
+        found = noise.next_token_dist_batch(PROMPTS, top_k=8)
+        hold_to_tolerance(found, alone_noise.next_token_dist_batch(PROMPTS, top_k=8))
 
 
 @pytest.mark.parametrize("keep", ["values", "states"])

@@ -45,13 +45,20 @@ def lora_layers(model: nn.Module) -> Iterator[LoraLayer]:
             yield module
 
 
-def noise_parameters(model: nn.Module) -> Iterator[nn.Parameter]:
-    """The parameters that a null adapter replaces: every LoRA A and B, in the model's order."""
+def noise_parameters(model: nn.Module, *, active_only: bool = False) -> Iterator[nn.Parameter]:
+    """The parameters that a null adapter replaces: every LoRA A and B, in the model's order.
+
+    Args:
+        model: The model.
+        active_only: Whether those of adapters that aren't active are left out.
+    """
     drawn = {
         id(parameter)
         for layer in lora_layers(model)
         for name in LOW_RANK
-        for parameter in getattr(layer, name).parameters()
+        for adapter, part in getattr(layer, name).items()
+        if not active_only or adapter in layer.active_adapters
+        for parameter in ([part] if isinstance(part, nn.Parameter) else part.parameters())
     }
     return (parameter for parameter in model.parameters() if id(parameter) in drawn)
 

@@ -32,7 +32,8 @@ def noise_for(model: nn.Module, spec: ViewSpec) -> list[tuple[nn.Parameter, Tens
     """
     store = _noises.setdefault(model, NoiseStore())
     if not spec.matched:
-        parameters = list(noise_parameters(model))
+        # Of an adapter with a name its own: which others are on the model is not in its key.
+        parameters = list(noise_parameters(model, active_only=spec.adapter is not None))
         return list(zip(parameters, store.get(spec, _contents(parameters)), strict=True))
     match = Match.of(model, spec.lam)
     weights = _contents(match.parameters)
