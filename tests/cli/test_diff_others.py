@@ -250,6 +250,17 @@ def test_models_that_cannot_be_compared(
         assert why in found["not_compared"][name]
         assert any(why in note for note in found["notes"])
     assert {row["view"] for row in read_rows(out)} == {"ft", "merged"}
+    assert "lacking was not compared: " in ended.err
+    lacked = ["--texts", prompts, f"--other=lacking={lacking}", "--on-error=skip", "--limit=2"]
+    assert diff(*lacked, "--strict").code == 1
+    report = tmp_path / "report.xml"
+    for bound, code, tag in (([], 0, "skipped"), (["--max-kl", "100"], 2, "error")):
+        ended = diff(*lacked, *bound, "--junit", report, "--force")
+        assert ended.code == code, ended.err
+        cases = ElementTree.parse(report).getroot().iter("testcase")
+        (told,) = next(one for one in cases if one.get("name") == "lacking compared")
+        assert told.tag == tag
+        assert "lacks 1 weights" in str(told.get("message"))
     only = diff(
         "--texts", prompts, "--views", "base", "--other", f"lacking={lacking}", "--on-error", "skip"
     )

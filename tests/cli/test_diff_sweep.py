@@ -181,3 +181,8 @@ def test_a_folder_of_adapters_has_some(
     shutil.copytree(ASSETS / "adapter", tmp_path / "run" / "a")
     run(*words, tmp_path / "run" / "a").refused("it is an adapter itself, which --adapter takes")
     run(*words, tmp_path / "run", "--adapter", f"a={ASSETS / 'adapter'}").refused("'a'")
+
+
+def test_lambdas_without_an_adapter_are_refused(run: Run, prompts: Path) -> None:
+    words = ["diff", "--model", ASSETS / "model", "--texts", prompts, "--lambdas", "0.5"]
+    run(*words, f"--other=same={ASSETS / 'model'}").refused("--lambdas are strengths of an adapter")

@@ -12,7 +12,7 @@ from dataclasses import replace
 import pytest
 
 from forwardcache.observe.report.diff_page import diff_page
-from forwardcache.observe.report.diff_plots import MOST_LINES, drawn, spread
+from forwardcache.observe.report.diff_plots import MOST_LINES, drawn, short, spread
 from forwardcache.observe.report.diff_sweep_plots import by_lambda, by_step
 from forwardcache.statistics import Outcome
 from tests.statistics.made_result import result_of, sweep_of
@@ -22,6 +22,18 @@ RUN = [f"checkpoint-{step}00" for step in range(1, 4)]
 
 def legend(plot: str) -> set[str]:
     return set(re.findall(r"<text[^>]*>([^<]*)</text>", plot))
+
+
+def test_names_of_a_sweep_are_not_cut_to_the_same_one() -> None:
+    names = [
+        f"scaled_0.{lam}:{run}-{step}"
+        for lam in (25, 50)
+        for run in ("checkpoint", "a-long-name-of-a-run/checkpoint")
+        for step in (10, 1000)
+    ]
+    assert len({short(name) for name in names}) == len(names)
+    assert short(names[1]) == names[1]
+    assert max(len(short(name)) for name in names) <= 30
 
 
 def test_divergence_is_drawn_by_step_and_by_strength() -> None:

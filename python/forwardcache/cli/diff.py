@@ -187,6 +187,8 @@ def _show(result: DiffResult, options: DiffOptions) -> None:
         first = result.facts["skipped"][0]
         count = f"{result.skipped:,} text{'' if result.skipped == 1 else 's'}"
         say(f"{count} skipped; the first, line {first['line']}: {first['reason']}")
+    for name, why in result.not_compared.items():
+        say(f"{name} was not compared: {why.removesuffix('.')}")
     for note in left_out_notes(result.views):
         say(note.removesuffix("."))
 
@@ -207,7 +209,7 @@ def _write_files(result: DiffResult, options: DiffOptions) -> None:
 
 def _exit_code(result: DiffResult, options: DiffOptions) -> ExitCode:
     """What the bounds come to, with a line for each that doesn't hold."""
-    from forwardcache.statistics import worst
+    from forwardcache.statistics import Bounds, worst
 
     outcomes = [outcome for view in result.views for outcome in view.outcomes]
     for outcome in outcomes:
@@ -216,6 +218,8 @@ def _exit_code(result: DiffResult, options: DiffOptions) -> ExitCode:
     state = worst(outcomes)
     if state == "broken":
         return ExitCode.NO
-    if state == "undecided":
+    if state == "undecided" or (result.not_compared and options.bounds() != Bounds()):
+        # A view that a bound couldn't be held to is no pass.
         return ExitCode.BAD_INPUT
-    return ExitCode.NO if result.skipped and options.strict else ExitCode.DONE
+    missing = result.skipped or result.not_compared
+    return ExitCode.NO if missing and options.strict else ExitCode.DONE

@@ -74,6 +74,8 @@ def _views(options: DiffOptions) -> tuple[tuple[View, ...], View]:
             "nothing to hold against the model itself: give --adapter DIR, whose view is ft, or "
             "--other NAME=DIR"
         )
+    if options.lambdas is not None and not has_adapter:
+        raise InvalidInputError("--lambdas are strengths of an adapter: give --adapter DIR")
     reference = parse_view(options.reference.strip(), names)
     if reference.kind != "base" and not has_adapter:
         raise InvalidInputError(

@@ -197,7 +197,7 @@ OnErrorOption = Annotated[
     ),
 ]
 StrictOption = Annotated[
-    bool, typer.Option("--strict", help="Exit status 1 where texts were skipped.")
+    bool, typer.Option("--strict", help="Exit status 1 where texts or models were skipped.")
 ]
 DryRunOption = Annotated[
     bool,

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from forwardcache.jobs.skips import Skipped
 from forwardcache.scoring import PositionDifferences
 
+NUMBERS = "numbers"
+"""The bound of a view that hasn't one number; no option asks for it."""
+
 Compared = dict[str, list[PositionDifferences]]
 """By name of a view: what was found of each text."""
 

@@ -1,8 +1,10 @@
 """What a comparison came to as JUnit XML, which continuous integration shows.
 
 One test case a view and bound: broken is a failure, and undecided is an error, since readers count
-what is skipped as passed. A view without bounds is one passing case, so that its figures are shown;
-its text begins with there being no bound, and says what is in no figure.
+what is skipped as passed. Another model that couldn't be compared is an error too where there are
+bounds, and skipped without them.
+A view without bounds is one passing case, so that its figures are shown; its text begins with there
+being no bound, and says what is in no figure.
 Times aren't given: what a bound took is nothing that was measured.
 """
 
@@ -14,6 +16,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from xml.etree import ElementTree
 
+from forwardcache.jobs.diff.found import NUMBERS
 from forwardcache.jobs.whole_file import whole_file
 from forwardcache.statistics import DiffResult, Outcome, ViewDifference, verdict_sentences
 from forwardcache.statistics.sentences import left_out_notes
@@ -53,6 +56,7 @@ def as_junit(result: DiffResult) -> bytes:
         result: What a run found, with the outcomes of its bounds.
     """
     cases = [case for view in result.views for case in _cases(view)]
+    cases += _cases_without_figures(result)
     kinds = Counter(part.tag for case in cases for part in case)
     counts = {
         "tests": str(len(cases)),
@@ -60,7 +64,9 @@ def as_junit(result: DiffResult) -> bytes:
         "errors": str(kinds["error"]),
     }
     root = ElementTree.Element("testsuites", {"name": SUITE, **counts})
-    suite = ElementTree.SubElement(root, "testsuite", {"name": SUITE, **counts, "skipped": "0"})
+    suite = ElementTree.SubElement(
+        root, "testsuite", {"name": SUITE, **counts, "skipped": str(kinds["skipped"])}
+    )
     suite.append(_properties(result))
     suite.extend(cases)
     ElementTree.indent(root)
@@ -88,6 +94,19 @@ def _cases(view: ViewDifference) -> Iterable[ElementTree.Element]:
     said = [NO_BOUND, *verdict_sentences(view), *left_out_notes([view])]
     ElementTree.SubElement(case, "system-out").text = _in_xml("\n".join(said))
     return [case]
+
+
+def _cases_without_figures(result: DiffResult) -> Iterable[ElementTree.Element]:
+    """Of each view that was asked for and couldn't be compared."""
+    has_bounds = any(one.bound != NUMBERS for view in result.views for one in view.outcomes)
+    for name, why in result.not_compared.items():
+        case, line = _named(f"{name} compared"), _in_xml(f"{name} was not compared: {why}")
+        if has_bounds:
+            told = {"message": line, "type": "undecided"}
+            ElementTree.SubElement(case, "error", told).text = line
+        else:
+            ElementTree.SubElement(case, "skipped", {"message": line})
+        yield case
 
 
 def _case(view: str, outcome: Outcome) -> ElementTree.Element:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from forwardcache.jobs.diff.found import NUMBERS
 from forwardcache.jobs.diff.notes import without_number
 from forwardcache.jobs.diff.others import OtherFound, Others, stages_of
 from forwardcache.jobs.diff.plan import DiffPlan
@@ -32,7 +33,7 @@ def other_view(one: OtherFound, summary: Summary, bounds: Bounds) -> ViewDiffere
     verdict = None if one.floor is None else against_floor(positions, one.floor)
     outcomes = judge(name, summary.figures, bounds, floor=verdict, left_out=summary.left_out)
     if (why := without_number(name, positions)) is not None:
-        outcomes = [Outcome("numbers", "undecided", why), *outcomes]
+        outcomes = [Outcome(NUMBERS, "undecided", why), *outcomes]
     return ViewDifference(
         view=name,
         positions=positions,

@@ -13,7 +13,7 @@ from forwardcache.jobs.diff.begun import Begun
 from forwardcache.jobs.diff.compared import compared, writer
 from forwardcache.jobs.diff.detect import LEAST, Detection, visible_from
 from forwardcache.jobs.diff.facts import Loaded, facts_of_diff
-from forwardcache.jobs.diff.found import Found
+from forwardcache.jobs.diff.found import NUMBERS, Found
 from forwardcache.jobs.diff.kept import Kept
 from forwardcache.jobs.diff.measured import MeasuredFloor, measured_floor
 from forwardcache.jobs.diff.moved import MOST, moved_positions
@@ -247,7 +247,7 @@ def _view(view: View, options: DiffOptions, all_: _All, *, is_held: bool) -> Vie
     outcomes = held if is_held else []
     if (why := without_number(name, positions)) is not None:
         # Nothing is known of it, whichever bounds there are.
-        outcomes = [Outcome("numbers", "undecided", why), *outcomes]
+        outcomes = [Outcome(NUMBERS, "undecided", why), *outcomes]
     return ViewDifference(
         view=name,
         positions=positions,

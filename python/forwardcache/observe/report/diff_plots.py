@@ -26,7 +26,9 @@ MOST_LINES = len(VIEW_COLOURS)
 
 _MARKERS = "osD^vPX*<>"
 _MOST_GROUPS = 20
-_LONGEST_NAME = 24
+_LONGEST_NAME = 30
+_KEPT = 14
+"""Characters of a longer name's beginning, and of its end."""
 
 
 def histograms(result: DiffResult) -> list[tuple[str, Markup, str]]:
@@ -284,10 +286,10 @@ def _plainly(axis: Axis) -> None:
 
 
 def short(name: str) -> str:
-    """A name as a legend has room for.
+    """A name as a legend has room for: its ends, since the names of a sweep end in a step.
 
     Args:
         name: A view's, a group's.
     """
     text = printable(name)
-    return literal(text if len(text) <= _LONGEST_NAME else f"{text[: _LONGEST_NAME - 1]}…")
+    return literal(text if len(text) <= _LONGEST_NAME else f"{text[:_KEPT]}…{text[-_KEPT:]}")
