@@ -261,9 +261,9 @@ def test_models_that_cannot_be_compared(
         ended = diff(*lacked, *bound, "--junit", report, "--force")
         assert ended.code == code, ended.err
         cases = ElementTree.parse(report).getroot().iter("testcase")
-        (told,) = next(one for one in cases if one.get("name") == "lacking compared")
-        assert told.tag == tag
-        assert "lacks 1 weights" in str(told.get("message"))
+        (mark,) = next(one for one in cases if one.get("name") == "lacking compared")
+        assert mark.tag == tag
+        assert "lacks 1 weights" in str(mark.get("message"))
     only = diff(
         "--texts", prompts, "--views", "base", "--other", f"lacking={lacking}", "--on-error", "skip"
     )
