@@ -3,6 +3,7 @@
 import json
 import shutil
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from forwardcache.errors import AdapterError, ModelLoadError, UnsupportedModelError
 from forwardcache.hf import HFBackend
+from forwardcache.hf.model.load import load_model
 from tests.hf import tiny
 
 PROMPT = "the quick brown fox"
@@ -45,6 +47,17 @@ def test_a_loaded_model_scores_as_the_saved_one(folders: dict[str, Path], tokeni
 def test_loading_warns_of_nothing(folders: dict[str, Path]) -> None:
     with warnings.catch_warnings(action="error"):
         HFBackend.load(folders["model"], folders["adapter"], device="cpu").close()
+
+
+def test_models_that_are_loaded_at_once_have_their_heads(tmp_path: Path) -> None:
+    model = tiny.llama(layers=8)
+    model.config.tie_word_embeddings = True
+    model.tie_weights()
+    model.save_pretrained(tmp_path)
+    options: dict[str, Any] = {"device": "cpu", "dtype": "auto", "allow_download": False}
+    with ThreadPoolExecutor(8) as pool:
+        loads = [pool.submit(load_model, str(tmp_path), **options) for _ in range(16)]
+    assert {load.result().lm_head.weight.device.type for load in loads} == {"cpu"}
 
 
 def test_options_go_to_the_backend(folders: dict[str, Path]) -> None:

@@ -6,6 +6,7 @@ weights are taken from safetensors files only.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
@@ -23,6 +24,10 @@ from forwardcache.hf.text.tokenizer_choice import choose_for_all
 # Below a file, so where no adapter can lie: the folder's own is put on by ``put_adapter``, which
 # checks it and reads no pickle.
 _NOWHERE = "config.json/none"
+
+# While transformers loads one model, tying of weights is off in the whole process, so that a second
+# one that is loaded meanwhile is left with a head without memory, and so are later ones.
+_one_at_a_time = threading.Lock()
 
 
 def load_model(
@@ -61,14 +66,15 @@ def load_model(
         _check_runs_nothing(path, config)
         if attn_implementation is not None:
             options["attn_implementation"] = _attention(attn_implementation)
-        loaded: Any = auto_class.from_pretrained(
-            path,
-            dtype=_dtype(dtype),
-            use_safetensors=True,
-            output_loading_info=True,
-            adapter_kwargs={"subfolder": _NOWHERE},
-            **options,
-        )
+        with _one_at_a_time:
+            loaded: Any = auto_class.from_pretrained(
+                path,
+                dtype=_dtype(dtype),
+                use_safetensors=True,
+                output_loading_info=True,
+                adapter_kwargs={"subfolder": _NOWHERE},
+                **options,
+            )
         model, report = loaded
         _check_complete(path, report)
         return model.to(target).eval()
