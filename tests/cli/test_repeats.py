@@ -14,7 +14,7 @@ SPELLINGS = [
     (name, one, other)
     for name, command in COMMANDS
     for option in command.params
-    if option.param_type_name == "option" and option.name != "help"
+    if option.param_type_name == "option" and option.name != "help" and not option.multiple
     for one, other in product(
         [(word, option.is_flag) for word in [*option.opts, *option.secondary_opts]], repeat=2
     )
