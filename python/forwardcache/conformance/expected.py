@@ -19,9 +19,12 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from forwardcache.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    import pytest
 
 __all__ = ["KITS", "ExpectedFailures", "ExpectedFailuresError", "Given", "expected_failures"]
 
@@ -77,6 +80,24 @@ class ExpectedFailures:
         if self.reason_of(check, subject) is None:
             return outcome
         return {"failed": "expected", "passed": "stale"}.get(outcome, outcome)
+
+    def marks(
+        self, check: str, subject: str, *, raises: type[Exception], is_strict: bool
+    ) -> list[pytest.MarkDecorator]:
+        """What pytest is told of an item: ``xfail`` where a failure is expected.
+
+        Args:
+            check: The check's name.
+            subject: The subject's name, as in the ids.
+            raises: What the failure is.
+            is_strict: Whether the item fails where the check passes.
+        """
+        import pytest
+
+        reason = self.reason_of(check, subject)
+        if reason is None:
+            return []
+        return [pytest.mark.xfail(reason=reason, raises=raises, strict=is_strict)]
 
     def stale(self, check: str, subject: str = "") -> str:
         """The sentence for an entry whose check passes."""

@@ -171,9 +171,9 @@ def parametrize_with_checks(
     strict = known.source is not None
     params = []
     for item, check in items.items():
-        reason = known.reason_of(check.name, item.removesuffix(f"-{check.name}"))
-        xfail = pytest.mark.xfail(reason=str(reason), raises=ConformanceFailure, strict=strict)
-        params.append(pytest.param(check, id=item, marks=[xfail] if reason else []))
+        name = item.removesuffix(f"-{check.name}")
+        marks = known.marks(check.name, name, raises=ConformanceFailure, is_strict=strict)
+        params.append(pytest.param(check, id=item, marks=marks))
     return pytest.mark.parametrize("check", params)
 
 

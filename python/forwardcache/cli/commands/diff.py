@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -32,6 +31,7 @@ from forwardcache.cli.commands.options import (
     TokenBudgetOption,
     TokenizerOption,
     loading_of,
+    options_of,
 )
 
 if TYPE_CHECKING:
@@ -267,10 +267,7 @@ def _options(asked: Mapping[str, Any]) -> DiffOptions:
     from forwardcache.jobs.diff.options import DiffOptions
     from forwardcache.jobs.other_models import parse_others
 
-    own = {each.name: asked[each.name] for each in fields(DiffOptions) if each.name in asked}
-    own |= {"on_error": asked["on_error"].value}
-    own |= {"expect": None if asked["expect"] is None else asked["expect"].value}
     loading = loading_of(asked, without=_NOT_ASKED)
     names = [each.name for each in loading.adapters if each.name is not None]
-    own |= {"others": parse_others(asked["other"] or [], taken=names)}
-    return DiffOptions(**own, loading=loading, json=asked["format_"] is Format.JSON)
+    others = parse_others(asked["other"] or [], taken=names)
+    return options_of(DiffOptions, asked, loading=loading, others=others)

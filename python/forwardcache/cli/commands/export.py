@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import Annotated
 
 import typer
 
@@ -29,6 +27,7 @@ from forwardcache.cli.commands.options import (
     TokenBudgetOption,
     TokenizerOption,
     loading_of,
+    options_of,
 )
 from forwardcache.cli.commands.score import (
     TOP_K_MAX,
@@ -38,11 +37,6 @@ from forwardcache.cli.commands.score import (
     TraceOption,
     VerifyOption,
 )
-
-if TYPE_CHECKING:
-    from forwardcache.jobs.export.options import ExportOptions
-
-    Asked = TypeVar("Asked", bound=ExportOptions)
 
 commands = typer.Typer(help="Write what trainers read: teacher or reference.")
 
@@ -159,7 +153,7 @@ def _teacher(  # noqa: PLR0917 - typer calls it, by name
     from forwardcache.jobs.export.options import TeacherOptions
 
     loading = loading_of(asked, without=_NOT_ASKED)
-    return teacher(_options(TeacherOptions, {**asked, "prompts": texts}, loading=loading))
+    return teacher(options_of(TeacherOptions, asked, loading=loading, prompts=texts))
 
 
 @commands.command(
@@ -203,12 +197,4 @@ def _reference(  # noqa: PLR0917 - typer calls it, by name
     # The rows' own: the backend gets tokens.
     given = template_arguments(chat_template_args)
     loading = loading_of({**asked, "chat_template_args": None}, without=(*_NOT_ASKED, *_OF_TEXTS))
-    own = {**asked, "chat_template_args": given}
-    return reference(_options(ReferenceOptions, own, loading=loading))
-
-
-def _options(kind: type[Asked], asked: Mapping[str, Any], *, loading: Any) -> Asked:
-    """What the options of a command come to; theirs are the names of the fields."""
-    own = {each.name: asked[each.name] for each in fields(kind) if each.name in asked}
-    own |= {"on_error": asked["on_error"].value}
-    return kind(**own, loading=loading, json=asked["format_"] is Format.JSON)
+    return reference(options_of(ReferenceOptions, asked, loading=loading, chat_template_args=given))

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import fields
-from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from enum import Enum, StrEnum
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 if TYPE_CHECKING:
-    from forwardcache.jobs.options import ModelOptions
+    from forwardcache.jobs.diff.options import DiffOptions
+    from forwardcache.jobs.export.options import ExportOptions
+    from forwardcache.jobs.options import ModelOptions, ScoreOptions
+
+    Asked = TypeVar("Asked", bound=DiffOptions | ExportOptions | ScoreOptions)
 
 EXIT_STATUS = (
     "Exit status: 0 done, 1 the answer is no, 2 wrong use or bad input, 3 the machine failed "
@@ -155,3 +159,19 @@ def loading_of(asked: Mapping[str, Any], *, without: Collection[str] = ()) -> Mo
         given["keep"] = given["keep"].value
     given["chat_template_args"] = template_arguments(asked["chat_template_args"])
     return ModelOptions(**given)
+
+
+def options_of(
+    kind: type[Asked], asked: Mapping[str, Any], *, loading: ModelOptions, **made: Any
+) -> Asked:
+    """What the options of a command come to; theirs are the names of the fields.
+
+    Args:
+        kind: What holds them.
+        asked: The command's arguments by name.
+        loading: What they say of the model.
+        **made: Fields that are made of several options, or of one in another form.
+    """
+    own = {each.name: asked[each.name] for each in fields(kind) if each.name in asked}
+    plain = {name: given.value if isinstance(given, Enum) else given for name, given in own.items()}
+    return kind(**{**plain, **made}, loading=loading, json=asked["format_"] is Format.JSON)

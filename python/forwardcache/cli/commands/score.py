@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -33,6 +32,7 @@ from forwardcache.cli.commands.options import (
     TokenBudgetOption,
     TokenizerOption,
     loading_of,
+    options_of,
 )
 from forwardcache.operations import of_prompts
 
@@ -220,9 +220,7 @@ def _options(asked: Mapping[str, Any]) -> ScoreOptions:
     """What the options of the command come to; theirs are the names of the fields."""
     from forwardcache.jobs.options import ScoreOptions
 
-    own = {each.name: asked[each.name] for each in fields(ScoreOptions) if each.name in asked}
-    own |= {"op": asked["op"].value, "on_error": asked["on_error"].value}
-    return ScoreOptions(**own, loading=loading_of(asked), json=asked["format_"] is Format.JSON)
+    return options_of(ScoreOptions, asked, loading=loading_of(asked))
 
 
 @commands.command(

@@ -156,9 +156,6 @@ def parametrize_with_adapter_checks(
         expected_here = frozenset(each.name for each in checks if known.reason_of(each.name, name))
         session = AdapterSession(factory, model_dir, profile, timeout, expected_here)
         for check in (AdapterCheck(each, session) for each in checks):
-            reason = known.reason_of(check.name, name)
-            mark = pytest.mark.xfail(reason=reason or "", raises=AdapterFailure, strict=True)
-            params.append(
-                pytest.param(check, id=f"{name}-{check.name}", marks=[mark] if reason else [])
-            )
+            known_as = known.marks(check.name, name, raises=AdapterFailure, is_strict=True)
+            params.append(pytest.param(check, id=f"{name}-{check.name}", marks=known_as))
     return pytest.mark.parametrize("check", params)

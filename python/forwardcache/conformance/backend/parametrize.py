@@ -101,16 +101,13 @@ def parametrize_with_backend_checks(
     import pytest
 
     known = expectations(expected_failures, kit="backend", checks=names_of_rules(), noun="rule")
-
-    def marks(name: str, rule: str) -> list[pytest.MarkDecorator]:
-        reason = known.reason_of(rule, name)
-        if reason is None:
-            return []
-        strict = known.source is not None
-        return [pytest.mark.xfail(reason=reason, raises=BackendRuleBroken, strict=strict)]
-
+    is_strict = known.source is not None
     items = [
-        pytest.param(check, id=f"{name}-{check.name}", marks=marks(name, check.name))
+        pytest.param(
+            check,
+            id=f"{name}-{check.name}",
+            marks=known.marks(check.name, name, raises=BackendRuleBroken, is_strict=is_strict),
+        )
         for name, factory in backends.items()
         for check in backend_checks(factory, **asked)
     ]

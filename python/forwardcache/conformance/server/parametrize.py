@@ -114,9 +114,6 @@ def parametrize_with_server_checks(
         expected_here = frozenset(each.name for each in CHECKS if known.reason_of(each.name, name))
         session = ServerSession(url, model_name, options, expected_here)
         for check in (ServerCheck(each, session) for each in CHECKS):
-            reason = known.reason_of(check.name, name)
-            mark = pytest.mark.xfail(reason=reason or "", raises=ConformanceFailure, strict=True)
-            params.append(
-                pytest.param(check, id=f"{name}-{check.name}", marks=[mark] if reason else [])
-            )
+            marks = known.marks(check.name, name, raises=ConformanceFailure, is_strict=True)
+            params.append(pytest.param(check, id=f"{name}-{check.name}", marks=marks))
     return pytest.mark.parametrize("check", params)
