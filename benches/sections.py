@@ -1,12 +1,79 @@
-"""The sections of RESULTS.md: how they are asked for, and how they get there."""
+"""The sections of RESULTS.md: how they are asked for, their figures, and how they get there."""
 
 import argparse
+import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 from benches.machine import refuse_debug_build
+
+BESIDE = os.environ.get("BESIDE", "")
+"""The folder of another build's sources, its core in them, which this build is measured beside."""
+
+TODAY = "0df6753"
+"""The commit that "today" is in the tables, beside which the bounds were set."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A figure and its two bounds: ``must`` decides, and ``aim`` says how far one may get.
+
+    Attributes:
+        name: What is measured.
+        must: The bound as it is printed, without its unit: "0.65", "1/12".
+        aim: The other bound; empty where there is none.
+        measured: What was measured.
+        today: What it was at the commit ``TODAY``, with its unit; empty where nobody said.
+        unit: What stands behind each number, with its space: " x".
+        at_least: Whether the bounds are least values; most values otherwise.
+        is_void: Whether what it is measured beside can't be compared with.
+    """
+
+    name: str
+    must: str
+    aim: str
+    measured: float
+    today: str = ""
+    unit: str = ""
+    at_least: bool = False
+    is_void: bool = False
+
+    def is_within(self, bound: str) -> bool:
+        """Whether ``measured`` keeps ``bound``; a measurement that is no number keeps none."""
+        limit = float(Fraction(bound.replace(",", "")))
+        return self.measured >= limit if self.at_least else self.measured <= limit
+
+    @property
+    def row(self) -> str:
+        """The line of the table below ``HEAD``."""
+        side = "at least" if self.at_least else "at most"
+        bounds = [f"{side} {bound}{self.unit}" if bound else "" for bound in (self.must, self.aim)]
+        cells = [self.name, self.today, *bounds, number(self.measured) + self.unit]
+        return f"| {' | '.join(cells)} | {self._verdict()} |"
+
+    def _verdict(self) -> str:
+        if self.is_void:
+            return "void"
+        if self.aim and self.is_within(self.aim):
+            return "aim met"
+        return verdict(self.is_within(self.must))
+
+
+HEAD = (f"| figure | today ({TODAY}) | must | aim | measured | |", "|---|---|---|---|---|---|")
+
+
+def table(lines: Iterable[Line]) -> list[str]:
+    """The lines as a Markdown table, with its head."""
+    return [*HEAD, *(line.row for line in lines)]
+
+
+def number(value: float) -> str:
+    """Three figures, and all of those before the point."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def publish(section: Callable[..., str], doc: str | None, **defaults: float | str) -> None:
