@@ -2,12 +2,13 @@
 
 A loop gets a list of prompts and looks each up once. ``same`` is what a probe suite does that
 keeps its prompts; ``fresh`` is what happens when they are read or formatted anew: the ``str`` has
-no hash yet and has to be compared; ``new`` prompts were never seen: miss, insert and evict.
+no hash yet and has to be compared; ``new`` prompts were never seen: miss, insert and evict. Those
+of ``made`` are new too, and each is made in the loop that looks it up, as a job formats its own.
 """
 
 import itertools
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
 
 OP, VIEW_ID, TOP_K = "next_token_dist", "base", 256
 SIZES = {"40 B": 40, "400 B": 400, "4 KB": 4_096, "64 KB": 65_536}
@@ -15,7 +16,7 @@ CAPACITY = 256
 BATCH = 1_024
 MOST_BYTES = 16 << 20
 
-Prompts = list[str]
+Prompts = Sequence[str]
 
 
 class Again(Protocol):
@@ -53,6 +54,32 @@ def fresh(size: int) -> Callable[[], Prompts]:
 def new(size: int) -> Callable[[], Prompts]:
     numbers = itertools.count()
     return lambda: [text(next(numbers), size) for _ in range(count(size))]
+
+
+class Made(Sequence[str]):
+    """Prompts that exist only while they are looked up."""
+
+    def __init__(self, numbers: range, size: int) -> None:
+        self._numbers, self._make = numbers, f"{{:0{size}d}}".format
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __getitem__(self, at: Any) -> Any:
+        raise NotImplementedError("a loop goes over them once")
+
+    def __iter__(self) -> Iterator[str]:
+        return map(self._make, self._numbers)
+
+
+def made(size: int) -> Callable[[], Prompts]:
+    starts = itertools.count(step=count(size))
+
+    def prompts() -> Prompts:
+        start = next(starts)
+        return Made(range(start, start + count(size)), size)
+
+    return prompts
 
 
 def same_batch(size: int) -> Callable[[], Prompts]:
