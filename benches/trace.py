@@ -95,7 +95,7 @@ def traced_hits(folder: Path, rounds: int) -> Samples:
     }
     prompts = cases.same(40)()
 
-    def drained() -> list[str]:
+    def drained() -> cases.Prompts:
         flush()
         return prompts
 

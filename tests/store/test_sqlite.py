@@ -30,7 +30,7 @@ import pytest
 
 from forwardcache.errors import InvalidInputError
 from forwardcache.scoring import TokenDist
-from forwardcache.store import Record, open_store, sqlite
+from forwardcache.store import Record, open_store, schema, sqlite
 from forwardcache.store.filesystem import check_local
 from forwardcache.store.schema import prepare
 from forwardcache.store.seal import seal, unseal
@@ -304,13 +304,36 @@ def test_a_store_whose_table_is_none_any_more_is_moved_aside(path: Path) -> None
         SQLiteStore(path).close()
 
 
-def test_a_store_of_another_version_is_moved_aside(path: Path) -> None:
-    SQLiteStore(path).close()
-    connection = sqlite3.connect(path)
-    connection.execute("PRAGMA user_version = 99")
-    connection.close()
-    with pytest.warns(UserWarning, match="version is 99, not 2"):
-        SQLiteStore(path).close()
+def with_version(path: Path, version: int) -> bytes:
+    """The bytes of a store of ten values that says it is of ``version``."""
+    with closing(SQLiteStore(path)) as store:
+        store.put_many([record_of(n) for n in range(10)])
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"PRAGMA user_version = {version}")
+    return path.read_bytes()
+
+
+def test_a_store_of_a_later_version_is_refused_and_left_alone(path: Path) -> None:
+    content, said = with_version(path, 99), r"values\.db is of version 99, and .* newer one"
+    with pytest.raises(InvalidInputError, match=said):
+        SQLiteStore(path)
+    assert list(path.parent.iterdir()) == [path]
+    with (
+        closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection,
+        pytest.raises(InvalidInputError, match=said),
+    ):
+        schema.use_for_reading(connection, path)
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("bit", [0, 4, 31])
+def test_a_changed_bit_of_the_version_is_damage_and_costs_no_value(path: Path, bit: int) -> None:
+    version = schema._VERSION ^ 1 << bit
+    with_version(path, version - (version >> 31 << 32))
+    with pytest.warns(UserWarning, match=r"values\.db\.damaged now, .* with the 10 values"):
+        store = SQLiteStore(path)
+    assert right(store.get_many([key_of(n) for n in range(10)]), range(10)) == 10
+    store.close()
 
 
 def _write_into_little_space(path: Path) -> None:

@@ -17,6 +17,7 @@ BUSY_S = 10.0
 """How long to wait for others who write, seconds."""
 
 _BUSY_PAUSE_S = 0.005
+# The next one differs from this one in two bits or more: one that changed by itself is damage.
 _VERSION = 2
 _APPLICATION = 0x66637331  # "fcs1"
 # By these a file is known for a store, also when it is damaged.
@@ -58,9 +59,10 @@ def prepare(connection: sqlite3.Connection, path: Path) -> None:
 
     Raises:
         Damaged: it is a store, and not one that this version can read.
-        InvalidInputError: it is another program's.
+        InvalidInputError: it is another program's, or a later version's.
     """
     tables = _tables(connection)
+    _refuse_later(connection, path, tables)
     if not tables:
         # Only before the first table, and outside a transaction.
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
@@ -94,20 +96,41 @@ def use_for_reading(connection: sqlite3.Connection, path: Path) -> None:
 
     Raises:
         Damaged: it is a store, and not one that this version can read.
-        InvalidInputError: it is another program's.
+        InvalidInputError: it is another program's, or a later version's.
     """
     connection.execute("PRAGMA query_only = ON")
     connection.execute("PRAGMA trusted_schema = OFF")
     connection.execute("PRAGMA cache_size = -65536")
-    if "sealed" not in (tables := _tables(connection)):
+    _refuse_later(connection, path, tables := _tables(connection))
+    if "sealed" not in tables:
         if is_a_store(path):
             raise Damaged("its table is not among its tables")
         raise InvalidInputError(f"{path} is another program's database: {tables[:3]}")
     _check(connection)
 
 
+def _refuse_later(connection: sqlite3.Connection, path: Path, tables: list[str]) -> None:
+    """Refuses what a later version of this package has written, before anything is changed in it.
+
+    Raises:
+        InvalidInputError: it has.
+    """
+    version = _version(connection)
+    is_one_bit_off = (version ^ _VERSION).bit_count() == 1
+    if "sealed" in tables and version > _VERSION and not is_one_bit_off:
+        raise InvalidInputError(
+            f"the store {path} is of version {version}, and this forwardcache reads up to "
+            f"{_VERSION}: use a newer one, or name another file"
+        )
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    return version
+
+
 def _check(connection: sqlite3.Connection) -> None:
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    version = _version(connection)
     if version != _VERSION:
         raise Damaged(f"its version is {version}, not {_VERSION}")
     connection.execute(TOTAL).fetchone()

@@ -54,8 +54,9 @@ T = TypeVar("T")
 class SQLiteStore:
     """Sealed values in one file.
 
-    A store that is damaged as a whole, or of another version, is moved to ``PATH.damaged`` with a
-    warning and begun anew. It is closed before a ``fork`` and opened again on both sides.
+    A store that is damaged as a whole is moved to ``PATH.damaged`` with a warning and begun anew;
+    one of a later version is refused and left as it is. It is closed before a ``fork`` and opened
+    again on both sides.
 
     A file that can't be written is only read. One that is moved, deleted or replaced while it is
     open keeps nothing from then on.
@@ -67,7 +68,7 @@ class SQLiteStore:
 
     Raises:
         InvalidInputError: the limit is not positive; the path is a folder, in one that isn't there,
-            on a network file system, or a file that is not a store.
+            on a network file system, a file that is not a store, or one of a later version.
         OSError: the file can't be opened or made.
     """
 
