@@ -41,7 +41,8 @@ def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("CI", raising=False)
     for name, value in {"COLUMNS": "80", "NO_COLOR": "1", "TERM": "dumb"}.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
+    # Each of a reader's own benchmarks would go on for a second.
+    monkeypatch.setenv("PYTEST_ADDOPTS", "--benchmark-max-time=0.1")
     monkeypatch.syspath_prepend(str(folder))
     monkeypatch.chdir(folder)
     return folder
