@@ -419,6 +419,19 @@ class TemperatureApplied(Sound):
         return super().given(ids, (rows / 0.7).log_softmax(1))
 
 
+@caught_as("WrongValues")
+class ForgetsTheBeginning(Sound):
+    """Sees the last tokens only: the first values are right, and no sampled ones follow."""
+
+    window = 14
+
+    def rows(self, ids: Ids, content: Content) -> torch.Tensor:
+        rows = super().rows(ids, content).clone()
+        for end in range(self.window, len(ids) - 1):
+            rows[end] = super().rows(ids[end + 1 - self.window : end + 2], content)[-1]
+        return rows
+
+
 @caught_as("SubjectFailed")
 class OneValueTooMany(Sound):
     def given(self, ids: Ids, rows: torch.Tensor) -> Any:

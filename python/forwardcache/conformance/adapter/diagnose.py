@@ -30,7 +30,7 @@ _GRID = (-2.0, -1.0, 0.0, 0.125, 0.25, 0.354, 0.5, 0.707, 1.414, 2.0, 2.828, 4.0
 _STEPS = 4
 _NO_OTHER_SCALE = 0.1
 _CLEARLY = 0.5
-_MOST, _OFTENER, _ELSEWHERE = 0.5, 3.0, 0.37
+_FEWEST, _MOST, _OFTENER, _ELSEWHERE = 0.2, 0.5, 3.0, 0.37
 _NEAR = (0.002, 0.01, 0.03)
 _ALIKE = 0.6
 
@@ -189,13 +189,21 @@ def _other_tokens(case: Case) -> Iterator[tuple[float, str]]:
     highest = np.concatenate([v.top[:, 0] for v in expected])
     given = np.concatenate(list(case.given))
     yield _rms(given - highest), "the values of the likeliest tokens"
-    tops = np.concatenate([v.top for v in expected])
-    if any(_sampled(given, tops, nats) for nats in _NEAR):
+    # A given token is often likely itself: its right value tells nothing of the wrong ones.
+    off = ~(np.abs(_gaps(case.given, expected)) <= case.limit)
+    tops = np.concatenate([v.top for v in expected])[off]
+    if np.mean(off) >= _FEWEST and any(_sampled(given[off], tops, nats) for nats in _NEAR):
         yield case.limit * 0.99, "the values of tokens that were not given, but are likely"
 
 
 def _sampled(given: Given, tops: Given, nats: float) -> bool:
-    """Whether values are those of likely tokens, far oftener than by chance."""
+    """Whether values are those of likely tokens, far oftener than by chance.
+
+    Args:
+        given: What came for tokens whose own values these are not, [n].
+        tops: The exact values of the most likely tokens in their places, [n, top].
+        nats: How near is near.
+    """
 
     def share(values: Given) -> float:
         return float(np.mean(np.abs(values[:, None] - tops).min(axis=1) <= nats))
@@ -244,7 +252,7 @@ def _parts_scaled(case: Case, best: _Best) -> None:
         factor, distance = _fitted(case, case.plant.recipe.parts[part])
         if abs(factor - 1) > _NO_OTHER_SCALE:
             said = f"the values of the adapter with {part} times {factor:.3g}"
-            best.consider(distance, partial(WrongScale, factor), said)
+            best.consider(distance, partial(WrongScale, factor, part), said)
 
 
 def _likeness(case: Case, without: Sequence[Values]) -> float:

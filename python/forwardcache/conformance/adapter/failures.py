@@ -156,10 +156,18 @@ class WrongScale(AdapterFailure):
 
     Attributes:
         factor: The number; 1 would be right.
+        part: Which part of it alone, a kind of module, a layer or a pattern; None for all.
     """
 
     sentence = "the adapter has the wrong scale: {factor:.3g} times its own"
     factor: float
+    part: str | None = None
+
+    @property
+    def message_line(self) -> str:
+        """As for all, with the part."""
+        said = super().message_line
+        return said if self.part is None else f"{self.part} alone: {said}"
 
 
 @dataclass(eq=False)
