@@ -5,8 +5,8 @@
 
 Reading order: ``checks`` (the order), ``single`` and ``company`` (one function a check),
 ``failures`` (what they find), ``ground`` (texts and adapters that are made for a model),
-``session`` with ``subject`` (how an engine is asked, and what values are held against),
-``diagnose`` (which fault explains wrong values), ``run`` (the verdict), then the fronts
+``session`` with ``subject`` and ``worker`` (how an engine is asked, and what values are held
+against), ``diagnose`` (which fault explains wrong values), ``run`` (the verdict), then the fronts
 ``parametrize`` and ``command``. ``forwardcache.hf.planting`` makes the adapters and the exact
 values, so this needs the extra ``hf``; ``forwardcache.conformance.http`` asks a server.
 """

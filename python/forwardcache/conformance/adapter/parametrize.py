@@ -13,6 +13,7 @@ from forwardcache.conformance.adapter.failures import AdapterFailure
 from forwardcache.conformance.adapter.run import (
     ground_of,
     judged,
+    left_behind,
     made,
     marks,
     names_of_checks,
@@ -58,7 +59,10 @@ class AdapterSession:
         self._run(check, raises=True)
 
     def _run(self, check: Check, *, raises: bool = False) -> None:
-        result = judged(check, self._opened())
+        session = self._opened()
+        if reason := left_behind(session):
+            raise SkipTest(reason)
+        result = judged(check, session)
         self._measured = True
         if result.failures:
             # What is known to fail holds nothing up.
@@ -117,7 +121,7 @@ def adapter_checks(
         factory: As for ``check_adapter_fidelity``; called when the first check is run.
         model_dir: Folder of the model.
         profile: ``"quick"`` or ``"full"``.
-        timeout: Seconds after which an awaitable, or requests at once, have failed.
+        timeout: Seconds after which a call, or calls at once, have failed.
 
     Raises:
         ValueError: there is no such profile.
@@ -142,7 +146,7 @@ def parametrize_with_adapter_checks(
         profile: ``"quick"`` or ``"full"``.
         expected_failures: Reasons by check, or by id for one engine of several, or a TOML file
             with a table ``[adapter]``; these items are marked ``xfail``, and fail when they pass.
-        timeout: Seconds after which an awaitable, or requests at once, have failed.
+        timeout: Seconds after which a call, or calls at once, have failed.
 
     Raises:
         ValueError: there is no such profile, or an expected failure names no check.

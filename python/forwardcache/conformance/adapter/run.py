@@ -34,6 +34,7 @@ __all__ = [
     "check_on",
     "ground_of",
     "judged",
+    "left_behind",
     "made",
     "marks",
     "names_of_checks",
@@ -147,7 +148,8 @@ def check_adapter_fidelity(
         report_all: Go on after a failure; what rests on it is not run.
         expected_failures: Reasons by check that is known to fail, or a TOML file with a table
             ``[adapter]``.
-        timeout: Seconds after which an awaitable, or requests at once, have failed.
+        timeout: Seconds after which a call, or calls at once, have failed. A plain call that hangs
+            is left behind in its thread, and nothing more is asked.
 
     Returns:
         What came of each check.
@@ -278,6 +280,16 @@ def rests_on(check: Check, failed: set[str]) -> str | None:
     return None
 
 
+def left_behind(session: Session) -> str | None:
+    """Why nothing more can be asked of an engine; None if it can.
+
+    Args:
+        session: The engine.
+    """
+    hangs = session.caller.hangs
+    return None if hangs is None else f"the engine hangs: {hangs} never came back"
+
+
 def marks(result: CheckResult) -> set[str]:
     """What a failed check means for those that rest on it."""
     found = {result.check} if result.failures else set()
@@ -305,7 +317,7 @@ def _results(
     failed: set[str] = set()
     over = False
     for check in checks:
-        reason = rests_on(check, failed)
+        reason = rests_on(check, failed) or left_behind(session)
         if over or reason is not None:
             yield CheckResult(check.name, "not_run", reason=reason)
             continue

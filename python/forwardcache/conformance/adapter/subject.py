@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import wait
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from forwardcache.conformance.guard import describe
+from forwardcache.conformance.adapter.worker import Worker
+from forwardcache.conformance.guard import OverdueError, describe
 
 __all__ = ["Asked", "Caller", "Given", "SubjectRaisedError"]
 
@@ -21,6 +25,12 @@ Asked = tuple[tuple[int, ...], str | None]
 
 Given = NDArray[np.float64]
 """Log-probabilities of the tokens after the first, nats."""
+
+
+_Call = partial[Any]
+
+_ALIVE_S = 2.0
+"""A loop that is not blocked comes round in far less."""
 
 
 class SubjectRaisedError(Exception):
@@ -32,7 +42,11 @@ class Caller:
 
     Args:
         subject: What has ``load_adapter``, ``unload_adapter`` and ``logprobs``, plain or async.
-        timeout: Seconds after which an awaitable, or requests that run at once, have failed.
+        timeout: Seconds after which a call, or calls at once, have failed.
+
+    Attributes:
+        hangs: Which plain call never came back; None while none is known. Nothing more is asked
+            then: each further call could wait for that one.
     """
 
     def __init__(self, subject: Any, timeout: float) -> None:
@@ -40,6 +54,8 @@ class Caller:
         self._timeout = timeout
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lock = threading.Lock()
+        self._worker = Worker()
+        self.hangs: str | None = None
 
     def load(self, name: str, folder: str) -> None:
         """Have an adapter loaded.
@@ -63,7 +79,7 @@ class Caller:
         Raises:
             SubjectRaisedError: it raised, or gave no list of the right length.
         """
-        return checked(self._called("logprobs", list(ids), adapter=adapter), len(ids) - 1)
+        return self._logprobs(ids, adapter, self._in_turn)
 
     def together(self, asked: Sequence[Asked]) -> list[Given | SubjectRaisedError]:
         """What it gives for several texts that are asked for at once: tasks, or threads.
@@ -74,30 +90,34 @@ class Caller:
         if inspect.iscoroutinefunction(getattr(self._subject, "logprobs", None)):
             return self._as_tasks(asked)
         found: list[Given | SubjectRaisedError] = [
-            SubjectRaisedError(f"no answer within {self._timeout:g} s") for _ in asked
+            SubjectRaisedError(self._overdue("logprobs")) for _ in asked
         ]
         begin = threading.Barrier(len(asked))
 
         def ask(index: int) -> None:
             begin.wait()
             try:
-                found[index] = self.logprobs(*asked[index])
+                found[index] = self._logprobs(*asked[index], self._at_once)
             except SubjectRaisedError as error:
                 found[index] = error
 
         threads = [threading.Thread(target=ask, args=(n,), daemon=True) for n in range(len(asked))]
         for thread in threads:
             thread.start()
+        until = time.monotonic() + self._timeout
         for thread in threads:
-            thread.join(self._timeout)
+            thread.join(max(until - time.monotonic(), 0.0))
+        if any(thread.is_alive() for thread in threads):
+            self.hangs = "logprobs, asked for several texts at once"
         return list(found)
 
     def close(self) -> None:
         """Let the engine go; what its ``close`` raises hides no verdict."""
         with suppress(Exception, SystemExit):
             close = getattr(self._subject, "close", None)
-            if callable(close):
-                self._resolved(close())
+            if callable(close) and self.hangs is None:
+                self._resolved(self._in_turn("close", partial(close)))
+        self._worker.close()
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._loop.stop)
 
@@ -116,19 +136,50 @@ class Caller:
 
         try:
             found: list[Given | SubjectRaisedError] = self._resolved(every())
-        except TimeoutError:
-            why = f"no answer within {self._timeout:g} s"
-            return [SubjectRaisedError(why) for _ in asked]
+        except OverdueError:
+            return [SubjectRaisedError(self._overdue("logprobs")) for _ in asked]
         return found
 
-    def _called(self, method: str, *given: Any, **named: Any) -> Any:
+    def _logprobs(
+        self, ids: Sequence[int], adapter: str | None, make: Callable[[str, _Call], Any]
+    ) -> Given:
+        given = self._called("logprobs", list(ids), adapter=adapter, make=make)
+        return checked(given, len(ids) - 1)
+
+    def _called(
+        self,
+        method: str,
+        *given: Any,
+        make: Callable[[str, _Call], Any] | None = None,
+        **named: Any,
+    ) -> Any:
+        if self.hangs is not None:
+            raise SubjectRaisedError(f"{method} was not called: {self.hangs} never came back")
         try:
-            return self._resolved(getattr(self._subject, method)(*given, **named))
-        except TimeoutError as error:
-            why = f"{method} gave no answer within {self._timeout:g} s"
-            raise SubjectRaisedError(why) from error
+            call = partial(getattr(self._subject, method), *given, **named)
+            return self._resolved((make or self._in_turn)(method, call))
+        except OverdueError as error:
+            raise SubjectRaisedError(self._overdue(method)) from error
         except (Exception, SystemExit) as error:
             raise SubjectRaisedError(f"{method} raised {describe(error)}") from error
+
+    def _in_turn(self, method: str, call: _Call) -> Any:
+        """What a call gives, made in the one thread for calls that come one after another."""
+        if inspect.iscoroutinefunction(call.func):
+            return call()
+        try:
+            return self._worker.run(call, self._timeout)
+        except OverdueError:
+            self.hangs = method
+            raise
+
+    @staticmethod
+    def _at_once(_method: str, call: _Call) -> Any:
+        """What a call gives, made in a thread that is for it alone."""
+        return call()
+
+    def _overdue(self, method: str) -> str:
+        return f"{method} gave no answer within {self._timeout:g} s"
 
     def _resolved(self, value: Any) -> Any:
         """``value``, or what it comes to in a loop that lives as long as the engine."""
@@ -142,7 +193,18 @@ class Caller:
         async def awaited() -> Any:
             return await value
 
-        return asyncio.run_coroutine_threadsafe(awaited(), self._loop).result(self._timeout)
+        future = asyncio.run_coroutine_threadsafe(awaited(), self._loop)
+        if not wait([future], timeout=self._timeout).done:
+            future.cancel()
+            self._look_at(self._loop)
+            raise OverdueError
+        return future.result()
+
+    def _look_at(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Note it if what ran out of time keeps the loop from everything else."""
+        passed = asyncio.run_coroutine_threadsafe(asyncio.sleep(0), loop)
+        if not wait([passed], timeout=_ALIVE_S).done:
+            self.hangs = "what blocks the event loop"
 
 
 def checked(given: Any, length: int) -> Given:
