@@ -14,6 +14,7 @@ from forwardcache.cli.checks import (
 )
 from forwardcache.cli.diff_other_checks import check_others
 from forwardcache.cli.extras import check_installed
+from forwardcache.cli.kit_page import PAGE_SUFFIXES
 from forwardcache.cli.report import PAGES
 from forwardcache.errors import InvalidInputError
 from forwardcache.jobs.diff.lambdas import parse_lambdas
@@ -27,7 +28,6 @@ from forwardcache.jobs.views import View, parse_view, parse_views
 
 DIFFING = ("rich", "polars", "numpy", "scipy", "torch", "transformers", "peft", "safetensors",
            "tokenizers")  # fmt: skip
-_PAGE_SUFFIXES = frozenset({".html", ".htm"})
 _ALLOWED = {
     "nulls": (0, math.inf),
     "skip_first": (0, math.inf),
@@ -165,7 +165,7 @@ def _check_outputs(options: DiffOptions) -> None:
         raise InvalidInputError("--resume needs --out: it goes on with OUT.part")
     if options.resume and options.dry_run:
         raise InvalidInputError("--dry-run doesn't go with --resume")
-    if options.report is not None and options.report.suffix.lower() not in _PAGE_SUFFIXES:
+    if options.report is not None and options.report.suffix.lower() not in PAGE_SUFFIXES:
         raise InvalidInputError(f"--report {options.report} must end in .html")
     source = stdin_file() if options.texts == STDIN else Path(options.texts)
     others: list[tuple[str, Path]] = [] if source is None else [("texts", source)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -190,9 +191,14 @@ def _check_adapter(  # noqa: PLR0917 - typer calls it, by name
         AdapterProfile, typer.Option(help="full: all checks, with more and longer texts.")
     ] = AdapterProfile.QUICK,
     timeout: Annotated[
-        float, typer.Option(help="Seconds after which a request has failed.", metavar="SECONDS")
+        float, typer.Option(help="Seconds after which a call has failed.", metavar="SECONDS")
     ] = 120.0,
     expected: ExpectedOption = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.html", help="A page: expected against given by token."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace --report.")] = False,
     format_: FormatOption = Format.TABLE,
 ) -> int:
     """Check that an engine really runs the adapters that it is given.
@@ -200,6 +206,7 @@ def _check_adapter(  # noqa: PLR0917 - typer calls it, by name
     Exit status 0 if it does, 1 if not or if none could be judged, 2 if it can't be asked.
     """
     check_installed(*SCORING)
+    from forwardcache.cli.kit_page import page_writer
     from forwardcache.conformance.adapter.command import check_adapter_subject
 
     return check_adapter_subject(
@@ -210,4 +217,5 @@ def _check_adapter(  # noqa: PLR0917 - typer calls it, by name
         output_format=format_.value,
         expected_file=expected,
         timeout=timeout,
+        write_page=None if report is None else page_writer(report, force=force),
     )

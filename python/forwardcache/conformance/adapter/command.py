@@ -22,6 +22,9 @@ from forwardcache.conformance.tables import aligned
 
 __all__ = ["check_adapter_subject"]
 
+_REQUESTS = 3
+"""That an answer of a server may take at most, each with the time-out for its own."""
+
 
 def check_adapter_subject(
     subject: str,
@@ -32,6 +35,7 @@ def check_adapter_subject(
     output_format: str = "table",
     expected_file: str | None = None,
     timeout: float = 120.0,
+    write_page: Callable[[dict[str, Any], str], None] | None = None,
     out: TextIO | None = None,
     err: TextIO | None = None,
 ) -> int:
@@ -44,7 +48,8 @@ def check_adapter_subject(
         profile: "quick" or "full".
         output_format: "table" or "json".
         expected_file: A TOML file with checks that are known to fail.
-        timeout: Seconds after which an awaitable or a request has failed.
+        timeout: Seconds after which a call or a request has failed.
+        write_page: Takes the report as JSON has it, and the verdict in a line.
         out: Where the report goes; standard output by default.
         err: Where words go, and what the engine prints; standard error by default.
 
@@ -60,27 +65,33 @@ def check_adapter_subject(
                 model,
                 profile=profile,
                 expected_failures=known.about(subject.partition(":")[2]),
-                timeout=timeout,
+                timeout=_REQUESTS * timeout if _is_url(subject) else timeout,
             )
     except (Exception, SystemExit) as error:
         why = str(error) if isinstance(error, ValueError) else describe(error)
         print(f"can't check {subject}: {why}", file=err)
         return 2
-    print(_printed(subject, report, output_format), file=out)
+    said = {"subject": subject, **report.to_dict()}
+    is_json = output_format == "json"
+    print(json.dumps(said, indent=2, allow_nan=False) if is_json else _table(report), file=out)
+    if write_page is not None:
+        write_page(said, _verdict(report)[0])
     return 0 if report.conforms else 1
 
 
+def _is_url(subject: str) -> bool:
+    return subject.startswith(("http://", "https://"))
+
+
 def _factory(subject: str, model_name: str, timeout: float) -> Callable[[], Any]:
-    if not subject.startswith(("http://", "https://")):
+    if not _is_url(subject):
         return locate(subject)
     from forwardcache.conformance.http import CompletionClient, HttpSubject
 
     return lambda: HttpSubject(CompletionClient(subject, model_name, timeout=timeout))
 
 
-def _printed(subject: str, report: Report, output_format: str) -> str:
-    if output_format == "json":
-        return json.dumps({"subject": subject, **report.to_dict()}, indent=2, allow_nan=False)
+def _table(report: Report) -> str:
     rows = [("check", "outcome", "ms", "")]
     for result in report.results:
         took = f"{result.seconds * 1000:.0f}" if result.seconds else "-"

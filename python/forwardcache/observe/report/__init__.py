@@ -3,8 +3,8 @@
 Reading order: numbers (``figures``, ``compare``, ``scores``, with the texts of ``tokens``), which
 run they are of (``facts``), ``plots`` of them, ``page`` (HTML); the page of ``diff``: its tables
 (``diff_tables``), texts (``diff_moved``) and plots (``diff_plots``, ``diff_sweep_plots``), and
-``diff_page`` itself. Numbers of traces need polars; those of scores the extra ``report``, as do
-``page`` and ``plots``, which nothing here imports.
+``diff_page`` itself; ``adapter_page``, of a conformance kit. Numbers of traces need polars; those
+of scores the extra ``report``, as do ``page`` and ``plots``, which nothing here imports.
 """
 
 from forwardcache.extras import extra_named
