@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import cache, partial
-from typing import Any
+from typing import Any, Protocol
 
 import httpx
 import numpy as np
@@ -319,12 +319,19 @@ class Direct(httpx.BaseTransport):
         return httpx.Response(status, headers={"content-type": kind}, text=content)
 
 
-def asgi(server: Right) -> Callable[..., Awaitable[None]]:
+class Handles(Protocol):
+    """Answers requests."""
+
+    def handle(self, path: str, body: Body) -> tuple[int, str, str]:
+        """Status, kind and content of the answer."""
+
+
+def asgi(server: Handles) -> Callable[..., Awaitable[None]]:
     """The server for uvicorn."""
     return partial(_serve, server)
 
 
-async def _serve(server: Right, scope: Any, receive: Any, send: Any) -> None:
+async def _serve(server: Handles, scope: Any, receive: Any, send: Any) -> None:
     assert scope["type"] == "http"
     sent, more = b"", True
     while more:

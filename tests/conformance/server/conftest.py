@@ -11,7 +11,16 @@ import uvicorn
 from forwardcache.conformance.server import ServerReport, check_server
 from forwardcache.conformance.server.session import TEXTS
 from forwardcache.hf import HFBackend
-from tests.conformance.server.app import NAME, Direct, Oracle, Right, asgi, model, tokenizer
+from tests.conformance.server.app import (
+    NAME,
+    Direct,
+    Handles,
+    Oracle,
+    Right,
+    asgi,
+    model,
+    tokenizer,
+)
 from tests.hf import tiny
 from tests.patience import PATIENCE_S
 
@@ -47,7 +56,7 @@ def check(oracle: Oracle) -> Check:
 
 
 @contextmanager
-def listening(server: Right) -> Iterator[str]:
+def listening(server: Handles) -> Iterator[str]:
     """The address of ``server`` on a free port of this machine."""
     config = uvicorn.Config(
         asgi(server), port=0, interface="asgi3", log_level="critical", lifespan="off"
