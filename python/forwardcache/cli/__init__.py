@@ -7,6 +7,6 @@ is shown); ``diff`` with ``diff_checks`` and ``diff_other_checks``, ``diff_estim
 ``store``, ``report``, and ``trace`` with ``trace_merge``, ``trace_export`` and ``trace_watch``; for
 all of them ``extras``, ``interrupts`` and ``exits`` (errors to exit codes). ``export`` writes
 what trainers read, ``verify`` checks somebody's rows, ``exact`` gives what a server's are compared
-with.
+with, ``kit_page`` writes the page of a conformance kit.
 Nothing here is imported by the library; torch and numpy are imported only once a command runs.
 """

@@ -41,10 +41,9 @@ SOME = DICE.random(TOKENS) < 0.4
 
 
 def found(given: Nats) -> Any:
-    case: Any = Case(
-        EXACT, None, [tuple(range(TOKENS + 1))], [given], CAP_NATS, CAP_NATS, "asked for the base"
-    )  # type: ignore[arg-type]
-    return diagnosis(case)
+    exact: Any = EXACT
+    texts = [tuple(range(TOKENS + 1))]
+    return diagnosis(Case(exact, None, texts, [given], CAP_NATS, CAP_NATS, "asked for the base"))
 
 
 @pytest.mark.parametrize(
