@@ -460,8 +460,8 @@ class HFBackend(Inspection, Rounding, Operations):
         self.close()
 
     def _view(self, spec: ViewSpec, adapter: str | None) -> HFView:
-        asked = self._scorer.resolved(replace(spec, adapter=adapter))
-        return HFView(self._scorer, asked)
+        asked = spec if adapter is None else replace(spec, adapter=adapter)
+        return HFView(self._scorer, self._scorer.resolved(asked))
 
     def _in_force(self) -> Scorer:
         refuse_inside_view(self._scorer)

@@ -36,8 +36,9 @@ class HFView(Operations):
             entered twice.
         NestedViewError: a view is entered, or used, inside another view's ``with`` of the same
             model in the same thread or context.
-        UnsupportedModelError: on entering, if this model can't give the view exactly.
-        AdapterError: on entering, if the view needs an adapter and the model has none.
+        UnsupportedModelError: on entering, if this model can't give the view exactly; with its
+            first value, if the model gave it before and was changed since.
+        AdapterError: likewise, if the view needs an adapter and the model has none.
     """
 
     def __init__(self, scorer: Scorer, spec: ViewSpec) -> None:
@@ -62,7 +63,7 @@ class HFView(Operations):
         if self._stage != "not entered yet":
             raise StaleViewError(f"view {self.view_id} is {self._stage}; ask for a new one")
         refuse_inside_view(self._scorer)
-        self._scorer.check(self._spec)
+        self._scorer.enter(self._spec)
         self._stage = "in force"
         _entered.set((*_entered.get(), self))
         return self

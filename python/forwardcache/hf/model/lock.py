@@ -33,12 +33,16 @@ class ModelLock:
         self._owner: int | None = None
         self.turn = 0
 
-    def __enter__(self) -> None:
+    def refuse_holder(self) -> None:
+        """Refuses the thread that holds the lock; waits for nobody."""
         if self._owner == threading.get_ident():
             raise NestedViewError(
                 "scoring was called from inside a running forward of the same model "
                 "(a progress callback or a hook); call it after the forward"
             )
+
+    def __enter__(self) -> None:
+        self.refuse_holder()
         self._lock.acquire()
         self._owner = threading.get_ident()
         self.turn += 1

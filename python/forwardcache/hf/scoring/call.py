@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Container, Sequence
 from contextlib import suppress
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, partial
 from typing import Any
 
 from forwardcache.errors import ForwardCacheError
 from forwardcache.hf.batch.row import Encoded
 from forwardcache.hf.model.identity import ModelState
 from forwardcache.hf.scoring.task import Task
+from forwardcache.hf.scoring.terms import scope_of
 from forwardcache.hf.scoring.value_store import KeySpace
-from forwardcache.hf.spec import ViewSpec, tagged
+from forwardcache.hf.spec import ViewSpec
 from forwardcache.hf.text.ahead import groups
 from forwardcache.hf.text.chat import key_of
 from forwardcache.hf.text.encode import Encoder, EncodingOptions
@@ -21,6 +22,10 @@ from forwardcache.operation import Operation
 
 class ModelChangedError(Exception):
     """The model is not what it was when a call began; nothing of it may be kept."""
+
+
+class NotFiniteError(Exception):
+    """Some values are not finite and may not be stored; the call holds them."""
 
 
 class Call:
@@ -154,7 +159,7 @@ class Call:
     @cached_property
     def scope(self) -> bytes:
         """Whatever else decides the call's values."""
-        return _scope_of(self.state.key, self.spec, self._options)
+        return scope_of(self.state.key, self.spec, self._options)
 
     def may_look_up(self, task: Task) -> bool:
         """Whether a task's value may go through the cache: all but those that aren't finite."""
@@ -176,8 +181,3 @@ class Call:
         """``values`` of the tasks and the errors of the others, in the items' order."""
         following = iter(values)
         return [next(following) if isinstance(each, Task) else each for each in self._outcomes]
-
-
-@lru_cache(maxsize=256)
-def _scope_of(state_key: bytes, spec: ViewSpec, options: EncodingOptions) -> bytes:
-    return tagged((b"forwardcache.hf", state_key, tagged(spec.key_fields), options.key))

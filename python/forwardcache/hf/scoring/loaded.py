@@ -112,6 +112,8 @@ class LoadedModel:
         takes_none = True
         if self.adapters is not None:
             names, takes_none = self.adapters.names, not self.adapters.needs_name
+        elif spec.adapter is None:
+            return spec
         if spec == BASE or (takes_none and spec.adapter is None):
             return spec
         return replace(spec, adapter=adapter_of(spec.adapter, names, view=spec.view_id))

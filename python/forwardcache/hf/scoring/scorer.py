@@ -27,19 +27,19 @@ from forwardcache.errors import (
 from forwardcache.hf.batch.context import max_positions
 from forwardcache.hf.batch.forward import ForwardRunner
 from forwardcache.hf.batch.plan import distinct
-from forwardcache.hf.batch.ways import Ways
-from forwardcache.hf.model.identity import ModelIdentity
+from forwardcache.hf.model.identity import ModelIdentity, ModelState
 from forwardcache.hf.model.switch import switched
-from forwardcache.hf.scoring import provenance
+from forwardcache.hf.scoring import hits, provenance
 from forwardcache.hf.scoring.batched_forwards import BatchedForwards, Refused
-from forwardcache.hf.scoring.call import Call, ModelChangedError
+from forwardcache.hf.scoring.call import Call, ModelChangedError, NotFiniteError
 from forwardcache.hf.scoring.joint import JointForwards, asked_of
 from forwardcache.hf.scoring.kept_states import KeptStates
-from forwardcache.hf.scoring.loaded import LoadedModel, dtype_name
+from forwardcache.hf.scoring.loaded import LoadedModel, checked_spec, dtype_name
 from forwardcache.hf.scoring.provenance import RanBatch
 from forwardcache.hf.scoring.selfcheck import SelfCheck
 from forwardcache.hf.scoring.slices import Slices
 from forwardcache.hf.scoring.task import Task
+from forwardcache.hf.scoring.terms import KnownTerms, Terms, scope_of
 from forwardcache.hf.scoring.value_store import KeySpace, ValueStore
 from forwardcache.hf.scoring.windows import run_in_windows
 from forwardcache.hf.spec import ViewSpec
@@ -52,10 +52,6 @@ OnError = Literal["raise", "return"]
 
 # How often a call begins again because the model changed under it, before it goes uncached.
 _ATTEMPTS = 3
-
-
-class _NotFinite(Exception):
-    """Some values are not finite and may not be stored; the call holds them."""
 
 
 class Scorer(LoadedModel):
@@ -99,7 +95,8 @@ class Scorer(LoadedModel):
         )
         self.runs = BatchedForwards(runner)
         self.joint = JointForwards()
-        self._slices = Slices()
+        self.slices = Slices()
+        self._terms = KnownTerms()
         self.instrumentation = instrumentation
         self.progress: Callable[[int], None] | None = None
         self.nonfinite_results = 0
@@ -138,13 +135,32 @@ class Scorer(LoadedModel):
         results = self._score(spec, op, list(items), batched=True)
         return results if on_error == "return" else _raise_first(results)
 
+    def enter(self, spec: ViewSpec) -> None:
+        """Refuses a view that this model can't give exactly, as of the last look at it.
+
+        Where the view was exact then, the model is not looked at. Each call looks, so that a view
+        which has become inexact since is refused with its first value.
+        """
+        self.lock.refuse_holder()
+        if not self._terms.knows(spec):
+            self.check(spec)
+
+    def weights_changed(self) -> None:
+        """As of ``LoadedModel``."""
+        super().weights_changed()
+        self._terms.forget()
+
     def _score(
         self, spec: ViewSpec | None, op: Operation, items: list[Any], *, batched: bool
     ) -> list[Any]:
         if self.keeps_states or op.every_position:
             return self.kept.values(spec, op, items, batched=batched)
         for _ in range(_ATTEMPTS):
-            call = self._begin(spec, op, items)
+            terms, shown = self._begun(spec, op, items)
+            cached = hits.found(self, terms, op, shown, batched=batched)
+            if cached is not None:
+                return cached
+            call = self._call(terms, op, shown)
             # Past the model's lock: others may run it while a store is read.
             found = self._found(call)
             with self.lock:
@@ -165,25 +181,73 @@ class Scorer(LoadedModel):
             return call.results(self._run(call, call.tasks))
 
     def _begin(self, spec: ViewSpec | None, op: Operation, items: list[Any]) -> Call:
+        terms, shown = self._begun(spec, op, items)
+        return self._call(terms, op, shown)
+
+    def _begun(
+        self, spec: ViewSpec | None, op: Operation, items: list[Any]
+    ) -> tuple[Terms, list[Any]]:
+        """The call's terms, and its items as the chat template shows them now."""
         with self.lock:
-            runs, state = self.begun(spec)
-            _check_causal(self.admitted(runs, state.structure), runs, op)
-            encoder = self._encoder_for(state.structure)
-            key_space = self._key_space(runs, op)
+            terms = self._terms_of(spec)
+            if not (terms.is_causal or op.last_only):
+                raise UnsupportedModelError(
+                    f"{op.name} needs a causal model, and in view {terms.view_id} a token's logits "
+                    "depend on what follows it; next_token_dist can be asked"
+                )
+            encoder = terms.encoder
             if not encoder.leaves_as_they_are(items):
                 items = [
                     framed(item, lambda item: op.framed(item, encoder.frame)) for item in items
                 ]
-        return Call(state, runs, op, items, encoder, options=self.options, key_space=key_space)
+        return terms, items
 
-    def _key_space(self, spec: ViewSpec, op: Operation) -> KeySpace | None:
+    def _call(self, terms: Terms, op: Operation, items: list[Any]) -> Call:
+        space = None
+        if terms.lasting is not None:
+            space = KeySpace(terms.lasting, terms.spec, self.options.key, op)
+        own = terms.state, terms.spec, op, items, terms.encoder
+        return Call(*own, options=self.options, key_space=space)
+
+    def _terms_of(self, spec: ViewSpec | None) -> Terms:
+        """The terms of a view in the model's present state; the caller holds the lock."""
+        terms = self._terms
+        known = terms.get(spec)
+        try:
+            if self.adapters is None:
+                state = self.identity.state(self.tokenizer)
+                if known is not None and known.state is state:
+                    return known
+                terms.forget_all_but(state)
+                runs = checked_spec(state.structure, spec)
+            else:
+                runs, state = self.begun(spec)
+                if known is not None and known.state is state and known.spec == runs:
+                    return known
+            return terms.keep(self._new_terms(spec, runs, state))
+        except BaseException:
+            # Whoever enters a view has the model looked at again.
+            terms.forget()
+            raise
+
+    def _new_terms(self, asked: ViewSpec | None, runs: ViewSpec, state: ModelState) -> Terms:
+        return Terms(
+            state,
+            asked,
+            runs,
+            is_causal=self.admitted(runs, state.structure).causal,
+            encoder=self._encoder_for(state.structure),
+            scope=scope_of(state.key, runs, self.options),
+            lasting=self._lasting(runs),
+        )
+
+    def _lasting(self, spec: ViewSpec) -> bytes | None:
         if self.value_store is None:
             return None
         model = self.lasting_key(spec)
         if model is None:
             self.value_store.tell_unused(self.why_not_lasting(spec))
-            return None
-        return KeySpace(model, spec, self.options.key, op)
+        return model
 
     def _cached(self, call: Call, batched: bool) -> list[Any]:
         """Values of the call's tasks: from the cache, or computed and stored.
@@ -197,7 +261,7 @@ class Scorer(LoadedModel):
             kept = [each for each in call.tasks if each.key not in hits and call.may_look_up(each)]
             try:
                 values = self._look_up(call, kept, batched) if kept or not call.computed else []
-            except (_NotFinite, ModelMemoryError):
+            except (NotFiniteError, ModelMemoryError):
                 hits |= self._counted_hits(call)
                 continue
             self._report_rest(call)
@@ -263,10 +327,10 @@ class Scorer(LoadedModel):
         return getattr(cache, "peek", cache.get)(name) is not _MISS
 
     def _fill_slices(self, call: Call, keys: Sequence[Any]) -> None:
-        if call.op.top_k:
+        if call.op.top_k and self.slices.larger(call.op.top_k):
             cache, scope = self.instrumentation.cache, call.scope
             names = call.op.name, call.spec.view_id
-            self._slices.fill(cache, keys, call.op.top_k, lambda *key: (*names, *key, scope))
+            self.slices.fill(cache, keys, call.op.top_k, lambda *key: (*names, *key, scope))
 
     def _keep_in_store(self, call: Call, tasks: Sequence[Task]) -> None:
         if self.value_store is not None and call.key_space is not None:
@@ -297,6 +361,14 @@ class Scorer(LoadedModel):
             self.value_store.keep(call.key_space, wrong)
         return values
 
+    def computed_late(self, terms: Terms, op: Operation, items: list[Any]) -> list[Any]:
+        """Values of items that were in the cache a moment ago."""
+        call = self._call(terms, op, items)
+        with self.lock:
+            call.encode()
+        call.raise_error()
+        return self._compute(call, call.tasks)
+
     def _compute(self, call: Call, tasks: Sequence[Task]) -> list[Any]:
         # A cache too small for the call has lost again what the store gave.
         call.computed |= {
@@ -313,7 +385,7 @@ class Scorer(LoadedModel):
             if errors:
                 raise errors[0]
             if bad and not self.store_nonfinite:
-                raise _NotFinite
+                raise NotFiniteError
         return [call.computed[task.key] for task in tasks]
 
     def _values(self, call: Call, tasks: Sequence[Task]) -> list[Any]:
@@ -408,14 +480,6 @@ class Scorer(LoadedModel):
         call.reported += tokens
         if self.progress is not None and tokens > 0:
             self.progress(tokens)
-
-
-def _check_causal(ways: Ways, spec: ViewSpec, op: Operation) -> None:
-    if not ways.causal and not op.last_only:
-        raise UnsupportedModelError(
-            f"{op.name} needs a causal model, and in view {spec.view_id} a token's logits depend "
-            "on what follows it; next_token_dist can be asked"
-        )
 
 
 def _raise_first(results: list[Any], *, batched: bool = True) -> list[Any]:

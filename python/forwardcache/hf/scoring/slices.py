@@ -23,7 +23,7 @@ class Slices:
     """Which ``top_k`` were asked for, so that a larger one can be looked for."""
 
     def __init__(self) -> None:
-        self._asked: dict[int, None] = {}
+        self._asked = _Asked(())
 
     def fill(self, cache: Any, prompts: Sequence[Any], top_k: int, key: Any) -> None:
         """Puts into ``cache`` what it has for ``prompts`` with a larger ``top_k`` only.
@@ -34,16 +34,34 @@ class Slices:
             top_k: With this many tokens.
             key: Gives the cache's key of a prompt and a ``top_k``.
         """
-        for larger in self._larger(top_k):
+        for larger in self.larger(top_k):
             for prompt in prompts:
                 if cache.get(key(prompt, top_k)) is _MISS:
                     found = cache.get(key(prompt, larger))
                     if isinstance(found, TokenDist):
                         cache.put(key(prompt, top_k), narrowed(found, top_k))
 
-    def _larger(self, top_k: int) -> list[int]:
+    def larger(self, top_k: int) -> tuple[int, ...]:
         """Those asked for before, smallest first; ``top_k`` is remembered."""
-        larger = sorted([each for each in list(self._asked) if each > top_k])
-        if top_k not in self._asked:
-            self._asked = dict.fromkeys([*self._asked, top_k][-_MOST_ASKED:])
+        asked = self._asked
+        known = asked.larger.get(top_k)
+        return self._found(asked, top_k) if known is None else known
+
+    def _found(self, asked: _Asked, top_k: int) -> tuple[int, ...]:
+        larger = tuple(sorted(each for each in asked.numbers if each > top_k))
+        if top_k in asked.numbers:
+            asked.larger[top_k] = larger
+        else:
+            # Another object, so that no thread writes what it found before into what holds now.
+            self._asked = _Asked((*asked.numbers, top_k)[-_MOST_ASKED:])
         return larger
+
+
+class _Asked:
+    """The ``top_k`` asked for so far, in order, and the larger ones of each that is known."""
+
+    __slots__ = ("larger", "numbers")
+
+    def __init__(self, numbers: tuple[int, ...]) -> None:
+        self.numbers = numbers
+        self.larger: dict[int, tuple[int, ...]] = {}

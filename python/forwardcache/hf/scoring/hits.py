@@ -1,0 +1,104 @@
+"""The short way of a call whose values are all in the cache: no tasks, no tokens, no store.
+
+The call's look at the model is over, so its keys are known. Where the cache has them all, they go
+through the instrumentation at once: the hits, events and figures are those of the long way. Else
+nothing has been counted or told, and the call goes on as if it had not been tried.
+
+Only the package's own cache can be asked without being told so, and only of keys that are plain
+texts is it sure that whatever equals one has tokens. Everything else takes the long way, as does a
+call with something to do at a hit: progress to report, hits to compute again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from forwardcache.errors import ForwardCacheError, ModelMemoryError
+from forwardcache.hf.scoring.call import ModelChangedError, NotFiniteError
+from forwardcache.hf.text.chat import key_of
+from forwardcache.hf.text.encode import Encoder
+from forwardcache.instrumentation import _MISS, ForwardCache
+from forwardcache.operation import Operation
+
+if TYPE_CHECKING:
+    from forwardcache.hf.scoring.scorer import Scorer
+    from forwardcache.hf.scoring.terms import Terms
+
+_STR = frozenset([str])
+_OF_ONE_TEXT = frozenset(["prompt", "text", "windows"])
+
+
+def found(
+    scorer: Scorer, terms: Terms, op: Operation, items: Sequence[Any], *, batched: bool
+) -> list[Any] | None:
+    """The values of a call, if all of them are in the cache; else None.
+
+    Args:
+        scorer: Whose call it is.
+        terms: Those of the call.
+        op: What is asked.
+        items: Of what, as the chat template shows them.
+        batched: Whether they are looked up together.
+    """
+    instrumentation = scorer.instrumentation
+    kept = getattr(instrumentation, "cache", None)
+    if type(kept) is not ForwardCache or scorer.progress is not None or scorer.selfcheck.share:
+        return None
+    keys = _keys(op, items)
+    if not keys:
+        return None
+    name, view_id, top_k, scope = op.name, terms.view_id, op.top_k, terms.scope
+    if top_k and scorer.slices.larger(top_k):
+        scorer.slices.fill(kept, keys, top_k, lambda *key: (name, view_id, *key, scope))
+    peek = kept.peek
+    for key in keys:
+        if peek((name, view_id, key, top_k, scope)) is _MISS:
+            return None
+
+    def compute(indices: Sequence[int] = (0,)) -> list[Any]:
+        return scorer.computed_late(terms, op, [items[index] for index in indices])
+
+    try:
+        if batched:
+            lookup = instrumentation.cached_batch
+            return list(lookup(name, view_id, keys, top_k, compute, scope=scope))
+        single = instrumentation.cached
+        return [single(name, view_id, keys[0], top_k, lambda: compute()[0], scope=scope)]
+    except (ModelChangedError, NotFiniteError, ModelMemoryError):
+        # Evicted since, and not to be had in the same way again.
+        return None
+
+
+def _keys(op: Operation, items: Sequence[Any]) -> Sequence[Any] | None:
+    """The items as the cache's keys; None if one is no plain text of the right kind."""
+    if _is_its_own_key(type(op)):
+        if op.form in _OF_ONE_TEXT and _STR.issuperset(map(type, items)):
+            return items
+        if op.form == "pair" and all(map(_is_pair, items)):
+            return items
+    keys = [_key(op, item) for item in items]
+    return None if None in keys else keys
+
+
+def _is_pair(item: Any) -> bool:
+    return type(item) is tuple and len(item) == 2 and _STR.issuperset(map(type, item))
+
+
+def _key(op: Operation, item: Any) -> Any:
+    if isinstance(item, ForwardCacheError):
+        return None
+    try:
+        is_right = Encoder.takes(op.form, op.text(item))
+    except ForwardCacheError:
+        return None
+    key = key_of(op.key(item)) if is_right else None
+    is_plain = type(key) is str or (type(key) is tuple and _STR.issuperset(map(type, key)))
+    return key if is_plain else None
+
+
+@cache
+def _is_its_own_key(kind: type[Operation]) -> bool:
+    """Whether an operation takes an item as it is, for its text and its key."""
+    return kind.text is Operation.text and kind.key is Operation.key
