@@ -73,7 +73,8 @@ def found(
 
 def _keys(op: Operation, items: Sequence[Any]) -> Sequence[Any] | None:
     """The items as the cache's keys; None if one is no plain text of the right kind."""
-    if _is_its_own_key(type(op)):
+    kind: Any = type(op)
+    if _is_its_own_key(kind):
         if op.form in _OF_ONE_TEXT and _STR.issuperset(map(type, items)):
             return items
         if op.form == "pair" and all(map(_is_pair, items)):
@@ -99,6 +100,6 @@ def _key(op: Operation, item: Any) -> Any:
 
 
 @cache
-def _is_its_own_key(kind: type[Operation]) -> bool:
+def _is_its_own_key(kind: Any) -> bool:
     """Whether an operation takes an item as it is, for its text and its key."""
     return kind.text is Operation.text and kind.key is Operation.key
