@@ -7,14 +7,14 @@ stays.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from operator import attrgetter
 from typing import Any
 
 from forwardcache.hf.model.settings import as_json, kept
 
 _TOKENIZER_NOTES = ("_tokenizer", "deprecation_warnings")
-# Made anew on every access, so that only their text can be compared.
-_TOKENIZER_PARTS = ("normalizer", "pre_tokenizer", "post_processor")
 # Writing out the whole model would take as long as a short forward.
 _TOKENIZER_MODEL_FIELDS = (
     "unk_token",
@@ -49,12 +49,35 @@ class TokenizerWatch:
             and self._look() == self._parts
         )
 
-    def _look(self) -> list[Any]:
+    def _look(self) -> tuple[Any, ...]:
         # The Rust tokenizer's own text has the truncation that every call sets anew.
-        parts = [repr(getattr(self._backend, part, None)) for part in _TOKENIZER_PARTS]
-        model = getattr(self._backend, "model", None)
-        settings = [getattr(model, name, None) for name in _TOKENIZER_MODEL_FIELDS]
-        return [_size(self._tokenizer), type(model), *settings, *parts]
+        backend = self._backend
+        model = getattr(backend, "model", None)
+        parts = (
+            _written(getattr(backend, "normalizer", None)),
+            _written(getattr(backend, "pre_tokenizer", None)),
+            _written(getattr(backend, "post_processor", None)),
+        )
+        kind: Any = type(model)
+        return _size(self._tokenizer), kind, _settings_of(kind)(model), parts
+
+
+def _written(part: Any) -> bytes | str | None:
+    """A part of a tokenizer in words: a Rust one as it is saved, which is quicker than its text."""
+    if part is None:
+        return None
+    saved = part.__getstate__()
+    return saved if type(saved) is bytes else repr(part)
+
+
+@lru_cache(maxsize=64)
+def _settings_of(kind: Any) -> Callable[[Any], Any]:
+    """What reads the settings of a model of that class."""
+    if kind.__module__.partition(".")[0] == "tokenizers":
+        # Its attributes are those of its class, and one that isn't there takes long to miss.
+        names = [name for name in _TOKENIZER_MODEL_FIELDS if hasattr(kind, name)]
+        return attrgetter(*names) if names else lambda _: None
+    return lambda model: [getattr(model, name, None) for name in _TOKENIZER_MODEL_FIELDS]
 
 
 def _fields_of(tokenizer: Any) -> dict[str, Any]:

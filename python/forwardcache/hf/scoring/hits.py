@@ -11,8 +11,8 @@ call with something to do at a hit: progress to report, hits to compute again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from forwardcache.errors import ForwardCacheError, ModelMemoryError
@@ -51,24 +51,43 @@ def found(
         return None
     name, view_id, top_k, scope = op.name, terms.view_id, op.top_k, terms.scope
     if top_k and scorer.slices.larger(top_k):
-        scorer.slices.fill(kept, keys, top_k, lambda *key: (name, view_id, *key, scope))
+        _fill(scorer, kept, keys, names=(name, view_id), top_k=top_k, scope=scope)
     peek = kept.peek
     for key in keys:
         if peek((name, view_id, key, top_k, scope)) is _MISS:
             return None
-
-    def compute(indices: Sequence[int] = (0,)) -> list[Any]:
-        return scorer.computed_late(terms, op, [items[index] for index in indices])
-
+    compute = partial(_compute, scorer, terms, op, items)
     try:
         if batched:
             lookup = instrumentation.cached_batch
             return list(lookup(name, view_id, keys, top_k, compute, scope=scope))
-        single = instrumentation.cached
-        return [single(name, view_id, keys[0], top_k, lambda: compute()[0], scope=scope)]
+        single = partial(_first, compute)
+        return [instrumentation.cached(name, view_id, keys[0], top_k, single, scope=scope)]
     except (ModelChangedError, NotFiniteError, ModelMemoryError):
         # Evicted since, and not to be had in the same way again.
         return None
+
+
+def _fill(
+    scorer: Scorer,
+    kept: ForwardCache,
+    keys: Sequence[Any],
+    *,
+    names: tuple[str, str],
+    top_k: int,
+    scope: bytes,
+) -> None:
+    scorer.slices.fill(kept, keys, top_k, lambda *key: (*names, *key, scope))
+
+
+def _compute(
+    scorer: Scorer, terms: Terms, op: Operation, items: Sequence[Any], indices: Sequence[int]
+) -> list[Any]:
+    return scorer.computed_late(terms, op, [items[index] for index in indices])
+
+
+def _first(compute: Callable[[Sequence[int]], list[Any]]) -> Any:
+    return compute([0])[0]
 
 
 def _keys(op: Operation, items: Sequence[Any]) -> Sequence[Any] | None:

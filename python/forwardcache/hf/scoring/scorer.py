@@ -114,7 +114,10 @@ class Scorer(LoadedModel):
             op: What to compute.
             item: Its argument.
         """
-        return _raise_first(self._score(spec, op, [item], batched=False), batched=False)[0]
+        [value] = self._score(spec, op, [item], batched=False)
+        if isinstance(value, ForwardCacheError):
+            raise value
+        return value
 
     def many(
         self, spec: ViewSpec | None, op: Operation, items: Sequence[Any], on_error: OnError
@@ -482,11 +485,10 @@ class Scorer(LoadedModel):
             self.progress(tokens)
 
 
-def _raise_first(results: list[Any], *, batched: bool = True) -> list[Any]:
-    """``results``, unless one is an error; the first of a batch carries all of them."""
+def _raise_first(results: list[Any]) -> list[Any]:
+    """``results``, unless one is an error; the first carries all of them."""
     for index, result in enumerate(results):
         if isinstance(result, ForwardCacheError):
-            if batched:
-                result.index, result.results = index, results
+            result.index, result.results = index, results
             raise result
     return results

@@ -39,6 +39,8 @@ from forwardcache.hf.text.item import blamed_on_item
 from forwardcache.hf.text.tokens import TokenReader, shown
 from forwardcache.operation import with_prompt_framed
 
+_ONLY_STR = frozenset([str])
+
 Form = Literal["prompt", "text", "windows", "pair", "tokens"]
 
 
@@ -246,7 +248,7 @@ class Encoder:
 
     def leaves_as_they_are(self, items: Sequence[Any]) -> bool:
         """Whether ``framed`` gives these very items: plain texts without a template."""
-        return self._template is None and {str}.issuperset(map(type, items))
+        return self._template is None and _ONLY_STR.issuperset(map(type, items))
 
     def frame(self, prompt: Any) -> Any:
         """A prompt as the chat template writes it now; see ``framed``."""
