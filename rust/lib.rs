@@ -2,7 +2,8 @@
 //!
 //! Reading order: `key` (what a key is, its hash prefix and digest), `cache` (which values are kept),
 //! `stats` (what is counted), `clock` (how time is read), `trace` (what is written down), `observe`
-//! and `curve` (what is read from it), and last `python`, the only module that knows pyo3. Under them
+//! and `curve` (what is read from it), `digits` (numbers as text), and last `python`, the only module
+//! that knows pyo3. Under them
 //! lie `sync` (atomics and locks, ours or loom's) and `process` (what a fork changes). Everything but
 //! `python` builds and is tested without an interpreter: `cargo nextest run`.
 
@@ -17,6 +18,8 @@ pub mod cache;
 pub mod clock;
 #[cfg(not(any(loom, shuttle)))]
 pub mod curve;
+#[cfg(not(any(loom, shuttle)))]
+pub mod digits;
 #[cfg(not(any(loom, shuttle)))]
 pub mod key;
 #[cfg(not(any(loom, shuttle)))]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 
 from forwardcache.errors import MissingExtraError
 
@@ -42,3 +44,27 @@ def extra_named(what: str) -> Iterator[None]:
             raise
         message = f"{what} needs {package}: {install(EXTRA_OF[package])}"
         raise MissingExtraError(message, name=package) from error
+
+
+def require(what: str, *packages: str) -> None:
+    """Refuse to go on without packages that are imported only once something needs them.
+
+    Args:
+        what: As of ``extra_named``.
+        *packages: What it needs.
+
+    Raises:
+        MissingExtraError: one isn't installed.
+    """
+    with extra_named(what):
+        for package in packages:
+            if sys.modules.get(package) is None and not is_installed(package):
+                raise ModuleNotFoundError(f"No module named {package!r}", name=package)
+
+
+def is_installed(package: str) -> bool:
+    """Whether a package of that name could be imported; it is not."""
+    try:
+        return find_spec(package) is not None
+    except (ImportError, ValueError):
+        return False

@@ -9,13 +9,14 @@
 //! `hashes`, `known` and `identity` (from arguments to a key), `cache` with `limits` and
 //! `invalidate`, `weigh` (what an entry counts for) with `held`, `outside`, `walk` and `raw`,
 //! `flight`, `stats` with `op_counters` and `figures`, `trace` with `described`, `event`, `probe` and
-//! `finish`, and `observe` and `curve`.
+//! `finish`, `observe` and `curve`, and `digits`.
 
 mod batch;
 mod cache;
 mod call;
 mod curve;
 mod described;
+mod digits;
 mod ending;
 mod event;
 #[cfg(take_turns)]
@@ -57,6 +58,8 @@ mod _core {
     use super::cache::ForwardCache;
     #[pymodule_export]
     use super::curve::Curve;
+    #[pymodule_export]
+    use super::digits::float32_lists;
     #[pymodule_export]
     use super::empty_call;
     #[pymodule_export]

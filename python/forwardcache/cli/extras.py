@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import sys
-from importlib.util import find_spec
 
 from forwardcache.errors import InvalidInputError
-from forwardcache.extras import install
+from forwardcache.extras import install, is_installed
 
 SCORING = (
     *("rich", "polars", "numpy", "scipy"),
@@ -29,7 +28,4 @@ def check_installed(*modules: str, extra: str = "hf") -> None:
 
 
 def _is_there(module: str) -> bool:
-    try:
-        return sys.modules.get(module) is not None or find_spec(module) is not None
-    except (ImportError, ValueError):
-        return False
+    return sys.modules.get(module) is not None or is_installed(module)

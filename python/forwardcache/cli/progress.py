@@ -10,9 +10,6 @@ from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
 from typing import Protocol
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
-
 from forwardcache.cli.exits import say
 from forwardcache.cli.interrupts import Interrupts, heard_interrupts
 from forwardcache.jobs.job import Job
@@ -112,6 +109,9 @@ def shown(progress: Told) -> AbstractContextManager[None]:
 
 @contextmanager
 def _bar(progress: Told) -> Iterator[None]:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
     columns = TextColumn(progress.word), BarColumn(bar_width=20), TextColumn("{task.fields[told]}")
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=progress.total_tokens, told=progress.told())

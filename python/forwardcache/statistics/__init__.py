@@ -12,7 +12,10 @@ of it), ``sweep`` (of many views at once).
 Figures are means over positions; what is drawn at random are texts, and equal texts count as one.
 """
 
-from forwardcache.extras import extra_named
+from forwardcache.extras import extra_named, require
+
+# Imported where a figure needs it, and missed here.
+require("forwardcache.statistics", "numpy", "scipy")
 
 with extra_named("forwardcache.statistics"):
     from forwardcache.statistics.as_json import view_as_json

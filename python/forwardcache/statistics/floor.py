@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import special
 
 from forwardcache.errors import InvalidInputError
 from forwardcache.statistics.figures import mean_of
@@ -180,6 +179,8 @@ def against_floor(view: Positions, floor: Floor, *, seed: int = SEED) -> FloorVe
     Raises:
         InvalidInputError: the floor has a negative number of positions.
     """
+    from scipy import special
+
     found = {name: mean for name, (mean, _) in view.means_by_text(view.kl).items()}
     paired = excess_over(floor, found)
     excess = intervals([paired.difference], seed=seed)[0]

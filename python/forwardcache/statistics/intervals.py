@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import special
 
 from forwardcache.errors import InvalidInputError
 from forwardcache.statistics.resampling import LEVEL, SEED, studentised_ends
@@ -212,7 +211,11 @@ def within_share(found: Interval, *, all_have: int, none_have: int) -> Interval:
 
 def _least_share(seen: int, of: int) -> float:
     """The smallest probability of which ``seen`` of ``of`` isn't too many to be believed."""
-    return float(special.betaincinv(seen, of - seen + 1, (1.0 - LEVEL) / 2)) if seen else 0.0
+    if not seen:
+        return 0.0
+    from scipy import special
+
+    return float(special.betaincinv(seen, of - seen + 1, (1.0 - LEVEL) / 2))
 
 
 def interval_of_mean(

@@ -16,8 +16,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from jinja2 import TemplateSyntaxError
-
 from forwardcache.errors import ForwardCacheError, InvalidInputError
 from forwardcache.hf.text.item import blamed_on_item
 
@@ -154,6 +152,8 @@ class ChatTemplate:
 
     def _shows(self, content: Content) -> bool | None:
         """Whether a user's words come through; None where the template refuses the turn."""
+        from jinja2 import TemplateSyntaxError
+
         try:
             one, other, again = (self._user_turn(word, content) for word in (*_TRIED, _TRIED[0]))
         except TemplateSyntaxError as error:

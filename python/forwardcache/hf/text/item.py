@@ -7,11 +7,9 @@ template's author wrote.
 
 from __future__ import annotations
 
-import asyncio
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-
-import torch
 
 from forwardcache.errors import ForwardCacheError, InvalidInputError
 
@@ -19,12 +17,12 @@ from forwardcache.errors import ForwardCacheError, InvalidInputError
 _NOT_THE_ITEMS = (
     ForwardCacheError,
     MemoryError,
-    torch.OutOfMemoryError,
     KeyboardInterrupt,
     SystemExit,
     GeneratorExit,
-    asyncio.CancelledError,
 )
+# Likewise, of modules that whoever raises one has imported.
+_OF_MODULES = (("torch", "OutOfMemoryError"), ("asyncio", "CancelledError"))
 
 
 def first_line(error: BaseException) -> str:
@@ -56,4 +54,12 @@ def blamed_on_item(
     except _NOT_THE_ITEMS:
         raise
     except BaseException as error:
+        if any(isinstance(error, each) for each in _of_modules()):
+            raise
         raise kind(f"{failed}: {words(error)}") from error
+
+
+def _of_modules() -> Iterator[type[BaseException]]:
+    for name, error in _OF_MODULES:
+        if name in sys.modules:
+            yield getattr(sys.modules[name], error)
