@@ -89,7 +89,7 @@ hf           base operations statistics store hf.spec hf.batch hf.text hf.model 
 hf.planting  base hf.batch hf.model
 conformance.adapter base conformance hf.planting
 hf.others    base hf hf.spec hf.batch hf.text hf.model hf.scoring
-jobs         base operations store statistics hf hf.text hf.others
+jobs         base operations store statistics hf hf.spec hf.text hf.others
 distributed  base operations store statistics jobs
 integrations base hf hf.text jobs
 cli          base operations store statistics observe conformance conformance.adapter hf \

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from forwardcache import __version__
 from forwardcache.extras import install
+from forwardcache.jobs.imports import OWN_PROCESS
 
 _COMMAND_LINE_PACKAGES = frozenset({"typer", "click", "rich"})
 
@@ -25,6 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status: 0 done, 1 the answer is no, 2 wrong use or bad input, 3 the machine failed,
         130 interrupted, 141 the reader of standard output has gone.
     """
+    OWN_PROCESS.set(argv is None)
     arguments = sys.argv[1:] if argv is None else list(argv)
     if arguments == ["--version"]:
         print(f"forwardcache {__version__}")

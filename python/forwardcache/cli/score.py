@@ -27,7 +27,8 @@ from forwardcache.errors import InterruptedRunError
 from forwardcache.jobs.kinds import STDIN
 from forwardcache.jobs.metadata import deciding, facts_of
 from forwardcache.jobs.prompts import PromptSet, check_source, read_prompts
-from forwardcache.jobs.session import Session, load, parse_identity
+from forwardcache.jobs.recall.run import Recall
+from forwardcache.jobs.session import Session, parse_identity
 from forwardcache.jobs.skips import Skipped, skipped_line
 from forwardcache.jobs.views import View
 
@@ -69,9 +70,10 @@ def _scored(options: ScoreOptions, source: PromptSet, views: tuple[View, ...]) -
     check_part(options, job_facts)
     if options.ray is not None:
         return _score_on_team(options, source, views, job_facts)
-    session = load(options.loading)
+    recall = Recall(options, source, views)
+    session = recall.session()
     try:
-        return _score_with(session, options, source, views, job_facts)
+        return _score_with(session, options, source, views, job_facts, recall=recall)
     finally:
         session.close()
 
@@ -91,6 +93,8 @@ def _score_with(
     source: PromptSet,
     views: tuple[View, ...],
     job_facts: dict[str, Any],
+    *,
+    recall: Recall,
 ) -> list[Skipped]:
     """Score, publish, report; the prompts that were skipped."""
     from forwardcache.cli.timing import timed_job
@@ -122,6 +126,7 @@ def _score_with(
     with warnings.catch_warnings(action="ignore", category=RuntimeWarning):
         missing = session.instrumentation.trace.close()
     _warn(session.backend.nonfinite_results, missing)
+    recall.keep(session, job, norms)
     return _all_skipped(scoring)
 
 
@@ -272,7 +277,7 @@ def _noise_floor(
     from forwardcache.divergence import WIDE
 
     backend = session.backend
-    half = backend.model.dtype.itemsize < FLOAT32_BYTES
+    half = session.itemsize < FLOAT32_BYTES
     if not (half and are_compared if options.noise_floor is None else options.noise_floor):
         return None
     view = backend.as_base() if are_compared else None

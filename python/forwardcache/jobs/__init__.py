@@ -5,7 +5,8 @@ the errors of ``forwardcache.errors`` alone.
 
 Reading order: ``options`` (what was asked for), ``adapters`` (their names) with ``checkpoints``,
 ``other_models``, ``prompts``, ``views`` and ``skips`` (what goes in) with ``kinds`` (of files),
-``session`` (a loaded model) with ``hits``, ``planning`` and ``job`` (the scoring loop),
+``session`` (a loaded model) with ``hits`` and ``imports``, ``recall`` (a model that isn't
+loaded, since the store has all of it), ``planning`` and ``job`` (the scoring loop),
 ``divergence`` (KL), ``rows`` with ``digits``, ``results`` with ``outfile``, ``whole_file``,
 ``durable``, ``columns`` and ``parquet`` (files of rows), ``resume`` and ``fingerprint`` (whether a
 job can go on), ``differences`` and ``summary`` (what the rows come to), ``metadata`` and ``facts``

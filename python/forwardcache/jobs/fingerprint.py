@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from itertools import starmap
 from pathlib import Path
+from typing import TypeAlias
 
 # Of a size that threads share evenly, and that is read ahead while another is hashed.
 _PIECE_BYTES = 32 * 2**20
@@ -30,28 +31,46 @@ _NOTES = {
     "eval_results.json",
 }
 
+Facts: TypeAlias = tuple[int, int, int, int, int]
+"""What the file system says of a file: size, times of content and inode, inode, device."""
+
 
 def folder_fingerprint(folder: Path) -> str:
     """Hex digest of the names and the whole contents of what decides rows in ``folder``."""
     digest = hashlib.sha256()
     for path in sorted(_deciding(folder)):
-        stat = path.stat()
-        facts = stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, stat.st_dev
+        facts = facts_of(path)
         name = path.relative_to(folder).as_posix()
-        digest.update(f"{name}\0{facts[0]}\0".encode() + _content(path.absolute(), facts))
+        digest.update(f"{name}\0{facts[0]}\0".encode() + content_digest(path.absolute(), facts))
     return digest.hexdigest()
+
+
+def facts_of(path: Path) -> Facts:
+    """What the file system says of a file, or of what a link leads to."""
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, stat.st_dev
 
 
 def _deciding(folder: Path) -> Iterator[Path]:
     for path in (*folder.iterdir(), *folder.glob(f"{_TEMPLATES}/*.jinja")):
-        is_named = path.name in _TEXTS or path.suffix in _SUFFIXES
-        if is_named and path.name not in _NOTES and path.name[0] != "." and path.is_file():
+        if may_decide(path) and path.is_file():
             yield path
 
 
-@lru_cache(maxsize=1024)
-def _content(path: Path, facts: tuple[int, ...]) -> bytes:
-    """Digest over those of the pieces; remembered as long as the file looks the same."""
+def may_decide(path: Path) -> bool:
+    """Whether a file of that name may decide a row."""
+    is_named = path.name in _TEXTS or path.suffix in _SUFFIXES
+    return is_named and path.name not in _NOTES and path.name[0] != "."
+
+
+@lru_cache(maxsize=8192)
+def content_digest(path: Path, facts: Facts) -> bytes:
+    """Digest over those of the pieces; remembered as long as the file looks the same.
+
+    Args:
+        path: Absolute.
+        facts: As of ``facts_of``.
+    """
     pieces = [(path, offset) for offset in range(0, facts[0], _PIECE_BYTES)]
     threads = min(len(pieces), _MAX_THREADS, os.cpu_count() or 1)
     if threads <= 1:

@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -13,6 +14,7 @@ from forwardcache.errors import ForwardCacheError, InvalidInputError
 from forwardcache.instrumentation import BackendInstrumentation, TraceWriter
 from forwardcache.jobs.adapters import adapters_to_load
 from forwardcache.jobs.hits import HitRecorder
+from forwardcache.jobs.imports import import_transformers, without_collections
 from forwardcache.jobs.options import ModelOptions
 from forwardcache.jobs.reasons import first_line, is_out_of_memory, shown
 
@@ -50,6 +52,11 @@ class Session:
     def vocab_size(self) -> int:
         """Tokens in a full distribution."""
         return int(self.backend.model.config.get_text_config().vocab_size)
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of a number of the model's weights."""
+        return int(self.backend.model.dtype.itemsize)
 
     def template_digest(self) -> str | None:
         """Digest of what the chat template writes of one prompt now; None without a template.
@@ -90,24 +97,45 @@ def parse_identity(text: str) -> tuple[Policy, str | None]:
     raise InvalidInputError(f"--identity {shown(text)}: give versions, strict or label:NAME")
 
 
-def load(options: ModelOptions) -> Session:
+def load(
+    options: ModelOptions, store: Store | None = None, *, ready: Callable[[], object] = bool
+) -> Session:
     """Load the model, then open the trace: what can't be loaded leaves none behind.
+
+    Args:
+        options: What to load.
+        store: The store of these options, if it is open already.
+        ready: Called before any file of the model is read.
 
     Raises:
         InvalidInputError: it can't be loaded.
         ForwardCacheError: the backend refuses it, with its reason.
         OSError: the trace can't be opened.
     """
-    _quiet_libraries()
+    instrumentation, recorder = instruments(options)
+    if store is None and options.store is not None:
+        store = open_checked(options.store)
+    backend = load_backend(options, recorder, store, ready=ready)
+    open_trace(options, instrumentation)
+    return Session(backend, recorder, instrumentation, store)
+
+
+def instruments(options: ModelOptions) -> tuple[BackendInstrumentation, HitRecorder]:
+    """What is behind and before a session's backend, without a trace."""
     instrumentation = BackendInstrumentation(
         cache_maxsize=None, cache_max_bytes=options.cache_bytes or CACHE_BYTES
     )
-    recorder = HitRecorder(instrumentation)
-    store = None if options.store is None else open_checked(options.store)
-    backend = _load_backend(options, recorder, store)
+    return instrumentation, HitRecorder(instrumentation)
+
+
+def open_trace(options: ModelOptions, instrumentation: BackendInstrumentation) -> None:
+    """Begins the trace that was asked for, if any.
+
+    Raises:
+        OSError: it can't be opened.
+    """
     if options.trace is not None:
         instrumentation.trace = TraceWriter(options.trace)
-    return Session(backend, recorder, instrumentation, store)
 
 
 def open_checked(where: str) -> Store:
@@ -127,8 +155,38 @@ def open_checked(where: str) -> Store:
     return store
 
 
-def _load_backend(options: ModelOptions, recorder: HitRecorder, store: Store | None) -> Any:
-    backend_type = _backend_type()
+def load_backend(
+    options: ModelOptions,
+    recorder: HitRecorder,
+    store: Store | None,
+    *,
+    ready: Callable[[], object] = bool,
+) -> Any:
+    """The model behind a session.
+
+    Args:
+        options: What to load.
+        recorder: What the backend calls.
+        store: What is under its cache.
+        ready: Called before any file of the model is read.
+
+    Raises:
+        InvalidInputError: it can't be loaded.
+        ForwardCacheError: the backend refuses it, with its reason.
+    """
+    _quiet_libraries()
+    with without_collections():
+        backend_type = _backend_type()
+        ready()
+        return _loaded(backend_type, options, recorder, store)
+
+
+def _loaded(
+    backend_type: type[HFBackend],
+    options: ModelOptions,
+    recorder: HitRecorder,
+    store: Store | None,
+) -> Any:
     policy, label = parse_identity(options.identity)
     try:
         return backend_type.load(
@@ -170,6 +228,7 @@ def _id_or_text(token: str | None) -> int | str | None:
 
 def _backend_type() -> type[HFBackend]:
     try:
+        import_transformers()
         from forwardcache.hf import HFBackend
     except ImportError as error:
         raise InvalidInputError(

@@ -4,7 +4,7 @@ Reading order: ``base`` (what a store is), ``seal`` with ``arrays`` (a value as 
 taken for another one), ``sqlite`` with ``schema``, ``statements``, ``file``, ``failure``, ``scan``,
 ``rebuild`` and ``filesystem`` (the store on disk), ``redis`` with ``address``, ``header``,
 ``link``, ``request_worker`` and ``breaker`` (the shared store), ``tiers`` (several as one),
-``opening`` (which of them an address names).
+``notes`` (what a file has beside its values), ``opening`` (which of them an address names).
 """
 
 from forwardcache.store.base import Record, Store, StoreCheck, StoreInfo

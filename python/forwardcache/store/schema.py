@@ -47,6 +47,12 @@ CREATE TRIGGER sealed_anew AFTER UPDATE OF blob ON sealed BEGIN
     UPDATE kinds SET entries = entries + 1, bytes = bytes + length(NEW.blob) WHERE id = NEW.kind;
 END;
 """
+NOTES = (
+    "CREATE TABLE IF NOT EXISTS notes (key BLOB PRIMARY KEY, written REAL NOT NULL, "
+    "sealed BLOB NOT NULL)"
+)
+"""Made with the first note, also in a file of an earlier version: who knows no notes reads none."""
+
 TOTAL = "SELECT coalesce(sum(entries), 0), coalesce(sum(bytes), 0) FROM kinds"
 
 
