@@ -23,7 +23,7 @@ from torch import nn
 
 from forwardcache.hf.model.adapter import AdapterTraits, traits_of
 from forwardcache.hf.model.adapter_content import content_of
-from forwardcache.hf.model.adapter_parts import is_switched_outside
+from forwardcache.hf.model.adapter_parts import is_switched_outside, wrapped_parameters
 from forwardcache.hf.model.body import parts_of
 from forwardcache.hf.model.checksum import digest_of
 from forwardcache.hf.model.identity import ModelIdentity, ModelState, Structure
@@ -162,10 +162,34 @@ class Adapters(ABC):
             AdapterError: it can't be loaded.
         """
         try:
-            with self._on(name, tokenizer) as model:
+            with self._on(name, tokenizer) as model, self._as_it_was(name, model):
                 yield model
         finally:
             self._looked = {}
+
+    @contextmanager
+    def _as_it_was(self, name: str | None, model: nn.Module) -> Iterator[None]:
+        """Base parameters that forwards in the body replace have their places again afterwards.
+
+        PEFT puts them back at the end, and as a newer version: the base model's identity, which
+        knows nothing of the adapter then, would take either for a change.
+        """
+        if name is None:
+            yield
+            return
+        wrapped = list(wrapped_parameters(model.modules()))
+        held = {id(module): vars(module)["_parameters"] for module, _ in wrapped}
+        orders = [(where, list(where)) for where in held.values()]
+        if wrapped:
+            with self.base_identity() as identity:
+                identity.let_rise([vars(module)["_parameters"][key] for module, key in wrapped])
+        try:
+            yield
+        finally:
+            for where, order in orders:
+                if list(where) != order and where.keys() == set(order):
+                    for key in order:
+                        where[key] = where.pop(key)
 
     @abstractmethod
     def _record(self, name: str, tokenizer: Any) -> AdapterRecord: ...

@@ -112,6 +112,18 @@ class BodyVersions:
         """Begins anew: writes may have gone unseen meanwhile."""
         self._watch = None
 
+    def let_rise(
+        self,
+        tensors: Sequence[Tensor],
+        steps: int,
+        is_body: Sequence[bool],
+        is_wrapped: Sequence[bool],
+    ) -> None:
+        """As of ``VersionWatch``, of the body's tensors among all of the model's."""
+        if self._watch is not None:
+            inside = list(compress(tensors, is_body))
+            self._watch.let_rise(inside, steps, [], list(compress(is_wrapped, is_body)))
+
     def number(
         self,
         words: list[bytes],

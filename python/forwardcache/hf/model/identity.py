@@ -123,6 +123,7 @@ class ModelIdentity:
         self._undescribed: str | None = None
         self._is_base: list[bool] = []
         self._is_wrapped: list[bool] = []
+        self._rising: set[int] = set()
         self._has_inference_tensors = False
         self._versions: VersionWatch | None = None
         self._versions_key = b""
@@ -308,6 +309,33 @@ class ModelIdentity:
         # The number of the structure also says which tokens may be remembered.
         self._structure = self._watch = None
 
+    def let_rise(self, tensors: Sequence[Tensor]) -> None:
+        """Says that forwards with an adapter that comes and goes give these a newer version.
+
+        What they hold then decides whether they are the same, as it does while such an adapter is
+        there (``Slot.is_wrapped``).
+        """
+        if self._rising.issuperset(new := set(map(id, tensors))):
+            return
+        self._rising |= new
+        if (watch := self._watch) is None:
+            return
+        seen = watch.tensors()
+        if len(seen) != len(self._is_base):
+            self._watch = None
+            return
+        self._is_wrapped = self._wrapped_in(watch)
+        steps = self._steps.count
+        if self._versions is not None:
+            saved = self._saved(seen, packed=False) or []
+            self._versions.let_rise(seen, steps, saved, self._is_wrapped)
+        if self._body is not None:
+            self._body_versions.let_rise(seen, steps, self._body.is_inside, self._is_wrapped)
+
+    def _wrapped_in(self, watch: ModelWatch) -> list[bool]:
+        pairs = zip(watch.slots, watch.tensors(), strict=True)
+        return [slot.is_wrapped or id(tensor) in self._rising for slot, tensor in pairs]
+
     def _unchanged(self, tokenizer: Any) -> list[Tensor] | None:
         """The model's tensors, if its structure is the one that was looked at; else None."""
         known = self._watched_tokenizer
@@ -335,7 +363,7 @@ class ModelIdentity:
             # Layers that are turned off are another view of the same model.
             return same if traits == same.traits else Structure(same.number, traits)
         self._is_base = [slot.is_base for slot in watch.slots]
-        self._is_wrapped = [slot.is_wrapped for slot in watch.slots]
+        self._is_wrapped = self._wrapped_in(watch)
         self._has_inference_tensors = any(map(Tensor.is_inference, watch.tensors()))
         self._description = self._versions = None
         return Structure(next(self._numbers), traits)

@@ -57,6 +57,14 @@ class VersionWatch:
         look = self._look(tensors, steps, saved)
         return look == self._seen or self._is_only_newer(look, tensors)
 
+    def let_rise(
+        self, tensors: Sequence[Tensor], steps: int, saved: list[bytes], wrapped: Sequence[bool]
+    ) -> None:
+        """Takes other flags for ``wrapped``, unless something changed since the last look."""
+        if self.holds(tensors, steps, saved):
+            self._wrapped = list(wrapped)
+            self._wrapped_sums = checksums(compress(tensors, self._wrapped))
+
     def _is_only_newer(self, look: tuple[Any, ...], tensors: Sequence[Tensor]) -> bool:
         if not self._wrapped_sums or look[1:] != self._seen[1:]:
             return False
