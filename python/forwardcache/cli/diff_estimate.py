@@ -33,7 +33,8 @@ class Estimate:
 
     Attributes:
         texts: Texts that are compared; those that an unfinished run compared aren't among them.
-        passes: Times that each of them is read: once a view, and once for the reference.
+        passes: Times that each of them is read: once a view, and once for the reference, and as
+            often for other models.
         sampled: Texts that floor, nulls and the smallest visible scale are measured on.
         reruns: Times that each of these is read for the floor.
         nulls: Times for the nulls, and for the reference that they are held against.
@@ -44,6 +45,8 @@ class Estimate:
         why_no_nulls: Why there are none although they were asked for.
         adapters: Adapters that are compared.
         loads: Times that one is loaded again, where not all are in memory at once.
+        done: Texts that an unfinished run compared.
+        of_others: Times that these are read all the same, for other models.
     """
 
     texts: int
@@ -58,6 +61,8 @@ class Estimate:
     why_no_nulls: str | None = None
     adapters: int = 1
     loads: int = 0
+    done: int = 0
+    of_others: int = 0
 
     def as_json(self) -> dict[str, Any]:
         """By field."""
@@ -71,16 +76,27 @@ class Estimate:
             "for --detect": self.detect,
         }
         more = ", ".join(f"{times:,} times {why}" for why, times in of_sample.items() if times)
-        sampled = f", {self.sampled:,} of them {more}" if more else ""
+        of_all = "of them" if self.texts else "are read"
+        sampled = f", {self.sampled:,} {of_all} {more}" if more else ""
         without = "" if self.why_no_nulls is None else f"; no matched nulls: {self.why_no_nulls}"
         again = f", loaded {_counted(self.loads, 'time', 'times')}," if self.loads else ""
         of_many = f" with {self.adapters:,} adapters{again}" if self.adapters > 1 else ""
         return (
-            f"{_counted(self.texts, 'text is', 'texts are')} read {self.passes:,} times"
-            f"{of_many}{sampled}: "
+            f"{self._read()}{of_many}{sampled}: "
             f"{self.forwards:,} forwards of {_counted(self.tokens, 'token', 'tokens')}, "
             f"{self._time()}{without}"
         )
+
+    def _read(self) -> str:
+        """How often texts are read: those of a run that goes on, and those that it has done."""
+        found = []
+        if self.texts:
+            what = _counted(self.texts, "text is", "texts are")
+            found.append(f"{what} read {self.passes:,} times")
+        if self.done and self.of_others:
+            times = _counted(self.of_others, "time", "times")
+            found.append(f"{self.done:,} of before {times} for other models")
+        return ", ".join(found) or "no text is left to be compared"
 
     def _time(self) -> str:
         if self.seconds is None:
@@ -134,6 +150,8 @@ def estimate(
         why_no_nulls=plan.why_no_nulls,
         adapters=len({view.adapter for view in plan.views if view.kind != "base"}),
         loads=loads,
+        done=begun.done,
+        of_others=of_others,
     )
 
 

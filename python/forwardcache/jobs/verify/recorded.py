@@ -123,6 +123,11 @@ class _Reader:
 
     def recorded(self) -> Recorded:
         options = self._of("options", (dict,))
+        if "export" in options:
+            raise InvalidInputError(
+                f"{self._where}: it is an export, which isn't verified (rows of score and diff "
+                "are): the same command again gives the same rows to compare"
+            )
         is_diff = self._facts.get("op") == COMPARE
         form = None if is_diff else self._in(options, "options", "row format", (int,))
         if not is_diff and form != ROW_FORMAT:
