@@ -186,8 +186,9 @@ bench: build $(VENV)/.bench  ## measures compared with the peers; PARTS="run tra
 	@for part in $(or $(PARTS),$(BENCHES)); do echo "benches.$$part"; \
 		$(PY) -m benches.$$part $(if $(filter 1,$(WRITE)),--write benches/RESULTS.md) || exit 1; done
 
-gpu: build  ## the figures of compare and of the floor on a CUDA device, into benches/RESULTS.md (ten minutes)
+gpu: build  ## figures of compare, the floor, adapters, kept states and shared forwards on a CUDA device, into benches/RESULTS.md (ten minutes)
 	$(PY) -m benches.gpu --write benches/RESULTS.md
+	$(PY) -m benches.gpu_views --write benches/RESULTS.md
 
 callgrind: build $(VENV)/.bench  ## instructions a hit (needs valgrind)
 	PYTHON=$(PY) benches/callgrind.sh

@@ -19,7 +19,7 @@ from peft import PeftModel, get_peft_model_state_dict
 from safetensors.torch import save_file
 
 from benches.compare import GROUP, PACKAGES, VOCAB, fixture, groups_of
-from benches.machine import description
+from benches.machine import Clock, description
 from benches.sections import publish, verdict
 from forwardcache.hf import HFBackend, HFView
 
@@ -31,9 +31,11 @@ SHORT = ["w1 w2"]
 MUST, AIM = 1.6, 1.75
 
 
-def model_and_adapters(root: Path, layers: int) -> tuple[Any, Any, dict[str, Path]]:
+def model_and_adapters(
+    root: Path, layers: int, **options: Any
+) -> tuple[Any, Any, dict[str, Path]]:
     """The fixture's model without its adapter, its tokenizer, and folders of adapters of it."""
-    with fixture(layers) as backend:
+    with fixture(layers, **options) as backend:
         adapted, tokenizer = backend.model, backend.tokenizer
     folders = {
         f"checkpoint-{100 * number}": root / str(number) for number in range(1, 1 + ADAPTERS)
@@ -43,26 +45,39 @@ def model_and_adapters(root: Path, layers: int) -> tuple[Any, Any, dict[str, Pat
         folder.mkdir()
         adapted.peft_config["default"].save_pretrained(folder)
         weights = get_peft_model_state_dict(adapted)
-        drawn = {name: torch.randn_like(each) * 0.02 for name, each in weights.items()}
+        drawn = {name: torch.randn_like(each).cpu() * 0.02 for name, each in weights.items()}
         save_file(drawn, folder / "adapter_model.safetensors")
     return adapted.unload(), tokenizer, folders
 
 
-def scored_s(backend: HFBackend, views: Callable[[], list[HFView]], texts: Sequence[str]) -> float:
+def scored_s(
+    backend: HFBackend,
+    views: Callable[[], list[HFView]],
+    texts: Sequence[str],
+    now: Clock = time.thread_time,
+) -> float:
     """Seconds of all views of all texts, each computed."""
     backend.score(SHORT, views(), OP)
-    before, began = backend.stats.forward_passes, time.thread_time()
+    before, began = backend.stats.forward_passes, now()
     backend.score(texts, views(), OP)
-    spent = time.thread_time() - began
+    spent = now() - began
     assert backend.stats.forward_passes - before == len(texts) * len(views())
     return spent
 
 
-def together_s(model: Any, tokenizer: Any, folders: Any, texts: Sequence[str], most: int) -> float:
+def together_s(
+    model: Any,
+    tokenizer: Any,
+    folders: Any,
+    texts: Sequence[str],
+    most: int,
+    *,
+    now: Clock = time.thread_time,
+) -> float:
     """Seconds of base and every adapter in one backend."""
     with HFBackend(model, tokenizer, adapter=folders, max_adapters=most) as backend:
         return scored_s(
-            backend, lambda: [backend.as_base(), *map(backend.as_finetuned, folders)], texts
+            backend, lambda: [backend.as_base(), *map(backend.as_finetuned, folders)], texts, now
         )
 
 
@@ -70,13 +85,15 @@ def both(backend: HFBackend) -> list[HFView]:
     return [backend.as_base(), backend.as_finetuned()]
 
 
-def apart_s(model: Any, tokenizer: Any, folders: Any, texts: Sequence[str]) -> float:
+def apart_s(
+    model: Any, tokenizer: Any, folders: Any, texts: Sequence[str], now: Clock = time.thread_time
+) -> float:
     """Seconds of base and one adapter in a backend of their own, all adapters added up."""
     spent = 0.0
     for folder in folders.values():
         adapted = PeftModel.from_pretrained(model, folder).eval()
         with HFBackend(adapted, tokenizer) as backend:
-            spent += scored_s(backend, partial(both, backend), texts)
+            spent += scored_s(backend, partial(both, backend), texts, now)
         adapted.unload()
     return spent
 

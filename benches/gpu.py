@@ -77,18 +77,17 @@ class Measured:
     floor: float
 
 
-def seconds(work: Callable[..., object], *arguments: object) -> float:
-    _wait()
-    began = time.perf_counter()
-    work(*arguments)
-    _wait()
-    return time.perf_counter() - began
-
-
-def _wait() -> None:
-    """For what the device was given to do."""
+def now() -> float:
+    """Seconds of wall time, once what the device was given to do is done."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def seconds(work: Callable[..., object], *arguments: object) -> float:
+    began = now()
+    work(*arguments)
+    return now() - began
 
 
 def shares(backend: HFBackend, texts: Sequence[str]) -> tuple[float, float]:
@@ -111,11 +110,11 @@ def peak_mib(work: Callable[[], object]) -> float:
     if not torch.cuda.is_available():
         work()
         return 0.0
-    _wait()
+    torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
     work()
-    _wait()
+    torch.cuda.synchronize()
     return (torch.cuda.max_memory_allocated() - before) / MIB
 
 
@@ -169,8 +168,7 @@ def measured(device: str, dtype: torch.dtype, size: Size) -> Measured:
 def section(*, texts: int) -> str:
     size = Size(texts=texts)
     found = measured("cuda", torch.bfloat16, size)
-    name = torch.cuda.get_device_name()
-    return "\n".join([TITLE, "", *lines(found, size, f"{name}, CUDA {torch.version.cuda}"), ""])
+    return "\n".join([TITLE, "", *lines(found, size, device_name()), ""])
 
 
 def lines(found: Measured, size: Size, device: str) -> list[str]:
@@ -200,10 +198,20 @@ def lines(found: Measured, size: Size, device: str) -> list[str]:
     ]
 
 
-def main() -> None:
+def refuse_without_device(module: str) -> None:
+    """Ends the process where nothing can be measured."""
     if not torch.cuda.is_available():
-        print("benches.gpu: there is no CUDA device here; nothing was measured", file=sys.stderr)
+        print(f"{module}: there is no CUDA device here; nothing was measured", file=sys.stderr)
         sys.exit(NO_DEVICE)
+
+
+def device_name() -> str:
+    """The device and the version of CUDA that torch was built for."""
+    return f"{torch.cuda.get_device_name()}, CUDA {torch.version.cuda}"
+
+
+def main() -> None:
+    refuse_without_device("benches.gpu")
     publish(section, __doc__, texts=32)
 
 

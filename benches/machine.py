@@ -6,12 +6,14 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
 from forwardcache import _core
 
+Clock = Callable[[], float]
+"""Tells seconds; where work goes on behind it, it waits for that first."""
 PEERS = ["cachebox", "moka-py", "theine", "cachetools", "lru-dict"]
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from benches import compare, view_hit
-from benches.machine import description
+from benches.machine import Clock, description
 from benches.sections import publish, verdict
 from forwardcache.hf import HFBackend
 
@@ -27,6 +27,15 @@ FIGURES = (
     ("the same, 135 M", "no less than 1.0 x", 1.0),
     (f"four views of {FULL} prompts of {LONG} tokens, 135 M", "no less than 0.95 x", 0.95),
 )
+
+
+def tiny_backend(layers: int) -> HFBackend:
+    """The small model of ``benches.view_hit`` with an adapter that changes something."""
+    tiny: HFBackend = view_hit.backend(layers)
+    for name, parameter in tiny.model.named_parameters():
+        if "lora_B" in name:
+            parameter.data.normal_(std=0.02)
+    return tiny
 
 
 def texts(vocab: int, count: int, tokens: int) -> Iterator[list[str]]:
@@ -44,29 +53,31 @@ def views_of(backend: HFBackend) -> list[Any]:
     return [backend.as_base(), backend.as_finetuned(), *scaled]
 
 
-def together_s(backend: HFBackend, prompts: list[str]) -> float:
-    began = time.thread_time()
+def together_s(backend: HFBackend, prompts: list[str], now: Clock = time.thread_time) -> float:
+    began = now()
     backend.score(prompts, views_of(backend), "next_token_dist")
-    return time.thread_time() - began
+    return now() - began
 
 
-def apart_s(backend: HFBackend, prompts: list[str]) -> float:
-    began = time.thread_time()
+def apart_s(backend: HFBackend, prompts: list[str], now: Clock = time.thread_time) -> float:
+    began = now()
     for view in views_of(backend):
         backend.score(prompts, [view], "next_token_dist")
-    return time.thread_time() - began
+    return now() - began
 
 
-def ratios(backend: HFBackend, asked: Iterator[list[str]], turns: int) -> list[tuple[float, float]]:
+def ratios(
+    backend: HFBackend, asked: Iterator[list[str]], turns: int, now: Clock = time.thread_time
+) -> list[tuple[float, float]]:
     """Seconds apart and together, in turn."""
     found = []
     for turn in range(turns):
         if turn % 2:
-            alone = apart_s(backend, next(asked))
-            found.append((alone, together_s(backend, next(asked))))
+            alone = apart_s(backend, next(asked), now)
+            found.append((alone, together_s(backend, next(asked), now)))
         else:
-            joint = together_s(backend, next(asked))
-            found.append((apart_s(backend, next(asked)), joint))
+            joint = together_s(backend, next(asked), now)
+            found.append((apart_s(backend, next(asked), now), joint))
     return found
 
 
@@ -80,10 +91,7 @@ def measured(backend: HFBackend, vocab: int) -> Iterator[list[str]]:
 
 def section(*, layers: int, turns: int, large_turns: int) -> str:
     torch.set_num_threads(1)
-    tiny = view_hit.backend(layers)
-    for name, parameter in tiny.model.named_parameters():
-        if "lora_B" in name:
-            parameter.data.normal_(std=0.02)
+    tiny = tiny_backend(layers)
     found = [ratios(tiny, measured(tiny, 512), turns)]
     large = compare.fixture()
     found.append(ratios(large, measured(large, compare.VOCAB), large_turns))

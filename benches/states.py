@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from benches import compare
-from benches.machine import description
+from benches.machine import Clock, description
 from benches.sections import publish, verdict
 from forwardcache.hf import HFBackend
 
@@ -51,7 +51,9 @@ def texts_of(batches: int, vocab: int) -> list[list[str]]:
     return words
 
 
-def beside(model: Any, tokenizer: Any, vocab: int, batches: int) -> dict[str, float]:
+def beside(
+    model: Any, tokenizer: Any, vocab: int, batches: int, now: Clock = time.thread_time
+) -> dict[str, float]:
     """By question: how many times as long computing it takes, the median of the batches."""
     kept = HFBackend(model, tokenizer, keep="states")
     every = texts_of(batches + 1, vocab)
@@ -61,20 +63,20 @@ def beside(model: Any, tokenizer: Any, vocab: int, batches: int) -> dict[str, fl
     found = {}
     for name, ask in QUESTIONS.items():
         # The first batch warms both up and isn't counted.
-        ratios = [_ratio(ask, kept, texts, turn) for turn, texts in enumerate(every)]
+        ratios = [_ratio(ask, kept, texts, turn, now) for turn, texts in enumerate(every)]
         found[name] = statistics.median(ratios[1:])
     return found
 
 
-def _ratio(ask: Ask, kept: HFBackend, texts: list[str], turn: int) -> float:
+def _ratio(ask: Ask, kept: HFBackend, texts: list[str], turn: int, now: Clock) -> float:
     plain = HFBackend(kept.model, kept.tokenizer)
     contenders = [plain, kept] if turn % 2 else [kept, plain]
     took = {}
     for backend in contenders:
         forwards = kept.stats.forward_passes
-        began = time.thread_time()
+        began = now()
         ask(backend, texts)
-        took[backend is kept] = time.thread_time() - began
+        took[backend is kept] = now() - began
         assert kept.stats.forward_passes == forwards
     return took[False] / took[True]
 

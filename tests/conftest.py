@@ -10,12 +10,13 @@ import pytest
 from hypothesis import settings
 
 from tests import proof
+from tests.warm import warm_python
 
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
 
-APART = ("tests/docs/test_pages.py", "tests/hf/test_policies.py", "tests/trace/test_forks.py")
+APART = ("tests/docs/test_pages.py", "tests/trace/test_forks.py")
 """Files whose tests start processes of their own, and so may go to any process of pytest-xdist.
 Those of another file stay together, since they share what is dear to make."""
 
@@ -57,6 +58,13 @@ def puts_back_what_it_changes() -> Iterator[None]:
     yield
     after = torch_settings()
     assert before is None or after == before
+
+
+@pytest.fixture(scope="session")
+def warm() -> Iterator[list[str]]:
+    """What stands for ``python`` before ``-m MODULE ARGUMENTS`` where imports aren't the point."""
+    with warm_python() as words:
+        yield words
 
 
 def torch_settings() -> Any:

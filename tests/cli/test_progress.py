@@ -27,7 +27,7 @@ from tests.cli.conftest import ASSETS, Run
 from tests.patience import PATIENCE_S
 
 MODEL = ["--model", str(ASSETS / "model"), "--adapter", str(ASSETS / "adapter")]
-COMMAND = [sys.executable, "-m", "forwardcache", "score", *MODEL, "--dtype", "float32"]
+COMMAND = ["-m", "forwardcache", "score", *MODEL, "--dtype", "float32"]
 FIGURES = re.compile(r"([\d,]+) of ([\d,]+) prompts, [\d,.]+ prompts/s, ([\d,]+) hits(, .* left)?")
 BASE, TUNED = View("base"), View("ft")
 
@@ -41,7 +41,7 @@ def test_the_first_line_is_said_before_torch_is_imported(tmp_path: Path) -> None
     (tmp_path / "torch.py").write_text("raise ImportError('torch is imported')")
     path = f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
     ended = subprocess.run(
-        [*COMMAND, "--prompts", str(ASSETS / "prompts.jsonl")],
+        [sys.executable, *COMMAND, "--prompts", str(ASSETS / "prompts.jsonl")],
         env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=PATIENCE_S,
         check=False,
     )  # fmt: skip
@@ -54,10 +54,12 @@ def test_the_first_line_is_said_before_torch_is_imported(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("by_name", [True, False], ids=["a pipe with a name", "standard input"])
-def test_the_first_line_is_said_before_the_prompts_are_there(by_name: bool, tmp_path: Path) -> None:
+def test_the_first_line_is_said_before_the_prompts_are_there(
+    by_name: bool, tmp_path: Path, warm: list[str]
+) -> None:
     pipe = tmp_path / "prompts.txt"
     os.mkfifo(pipe)
-    command = [*COMMAND, "--prompts", str(pipe) if by_name else "-", "--views", "base"]
+    command = [*warm, *COMMAND, "--prompts", str(pipe) if by_name else "-", "--views", "base"]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
@@ -127,9 +129,9 @@ def test_rate_and_time_left_are_of_this_run(monkeypatch: pytest.MonkeyPatch) -> 
     assert told.told() == "300 of 500 prompts, 20.0 prompts/s, 0 hits, 0:00:10 left"
 
 
-def test_a_terminal_has_a_bar_with_a_steady_label(prompts: Path) -> None:
+def test_a_terminal_has_a_bar_with_a_steady_label(prompts: Path, warm: list[str]) -> None:
     leader, follower = pty.openpty()
-    command = [*COMMAND, "--prompts", str(prompts), "--views", "base,ft", "--top-k", "8"]
+    command = [*warm, *COMMAND, "--prompts", str(prompts), "--views", "base,ft", "--top-k", "8"]
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "200"}
     with subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=follower, env=environment

@@ -143,10 +143,11 @@ def _check_output(command: Command, ended: subprocess.CompletedProcess[str]) -> 
         assert without_figures(printed) == without_figures(command.output), told
 
 
-def programs(folder: Path) -> str:
-    """A search path that begins with the package's programs of this interpreter."""
+def programs(folder: Path, warm: list[str]) -> str:
+    """A search path that begins with the package's programs; ``forwardcache`` runs by ``warm``."""
     folder.mkdir()
-    for name in ("forwardcache", "pytest"):
-        (folder / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" -m {name} "$@"\n')
+    for name, words in {"forwardcache": warm, "pytest": [sys.executable]}.items():
+        program = " ".join(f'"{word}"' for word in words)
+        (folder / name).write_text(f'#!/bin/sh\nexec {program} -m {name} "$@"\n')
         (folder / name).chmod(0o755)
     return f"{folder}{os.pathsep}{os.environ['PATH']}"

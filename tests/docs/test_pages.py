@@ -23,7 +23,7 @@ READER = Path(__file__).parent / "reader"
 
 
 @pytest.fixture
-def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warm: list[str]) -> Path:
     """The reader's folder: a model, an adapter, prompts, traces and a package of their own."""
     folder = tmp_path / "reader"
     shutil.copytree(READER, folder, ignore=shutil.ignore_patterns("__pycache__"))
@@ -36,7 +36,7 @@ def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         write_trace(folder / f"{name}.jsonl")
     python = [str(folder), *(path for path in sys.path if path)]
     monkeypatch.setenv("PYTHONPATH", ":".join(python))
-    monkeypatch.setenv("PATH", programs(tmp_path / "bin"))
+    monkeypatch.setenv("PATH", programs(tmp_path / "bin", warm))
     # pytest would show a reader's failures at full width.
     monkeypatch.delenv("CI", raising=False)
     for name, value in {"COLUMNS": "80", "NO_COLOR": "1", "TERM": "dumb"}.items():
@@ -67,7 +67,6 @@ def names_of_a_reader() -> dict[str, Any]:
     }
 
 
-# The longest starts a dozen processes that each import torch.
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_block_of_the_page_runs(path: Path, reader: Path) -> None:

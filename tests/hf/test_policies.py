@@ -1,5 +1,6 @@
 """Claims: what each identity policy sees, what it costs a hit, and whose bytes agree."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -187,23 +188,36 @@ def test_a_policy_needs_its_label_and_no_other_has_one(
         make_backend(**options)
 
 
+POLICIES: dict[str, dict[str, Any]] = {
+    "versions": {},
+    "strict": {},
+    "label": {"identity_label": "a"},
+}
 _OTHER_PROCESS = """
-import sys
+import json, sys
 from forwardcache.hf import HFBackend
-options = {"label": {"identity_label": "a"}}.get(sys.argv[3], {})
-backend = HFBackend.load(sys.argv[1], sys.argv[2], identity=sys.argv[3], **options)
-print(backend.identity().hex())
+for policy, options in json.loads(sys.argv[3]).items():
+    backend = HFBackend.load(sys.argv[1], sys.argv[2], identity=policy, **options)
+    print(policy, backend.identity().hex())
 """
 
 
-@pytest.mark.parametrize("policy", ["versions", "strict", "label"])
-def test_another_process_gives_the_same_bytes_but_under_versions(policy: Any, folders: Any) -> None:
-    arguments = str(folders["model"]), str(folders["adapter"]), policy
+@pytest.fixture(scope="module")
+def elsewhere(folders: Any) -> dict[str, str]:
+    """The identity under each policy in another process."""
+    arguments = str(folders["model"]), str(folders["adapter"]), json.dumps(POLICIES)
     command = [sys.executable, "-c", _OTHER_PROCESS, *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    options: Any = {"identity_label": "a"} if policy == "label" else {}
-    here = HFBackend.load(*arguments[:2], identity=policy, **options)
-    assert (done.stdout.strip() == here.identity().hex()) == (policy != "versions")
+    return dict(line.split() for line in done.stdout.splitlines())
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_another_process_gives_the_same_bytes_but_under_versions(
+    policy: Any, folders: Any, elsewhere: dict[str, str]
+) -> None:
+    arguments = str(folders["model"]), str(folders["adapter"])
+    here = HFBackend.load(*arguments, identity=policy, **POLICIES[policy])
+    assert (elsewhere[policy] == here.identity().hex()) == (policy != "versions")
 
 
 def identity_after(change: Callable[[Any], Any], tokenizer: Any) -> bytes:

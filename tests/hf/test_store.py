@@ -38,28 +38,34 @@ def scored(backend: HFBackend) -> dict[str, list[Any]]:
 
 SECOND = """
     import json, sys
-    from forwardcache.hf import HFBackend
-    from tests.hf.test_store import PROMPTS, scored
-    with HFBackend.load(sys.argv[1], sys.argv[2], device="cpu", store=sys.argv[3]) as backend:
-        found = scored(backend)
-        rolled = backend.rolling_logprob_batch(PROMPTS)
-        pairs = backend.logprob_of_batch([(p, " and") for p in PROMPTS])
-        stats = backend.stats
-        print(json.dumps([
-            stats.forward_passes, stats.cache_hits, backend.store.hits, backend.store.kept,
-            [d.logprobs.tolist() for v in found.values() for d in v],
-            [r.logprobs.tolist() for r in rolled], pairs,
-        ]))
+    from tests.hf.test_store import asked
+    print(json.dumps(asked(*sys.argv[1:])))
 """
 
 
+def asked(model: str, adapter: str, store: str) -> list[Any]:
+    """What a process computes, hits, finds and keeps, and its values."""
+    with HFBackend.load(model, adapter, device="cpu", store=store) as backend:
+        found = scored(backend)
+        rolled = backend.rolling_logprob_batch(PROMPTS)
+        pairs = backend.logprob_of_batch([(prompt, " and") for prompt in PROMPTS])
+        stats, kept = backend.stats, backend.store
+        return [
+            *(stats.forward_passes, stats.cache_hits, kept.hits, kept.kept),
+            [dist.logprobs.tolist() for values in found.values() for dist in values],
+            [text.logprobs.tolist() for text in rolled],
+            pairs,
+        ]
+
+
 def test_a_second_process_runs_no_forward(folders: dict[str, Path], path: Path) -> None:
-    command = [sys.executable, "-c", textwrap.dedent(SECOND)]
-    command += [str(folders["model"]), str(folders["adapter"]), str(path)]
-    told = [json.loads(subprocess.check_output(command, text=True)) for _ in range(2)]
-    assert told[0][:4] == [16, 0, 0, 16]
-    assert told[1][:4] == [0, 16, 16, 0]
-    assert told[0][4:] == told[1][4:]
+    arguments = str(folders["model"]), str(folders["adapter"]), str(path)
+    first = asked(*arguments)
+    command = [sys.executable, "-c", textwrap.dedent(SECOND), *arguments]
+    second = json.loads(subprocess.check_output(command, text=True))
+    assert first[:4] == [16, 0, 0, 16]
+    assert second[:4] == [0, 16, 16, 0]
+    assert first[4:] == second[4:]
 
 
 def test_one_number_of_the_adapter_is_another_fine_tuned_model(

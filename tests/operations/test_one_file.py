@@ -8,8 +8,7 @@ import json
 import os
 import shutil
 import subprocess
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import polars as pl
 import pytest
 
 import forwardcache
+from tests.warm import warm_python
 
 HERE = Path(__file__).parent
 PACKAGE = Path(forwardcache.__file__).parent
@@ -28,20 +28,22 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     """Runs Python where the package has one operation more."""
     folder = tmp_path_factory.mktemp("package")
     shutil.copytree(PACKAGE, folder / "forwardcache", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(HERE / f"{OP}.py", folder / "forwardcache" / "operations")
-    environment = {**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
+    variables = {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, **variables}
 
     def of(*words: str | Path) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, *map(str, words)]
+        command = [*python, *map(str, words)]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return done
 
-    return of
+    with warm_python(**variables) as python:
+        yield of
 
 
 @pytest.fixture

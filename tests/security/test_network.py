@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
+import forwardcache
 from tests.patience import PATIENCE_S
 from tests.security.without_network import REFUSED
 
 HOOK = Path(__file__).with_name("without_network.py")
 COMMAND = ("-m", "forwardcache")
+ASSETS = Path(forwardcache.__file__).parent / "demo"
 
 
 def run(*command: str, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -28,14 +30,27 @@ def run(*command: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return done
 
 
+# Whom it asks doesn't hang on how many prompts there are.
+DEMO = """
+import sys
+from forwardcache.__main__ import main
+from forwardcache.cli import demo
+demo.PROMPTS = "few.jsonl"
+sys.exit(main(["demo", "--out", "demo"]))
+"""
+
+
 def test_the_demo_its_report_and_its_trace_ask_nobody(tmp_path: Path) -> None:
+    lines = (ASSETS / "prompts.jsonl").read_text("utf-8").splitlines(keepends=True)
+    (tmp_path / "few.jsonl").write_text("".join(lines[:24]), "utf-8")
+    (tmp_path / "few.py").write_text(DEMO, "utf-8")
     for command in (
-        ("demo", "--out", "demo"),
-        ("report", "demo/trace.jsonl", "--scores", "demo/rows.jsonl", "--out", "report.html"),
-        ("trace", "summary", "demo/trace.jsonl"),
-        ("trace", "recover", "demo/trace.jsonl"),
+        ("few.py",),
+        (*COMMAND, "report", "demo/trace.jsonl", "--scores", "demo/rows.jsonl", "--out", "r.html"),
+        (*COMMAND, "trace", "summary", "demo/trace.jsonl"),
+        (*COMMAND, "trace", "recover", "demo/trace.jsonl"),
     ):
-        done = run(*COMMAND, *command, folder=tmp_path)
+        done = run(*command, folder=tmp_path)
         assert done.returncode == 0, done.stderr
 
 
