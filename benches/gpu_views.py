@@ -65,10 +65,10 @@ def ten_adapters(size: Size, **options: Any) -> float:
         own = adapters.model_and_adapters(Path(root), size.layers, vocab=size.vocab, **options)
         groups = compare.groups_of(size.texts, vocab=size.vocab, tokens=adapters.TOKENS)
         # What a device does at a first call is in no figure.
-        adapters.together_s(*own, groups[0], adapters.ADAPTERS, now)
+        adapters.together_s(*own, groups[0], adapters.ADAPTERS, now=now)
         for turn, group in enumerate(groups):
             apart = adapters.apart_s(*own, group, now) if turn % 2 else None
-            together = adapters.together_s(*own, group, adapters.ADAPTERS, now)
+            together = adapters.together_s(*own, group, adapters.ADAPTERS, now=now)
             apart = adapters.apart_s(*own, group, now) if apart is None else apart
             ratios.append(apart / together)
     return statistics.median(ratios)

@@ -1,7 +1,7 @@
-"""Claims: of adapters that PEFT puts around base parameters (experts of one tensor, routers) several
-stand side by side as others do. Each forward replaces those parameters by a newer version, which is
-no change of the base model, whose keys know nothing of the adapter: what was asked before is a hit,
-views are compared, a write to such a parameter is seen.
+"""Claims: adapters that PEFT puts around base parameters (experts in one, routers) stand side by
+side as others do. Each forward replaces those parameters by a newer version, which is no change
+of the base model, whose keys know nothing of the adapter: what was asked before is a hit, views are
+compared, a write to such a parameter is seen.
 """
 
 from __future__ import annotations

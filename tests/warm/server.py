@@ -95,7 +95,7 @@ def become(folder: str, environment: dict[str, str], files: list[int]) -> None:
     os.environ.update(environment)
     named = environment.get("PYTHONPATH", "")
     sys.path[:0] = [folder, *filter(None, named.split(os.pathsep))]
-    sys.stdin = open(0, encoding="utf-8", closefd=False)
+    sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, closefd=False)), encoding="utf-8")
     sys.stdout = sys.__stdout__ = writer(1, errors="strict")  # type: ignore[misc]
     sys.stderr = sys.__stderr__ = writer(2, errors="backslashreplace")  # type: ignore[misc]
 
