@@ -31,9 +31,7 @@ SHORT = ["w1 w2"]
 MUST, AIM = 1.6, 1.75
 
 
-def model_and_adapters(
-    root: Path, layers: int, **options: Any
-) -> tuple[Any, Any, dict[str, Path]]:
+def model_and_adapters(root: Path, layers: int, **options: Any) -> tuple[Any, Any, dict[str, Path]]:
     """The fixture's model without its adapter, its tokenizer, and folders of adapters of it."""
     with fixture(layers, **options) as backend:
         adapted, tokenizer = backend.model, backend.tokenizer

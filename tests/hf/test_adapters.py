@@ -393,6 +393,15 @@ def test_adapters_that_a_model_came_with(runs: Path, tokenizer: Any, tmp_path: P
         assert again.stats.forward_passes == 0
 
 
+def test_one_without_a_part_in_a_module_that_another_stands_for(runs: Path, tokenizer: Any) -> None:
+    # Asked for its weight, that one looks for the rows of the adapter that is active.
+    own = PeftModel.from_pretrained(tiny.llama(), runs / "plain", adapter_name="a")
+    own.add_adapter("e", copy.deepcopy(CONFIGS["tokens"]))
+    backend = HFBackend(own.eval(), tokenizer, adapter=["a", "e"])
+    assert are_of(scored(backend, "a"), alone(runs, "plain"), tokenizer)
+    assert are_of(scored(backend, "e"), alone(runs, None), tokenizer)
+
+
 def test_noise_of_an_adapter_does_not_depend_on_others_on_the_model(
     runs: Path, load: Make, tokenizer: Any
 ) -> None:

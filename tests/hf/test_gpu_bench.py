@@ -42,7 +42,7 @@ def test_the_parts_about_many_views_run(monkeypatch: pytest.MonkeyPatch) -> None
     assert 1.0 < found.kept[0] < found.kept[1]
     text = "\n".join(gpu_views.lines(found, size, "a device"))
     assert "a device" in text
-    assert text.count(" x |") == 20
+    assert text.count(" x |") == 22
 
 
 @pytest.mark.parametrize("bench", [gpu, gpu_views])

@@ -6,10 +6,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from peft.tuners.trainable_tokens import TrainableTokensLayer
+from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import nn
 
 from forwardcache.errors import UnsupportedModelError
-from forwardcache.hf.model.adapter_parts import switched_modules
+from forwardcache.hf.model.adapter_parts import available_adapters, switched_modules
 from forwardcache.hf.model.adapters import AdapterRecord, Adapters, recorded
 from forwardcache.hf.model.identity import ModelIdentity, ModelState, Structure
 from forwardcache.hf.model.lock import lock_of
@@ -113,10 +115,10 @@ class AdaptersOnModel(Adapters):
 def activated(model: nn.Module, name: str) -> Iterator[None]:
     """The adapter of that name alone is active in the body; no gradient is turned on for it."""
     around = [vars(each) for each in (model, *model.children()) if _OF_MODEL in vars(each)]
-    layers = list(map(vars, switched_modules(model)))
+    layers = [(vars(each), _active_in(each, name)) for each in switched_modules(model)]
     saved: list[tuple[Any, ...]]
     saved = [(fields, _OF_MODEL, fields[_OF_MODEL], name) for fields in around]
-    saved += [(fields, _OF_LAYER, fields.get(_OF_LAYER, _ABSENT), [name]) for fields in layers]
+    saved += [(fields, _OF_LAYER, fields.get(_OF_LAYER, _ABSENT), own) for fields, own in layers]
     try:
         for fields, key, _, active in saved:
             fields[key] = active
@@ -127,6 +129,16 @@ def activated(model: nn.Module, name: str) -> Iterator[None]:
                 del fields[key]
             else:
                 fields[key] = before
+
+
+def _active_in(layer: nn.Module, name: str) -> list[str]:
+    """What PEFT itself makes active in a layer once ``name`` is active.
+
+    Nothing in one that stands for a module which ``name`` leaves alone: asked for its weight, it
+    would look for the adapter's.
+    """
+    stands_for = isinstance(layer, AuxiliaryTrainingWrapper | TrainableTokensLayer)
+    return [] if stands_for and name not in available_adapters(layer) else [name]
 
 
 __all__ = ["AdaptersOnModel", "activated"]
