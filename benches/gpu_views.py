@@ -89,7 +89,7 @@ def four_views(backend: HFBackend, vocab: int, turns: int) -> float:
 
 def measured(device: str, dtype: torch.dtype, size: Size) -> Measured:
     """Everything, on one device."""
-    options = {"device": device, "dtype": dtype}
+    options: dict[str, Any] = {"device": device, "dtype": dtype}
     halves = compare.fixture(2, vocab=size.small_vocab, **options)
     small = rows.tiny_backend(min(4, size.layers))
     tiny = HFBackend(small.model.to(device, dtype), small.tokenizer)

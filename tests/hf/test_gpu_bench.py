@@ -13,7 +13,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from benches import gpu, gpu_views
+from benches import adapters, gpu, gpu_views
 from benches.gpu import EXACT, Size, lines, measured
 
 TINY = Size(layers=2, vocab=300, tokens=12, texts=10)
@@ -32,7 +32,7 @@ def test_its_parts_run_and_its_checks_hold() -> None:
 
 
 def test_the_parts_about_many_views_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu_views.adapters, "ADAPTERS", 2)
+    monkeypatch.setattr(adapters, "ADAPTERS", 2)
     size = gpu_views.Size(layers=1, vocab=300, small_vocab=200, texts=2, batches=1, turns=2)
     found = gpu_views.measured("cpu", torch.bfloat16, size)
     times = [each for questions in found.questions.values() for each in questions.values()]

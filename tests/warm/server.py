@@ -68,7 +68,7 @@ def attend(connection: socket.socket) -> None:
     for file in files:
         os.close(file)
     ended = os.pidfd_open(child)
-    if ended not in select.select([ended, connection], [], [])[0]:
+    if ended not in select.select([ended, connection.fileno()], [], [])[0]:
         os.kill(child, signal.SIGKILL)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     # The client may have gone.
@@ -96,8 +96,8 @@ def become(folder: str, environment: dict[str, str], files: list[int]) -> None:
     named = environment.get("PYTHONPATH", "")
     sys.path[:0] = [folder, *filter(None, named.split(os.pathsep))]
     sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, closefd=False)), encoding="utf-8")
-    sys.stdout = sys.__stdout__ = writer(1, errors="strict")  # type: ignore[misc]
-    sys.stderr = sys.__stderr__ = writer(2, errors="backslashreplace")  # type: ignore[misc]
+    sys.stdout = writer(1, errors="strict")
+    sys.stderr = writer(2, errors="backslashreplace")
 
 
 def writer(file: int, errors: str) -> TextIO:
@@ -105,7 +105,7 @@ def writer(file: int, errors: str) -> TextIO:
     raw = io.FileIO(file, "w", closefd=False)
     is_unbuffered = bool(os.environ.get("PYTHONUNBUFFERED"))
     return io.TextIOWrapper(
-        raw if is_unbuffered else io.BufferedWriter(raw),  # type: ignore[arg-type]
+        raw if is_unbuffered else io.BufferedWriter(raw),
         encoding="utf-8",
         errors=errors,
         write_through=is_unbuffered,
