@@ -3,8 +3,8 @@
 Claims: ``--lambdas`` compares each adapter at each strength, 1 being the adapter itself; of each
 adapter of a folder a sweep finds what a run of it alone finds, nulls of its own among it, with one
 floor for all; how often adapters are loaded again is in the estimate; an interrupted run says what
-it kept and goes on with the same rows; what can't be meant is refused in one line before a model is
-loaded.
+it kept and goes on with the same rows; with ``--on-error skip`` an adapter that doesn't fit leaves
+the others alone; what can't be meant is refused in one line before a model is loaded.
 
 Not here: that what goes on finds the same (``jobs/test_diff_resume.py``).
 """
@@ -181,6 +181,29 @@ def test_a_folder_of_adapters_has_some(
     shutil.copytree(ASSETS / "adapter", tmp_path / "run" / "a")
     run(*words, tmp_path / "run" / "a").refused("it is an adapter itself, which --adapter takes")
     run(*words, tmp_path / "run", "--adapter", f"a={ASSETS / 'adapter'}").refused("'a'")
+
+
+def test_the_others_go_on_where_an_adapter_does_not_fit(
+    run: Run, checkpoints: Path, prompts: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(checkpoints, tmp_path / "run")
+    file = folder / "checkpoint-20" / "adapter_model.safetensors"
+    save_file(dict(list(load_file(file).items())[1:]), file)
+    words = ["diff", "--model", ASSETS / "model", "--dtype", "float32", "--nulls", 0]
+    words += ["--texts", first(prompts, 2), "--adapters", folder]
+    run(*words).refused("adapter 'checkpoint-20':", "belongs to another model")
+    out = tmp_path / "rows.jsonl"
+    ended = run(*words, "--on-error", "skip", "--format", "json", "--out", out)
+    assert ended.code == 0, ended.err
+    told = json.loads(ended.out)
+    assert list(told["views"]) == ["ft:checkpoint-3", "ft:checkpoint-100"]
+    assert list(told["not_compared"]) == ["ft:checkpoint-20"]
+    assert "ft:checkpoint-20 was not compared: the adapter " in ended.err
+    assert run("verify", out, "--share", 1).code == 0
+    assert run(*words, "--on-error", "skip", "--strict").code == 1
+    assert run(*words, "--on-error", "skip", "--max-kl", 100).code == 2
+    alone = ["--views", "ft:checkpoint-20", "--on-error", "skip"]
+    run(*words, *alone).refused("nothing is left to be compared: adapter 'checkpoint-20'")
 
 
 def test_lambdas_without_an_adapter_are_refused(run: Run, prompts: Path) -> None:

@@ -146,8 +146,12 @@ def _check_output(command: Command, ended: subprocess.CompletedProcess[str]) -> 
 def programs(folder: Path, warm: list[str]) -> str:
     """A search path that begins with the package's programs; ``forwardcache`` runs by ``warm``."""
     folder.mkdir()
-    for name, words in {"forwardcache": warm, "pytest": [sys.executable]}.items():
+    commands = {
+        "forwardcache": [*warm, "-m", "tests.docs.command"],
+        "pytest": [sys.executable, "-m", "pytest"],
+    }
+    for name, words in commands.items():
         program = " ".join(f'"{word}"' for word in words)
-        (folder / name).write_text(f'#!/bin/sh\nexec {program} -m {name} "$@"\n')
+        (folder / name).write_text(f'#!/bin/sh\nexec {program} "$@"\n')
         (folder / name).chmod(0o755)
     return f"{folder}{os.pathsep}{os.environ['PATH']}"

@@ -20,18 +20,26 @@ from tests.docs.page import ROOT, Page, programs
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 DEMO = Path(forwardcache.__file__).parent / "demo"
 READER = Path(__file__).parent / "reader"
+PROMPTS, FEW = 40, 20
+"""Prompts of the reader: where a page shows what came of them, and elsewhere."""
 
 
 @pytest.fixture
-def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warm: list[str]) -> Path:
+def reader(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    warm: list[str],
+    request: pytest.FixtureRequest,
+) -> Path:
     """The reader's folder: a model, an adapter, prompts, traces and a package of their own."""
     folder = tmp_path / "reader"
     shutil.copytree(READER, folder, ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "MODEL_FOLDER").symlink_to(DEMO / "model")
     (folder / "ADAPTER_FOLDER").symlink_to(DEMO / "adapter")
     prompts = (DEMO / "prompts.jsonl").read_text("utf-8").splitlines(keepends=True)
-    (folder / "prompts.jsonl").write_text("".join(prompts[:40]), "utf-8")
-    (folder / "train.jsonl").write_text("".join(prompts[40:140]), "utf-8")
+    count = PROMPTS if shows_output(request.node.callspec.params.get("path")) else FEW
+    (folder / "prompts.jsonl").write_text("".join(prompts[:count]), "utf-8")
+    (folder / "train.jsonl").write_text("".join(prompts[PROMPTS : PROMPTS + 100]), "utf-8")
     for name in ("trace", "one", "two"):
         write_trace(folder / f"{name}.jsonl")
     python = [str(folder), *(path for path in sys.path if path)]
@@ -46,6 +54,14 @@ def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warm: list[str]) -> 
     monkeypatch.syspath_prepend(str(folder))
     monkeypatch.chdir(folder)
     return folder
+
+
+def shows_output(path: Path | None) -> bool:
+    """Whether a page shows what a command of its prints, which is of all prompts."""
+    if path is None:
+        return False
+    consoles = (block for block in blocks_of(path) if block.language == "console")
+    return any(command.output for block in consoles for command in commands_of(block))
 
 
 def write_trace(path: Path) -> None:

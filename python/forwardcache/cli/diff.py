@@ -7,14 +7,14 @@ first line, which says what is going to be done. What the run will take is said 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from forwardcache.cli.diff_checks import check_part, checked
 from forwardcache.cli.exits import ExitCode, say
-from forwardcache.errors import InterruptedRunError
+from forwardcache.errors import InterruptedRunError, InvalidInputError
 from forwardcache.jobs.diff.options import DiffOptions
 from forwardcache.jobs.kinds import STDIN
 from forwardcache.jobs.metadata import Facts
@@ -35,26 +35,28 @@ _MOST_NAMED = 8
 
 def diff(options: DiffOptions) -> int:
     """Run the command; the exit code."""
-    views, reference = checked(options)
+    asked, reference = checked(options)
     from forwardcache.cli.score import tell_of_store
     from forwardcache.jobs.diff.compared import check_views
     from forwardcache.jobs.diff.facts import deciding
     from forwardcache.jobs.diff.nulls import with_nulls
     from forwardcache.jobs.diff.plan import comparable, make_plan
 
-    say(_what_is_done(options, views, reference))
+    say(_what_is_done(options, asked, reference))
     source = read_prompts(
         options.texts, limit=options.limit, on_error=options.on_error, words=TEXTS
     )
     source = comparable(
         source, has_template=options.loading.chat_template, on_error=options.on_error
     )
-    job = deciding(options, source, views, reference)
+    job = deciding(options, source, asked, reference)
     check_part(options, job)
     # A dry run writes nothing.
     loading = replace(options.loading, store=None) if options.dry_run else options.loading
-    session = load(loading)
+    session = load(loading, skip_adapters=options.on_error == "skip")
     try:
+        left_out = session.backend.adapters_left_out
+        views = _of_those_left(asked, reference, left_out)
         plan = make_plan(
             session,
             source,
@@ -70,12 +72,29 @@ def diff(options: DiffOptions) -> int:
         if options.dry_run:
             return _dry_run(session, plan, options)
         result = _run(session, plan, options, job)
+        views_of = {view.name: left_out[view.adapter] for view in asked if view.adapter in left_out}
+        result = replace(result, not_compared={**views_of, **result.not_compared})
         if session.store is not None:
             tell_of_store(session)
     finally:
         session.close()
     _show(result, options)
     return _exit_code(result, options)
+
+
+def _of_those_left(
+    asked: Sequence[View], reference: View, left_out: Mapping[str, str]
+) -> tuple[View, ...]:
+    """The views that are compared where adapters that can't be used are left out.
+
+    Raises:
+        InvalidInputError: the reference is of one of those, or every view is.
+    """
+    views = tuple(view for view in asked if view.adapter not in left_out)
+    if reference.adapter in left_out or (asked and not views):
+        name, why = next(iter(left_out.items()))
+        raise InvalidInputError(f"nothing is left to be compared: adapter {name!r}: {why}")
+    return views
 
 
 def _what_is_done(options: DiffOptions, views: Sequence[View], reference: View) -> str:

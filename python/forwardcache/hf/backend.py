@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from os import PathLike
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Literal, get_args
 
 import torch
@@ -59,6 +59,8 @@ class HFBackend(Inspection, Rounding, Operations):
             values, which are traced under the first. Folders are loaded when a view of theirs has
             to be run (and once in the beginning), and loaded again when their files change; the
             model itself then has no adapter on it between calls.
+        skip_adapters: Whether adapters with names that can't be used are left out, as long as one
+            is left; ``adapters_left_out`` says why.
         max_adapters: How many adapters of folders are in memory at once; the one least recently
             used is let go.
         instrumentation: Cache, trace and counters; made here unless given, and then closed here.
@@ -119,6 +121,7 @@ class HFBackend(Inspection, Rounding, Operations):
         tokenizer: Any,
         *,
         adapter: AdapterChoice = None,
+        skip_adapters: bool = False,
         max_adapters: int = 4,
         instrumentation: BackendInstrumentation | None = None,
         trace_path: str | PathLike[str] | None = None,
@@ -192,7 +195,7 @@ class HFBackend(Inspection, Rounding, Operations):
         # Looks at the adapter now, so that one that can't be handled is refused here.
         self._scorer.own_specs()
         self._scorer.check_encoding()
-        self._scorer.admit()
+        self._left_out = self._scorer.admit(skips=skip_adapters)
         if keep == "states":
             self._scorer.kept.admit()
 
@@ -277,6 +280,11 @@ class HFBackend(Inspection, Rounding, Operations):
         """The adapters' names, in order; empty where the only one has none."""
         named = self._scorer.adapters
         return () if named is None else named.names
+
+    @property
+    def adapters_left_out(self) -> Mapping[str, str]:
+        """By name of an adapter that can't be used, with ``skip_adapters``: why."""
+        return MappingProxyType(self._left_out)
 
     @property
     def instrumentation(self) -> BackendInstrumentation:

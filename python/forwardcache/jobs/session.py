@@ -98,7 +98,11 @@ def parse_identity(text: str) -> tuple[Policy, str | None]:
 
 
 def load(
-    options: ModelOptions, store: Store | None = None, *, ready: Callable[[], object] = bool
+    options: ModelOptions,
+    store: Store | None = None,
+    *,
+    ready: Callable[[], object] = bool,
+    skip_adapters: bool = False,
 ) -> Session:
     """Load the model, then open the trace: what can't be loaded leaves none behind.
 
@@ -106,6 +110,7 @@ def load(
         options: What to load.
         store: The store of these options, if it is open already.
         ready: Called before any file of the model is read.
+        skip_adapters: Whether adapters that can't be used are left out, as long as one is left.
 
     Raises:
         InvalidInputError: it can't be loaded.
@@ -115,7 +120,7 @@ def load(
     instrumentation, recorder = instruments(options)
     if store is None and options.store is not None:
         store = open_checked(options.store)
-    backend = load_backend(options, recorder, store, ready=ready)
+    backend = load_backend(options, recorder, store, ready=ready, skip_adapters=skip_adapters)
     open_trace(options, instrumentation)
     return Session(backend, recorder, instrumentation, store)
 
@@ -161,6 +166,7 @@ def load_backend(
     store: Store | None,
     *,
     ready: Callable[[], object] = bool,
+    skip_adapters: bool = False,
 ) -> Any:
     """The model behind a session.
 
@@ -169,6 +175,7 @@ def load_backend(
         recorder: What the backend calls.
         store: What is under its cache.
         ready: Called before any file of the model is read.
+        skip_adapters: As of ``load``.
 
     Raises:
         InvalidInputError: it can't be loaded.
@@ -178,7 +185,7 @@ def load_backend(
     with without_collections():
         backend_type = _backend_type()
         ready()
-        return _loaded(backend_type, options, recorder, store)
+        return _loaded(backend_type, options, recorder, store, skip_adapters=skip_adapters)
 
 
 def _loaded(
@@ -186,6 +193,8 @@ def _loaded(
     options: ModelOptions,
     recorder: HitRecorder,
     store: Store | None,
+    *,
+    skip_adapters: bool,
 ) -> Any:
     policy, label = parse_identity(options.identity)
     try:
@@ -209,6 +218,7 @@ def _loaded(
             identity=policy,
             identity_label=label,
             keep=options.keep,
+            skip_adapters=skip_adapters,
         )
     except ForwardCacheError:
         raise

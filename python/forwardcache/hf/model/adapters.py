@@ -120,6 +120,10 @@ class Adapters(ABC):
         self._turn = -1
         self._looked: dict[Any, Any] = {}
 
+    def leave_out(self, name: str) -> None:
+        """Forgets an adapter that can't be used; no view is of it from here on."""
+        self.names = tuple(each for each in self.names if each != name)
+
     def looked_over(self) -> AbstractContextManager[None]:
         """Entered while every adapter is looked at for the first time."""
         return nullcontext()

@@ -228,21 +228,30 @@ class LoadedModel:
         with self.lock:
             return self.admitted(self.runs_as(spec))
 
-    def admit(self) -> None:
+    def admit(self, *, skips: bool = False) -> dict[str, str]:
         """Looks at the model as it stands, and below its adapter where that view is exact.
+
+        Args:
+            skips: Whether adapters with names that can't be used are left out, unless none is left.
+
+        Returns:
+            By name of an adapter that was left out: why.
 
         Raises:
             UnsupportedModelError: as in ``admitted``.
+            AdapterError: an adapter can't be used and isn't left out.
         """
+        left_out: dict[str, str] = {}
         with self.lock:
             structure = self.identity.structure(self.tokenizer)
             for spec in dict.fromkeys((*self._standing_specs(), BASE)):
                 if spec.adapter is None and structure.traits.gives(spec):
                     self.admitted(spec)
             if self.adapters is not None and self.adapters.needs_name:
-                self._admit_each(self.adapters)
+                self._admit_each(self.adapters, left_out if skips else None)
+        return left_out
 
-    def _admit_each(self, adapters: Adapters) -> None:
+    def _admit_each(self, adapters: Adapters, left_out: dict[str, str] | None) -> None:
         with adapters.looked_over():
             for name in adapters.names:
                 try:
@@ -250,7 +259,10 @@ class LoadedModel:
                     adapters.structure_in(spec, self.tokenizer).traits.check(spec)
                     self.admitted(spec)
                 except ForwardCacheError as error:
-                    raise type(error)(f"adapter {name!r}: {error}") from None
+                    if left_out is None or adapters.names == (name,):
+                        raise type(error)(f"adapter {name!r}: {error}") from None
+                    left_out[name] = str(error)
+                    adapters.leave_out(name)
 
     def operation(self, name: str, **options: Any) -> Operation:
         """The operation of that name; whether in windows, the model's options say if nobody else.
