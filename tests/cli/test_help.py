@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import typer
 
-from forwardcache.cli.app import app
+from forwardcache.cli.app import _ELSEWHERE, _MODULES, app_of, whole_app
+from forwardcache.cli.commands.report import REPORT_COMPARE
 from tests.cli.conftest import Run
 
 GROUPS = [[], ["check"], ["trace"], ["store"]]
@@ -23,7 +24,15 @@ def commands(group: Any, name: str = "") -> list[tuple[str, Any]]:
     return [each for word, one in found.items() for each in commands(one, f"{name} {word}".strip())]
 
 
-COMMANDS = commands(typer.main.get_command(app))
+COMMANDS = commands(typer.main.get_command(whole_app()))
+
+
+def test_a_command_is_found_without_the_modules_of_others() -> None:
+    for name, _ in COMMANDS:
+        word = name if name == REPORT_COMPARE else name.partition(" ")[0]
+        module = _ELSEWHERE.get(word, word)
+        assert module in _MODULES
+        assert name in dict(commands(typer.main.get_command(app_of(module))))
 
 
 @pytest.mark.parametrize("group", GROUPS, ids=" ".join)

@@ -123,7 +123,7 @@ with closing(open_store(loading.store)) as store:
         change(plain)
         keep_note(store, key, json.dumps(plain).encode())
 
-    noted(lambda plain: plain["surroundings"]["versions"].update(torch="2.0.0"))
+    noted(lambda plain: plain["surroundings"]["versions"].update(torch=["torch-2.0.0.dist-info"]))
     look("another version of torch")
     noted(lambda plain: plain["surroundings"].update(accelerators=["/dev/nvidia0"]))
     look("an accelerator less")

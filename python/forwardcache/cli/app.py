@@ -6,40 +6,63 @@ Nothing heavy is imported here: ``--help`` has to be quick.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Annotated, Any
 
 import typer
 
 from forwardcache import __version__
-from forwardcache.cli.commands import check, diff, export, report, score, store, trace, verify
 from forwardcache.cli.commands.options import EXIT_STATUS
 from forwardcache.cli.commands.report import REPORT_COMPARE
 from forwardcache.cli.exits import ExitCode, guarded, say, say_warnings
 from forwardcache.cli.repeats import refusing_repeats
 from forwardcache.jobs.metadata import WORDS
 
-app = typer.Typer(
-    name="forwardcache",
-    help="Every forward pass once: an exact, traced cache under the views of one model.",
-    epilog=EXIT_STATUS,
-    add_completion=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-)
-# In the order of the help; a group without a name adds its commands to the root's.
-app.add_typer(score.commands)
-app.add_typer(diff.commands)
-app.add_typer(export.commands, name="export")
-app.add_typer(verify.commands)
-app.add_typer(report.commands)
-app.add_typer(check.commands, name="check")
-app.add_typer(trace.commands, name="trace")
-app.add_typer(store.commands, name="store")
+# In the order of the help, with the name of those that are groups of their own.
+_MODULES = {
+    "score": None,
+    "diff": None,
+    "export": "export",
+    "verify": None,
+    "report": None,
+    "check": "check",
+    "trace": "trace",
+    "store": "store",
+}
+# Whose commands have another name than their module.
+_ELSEWHERE = {"demo": "score", REPORT_COMPARE: "report"}
 
 # The root of click's errors, of which some versions of typer bring a copy of their own.
 _UsageProblem: Any = next(
     kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"
 )
+
+
+def app_of(*modules: str) -> typer.Typer:
+    """The root with the commands of some modules: a command that is named needs no others.
+
+    Args:
+        *modules: Names below ``forwardcache.cli.commands``.
+    """
+    app = typer.Typer(
+        name="forwardcache",
+        help="Every forward pass once: an exact, traced cache under the views of one model.",
+        epilog=EXIT_STATUS,
+        add_completion=True,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+    )
+    for module in modules:
+        commands = import_module(f"forwardcache.cli.commands.{module}").commands
+        # A group without a name adds its commands to the root's.
+        app.add_typer(commands, name=_MODULES[module])
+    app.callback()(_forwardcache)
+    return app
+
+
+def whole_app() -> typer.Typer:
+    """The root with all commands."""
+    return app_of(*_MODULES)
 
 
 def run(argv: Sequence[str]) -> int:
@@ -68,6 +91,8 @@ def _with_address(argv: Sequence[str]) -> list[str]:
 
 def _invoke(argv: list[str]) -> int:
     try:
+        named = _ELSEWHERE.get(argv[0], argv[0]) if argv else ""
+        app = app_of(*([named] if named in _MODULES else _MODULES))
         command = refusing_repeats(typer.main.get_command(app))
         code = command(args=argv, prog_name="forwardcache", standalone_mode=False)
     except _UsageProblem as problem:
@@ -100,7 +125,6 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _forwardcache(
     version: Annotated[
         bool,

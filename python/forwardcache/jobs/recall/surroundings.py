@@ -16,7 +16,7 @@ from glob import glob
 from pathlib import Path
 from typing import Any
 
-from forwardcache.jobs.metadata import versions
+from forwardcache import __version__
 
 # Of terminals, sessions, schedulers and test runners: another one every time, and read by none of
 # the libraries that load and run a model.
@@ -37,6 +37,7 @@ _OF_SESSIONS = (
     *("SESSION_", "SHELL", "SHLVL", "SLURM_JOB", "SLURM_STEP", "SLURM_TASK_PID", "SSH_", "STY"),
     *("TERM", "TMUX", "TTY", "VISUAL", "VTE_", "WAYLAND_", "WINDOWID", "XAUTHORITY", "XDG_SESSION"),
 )
+_DECIDING = ("torch", "transformers", "peft", "tokenizers")
 _PACKAGES = (".dist-info", ".egg-info", ".egg-link", ".pth")
 _NVIDIA = "/proc/driver/nvidia"
 # A driver that nothing here knows how to ask; a machine with one is never recognised.
@@ -54,19 +55,21 @@ def surroundings() -> dict[str, Any] | None:
     """
     if any(map(glob, _UNKNOWN_DEVICES)):
         return None
+    installed = list(_installed())
     return {
-        "versions": versions(),
+        "versions": {name: _entries_of(name, installed) for name in _DECIDING},
+        "forwardcache": __version__,
         "python": [sys.version, sys.prefix, *map(str, sys.flags), str(sys._xoptions)],
         "path": list(sys.path),
         "finders": [str(getattr(each, "__name__", type(each))) for each in sys.meta_path],
-        "packages": _digest(_installed()),
-        "environment": _digest(_variables()),
+        "packages": _digest(installed),
+        "environment": _digest(list(_variables())),
         "machine": [platform.platform(), platform.machine(), platform.node(), _cores()],
         "accelerators": _accelerators(),
     }
 
 
-def _digest(words: Iterator[str]) -> str:
+def _digest(words: list[str]) -> str:
     joined = "\0".join(sorted(words))
     return hashlib.sha256(joined.encode("utf-8", "surrogateescape")).hexdigest()
 
@@ -80,6 +83,11 @@ def _installed() -> Iterator[str]:
                     yield f"{folder}/{name}"
                 if name.endswith(".pth"):
                     yield Path(folder, name).read_text("utf-8", "surrogateescape")
+
+
+def _entries_of(name: str, installed: list[str]) -> list[str]:
+    """Where a package says that it is installed, and in which version."""
+    return [each for each in installed if os.path.basename(each).startswith(f"{name}-")]
 
 
 def _variables() -> Iterator[str]:
