@@ -98,6 +98,8 @@ class Exact:
             )
         self._peft: Any = None
         self._names: dict[str, str] = {}
+        self._on: dict[str, dict[str, Any]] = {}
+        self._active: str | None = None
         self._kept: dict[Any, tuple[Values, ...]] = {}
 
     @property
@@ -218,7 +220,12 @@ class Exact:
             else:
                 self._peft.add_adapter(name, config)
         self._names[folder] = name
-        return self._layers(name)
+        layers = self._peft.base_model.model.named_modules()
+        self._on[name] = {
+            at: m for at, m in layers if isinstance(m, LoraLayer) and name in m.scaling
+        }
+        self._active = None
+        return self._on[name]
 
     def tensors(self, folder: str) -> Iterator[tuple[str, torch.Tensor]]:
         """An adapter's own tensors, by names without the adapter's.
@@ -278,14 +285,12 @@ class Exact:
                 yield
         else:
             name = self._names[adapter]
-            self._peft.set_adapter(name)
-            with _multiplied(self._layers(name), name, many, shape):
+            # PEFT goes through all modules for it, which takes longer than a small model's forward.
+            if self._active != name:
+                self._peft.set_adapter(name)
+                self._active = name
+            with _multiplied(self._on[name], name, many, shape):
                 yield
-
-    def _layers(self, name: str) -> dict[str, Any]:
-        """The modules that an adapter is on, by their names in the model."""
-        layers = self._peft.base_model.model.named_modules()
-        return {at: m for at, m in layers if isinstance(m, LoraLayer) and name in m.scaling}
 
 
 def _of_text(rows: torch.Tensor, text: Text) -> Values:
