@@ -348,6 +348,14 @@ class PrefixBlocks(ByPrefix):
         return ids if len(ids) % 16 == 0 else (adapter, ids)
 
 
+@caught_as("DependsOnPrefix")
+class PrefixLongBlocks(ByPrefix):
+    """In blocks of 32, which a short text doesn't fill."""
+
+    def key(self, ids: Ids, adapter: str | None) -> Any:
+        return ids if len(ids) % 32 == 0 else (adapter, ids)
+
+
 class AtSomeTokens(Sound):
     """The adapter counts at some positions only."""
 

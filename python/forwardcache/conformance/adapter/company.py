@@ -128,7 +128,7 @@ def _because_of_company(case: Case, *, mixed: bool) -> AdapterFailure:
 
 
 def prefixes(session: Session) -> Findings:
-    """Texts that share their first 4, 8 or 16 tokens, asked of another adapter or the same."""
+    """Texts that share their first 4, 8, 16 or 40 tokens, asked of another adapter or the same."""
     plants = session.plant("all_linear"), session.plant("other")
     with session.having(*plants) as [one, other]:
         turns = ((one, other), (None, one), (one, None), (one, one))

@@ -18,8 +18,11 @@ __all__ = ["PROFILES", "SHARED", "Ground", "Pair", "Profile"]
 Profile = Literal["quick", "full"]
 PROFILES: tuple[Profile, ...] = ("quick", "full")
 
-SHARED = (4, 8, 16)
-"""How many first tokens two texts share."""
+SHARED = (4, 8, 16, 40)
+"""How many first tokens two texts share; engines keep beginnings in blocks of up to 32."""
+
+_BEYOND = 8
+"""Tokens of a text, at least, after those that it shares with another."""
 
 COMPANY = ("all_linear", "other", "new")
 """Adapters that are loaded beside or after each other."""
@@ -96,20 +99,24 @@ class Ground:
         return [text[:length] for text, length in zip(pool, self._lengths, strict=True)]
 
     def pairs(self) -> list[Pair]:
-        """Pairs of texts with 4, 8 and 16 tokens in common, of equal and of different length."""
+        """Pairs of texts with 4, 8, 16 and 40 tokens in common, of equal and different length."""
         if self._pairs is None:
             begin = len(_PURPOSES) * len(self._lengths)
-            earlier = self._pool[begin : begin + _MANY * len(SHARED)]
+            begun = self._pool[begin : begin + _MANY * len(SHARED)]
             self._pairs = []
             for index, shared in enumerate(SHARED):
-                if shared + 2 > len(earlier[0]):
+                length = max(len(begun[0]), shared + _BEYOND)
+                if length > self.exact.context:
                     continue
-                these = earlier[index :: len(SHARED)]
-                later = self.exact.sampled([text[:shared] for text in these], len(these[0]), 1)
-                for number, (one, other) in enumerate(zip(these, later, strict=True)):
-                    cut = len(other) if number % 2 else (shared + len(other) + 2) // 2
+                earlier = self._as_long_as(length, begun[index :: len(SHARED)])
+                later = self.exact.sampled([text[:shared] for text in earlier], length, 1)
+                for number, (one, other) in enumerate(zip(earlier, later, strict=True)):
+                    cut = length if number % 2 else (shared + length + 2) // 2
                     self._pairs.append(Pair(one, other[:cut], shared))
         return self._pairs
+
+    def _as_long_as(self, length: int, texts: list[Text]) -> list[Text]:
+        return texts if len(texts[0]) >= length else self.exact.sampled(texts, length, 2)
 
     def plant(self, name: str, effect: float, floor: float) -> Plant:
         """An adapter that changes values by ``effect`` nats and by 20 times its floor.
