@@ -5,7 +5,8 @@
 # the adapted model computes, or names the part of the adapter that it can't take.
 # Seen: LoRA on attention and MLP is exact, rank and alpha patterns and rsLoRA scaling too. But DoRA's magnitudes, LoRA's
 # trained biases (lora_bias) and LoRA on the token embedding are left out: the builder ends with status 0 and a model
-# that is neither the base nor the adapted one, nats away from both, and no line of its output says so.
+# that is neither the base nor the adapted one, nats away from both, and no line of its output says so. LoRA on the head
+# also ends with status 0, and gives a file that onnxruntime refuses to load: it names an output that no node has.
 #
 # Whom it bites: whoever serves a fine-tuned model this way, and whoever takes the exported model as the adapter's.
 set -euo pipefail
@@ -101,5 +102,13 @@ for number, (name, options) in enumerate({**kept, **lost}.items()):
         told = [line for line in said.splitlines() if re.search(words, line, re.I) and "PeftWarning" not in line]
         print("    the builder said of it:", told)
         assert not told
+adapted("head", target_modules=["q_proj", "lm_head"])
+try:
+    exported("head")
+except Exception as error:
+    print(f"head       the builder ended with 0; onnxruntime: {str(error).splitlines()[0]:.200}")
+    assert "Invalid model" in str(error) and "/lm_head/MatMul/output_0" in str(error)
+else:
+    raise AssertionError("a model with LoRA on the head loads")
 print("as described: these parts are dropped, without a word")
 PY
