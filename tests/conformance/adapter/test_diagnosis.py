@@ -23,7 +23,9 @@ class OneText:
     """The exact values of a model in which every given token is among the likely ones."""
 
     def __init__(self) -> None:
-        self.top: Nats = -np.sort(DICE.exponential(2.5, (TOKENS, TOP)) + 0.2, axis=1)
+        drawn: Nats = -np.sort(DICE.exponential(2.5, (TOKENS, TOP)), axis=1)
+        # They have nine tenths of the whole.
+        self.top: Nats = drawn - np.log(np.exp(drawn).sum(axis=1, keepdims=True) / 0.9)
         self.logprobs = self.drawn()
 
     def drawn(self) -> Nats:

@@ -30,7 +30,7 @@ _GRID = (-2.0, -1.0, 0.0, 0.125, 0.25, 0.354, 0.5, 0.707, 1.414, 2.0, 2.828, 4.0
 _STEPS = 4
 _NO_OTHER_SCALE = 0.1
 _CLEARLY = 0.5
-_FEWEST, _MOST, _OFTENER, _ELSEWHERE = 0.2, 0.5, 3.0, 0.37
+_FEWEST, _MOST, _OFTENER, _ELSEWHERE = 0.2, 0.6, 3.0, 0.37
 _NEAR = (0.002, 0.01, 0.03)
 _ALIKE = 0.6
 
@@ -209,7 +209,9 @@ def _sampled(given: Given, tops: Given, nats: float) -> bool:
         return float(np.mean(np.abs(values[:, None] - tops).min(axis=1) <= nats))
 
     by_chance = max(share(given - _ELSEWHERE), share(given + _ELSEWHERE))
-    return share(given) >= max(_MOST, _OFTENER * by_chance)
+    # Sampled tokens are among the likely ones as often as these are likely together.
+    expected = float(np.exp(tops).sum(axis=1).mean())
+    return share(given) >= max(_MOST * expected, _OFTENER * by_chance)
 
 
 def _shifted(given: Given, exact: Given, step: int) -> tuple[Given, Given]:
