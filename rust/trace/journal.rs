@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! byte 0      header: magic, capacity, run, checksum; losses; intent; head
-//! 4096        slots of the ring, 128 bytes each
+//! 4096        slots of the ring, 128 bytes each; a brief event takes the first half of one
 //! then        names, appended: length u32, checksum u32, bytes
 //! ```
 //!
@@ -15,6 +15,7 @@
 //! before the first byte of a block and cleared after `head` has moved past its events, so whoever
 //! finds it set reads the trace from there and sees which of the events it owes are in it (J6).
 
+use super::brief;
 use super::lockfile::{companion, try_lock, unlock};
 use super::name::{JsonNames, NameId};
 use super::record::{Record, WORDS, Words};
@@ -29,7 +30,11 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-const MAGIC: u64 = u64::from_le_bytes(*b"fwdjrnl1");
+const MAGIC: u64 = u64::from_le_bytes(*b"fwdjrnl2");
+/// That of journals in which every event took a whole slot; they are read like those of today.
+const MAGIC_OF_WHOLE_SLOTS: u64 = u64::from_le_bytes(*b"fwdjrnl1");
+/// Of the bits that say that a word is a number; the same in journals of both kinds.
+const NUMBER_SEED: u64 = MAGIC_OF_WHOLE_SLOTS;
 const HEADER_WORDS: usize = 512;
 const WORD: usize = 8;
 
@@ -133,6 +138,16 @@ impl Journal {
         Ok(offset + entry.len() as u64)
     }
 
+    /// The event at `pos`, if it is accepted; none in it if its words are damaged. The further half of a
+    /// slot is looked at only if its event is there.
+    pub(super) fn read(&self, run: u64, pos: u64) -> Option<Option<Record>> {
+        let half = self.ring.read_first(pos)?;
+        if brief::is_brief(&half) {
+            return Some(brief::record_of_half(run, pos, &half));
+        }
+        self.ring.read(pos).map(|words| Record::of_words(run, pos, &words))
+    }
+
     /// Says that a block is appended to the trace, from `offset` on.
     pub(super) fn set_intent(&self, offset: u64) {
         // Release: before the first byte is written, as the compiler sees it; a kill keeps the order.
@@ -217,7 +232,7 @@ pub fn decode(bytes: &[u8]) -> Option<Found> {
     if word(AT_MAGIC) == 0 && words.iter().take(AT_LOST).all(|word| *word == [0; WORD]) {
         return None;
     }
-    let whole = word(AT_MAGIC) == MAGIC
+    let whole = matches!(word(AT_MAGIC), MAGIC | MAGIC_OF_WHOLE_SLOTS)
         && word(AT_CHECKSUM) == header_checksum(capacity, run)
         && capacity.is_power_of_two();
     if !whole {
@@ -299,7 +314,8 @@ const NUMBER_BITS: u32 = 48;
 
 /// A number, and 16 bits that say that it is one; never 0. One store writes both.
 fn checked_word(number: u64) -> u64 {
-    number | (xxh3_64_with_seed(&number.to_le_bytes(), MAGIC) >> NUMBER_BITS | 1) << NUMBER_BITS
+    number
+        | (xxh3_64_with_seed(&number.to_le_bytes(), NUMBER_SEED) >> NUMBER_BITS | 1) << NUMBER_BITS
 }
 
 fn number_of(word: u64) -> u64 {

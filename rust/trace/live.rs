@@ -9,6 +9,7 @@
 
 mod direct;
 
+use super::brief::Brief;
 use super::fork::registry;
 use super::journal::Journal;
 use super::lockfile::{Held, PathLock};
@@ -188,12 +189,32 @@ impl Live {
     ///
     /// # Errors
     /// [`Refused`]; the event was not accepted.
-    #[inline]
     pub(super) fn push(&self, record: &Record) -> Result<(), Refused> {
+        match Brief::of(record) {
+            Some(brief) => self.push_brief(&brief),
+            None => self.push_words(|pos| record.to_words(self.run, pos)),
+        }
+    }
+
+    /// Accepts a hit.
+    ///
+    /// # Errors
+    /// As [`Live::push`].
+    #[inline(always)]
+    pub(super) fn push_brief(&self, brief: &Brief) -> Result<(), Refused> {
+        let sum = brief.sum(self.run);
+        self.push_words(|pos| brief.to_words(sum, pos))
+    }
+
+    #[inline(always)]
+    fn push_words<const N: usize>(
+        &self,
+        encode: impl FnOnce(u64) -> [u64; N],
+    ) -> Result<(), Refused> {
         let Some(journal) = &self.journal else {
             return Err(Refused::Sealed);
         };
-        let pos = journal.ring.push(|pos| record.to_words(self.run, pos))?;
+        let pos = journal.ring.push(encode)?;
         if (pos + 1) & ((journal.ring.capacity() / 4).max(1) - 1) == 0 {
             self.wakeup.wake();
         } else {
@@ -271,12 +292,16 @@ impl Live {
     fn drain_until_stopped(&self) {
         // Relaxed: whoever stops the drainer wakes it afterwards, under the lock of `wakeup`.
         let stopped = || self.stop.load(Ordering::Relaxed);
+        let mut took = Duration::ZERO;
         while !stopped() {
             self.wakeup.sleep(|| self.has_work() || stopped());
             if !stopped() {
-                self.wakeup.wait(self.options.interval);
+                // What was accepted while the last blocks were appended has waited so long already.
+                self.wakeup.wait(self.options.interval.saturating_sub(took));
             }
+            let began = Instant::now();
             let _ = self.drain();
+            took = began.elapsed();
         }
     }
 
@@ -310,12 +335,16 @@ impl Live {
         drained
     }
 
+    /// Appends what was accepted before it began. Not what comes meanwhile: the lines of memory that a
+    /// producer writes just now would go to and fro, and each block would be a small one.
     fn drain_blocks(&self, journal: &Journal, work: &mut Work) -> io::Result<()> {
+        let mut end = None;
         loop {
             if !work.finished {
                 self.report_losses(work);
             }
-            if !self.gather(journal, work) || work.finished {
+            let end = *end.get_or_insert_with(|| journal.ring.tail());
+            if !self.gather(journal, work, end) || work.finished {
                 return Ok(());
             }
             let held = self.path_lock()?;
@@ -343,19 +372,19 @@ impl Live {
         }
     }
 
-    /// Fills the block with the events that are accepted. False: there is none.
-    fn gather(&self, journal: &Journal, work: &mut Work) -> bool {
-        // The names of an event are kept before it is pushed, so those up to here are known then.
-        let (mut pos, end) = (self.drained(), journal.ring.tail());
+    /// Fills the block with the events before `end` that are accepted. False: there is none.
+    fn gather(&self, journal: &Journal, work: &mut Work, end: u64) -> bool {
+        // The names of an event are kept before it is pushed, so those before `end` are known by now.
+        let mut pos = self.drained();
         work.names.catch_up(lock(&self.names).names.json());
         work.text.clear();
         work.ends.clear();
         while pos < end && work.text.len() < BLOCK {
-            let Some(words) = journal.ring.read(pos) else {
+            let Some(record) = journal.read(self.run, pos) else {
                 break;
             };
             // Nobody but us writes these words; were they damaged, a line without them is lost.
-            match Record::of_words(self.run, pos, &words) {
+            match record {
                 Some(record) => record.append_to(&mut work.text, self.run, pos, &work.names),
                 None => self.lose(1),
             }

@@ -71,6 +71,40 @@ fn full_races_drain() {
     });
 }
 
+/// One slot: an event that takes less of it than the one before leaves that one's last word there.
+#[test]
+fn brief_races_drain() {
+    explore(|| {
+        let ring = Arc::new(Ring::<Words, 3>::new(Words::new(3)));
+        let producer = {
+            let ring = Arc::clone(&ring);
+            thread::spawn(move || {
+                assert_eq!(ring.push(|_| [0, 1, 10]), Ok(0));
+                while ring.push(|_| [0, 2]).is_err() {
+                    thread::yield_now();
+                }
+                while ring.push(|_| [0, 3, 30]).is_err() {
+                    thread::yield_now();
+                }
+            })
+        };
+        for pos in 0..3 {
+            let value = loop {
+                match ring.read_first(pos) {
+                    Some([_, value]) => break value,
+                    None => thread::yield_now(),
+                }
+            };
+            assert_eq!(value, pos + 1);
+            if value != 2 {
+                assert_eq!(ring.read(pos), Some([pos + 1, value, value * 10]), "all of it");
+            }
+            ring.free_until(pos + 1);
+        }
+        producer.join().unwrap();
+    });
+}
+
 #[test]
 fn seal_races_push() {
     explore(|| {

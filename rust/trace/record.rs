@@ -1,7 +1,9 @@
 //! One event, and the words of a journal that hold it.
 
+use super::brief;
 use super::json;
 use super::name::{JsonNames, NameId};
+use crate::key::{HashPrefix, PREFIX_DIGITS};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// Words of a slot: the ring's own, a checksum, and what a [`Record`] holds.
@@ -39,10 +41,21 @@ impl PromptHash {
         })
     }
 
+    /// The text, if it has as many characters as a hash prefix.
+    #[must_use]
+    pub fn as_hex(self) -> Option<HashPrefix> {
+        let Self::Inline(text) = self else {
+            return None;
+        };
+        let bytes = text.to_le_bytes();
+        let is_one = usize::from(bytes[INLINE_HASH]) == PREFIX_DIGITS;
+        bytes.first_chunk().copied().filter(|_| is_one)
+    }
+
     /// The hash prefix of a key, in hex digits.
     #[inline]
     #[must_use]
-    pub fn hex(prefix: crate::key::HashPrefix) -> Self {
+    pub fn hex(prefix: HashPrefix) -> Self {
         let [a, b, c, d, e, f, g, h, i, j, k, l] = prefix;
         let low = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
         let high = u32::from_le_bytes([i, j, k, l]);
@@ -180,6 +193,9 @@ impl Record {
     /// The event that stands in a slot for `pos`; None if the slot is damaged.
     #[must_use]
     pub fn of_words(run: u64, pos: u64, words: &Words) -> Option<Self> {
+        if let Some(half) = words.first_chunk().filter(|half| brief::is_brief(half)) {
+            return brief::record_of_half(run, pos, half);
+        }
         let flags = high(words[7]);
         if words[1] != checksum(run, pos, words) || flags & !ALL != 0 {
             return None;

@@ -14,7 +14,11 @@
 //! Positions only grow, so those of one thread are in its order (J3), and [`Ring::seal`] makes the
 //! tail final: whoever took a position before it is waited for, whoever comes later is refused (J4).
 
+use super::prefetch;
 use crate::sync::{Ordering, SharedU64};
+
+/// Slots between the one that is written and the one whose line is asked for.
+const AHEAD: u64 = 8;
 
 /// A tail with this bit takes no more events.
 const SEALED: u64 = 1 << 63;
@@ -61,18 +65,23 @@ impl<M: Memory, const WORDS: usize> Ring<M, WORDS> {
         Self { memory, capacity, tail: SharedU64::new(0), limit: SharedU64::new(capacity) }
     }
 
-    /// Takes an event: `encode` gives the words for its position, the first of which is ignored.
+    /// Takes an event: `encode` gives the words for its position, the first of which is ignored. The
+    /// further words of the slot stay as they are.
     ///
     /// # Errors
     /// [`Refused`]; nothing was taken.
-    #[inline]
-    pub fn push(&self, encode: impl FnOnce(u64) -> [u64; WORDS]) -> Result<u64, Refused> {
+    #[inline(always)]
+    pub fn push<const N: usize>(
+        &self,
+        encode: impl FnOnce(u64) -> [u64; N],
+    ) -> Result<u64, Refused> {
         let pos = self.take_position()?;
+        prefetch::for_writing(&self.first_words::<1>(pos + AHEAD)[0]);
         let payload = encode(pos);
-        let slot = self.slot(pos);
-        for (word, value) in slot[1..].iter().zip(&payload[1..]) {
+        let slot = self.first_words::<N>(pos);
+        for at in 1..N {
             // Relaxed: published by the first word, below.
-            word.store(*value, Ordering::Relaxed);
+            slot[at].store(payload[at], Ordering::Relaxed);
         }
         // Release: whoever reads this word reads the payload (J1).
         slot[0].store(pos + 1, Ordering::Release);
@@ -111,7 +120,13 @@ impl<M: Memory, const WORDS: usize> Ring<M, WORDS> {
     /// The event at `pos`, if it is accepted. Not for positions whose slots may be used again.
     #[inline]
     pub fn read(&self, pos: u64) -> Option<[u64; WORDS]> {
-        let slot = self.slot(pos);
+        self.read_first(pos)
+    }
+
+    /// The first words of the event at `pos`, as [`Ring::read`].
+    #[inline]
+    pub fn read_first<const N: usize>(&self, pos: u64) -> Option<[u64; N]> {
+        let slot = self.first_words::<N>(pos);
         // Acquire: pairs with the Release in `push` (J1).
         if slot[0].load(Ordering::Acquire) != pos + 1 {
             return None;
@@ -165,9 +180,10 @@ impl<M: Memory, const WORDS: usize> Ring<M, WORDS> {
     }
 
     #[inline]
-    fn slot(&self, pos: u64) -> &[SharedU64] {
+    fn first_words<const N: usize>(&self, pos: u64) -> &[SharedU64; N] {
+        const { assert!(0 < N && N <= WORDS) };
         let first = (pos & (self.capacity - 1)) as usize * WORDS;
-        &self.memory.slots()[first..first + WORDS]
+        self.memory.slots()[first..].first_chunk().expect("a slot has that many words")
     }
 }
 

@@ -3,6 +3,8 @@
 //! A kill is played by copying journal and trace at some moment into another folder, where nobody
 //! holds a lock. Real kills, forks and faults: `tests/trace`.
 
+mod brief;
+
 use super::Options;
 use super::journal::{self, Found};
 use super::name::NameId;

@@ -4,6 +4,7 @@
 //! writer begins a run of its own in the child, when it is first used there (W3); the parent's is
 //! left as it lies, since its threads and locks are not in the child.
 
+use super::brief::Brief;
 use super::fork::{forks, registry};
 use super::live::{Live, Options, Patience, thread_number};
 use super::name::NameId;
@@ -206,6 +207,13 @@ impl<'w> Run<'w> {
             Err(Refused::Full) => Written::Full,
             Err(Refused::Sealed) => self.write_directly(record),
         }
+    }
+
+    /// Accepts a hit. False: it was not accepted, and [`Run::write`] says why.
+    #[inline(always)]
+    #[must_use]
+    pub fn write_brief(self, brief: &Brief) -> bool {
+        self.live.push_brief(brief).is_ok()
     }
 
     #[cold]
