@@ -7,7 +7,7 @@ use super::flight::{PyFlight, PyFlights, PyTicket, Waited};
 use super::hashes::{Hashes, OtherFields, PROMPT};
 use super::key::{Field, Query, SharedKey, check_prompt, with_share};
 use super::op_counters::Counts;
-use super::parts::{Found, Parts, Seen, SeenKey, Unseen};
+use super::parts::{Found, Notes, Parts, Seen, SeenKey, Unseen};
 use super::probe::Probes;
 use super::trace::error_name;
 use crate::cache::flight::Joined;
@@ -100,13 +100,35 @@ impl<'a, 'py> Call<'a, 'py> {
         prompt: &Bound<'py, PyAny>,
         compute: &Bound<'py, PyAny>,
     ) -> PyResult<Py<PyAny>> {
-        if self.traced || !self.parts.are_ours() {
-            return Python::attach(|_| self.run_at_length(prompt, compute));
+        match (self.traced, self.parts.are_ours()) {
+            (false, true) => self.run_as::<Unseen>(prompt, compute),
+            (true, true) => self.run_traced(prompt, compute),
+            (_, false) => Python::attach(|_| self.run_at_length(prompt, compute)),
         }
-        self.run_as::<Unseen>(prompt, compute)
     }
 
-    /// Where a trace or a foreign part is used.
+    /// Where a trace and parts of ours are used: a hit whose key and caller are known drops nothing.
+    #[inline(never)]
+    fn run_traced(
+        &self,
+        prompt: &Bound<'py, PyAny>,
+        compute: &Bound<'py, PyAny>,
+    ) -> PyResult<Py<PyAny>> {
+        self.with_query(prompt, |query| {
+            let mut notes = Notes { cost_s: 0.0, name: None, unnamed: None };
+            let noting = (self.parts.trace.salt(), &mut notes);
+            let at = &mut { self.started };
+            match self.parts.cache.get_noting(self.py, query, at, noting)? {
+                Some(value) => self.hit_traced(value, &mut notes),
+                None => Python::attach(|_| {
+                    check_prompt(prompt)?;
+                    self.miss(query, compute)
+                }),
+            }
+        })
+    }
+
+    /// Where a foreign part is used.
     #[inline(never)]
     fn run_at_length(
         &self,
@@ -147,16 +169,46 @@ impl<'a, 'py> Call<'a, 'py> {
 
     #[inline]
     fn hit<S: Seen>(&self, query: &Query<'_, '_>, found: Found<S>) -> PyResult<Py<PyAny>> {
-        let ended = clock::now();
-        let wall_s = ended.seconds_since(self.started);
-        let OtherFields { op, view_id, .. } = self.key;
-        self.parts.stats.add_hit(op, view_id, wall_s, found.cost_s)?;
+        let (ended, wall_s) = self.count_hit(found.cost_s)?;
         if self.is_traced() {
             let name = found.key.name(query, &self.parts.trace)?;
             let outcome = name.map(|name| Outcome::hit(name, wall_s));
             self.write_at(ended, outcome.as_slice(), None)?;
         }
         Ok(found.value)
+    }
+
+    /// A hit that ends now: when, and the seconds that it took.
+    #[inline(always)]
+    fn count_hit(&self, cost_s: f64) -> PyResult<(Ticks, f64)> {
+        let ended = clock::now();
+        let wall_s = ended.seconds_since(self.started);
+        let OtherFields { op, view_id, .. } = self.key;
+        self.parts.stats.add_hit(op, view_id, wall_s, cost_s)?;
+        Ok((ended, wall_s))
+    }
+
+    /// A hit of a cache of ours.
+    #[inline(always)]
+    fn hit_traced(&self, value: Py<PyAny>, notes: &mut Notes) -> PyResult<Py<PyAny>> {
+        let (ended, wall_s) = self.count_hit(notes.cost_s)?;
+        let (source, name) = (self.source(ended)?, notes.name.as_ref());
+        if !name.is_some_and(|name| self.parts.trace.write_hit(&source, name, wall_s)) {
+            self.write_hit(&source, notes, wall_s)?;
+        }
+        Ok(value)
+    }
+
+    #[cold]
+    fn write_hit(&self, source: &Source<'_, '_>, notes: &mut Notes, wall_s: f64) -> PyResult<()> {
+        Python::attach(|_| {
+            // Dropped in here: it may be the last holder of its fields.
+            let unnamed = notes.unnamed.take();
+            let made = unnamed.as_ref().map(|key| key.name(self.py, self.parts.trace.salt()));
+            let name = notes.name.map_or_else(|| made.transpose(), |name| Ok(Some(name)))?;
+            let outcome = name.map(|name| Outcome::hit(name, wall_s));
+            self.write_outcomes(source, outcome.as_slice(), None)
+        })
     }
 
     /// Computes what is not there, or waits for the thread that does.
@@ -315,10 +367,24 @@ impl<'a, 'py> Call<'a, 'py> {
         if outcomes.is_empty() {
             return Ok(());
         }
+        self.write_outcomes(&self.source(at)?, outcomes, error)
+    }
+
+    /// Who calls, for events of what ended at `at`.
+    #[inline]
+    fn source(&self, at: Ticks) -> PyResult<Source<'_, 'py>> {
         let OtherFields { op, view_id, top_k, .. } = self.key;
         let probe = self.probes.current(self.py)?;
-        let source = Source { probe, op, view_id, top_k, at };
-        match self.parts.trace.write(&source, outcomes, error)? {
+        Ok(Source { probe, op, view_id, top_k, at })
+    }
+
+    fn write_outcomes(
+        &self,
+        source: &Source<'_, '_>,
+        outcomes: &[Outcome],
+        error: Option<&Bound<'_, PyString>>,
+    ) -> PyResult<()> {
+        match self.parts.trace.write(source, outcomes, error)? {
             0 => Ok(()),
             lost => self.count(Counts { lost, ..Counts::default() }),
         }

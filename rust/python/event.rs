@@ -6,9 +6,9 @@ use super::parts::Part;
 use super::trace::TraceWriter;
 use crate::clock::{self, Ticks};
 use crate::key::{Name, Salt};
-use crate::trace::{Batch, PromptHash, Record, writer::this_thread};
+use crate::trace::{Batch, Brief, Caller, PromptHash, Record, writer::this_thread};
 use pyo3::prelude::*;
-use pyo3::types::PyString;
+use pyo3::types::{PyNone, PyString};
 
 /// The fields that all events of a call share.
 pub(super) struct Source<'a, 'py> {
@@ -87,6 +87,16 @@ impl Part<TraceWriter> {
         }
     }
 
+    /// Writes the event of one hit, if everything about its caller is known. False: it is still to be
+    /// written. Drops no Python object, so pyo3 need not know that this thread is attached.
+    #[inline(always)]
+    pub(super) fn write_hit(&self, source: &Source<'_, '_>, name: &Name, wall_s: f64) -> bool {
+        match self {
+            Self::Native(trace) => source.write_hit_to(trace.get(), name, wall_s),
+            Self::Foreign(_) => false,
+        }
+    }
+
     /// Writes one event for each outcome; `error` is the exception's type where there was one. Returns how
     /// many could not be accepted.
     pub(super) fn write(
@@ -110,6 +120,33 @@ impl Part<TraceWriter> {
 }
 
 impl<'py> Source<'_, 'py> {
+    #[inline(always)]
+    fn write_hit_to(&self, trace: &TraceWriter, name: &Name, wall_s: f64) -> bool {
+        let py = self.op.py();
+        let Some((run, known)) = trace.run() else {
+            return true;
+        };
+        let caller = self.with_row(|row| known.caller(run, row));
+        let Some(caller) = caller.and_then(|caller| caller.in_thread(this_thread())) else {
+            return false;
+        };
+        run.write_brief(&Brief {
+            ts: trace.unix_time_s(py, self.at),
+            wall_ms: wall_s * 1e3,
+            key: name.digest,
+            hash_prefix: name.hash_prefix,
+            caller,
+        })
+    }
+
+    /// Runs `use_row` with the objects that say who called.
+    #[inline]
+    fn with_row<R>(&self, use_row: impl FnOnce([&Bound<'py, PyAny>; 4]) -> R) -> R {
+        let nobody = PyNone::get(self.op.py());
+        let probe = self.probe.as_ref().map_or(nobody.as_any(), |probe| probe.as_any());
+        use_row([self.op, self.view_id, self.top_k, probe])
+    }
+
     fn write_to(
         &self,
         trace: &TraceWriter,
@@ -131,6 +168,11 @@ impl<'py> Source<'_, 'py> {
             run.lose(outcomes.len() as u64);
             return Ok(outcomes.len() as u64);
         };
+        if let ([Outcome { hit: true, batch: None, .. }], None) = (outcomes, error)
+            && let Some(caller) = Caller::of(probe.flatten(), Some(view_id), Some(op), top_k)
+        {
+            self.with_row(|row| known.keep_caller(py, run, row, caller));
+        }
         let (ts, thread) = (trace.unix_time_s(py, self.at), this_thread());
         let records = outcomes.iter().map(|outcome| Record {
             ts,

@@ -310,7 +310,7 @@ impl StoredKey {
     /// `TypeError` if a field is not of the type that `cached` takes.
     pub(super) fn name(&self, py: Python<'_>, salt: Option<&Salt>) -> PyResult<Name> {
         if let Some(name) = self.made_name(salt) {
-            return Ok(name);
+            return Ok(*name);
         }
         let name = name_of(self.fields.each_bound(py).as_slice(), salt)?;
         // A cache that traces with different salts share is named for the first of them.
@@ -328,9 +328,9 @@ impl StoredKey {
 
     /// The name, if it was made before with this salt.
     #[inline]
-    pub(super) fn made_name(&self, salt: Option<&Salt>) -> Option<Name> {
+    pub(super) fn made_name(&self, salt: Option<&Salt>) -> Option<&Name> {
         let (by, name) = self.name.get()?.as_ref();
-        (*by == salt.map(Salt::id)).then_some(*name)
+        (*by == salt.map(Salt::id)).then_some(name)
     }
 
     pub(super) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {

@@ -1,10 +1,11 @@
 //! Numbers of the names that recur from call to call, found by identity.
 
 use super::finish::finish_with_a_forked_child;
+use super::identity::ByIdentity;
 use super::key::integer;
 use super::text::Text;
 use crate::sync::Turns;
-use crate::trace::{NameId, Run, TopK};
+use crate::trace::{Caller, NameId, Run, TopK};
 use pyo3::prelude::*;
 use pyo3::types::{PyInt, PyString};
 
@@ -19,6 +20,8 @@ struct Known {
     run: u64,
     names: [Option<(Py<PyString>, NameId)>; KNOWN],
     top_k: Option<(Py<PyInt>, i64)>,
+    /// By op, view, `top_k` and probe, and with the run whose numbers they hold.
+    callers: ByIdentity<4, (u64, Caller)>,
 }
 
 impl KnownNames {
@@ -58,6 +61,24 @@ impl KnownNames {
             }
             Err(_) => run.name(integer.to_string().as_bytes()).map(TopK::Digits),
         }
+    }
+
+    /// The caller that these very objects stand for, if it is known.
+    #[inline]
+    pub(super) fn caller(&self, run: Run<'_>, row: [&Bound<'_, PyAny>; 4]) -> Option<Caller> {
+        let known = self.0.with(|known| known.callers.get(row));
+        known.and_then(|(of, caller)| (of == run.id()).then_some(caller))
+    }
+
+    /// Remembers what these objects stand for.
+    pub(super) fn keep_caller(
+        &self,
+        _py: Python<'_>,
+        run: Run<'_>,
+        row: [&Bound<'_, PyAny>; 4],
+        caller: Caller,
+    ) {
+        let _before = self.0.with(|known| known.callers.keep(row, (run.id(), caller)));
     }
 
     #[inline]

@@ -10,7 +10,7 @@ use super::op_counters::Counts;
 use super::stats::BackendStats;
 use super::trace::TraceWriter;
 use crate::clock::Ticks;
-use crate::key::Name;
+use crate::key::{Name, Salt};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 use pyo3::{PyTraverseError, PyVisit, intern};
@@ -87,6 +87,27 @@ pub(super) struct Found<S> {
     pub(super) key: S,
 }
 
+/// What a lookup notes of the entry that it found, besides the value.
+pub(super) struct Notes {
+    pub(super) cost_s: f64,
+    /// What a trace calls the key, if that was made before.
+    pub(super) name: Option<Name>,
+    /// The key, if its name is still to be made.
+    pub(super) unnamed: Option<SharedKey>,
+}
+
+impl Notes {
+    /// May come twice in a lookup, and then of equal keys: nothing is dropped, since the core is at work.
+    #[inline(always)]
+    fn note(&mut self, key: &SharedKey, kept: &Kept, salt: Option<&Salt>) {
+        self.cost_s = kept.cost_s;
+        self.name = key.made_name(salt).copied();
+        if self.name.is_none() && self.unnamed.is_none() {
+            self.unnamed = Some(SharedKey::clone(key));
+        }
+    }
+}
+
 /// What a lookup takes along from the key that it found.
 pub(super) trait Seen: Sized {
     /// From a key of ours; a foreign cache keeps its keys to itself.
@@ -130,7 +151,7 @@ impl Seen for SeenKey {
         let Some(key) = key else {
             return Self::Unknown;
         };
-        let name = key.made_name(trace.salt());
+        let name = key.made_name(trace.salt()).copied();
         name.map_or_else(|| Self::Unnamed(SharedKey::clone(key)), Self::Named)
     }
 
@@ -170,6 +191,26 @@ impl Part<ForwardCache> {
                 Ok(found.then_some(Found { value, cost_s: 0.0, key: S::of(None, trace) }))
             }
         }
+    }
+
+    /// The value of a cache of ours, for a trace; what else is asked goes to `notes`, and means something
+    /// only if there is a value. Handed back with the value it would be copied from return to return, and
+    /// each copy waits for the stores of the one before: 20 ns of a hit.
+    #[inline(always)]
+    pub(super) fn get_noting(
+        &self,
+        py: Python<'_>,
+        query: &Query<'_, '_>,
+        at: &mut Ticks,
+        (salt, notes): (Option<&Salt>, &mut Notes),
+    ) -> PyResult<Option<Py<PyAny>>> {
+        let Self::Native(cache) = self else {
+            return Ok(None);
+        };
+        cache.get().lookup(query, at, |key, kept| {
+            notes.note(key, kept, salt);
+            kept.value.clone_ref(py)
+        })
     }
 
     /// How many invalidations there were; read before a computation begins.

@@ -29,15 +29,29 @@ impl Probes {
     }
 
     /// The probe's name for a call made now, in this context.
+    #[inline]
     pub(super) fn current<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyString>>> {
-        if let Some(variable) = self.scoped.get(py) {
-            let scoped = variable.bind(py).call_method1("get", (py.None(),))?;
-            if let Ok(scoped) = scoped.cast::<PyTuple>() {
-                return Ok(scoped.get_item(0)?.cast_into().ok());
-            }
+        match self.scoped.get(py) {
+            None => Ok(self.of_all_threads(py)),
+            Some(variable) => self.in_context(variable.bind(py)),
         }
-        let current = self.current.with(|current| current.as_ref().map(|name| name.clone_ref(py)));
-        Ok(current.map(|name| name.into_bound(py)))
+    }
+
+    #[inline]
+    fn of_all_threads<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyString>> {
+        self.current.with(|current| current.as_ref().map(|name| name.bind(py).clone()))
+    }
+
+    #[cold]
+    fn in_context<'py>(
+        &self,
+        variable: &Bound<'py, PyAny>,
+    ) -> PyResult<Option<Bound<'py, PyString>>> {
+        let scoped = variable.call_method1("get", (variable.py().None(),))?;
+        match scoped.cast::<PyTuple>() {
+            Ok(scoped) => Ok(scoped.get_item(0)?.cast_into().ok()),
+            Err(_) => Ok(self.of_all_threads(variable.py())),
+        }
     }
 
     pub(super) fn scope(
