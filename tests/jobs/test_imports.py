@@ -35,7 +35,7 @@ def test_a_stand_in_takes_marks_and_becomes_the_package_when_asked(
     assert stand_in.answer == 42
     assert stand_in.disable(len) == "real"
     assert import_module("put_off_package") is stand_in
-    with pytest.raises(AttributeError, match="put_off_package.* has no attribute 'other'"):
+    with pytest.raises(AttributeError, match="put_off_package"):
         _ = stand_in.other
 
 
