@@ -35,10 +35,12 @@ NOTES = """\
 - Nothing is loaded where all values are stored: what is left is Python itself, the command line's
   packages and numpy (half of it), the model's and the modules' files, the store, and the rows.
 - To the first row most is what transformers imports whatever it is asked for, told as the floor:
-  torch, its compiler (`torch._dynamo`, for masks), its distributed tensors with sympy.
+  torch with its decompositions, distributed tensors with sympy, the lists of all models.
 - Kept: no looks for garbage while torch and transformers are imported (a quarter of the CPU time);
-  no scipy for the losses of image models (a twelfth); rows without polars; statistics, tables and
-  progress imported when they are shown.
+  no compiler for marks on functions (a tenth); torch's libraries loaded by a thread (a twentieth);
+  no scipy for the losses of image models (a twelfth); rows without polars; of the commands only the
+  one that is named; statistics, tables and progress imported when they are shown.
+- Left: PEFT without an adapter (a twentieth), whose classes the look at a model asks for.
 """
 
 
