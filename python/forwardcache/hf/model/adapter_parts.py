@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 from peft import PeftConfig, PeftMixedModel, PeftModel
@@ -21,15 +22,41 @@ from torch import Tensor, nn
 
 # What a LoRA layer adds is the product of these, times its scaling.
 LOW_RANK = ("lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B")
+_kind_of: Callable[[nn.Module], Any] = type
 # Where a file lies, who wrote it and whether it trains decide no value.
 _IDLE_SETTINGS = ("base_model_name_or_path", "revision", "peft_version", "inference_mode")
 
 
-def switched_modules(model: nn.Module) -> Iterator[nn.Module]:
+def modules_of(model: nn.Module) -> list[nn.Module]:
+    """What ``model.modules()`` gives, in its order; the model's own takes many times as long."""
+    found: list[nn.Module] = []
+    known: set[nn.Module] = set()
+    left: list[nn.Module | None] = [model]
+    while left:
+        module = left.pop()
+        if module is not None and module not in known:
+            known.add(module)
+            found.append(module)
+            children = module.__dict__["_modules"]
+            if children:
+                left += reversed(children.values())
+    return found
+
+
+def switched_modules(model: nn.Module) -> list[nn.Module]:
     """The modules that carry the flag which turns adapters off."""
-    for module in model.modules():
-        if isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper):
-            yield module
+    return switched_among(modules_of(model))
+
+
+def switched_among(modules: Iterable[nn.Module]) -> list[nn.Module]:
+    """Those of ``modules`` that carry it."""
+    return [module for module in modules if _is_switched(_kind_of(module))]
+
+
+@lru_cache(maxsize=1024)
+def _is_switched(kind: Any) -> bool:
+    # Asked of an instance, an abstract class takes longer than the walk.
+    return issubclass(kind, BaseTunerLayer | AuxiliaryTrainingWrapper)
 
 
 def is_switched_outside(model: nn.Module, body: nn.Module) -> bool:
@@ -40,7 +67,7 @@ def is_switched_outside(model: nn.Module, body: nn.Module) -> bool:
 
 def lora_layers(model: nn.Module) -> Iterator[LoraLayer]:
     """The layers that carry a scaling."""
-    for module in model.modules():
+    for module in switched_modules(model):
         if isinstance(module, LoraLayer):
             yield module
 
@@ -52,15 +79,19 @@ def noise_parameters(model: nn.Module, *, active_only: bool = False) -> Iterator
         model: The model.
         active_only: Whether those of adapters that aren't active are left out.
     """
+    modules = modules_of(model)
     drawn = {
         id(parameter)
-        for layer in lora_layers(model)
+        for layer in switched_among(modules)
+        if isinstance(layer, LoraLayer)
         for name in LOW_RANK
         for adapter, part in getattr(layer, name).items()
         if not active_only or adapter in layer.active_adapters
         for parameter in ([part] if isinstance(part, nn.Parameter) else part.parameters())
     }
-    return (parameter for parameter in model.parameters() if id(parameter) in drawn)
+    # The order of ``model.parameters()``, each once.
+    held = {id(each): each for module in modules for each in vars(module)["_parameters"].values()}
+    return (parameter for at, parameter in held.items() if at in drawn and parameter is not None)
 
 
 def available_adapters(layer: Any) -> set[str]:

@@ -9,13 +9,13 @@ object it was.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from torch import nn
 
-from forwardcache.hf.model.adapter_parts import lora_layers, switched_modules
+from forwardcache.hf.model.adapter_parts import lora_layers, modules_of, switched_among
 from forwardcache.hf.model.null_noise import noise_for
 from forwardcache.hf.spec import ViewSpec
 
@@ -29,10 +29,11 @@ def switched(model: nn.Module, spec: ViewSpec) -> Iterator[None]:
 
     The caller holds the model's lock. Restores everything, also after an exception.
     """
+    modules = modules_of(model)
     with ExitStack() as stack:
-        stack.enter_context(_evaluating(model))
+        stack.enter_context(_evaluating(modules))
         stack.enter_context(_giving_logits_alone(model))
-        stack.enter_context(_adapters_disabled(model, spec.kind == "base"))
+        stack.enter_context(_adapters_disabled(modules, spec.kind == "base"))
         if spec.kind == "scaled":
             stack.enter_context(rescaled(model, lambda scaling: scaling * spec.lam))
         if spec.kind == "null":
@@ -41,9 +42,9 @@ def switched(model: nn.Module, spec: ViewSpec) -> Iterator[None]:
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def _evaluating(modules: Sequence[nn.Module]) -> Iterator[None]:
     # Module by module: a model in evaluation mode may hold a part that trains, and the reverse.
-    training = [module for module in model.modules() if module.training]
+    training = [module for module in modules if module.training]
     try:
         for module in training:
             module.training = False
@@ -88,18 +89,18 @@ def _giving_logits_alone(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _adapters_disabled(model: nn.Module, disabled: bool) -> Iterator[None]:
-    saved = [(module, vars(module).get(_FLAG, _ABSENT)) for module in switched_modules(model)]
+def _adapters_disabled(modules: Sequence[nn.Module], disabled: bool) -> Iterator[None]:
+    saved = [(each, each.get(_FLAG, _ABSENT)) for each in map(vars, switched_among(modules))]
     try:
-        for module, _ in saved:
-            setattr(module, _FLAG, disabled)
+        for fields, _ in saved:
+            fields[_FLAG] = disabled
         yield
     finally:
-        for module, flag in saved:
+        for fields, flag in saved:
             if flag is _ABSENT:
-                delattr(module, _FLAG)
+                del fields[_FLAG]
             else:
-                setattr(module, _FLAG, flag)
+                fields[_FLAG] = flag
 
 
 @contextmanager
