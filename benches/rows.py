@@ -31,7 +31,7 @@ FIGURES = (
 
 def tiny_backend(layers: int) -> HFBackend:
     """The small model of ``benches.view_hit`` with an adapter that changes something."""
-    tiny: HFBackend = view_hit.backend(layers)
+    tiny: HFBackend = view_hit.backend(view_hit.small(layers, "all-linear"))
     for name, parameter in tiny.model.named_parameters():
         if "lora_B" in name:
             parameter.data.normal_(std=0.02)

@@ -12,6 +12,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from benches.turns import ROOT, in_turn
 
 TITLE = "## A probe suite that asks one prompt at a time"
 PACKAGE = "dlm-sway==0.1.0"
+NEEDS = ("pydantic", "yaml", "rich", "typer")
 PROMPTS = [f"w{n} w{n + 7} w{5 * n % 512} w{3 * n % 512}" for n in range(1, 25)]
 
 
@@ -48,11 +51,12 @@ def suite() -> list[dict[str, Any]]:
 def sample(folder: str) -> list[float]:
     """Milliseconds of the suite on its own backend, first and again, and on ours, likewise."""
     sys.path.append(folder)
-    import dlm_sway.probes  # noqa: F401
-    from dlm_sway.backends.hf import HuggingFaceDifferentialBackend
-    from dlm_sway.core.model import ModelSpec
-    from dlm_sway.suite.loader import from_dict
-    from dlm_sway.suite.runner import run
+    # Of no interest to the type checker: it is there while this runs.
+    import_module("dlm_sway.probes")
+    own: Any = import_module("dlm_sway.backends.hf").HuggingFaceDifferentialBackend
+    model_spec: Any = import_module("dlm_sway.core.model").ModelSpec
+    from_dict: Any = import_module("dlm_sway.suite.loader").from_dict
+    run: Any = import_module("dlm_sway.suite.runner").run
 
     from forwardcache.hf import HFBackend
 
@@ -64,12 +68,12 @@ def sample(folder: str) -> list[float]:
         tokenizer = view_hit.words()
         tokenizer.eos_token = tokenizer.pad_token = "w1"
         tokenizer.save_pretrained(base)
-        given = ModelSpec(base=base, adapter=Path(adapter), device="cpu", dtype="fp32")
+        given = model_spec(base=base, adapter=Path(adapter), device="cpu", dtype="fp32")
         models = {"base": {"base": base}, "ft": {"base": base, "adapter": adapter}}
         spec = from_dict({"version": 1, "models": models, "suite": suite()})
         taken = []
         for backend in (
-            HuggingFaceDifferentialBackend(base_spec=given, adapter_path=Path(adapter)),
+            own(base_spec=given, adapter_path=Path(adapter)),
             HFBackend.load(base, adapter, device="cpu"),
         ):
             for _ in range(2):
@@ -82,7 +86,9 @@ def sample(folder: str) -> list[float]:
 
 
 def installed(folder: str) -> str | None:
-    """Puts the package into ``folder``; what pip said where it can't be had."""
+    """Puts the package into ``folder``; why it can't be had, if it can't."""
+    if lacking := [name for name in NEEDS if find_spec(name) is None]:
+        return f"it needs {', '.join(lacking)}"
     wanted = ["install", "--quiet", "--no-deps", "--target", folder, PACKAGE]
     done = subprocess.run(
         [sys.executable, "-m", "pip", *wanted], check=False, capture_output=True, text=True

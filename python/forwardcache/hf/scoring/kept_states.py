@@ -25,8 +25,8 @@ from forwardcache.hf.batch.memory import is_out_of_memory
 from forwardcache.hf.batch.row import Encoded
 from forwardcache.hf.batch.states import values_of
 from forwardcache.hf.batch.ways import Ways
-from forwardcache.hf.model.identity import ModelState
-from forwardcache.hf.scoring.body_space import body_space
+from forwardcache.hf.model.identity import ModelState, Structure
+from forwardcache.hf.scoring.body_space import BodySpace, body_space
 from forwardcache.hf.scoring.call import Call, ModelChangedError
 from forwardcache.hf.scoring.states_call import StatesCall
 from forwardcache.hf.scoring.task import Task
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from forwardcache.hf.scoring.scorer import Scorer
 
 _ATTEMPTS = 3
+# Views whose place is remembered.
+_SPACES = 256
 # Of states that are in hand at once, beside those that the cache keeps.
 _GROUP_BYTES = 64 * 2**20
 
@@ -71,6 +73,7 @@ class KeptStates:
     def __init__(self, scorer: Scorer) -> None:
         self._scorer = scorer
         self._kinds: WeakKeyDictionary[Ways, tuple[int, type[Any]]] = WeakKeyDictionary()
+        self._spaces: dict[ViewSpec, tuple[ModelState, BodySpace, ModelState]] = {}
 
     def admit(self) -> None:
         """Measures whether the head can be run on kept states, in the views at hand.
@@ -201,7 +204,11 @@ class KeptStates:
     def _looked_up(self, lookup: StatesCall, *, batched: bool) -> list[Found]:
         scorer = self._scorer
         lookup.encode(scorer._found(lookup))
-        return scorer._cached(lookup, batched or len(lookup.tasks) != 1)
+        try:
+            return scorer._cached(lookup, batched or len(lookup.tasks) != 1)
+        except ModelChangedError:
+            self._spaces = {}
+            raise
 
     def _tell(self, questions: Sequence[_Question], lookup: StatesCall) -> None:
         """Says to an instrumentation that wants to know for which prompts the model was run."""
@@ -250,8 +257,8 @@ class KeptStates:
         scorer, op = self._scorer, call.op
         if not tasks:
             return []
-        kind = self.kind(call.spec)
-        scorer.runner.ways = scorer.admitted(call.spec)
+        kind = self.kind(call.spec, call.state.structure)
+        scorer.runner.ways = scorer.admitted(call.spec, call.state.structure)
         with scorer.entered(call.spec), torch.inference_mode():
             head = HeadRunner(scorer.runner, kind, states)
             size = head.most_rows if op.last_only else len(tasks)
@@ -300,15 +307,19 @@ class KeptStates:
             )
         return found
 
-    def kind(self, spec: ViewSpec) -> type[Any]:
+    def kind(self, spec: ViewSpec, structure: Structure | None = None) -> type[Any]:
         """The type of the body's output in a view; the caller holds the lock.
+
+        Args:
+            spec: The view.
+            structure: The present structure, where it is known already.
 
         Raises:
             UnsupportedModelError: the head can't be run on kept states.
         """
         scorer = self._scorer
-        number = scorer.identity.structure(scorer.tokenizer).number
-        ways = scorer.admitted(spec)
+        structure = structure or scorer.identity.structure(scorer.tokenizer)
+        number, ways = structure.number, scorer.admitted(spec, structure)
         # Of a hook the ways know nothing, and it may make others of the states that it sees.
         known = self._kinds.get(ways)
         if known is None or known[0] != number:
@@ -324,9 +335,19 @@ class KeptStates:
         Raises:
             ModelChangedError: the model is in another state than ``state``.
         """
-        scorer = self._scorer
         rows = [self.row_of(piece) for piece in pieces]
         unasked = sum(map(len, rows)) - sum(len(piece.fed) for piece in pieces)
+        # They follow from the state; that the model still is in it is seen when values are made.
+        known = self._spaces.get(spec)
+        if known is None or known[0] is not state:
+            known = self._new_space(state, spec)
+        _, space, own = known
+        return StatesCall(own, space, rows, unasked=unasked)
+
+    def _new_space(
+        self, state: ModelState, spec: ViewSpec
+    ) -> tuple[ModelState, BodySpace, ModelState]:
+        scorer = self._scorer
         with scorer.lock:
             self._check(state, spec)
             # Refuses a model of whose states nothing may be kept.
@@ -334,8 +355,11 @@ class KeptStates:
             space = body_space(scorer, spec, lasts=scorer.value_store is not None)
             if scorer.value_store is not None and space.lasting is None:
                 scorer.value_store.tell_unused(scorer.why_not_lasting(space.view))
-            own = scorer.state(space.view)
-        return StatesCall(own, space, rows, unasked=unasked)
+            found = state, space, scorer.state(space.view)
+            while len(self._spaces) >= _SPACES:
+                del self._spaces[next(iter(self._spaces))]
+            self._spaces[spec] = found
+        return found
 
     def _check(self, state: ModelState, spec: ViewSpec) -> None:
         if self._scorer.state(spec) is not state:
