@@ -1,12 +1,14 @@
 """Measures what noticing changes costs: ``python -m benches.identity``.
 
-The question: beside one full batch on a model of 135 M parameters, what does a call pay for each
-identity policy? It looks before its forwards, and again before and after them. And does a hit
-through a freshly entered view walk the model?
+The questions: compared with one full batch on a model of 135 M parameters, what does a call pay for
+each identity policy? It looks before its forwards, and again before and after them. Does a hit
+through a freshly entered view walk the model? What does a look cost a tensor, does that grow with
+the model, and what does a large adapter's memory add?
 """
 
 import contextlib
 import statistics
+import time
 from dataclasses import dataclass
 from typing import Any, get_args
 from unittest import mock
@@ -15,19 +17,23 @@ from unittest import mock
 from benches.scoring import elapsed_ns, large, quiet  # isort: skip
 
 import torch
+from peft import LoraConfig, get_peft_model
 from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from benches.machine import description
-from benches.sections import publish, verdict
+from benches.sections import Line, publish, table, verdict
 from forwardcache.hf import HFBackend
 from forwardcache.hf.model import slots, watch
-from forwardcache.hf.model.identity import Policy
+from forwardcache.hf.model.identity import ModelIdentity, Policy
 
 TITLE = "## Identity: what noticing changes costs"
 PACKAGES = ["torch", "transformers", "peft"]
 LOOKS = 3
 BATCH_TOKENS = 1024
 MOST_SHARE = 0.02
+LAYERS = (30, 60, 120)
+SETTLING_LOOKS = 4
 
 
 @dataclass(frozen=True)
@@ -70,6 +76,51 @@ def walks(scorer: HFBackend) -> int:
         spies.append(patched.enter_context(mock.patch.object(watch, "walk", wraps=slots.walk)))
         through_a_view(scorer)
     return sum(spy.call_count for spy in spies)
+
+
+def shaped(layers: int, targets: str | list[str], rank: int, **sizes: Any) -> Any:
+    """A Llama with an adapter in memory; its own weights take none, whatever their shapes."""
+    config = LlamaConfig(num_hidden_layers=layers, **sizes)
+    with torch.device("meta"):
+        causal_lm: Any = LlamaForCausalLM(config)
+        adapted = get_peft_model(causal_lm, LoraConfig(r=rank, target_modules=targets))
+    for module in adapted.modules():
+        for name, held in list(module.named_parameters(recurse=False)):
+            is_adapters = held.requires_grad
+            filled = torch.rand(held.shape) if is_adapters else torch.zeros(1).expand(held.shape)
+            setattr(module, name, nn.Parameter(filled, requires_grad=is_adapters))
+        for name, buffer in list(module.named_buffers(recurse=False)):
+            module.register_buffer(name, torch.ones(buffer.shape), persistent=False)
+    return adapted.eval()
+
+
+def look_ns(causal_lm: Any, tokenizer: Any, rounds: int) -> float:
+    """A look that finds nothing changed, the tokenizer's part with it."""
+    identity = ModelIdentity(causal_lm)
+    for _ in range(SETTLING_LOOKS):
+        # What is large is summed at first, and no longer once it stood still for a while.
+        identity.state(tokenizer)
+        time.sleep(1.1)
+    return statistics.median(elapsed_ns(lambda: identity.state(tokenizer)) for _ in range(rounds))
+
+
+def looks(tokenizer: Any, rounds: int) -> list[Line]:
+    small = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4}
+    each = []
+    for layers in LAYERS:
+        model = shaped(layers, ["q_proj", "v_proj"], 8, vocab_size=512, **small)
+        tensors = len([*model.parameters(), *model.buffers()])
+        each.append(look_ns(model, tokenizer, 10 * rounds) / tensors)
+    names = [f"the look alone, {layers} layers, a tensor" for layers in LAYERS]
+    lines = [
+        Line(name, "110", "50", measured, unit=" ns")
+        for name, measured in zip(names, each, strict=True)
+    ]
+    lines.append(Line(f"{names[-1]}, over {LAYERS[0]} layers", "1.3", "", each[-1] / each[0]))
+    large_adapter = shaped(32, "all-linear", 16, vocab_size=32_000)
+    measured = look_ns(large_adapter, tokenizer, 10 * rounds) / 1e3
+    name = "the look alone, an adapter of 160 MB (rank 16, all linear, 7 B shape)"
+    return [*lines, Line(name, "150", "60", measured, today="about 7,000 µs", unit=" µs")]
 
 
 def batch_ns(causal_lm: Any, rounds: int) -> float:
@@ -119,6 +170,8 @@ def section(rounds: int) -> str:
             f"{share:.2%} | {verdict(share < MOST_SHARE)} |",
             f"| modules walked by a hit through a freshly entered view | 0 | {walked} "
             f"| {verdict(not walked)} |",
+            "",
+            *table(looks(under_test.tokenizer, rounds)),
             "",
             "| policy | a look, ms | share of a batch | a hit through a fresh view, ms | walks |",
             "|---|---|---|---|---|",

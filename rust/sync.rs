@@ -78,6 +78,19 @@ pub fn current_thread() -> ThreadId {
     current().id()
 }
 
+/// A word of memory that anyone may write to meanwhile, as it was before or after.
+///
+/// # Safety
+/// It can be read, and lies on a multiple of 8.
+#[inline]
+#[allow(unsafe_code)]
+pub unsafe fn read_word(address: *const u64) -> u64 {
+    // SAFETY: the caller vouches for it; an atomic word lies in memory as a plain one does.
+    let word = unsafe { &*address.cast::<StaticU64>() };
+    // Relaxed: what is asked is what is there, not what was written before it.
+    word.load(Ordering::Relaxed)
+}
+
 /// Whether the threads that change a [`Word`] take turns: in an extension for an interpreter with a
 /// GIL they do, since every call of the cache and of the statistics is made by an attached thread. The
 /// build script says so by `cfg(take_turns)`.

@@ -23,7 +23,11 @@ __all__ = [
     "ForwardCache",
     "TraceWriter",
     "_Curve",
+    "_MemorySums",
+    "_ModelLook",
+    "_TensorLook",
     "__version__",
+    "_dict_tag",
     "_empty_call",
     "_finish_traces",
     "_float32_lists",
@@ -234,6 +238,41 @@ class _Curve:
     def misses(self) -> list[tuple[int, float]]: ...
 
 def _float32_lists(data: bytes, lengths: list[int]) -> list[tuple[list[float | None], str]]: ...
+
+@final
+class _ModelLook:
+    def __new__(
+        cls,
+        dicts: tuple[dict[Any, Any], ...],
+        tensors: tuple[dict[Any, Any], ...],
+        picked: list[tuple[Any, Any]],
+        settings: list[Any],
+        kinds: tuple[Sequence[type], Sequence[type]],
+        code: tuple[list[type], list[tuple[dict[str, Any], Sequence[str]]]],
+    ) -> Self: ...
+    @property
+    def unclear(self) -> list[Any]: ...
+    def unchanged(self) -> list[Any] | None: ...
+
+@final
+class _TensorLook:
+    def __new__(
+        cls, layout: object, tensors: list[Any], without_gradient: Sequence[bool]
+    ) -> Self: ...
+    def agrees(self, versions: list[int], addresses: list[int], widths: list[int]) -> bool: ...
+    def holds(self, tensors: list[Any]) -> bool: ...
+
+@final
+class _MemorySums:
+    def __new__(cls, pieces: list[tuple[int, int]], settle_s: float) -> Self: ...
+    @property
+    def first(self) -> list[int]: ...
+    @property
+    def is_settled(self) -> bool: ...
+    def read(self) -> list[int]: ...
+    def holds(self, relies: bool) -> bool: ...
+
+def _dict_tag(dict: dict[Any, Any]) -> int: ...
 def _parse_trace_lines(lines: list[bytes], kind: type[_T]) -> list[_T | None]: ...
 def prompt_hash(prompt: _Prompt) -> str: ...
 def _empty_call(

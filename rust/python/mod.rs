@@ -9,7 +9,7 @@
 //! `hashes`, `known` and `identity` (from arguments to a key), `cache` with `limits` and
 //! `invalidate`, `weigh` (what an entry counts for) with `held`, `outside`, `walk` and `raw`,
 //! `flight`, `stats` with `op_counters` and `figures`, `trace` with `described`, `event`, `probe` and
-//! `finish`, `observe` and `curve`, and `digits`.
+//! `finish`, `observe` and `curve`, `digits`, and `look` (at a model).
 
 mod batch;
 mod cache;
@@ -32,6 +32,7 @@ mod invalidate;
 mod key;
 mod known;
 mod limits;
+mod look;
 mod observe;
 mod op_counters;
 mod outside;
@@ -68,6 +69,8 @@ mod _core {
     use super::instrumentation::BackendInstrumentation;
     #[pymodule_export]
     use super::key::prompt_hash;
+    #[pymodule_export]
+    use super::look::{MemorySums, ModelLook, TensorLook, dict_tag};
     #[pymodule_export]
     use super::observe::parse_trace_lines;
     #[pymodule_export]

@@ -145,7 +145,9 @@ class BodyVersions:
         if self._watch is None or words != self._words or not self._watch.holds(inside, steps, []):
             adapted = list(compress(inside, map(not_, compress(is_base, is_body))))
             wrapped = list(compress(is_wrapped, is_body))
-            self._watch = VersionWatch(inside, steps, [], adapted=adapted, wrapped=wrapped)
+            self._watch = VersionWatch(
+                inside, steps, [], adapted=adapted, wrapped=wrapped, frozen=[False] * len(inside)
+            )
             self._words = words
             self._number = next(self._numbers)
         return self._number

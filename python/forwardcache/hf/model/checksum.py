@@ -16,6 +16,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from forwardcache._core import _MemorySums
 from forwardcache.errors import UnsupportedModelError
 from forwardcache.hf.spec import tagged
 
@@ -24,9 +25,10 @@ _LANES = 2
 # Rows at a time: what fits the cache of a CPU core; on a GPU, enough to keep it busy.
 _ROWS = {"cpu": 4}
 _ROWS_ELSEWHERE = 512
-# Adapter tensors up to this size are joined before they are summed.
-_JOINED_BYTES = {"cpu": 2**14}
-_JOINED_BYTES_ELSEWHERE = 2**22
+# Adapter tensors on a device are joined before they are summed, up to this size.
+_JOINED_BYTES = 2**22
+# For so long nothing may have been written before the kernel is relied on to tell of writes.
+_SETTLE_S = 1.0
 
 
 def checksums(tensors: Iterable[Tensor]) -> list[bytes]:
@@ -124,31 +126,67 @@ def digest_of(fields: Iterable[bytes]) -> bytes:
 class ContentSums:
     """Integer sums over the memory of some tensors, cheap enough for every call.
 
-    Small tensors are joined first, so that a sum costs one operation instead of one a tensor. Any
-    change of one number is seen; changes that cancel are not. Keeps the tensors' memory, not the
-    tensors.
+    In the host's memory a sum is taken where the numbers lie; from 1 MiB on not again while the
+    kernel is known to tell of every write, and tells of none. On a device, small tensors are joined
+    first, so that a sum costs one operation instead of one a tensor. Any change of one number is
+    seen; changes of one tensor (on a device: of those that are joined) that cancel are not. Keeps
+    the tensors' memory, not the tensors.
+
+    Attributes:
+        first: The sums as they were first.
+        can_stand: Whether ``stand`` can tell anything: all that is summed lies in the host's memory
+            and is the tensors' own.
     """
 
     def __init__(self, tensors: Iterable[Tensor]) -> None:
         with torch.no_grad():
-            views = [_words(part) for tensor in tensors for part in _parts(tensor)]
+            parts = [(tensor, part) for tensor in tensors for part in _parts(tensor)]
+            views = [_words(part) for _, part in parts]
+        self._near = [view for view in views if view.is_cpu and view.numel()]
         self._joined: dict[torch.device, list[Tensor]] = {}
         self._alone: list[Tensor] = []
         for view in views:
-            limit = _JOINED_BYTES.get(view.device.type, _JOINED_BYTES_ELSEWHERE)
-            if view.dtype == torch.int64 and view.nbytes <= limit:
+            if view.dtype == torch.int64 and view.nbytes <= _JOINED_BYTES and not view.is_cpu:
                 self._joined.setdefault(view.device, []).append(view)
-            elif view.numel():
+            elif view.numel() and not view.is_cpu:
                 self._alone.append(view)
-        self._is_on_cpu = all(view.is_cpu for view in views)
+        self._pieces = self._lying()
+        self._memory = self._known = _MemorySums(self._pieces, _SETTLE_S)
+        self.can_stand = not self._joined and not self._alone
+        self.can_stand &= all(part is tensor for tensor, part in parts)
+        self.first = [*self._known.first, *self._far()]
+
+    def stand(self) -> bool:
+        """Whether the sums are as they were first.
+
+        Read where the tensors lay then: the caller knows that they lie there still.
+        """
+        # A device that is open may write by itself.
+        relies = not torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+        return self._memory is self._known and self._known.holds(relies)
 
     def read(self) -> list[int]:
         """The sums as they are now."""
+        pieces = self._lying()
+        if pieces != self._pieces:
+            self._pieces, self._memory = pieces, _MemorySums(pieces, _SETTLE_S)
+        return [*self._memory.read(), *self._far()]
+
+    def _lying(self) -> list[tuple[int, int]]:
+        """Address and bytes of what lies in the host's memory; of what is gone, nothing."""
+        return [(each.data_ptr(), each.nbytes if _is_there(each) else 0) for each in self._near]
+
+    def _far(self) -> list[int]:
+        """The sums on devices."""
         sums = [torch.cat(views).sum() for views in self._joined.values()]
         sums += [view.sum() for view in self._alone]
-        if self._is_on_cpu:
-            return [int(each) for each in sums]
-        return [int(each) for each in torch.stack([each.cpu() for each in sums])]
+        return [int(each) for each in torch.stack([each.cpu() for each in sums])] if sums else []
+
+
+def _is_there(view: Tensor) -> bool:
+    """Whether a storage still reaches as far as a view of it: it may have been made smaller."""
+    begins = view.storage_offset() * view.itemsize
+    return view.untyped_storage().nbytes() >= begins + view.nbytes
 
 
 def _words(tensor: Tensor) -> Tensor:

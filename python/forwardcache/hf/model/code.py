@@ -15,10 +15,12 @@ an attribute of an object.
 from __future__ import annotations
 
 import functools
+import gc
 import hashlib
 import sysconfig
 import types
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from operator import attrgetter, call, itemgetter
 from typing import Any
@@ -27,6 +29,21 @@ _CALLS = ("__call__", "_call_impl")
 _forward_of = attrgetter("forward")
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), type(...))
 _INSTALLED = tuple(sysconfig.get_paths()[name] for name in ("purelib", "platlib", "stdlib"))
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where code is read from.
+
+    Attributes:
+        classes: The classes that it is an attribute of, with all that they are made from.
+        names: Dictionaries, and the names that are read there.
+        dicts: The dictionaries of the classes.
+    """
+
+    classes: list[type]
+    names: list[tuple[dict[str, Any], Sequence[str]]]
+    dicts: list[dict[str, Any]]
 
 
 class CodeWatch:
@@ -46,7 +63,7 @@ class CodeWatch:
         for each in classes:
             walk.enter(each)
         self._classes = list(classes)
-        namespaces = walk.namespaces()
+        self._namespaces = namespaces = walk.namespaces()
         self._read = [where for where, _ in namespaces]
         self._readers = [_reader(*each) for each in namespaces]
         self._registered = walk.registered
@@ -61,6 +78,18 @@ class CodeWatch:
             # A name is gone.
             return False
 
+    def places(self) -> Places | None:
+        """Where all that ``holds`` looks at is read from; None where that can't be told."""
+        classes = [each for each in (*self._classes, *self._read) if isinstance(each, type)]
+        kinds: list[type] = [type(each) for each in classes]
+        made_of = {base: None for each in (*classes, *kinds) for base in each.__mro__}
+        found = [_dict_of(each) for each in made_of]
+        dicts = [each for each in found if each is not None]
+        read = [each for each in self._namespaces if isinstance(each[0], dict)]
+        names = [*read, *((registry, (name,)) for registry, name in self._registered)]
+        is_plain = len(dicts) == len(found) and all(type(each) is dict for each, _ in names)
+        return Places(list(made_of), names, dicts) if is_plain else None
+
     def is_same_as(self, earlier: CodeWatch) -> bool:
         """Whether an earlier watch saw the same functions under the same names."""
         return self._seen == earlier._seen
@@ -71,6 +100,12 @@ class CodeWatch:
             list(map(call, self._readers, self._read)),
             [registry.get(name) for registry, name in self._registered],
         )
+
+
+def _dict_of(kind: type) -> dict[str, Any] | None:
+    """The dictionary of a class, of which ``vars`` shows a proxy; None if it can't be had."""
+    found = gc.get_referents(vars(kind))
+    return found[0] if len(found) == 1 and type(found[0]) is dict else None
 
 
 def _reader(where: Any, names: Sequence[str]) -> Callable[[Any], Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -27,23 +26,26 @@ def _kept_value(value: Any) -> Any:
 
 def numerics() -> tuple[Any, ...]:
     """Process-wide settings that change what a forward gives."""
-    autocast = [
-        (device, torch.get_autocast_dtype(device))
-        for device in ("cpu", "cuda")
-        if torch.is_autocast_enabled(device)
-    ]
-    return (*autocast, torch.get_default_dtype(), *_matmul_precisions())
+    # Every hit asks; a generator for each part would cost more than the parts.
+    if _is_autocast("cpu") or _is_autocast("cuda"):
+        devices = filter(_is_autocast, ("cpu", "cuda"))
+        autocast = [(device, torch.get_autocast_dtype(device)) for device in devices]
+        return (*autocast, _default_dtype(), *_matmul_precisions())
+    return (_default_dtype(), *_matmul_precisions())
 
 
-def _matmul_precisions() -> Iterator[str]:
-    # The public getters raise once settings of the older and the newer kind are mixed.
-    getter = getattr(torch._C, "_get_fp32_precision_getter", None)
-    if getter is None:
-        yield torch.get_float32_matmul_precision()
-    else:
-        # One that was never set is computed as "ieee" is.
-        yield _AS_SET.get(found := getter("cuda", "matmul"), found)
-        yield _AS_SET.get(found := getter("mkldnn", "matmul"), found)
+_is_autocast = torch.is_autocast_enabled
+_default_dtype = torch.get_default_dtype
+# The public getters raise once settings of the older and the newer kind are mixed.
+_precision_of = getattr(torch._C, "_get_fp32_precision_getter", None)
+
+
+def _matmul_precisions() -> tuple[str, ...]:
+    if _precision_of is None:
+        return (torch.get_float32_matmul_precision(),)
+    cuda, cpu = _precision_of("cuda", "matmul"), _precision_of("mkldnn", "matmul")
+    # One that was never set is computed as "ieee" is.
+    return _AS_SET.get(cuda, cuda), _AS_SET.get(cpu, cpu)
 
 
 def as_json(value: Any) -> bytes:

@@ -11,7 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from forwardcache._core import _TensorLook
 from forwardcache.hf.model.checksum import ContentSums, checksums
+from forwardcache.hf.model.layout import layout
 from forwardcache.hf.model.watch import storage_of
 
 _version_of = torch.Tensor._version.__get__  # type: ignore[attr-defined]
@@ -27,35 +29,71 @@ class VersionWatch:
         adapted: Those of ``tensors`` whose content is summed at every look.
         wrapped: For each of ``tensors``, whether a forward raises its version and leaves its
             content: a sum then decides, and only then.
+        frozen: For each of them, whether it asks for no gradient as long as ``stands`` is true.
     """
 
     def __init__(
         self,
-        tensors: Sequence[Tensor],
+        tensors: list[Tensor],
         steps: int,
         saved: list[bytes],
         *,
         adapted: Sequence[Tensor],
         wrapped: Sequence[bool],
+        frozen: Sequence[bool],
     ) -> None:
         self._died = threading.Event()
         died = self._died
         # A pointer alone may be given to new memory once the old is freed.
-        storages = map(storage_of, tensors)
+        storages = list(map(storage_of, tensors))
         self._refs = [
             weakref.ref(each, lambda _: died.set()) for each in storages if each is not None
         ]
         self._sums = ContentSums(adapted)
         self._wrapped = list(wrapped)
         self._wrapped_sums = checksums(compress(tensors, self._wrapped))
-        self._seen = self._look(tensors, steps, saved)
+        self._frozen = list(frozen)
+        self._is_plain = None not in storages and all(map(_is_plain, tensors))
+        self._seen = *_versions_and_pointers(tensors), steps, saved, self._sums.first
+        self._quick = self._quick_look(tensors)
 
-    def holds(self, tensors: Sequence[Tensor], steps: int, saved: list[bytes]) -> bool:
+    def stands(self, tensors: list[Tensor], steps: int) -> bool:
+        """Whether they are the same and none of ``frozen`` asks for a gradient.
+
+        False also where that can't be told in a few microseconds: ``holds`` tells it.
+
+        Args:
+            tensors: What is watched: the same objects.
+            steps: Steps that optimizers have made.
+        """
+        return (
+            self._quick is not None
+            and steps == self._seen[2]
+            and not self._died.is_set()
+            and self._quick.holds(tensors)
+            and self._sums.stand()
+        )
+
+    def holds(self, tensors: list[Tensor], steps: int, saved: list[bytes]) -> bool:
         """Whether they are the same as when they were looked at first."""
+        if saved == self._seen[3] and self.stands(tensors, steps):
+            return True
         if self._died.is_set():
             return False
-        look = self._look(tensors, steps, saved)
-        return look == self._seen or self._is_only_newer(look, tensors)
+        look = *_versions_and_pointers(tensors), steps, saved, self._sums.read()
+        if look != self._seen and not self._is_only_newer(look, tensors):
+            return False
+        self._quick = self._quick_look(tensors)
+        return True
+
+    def _quick_look(self, tensors: list[Tensor]) -> _TensorLook | None:
+        """A look that reads the memory of the tensors; None where that says something else."""
+        found = layout()
+        if found is None or not self._is_plain or not self._sums.can_stand:
+            return None
+        look = _TensorLook(found, tensors, self._frozen)
+        widths = list(map(Tensor.element_size, tensors))
+        return look if look.agrees(self._seen[0], self._seen[1], widths) else None
 
     def let_rise(
         self, tensors: Sequence[Tensor], steps: int, saved: list[bytes], wrapped: Sequence[bool]
@@ -76,9 +114,21 @@ class VersionWatch:
         self._seen = look
         return True
 
-    def _look(self, tensors: Sequence[Tensor], steps: int, saved: list[bytes]) -> tuple[Any, ...]:
-        versions, pointers = map(_version_of, tensors), map(Tensor.data_ptr, tensors)
-        return list(versions), list(pointers), steps, saved, self._sums.read()
+
+def _versions_and_pointers(tensors: Sequence[Tensor]) -> tuple[list[int], list[int]]:
+    return list(map(_version_of, tensors)), list(map(Tensor.data_ptr, tensors))
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether a tensor is a row of numbers in one storage, and torch's own getters tell of it."""
+    kind = type(tensor)
+    return (
+        kind.__torch_dispatch__ is Tensor.__torch_dispatch__
+        and not hasattr(kind, "__tensor_flatten__")
+        and tensor.layout is torch.strided
+        and not tensor.is_quantized
+        and not torch._is_functional_tensor(tensor)
+    )
 
 
 __all__ = ["VersionWatch"]

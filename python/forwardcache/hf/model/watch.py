@@ -15,8 +15,7 @@ and another class put on a module.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator
 from itertools import chain, compress
 from operator import itemgetter
 from typing import Any
@@ -27,17 +26,16 @@ from torch.nn.modules import module as torch_module
 
 from forwardcache.hf.model.adapter_parts import (
     active_settings,
-    adapter_configs,
     layer_settings,
-    settings_read,
     switched_modules,
 )
 from forwardcache.hf.model.checksum import checksums, digest_of
 from forwardcache.hf.model.code import CodeWatch
+from forwardcache.hf.model.flat import FLAG, GLOBAL_HOOKS, HOOKS, Flat, configs_of, flattened
+from forwardcache.hf.model.look import QuickLook
 from forwardcache.hf.model.settings import as_json, kept
 from forwardcache.hf.model.slots import (
     CONTAINERS,
-    Slot,
     packed_objects,
     restless_modules,
     saved_by,
@@ -46,13 +44,8 @@ from forwardcache.hf.model.slots import (
     walk,
 )
 
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
-_GLOBAL_HOOKS = ("_global_forward_hooks", "_global_forward_pre_hooks")
 _READS_ONLY = "transformers.utils.output_capturing"
-_ADAPTER_FIELDS = ("_active_adapter", "merged_adapters", "scaling")
-_FLAG = "_disable_adapters"
-_flag_of = itemgetter(_FLAG)
-_Read = Callable[[dict[str, Any]], Any]
+_flag_of = itemgetter(FLAG)
 
 
 class ModelWatch:
@@ -68,7 +61,7 @@ class ModelWatch:
     def __init__(self, model: nn.Module) -> None:
         names, modules = walk(model)
         self.slots = slots_of(model, names, modules)
-        self._flat = _flattened(model, modules, self.slots)
+        self._flat = flattened(model, modules, self.slots)
         self._unknown = _unknown_code(names, modules)
         self._saving = [weakref.ref(module) for module in modules if saves_itself(module)]
         classes = list(dict.fromkeys(map(type, modules)))
@@ -78,6 +71,8 @@ class ModelWatch:
         self._seen = _settled(self._look(self._flat.firm()))
         self._hooks = _telling_hooks(self._flat.hooks)
         self._seen_settings = [kept(each) for each in self._flat.settings]
+        self._quick = QuickLook(self._flat, self._code)
+        self._is_training: bool | None = None
 
     @property
     def unknown_code(self) -> str | None:
@@ -106,8 +101,30 @@ class ModelWatch:
 
         The look goes over the tensors anyway, and whoever looks needs them next.
         """
-        flat = self._flat
+        found = None if self._died else self._quick.tensors()
+        if found is None or not self._holds_besides():
+            found = self._looked_closer()
+        return found
+
+    def _holds_besides(self) -> bool:
+        """Whether all holds that a quick look doesn't see."""
+        quick, flat = self._quick, self._flat
         try:
+            return (quick.sees_code or self._code.holds()) and (
+                quick.sees_settings
+                or (flat.settings == self._seen_settings and self._adapted() == self._seen[0][5])
+            )
+        except (KeyError, IndexError, RuntimeError):
+            return False
+
+    def _looked_closer(self) -> list[Tensor] | None:
+        """As ``unchanged``, by comparing everything."""
+        flat, quick = self._flat, self._quick
+        quick.keep(None)
+        self._is_training = None
+        try:
+            # What changes while everything is compared is seen by the next look.
+            look = quick.taken() if quick.is_possible and not self._died else None
             firm = flat.firm()
             holds = (
                 not self._died
@@ -119,10 +136,14 @@ class ModelWatch:
             if not holds:
                 return None
             found: list[Any] = list(compress(firm, flat.is_there))
-            return found + flat.loose() if flat.picked else found
+            found += flat.loose() if flat.picked else []
         except (KeyError, IndexError, RuntimeError):
             # Something is gone from where it was, or became a tensor.
             return None
+        if look is not None:
+            self._is_training = self.is_training()
+            quick.keep(look)
+        return found
 
     def is_same_as(self, earlier: ModelWatch) -> bool:
         """Whether an earlier watch, which no longer holds, stopped for nothing that matters."""
@@ -144,6 +165,8 @@ class ModelWatch:
 
     def is_training(self) -> bool:
         """Whether any module is in training mode."""
+        if self._is_training is not None:
+            return self._is_training
         return True in map(itemgetter("training"), self._flat.fields)
 
     @property
@@ -177,13 +200,16 @@ class ModelWatch:
             list(map(id, chain.from_iterable(map(dict.values, flat.children)))),
             [id(where[key]) for where, key in flat.picked],
             [id(fields.get("forward")) for fields in flat.forwards],
-            [list(map(read, layers)) for read, layers in flat.adapted],
+            self._adapted(),
             [id(fields.get("config")) for fields in flat.configured],
         )
         # A hook's number is never given twice, unlike its id.
         hooks = chain.from_iterable(map(dict.items, flat.hooks))
         rest = [(number, id(hook)) for number, hook in hooks], any(flat.unhooked)
         return matters, rest, list(map(_flag_of, flat.flagged)), list(map(len, flat.containers))
+
+    def _adapted(self) -> list[list[Any]]:
+        return [list(map(read, layers)) for read, layers in self._flat.adapted]
 
     def _replaceable(self) -> list[Any]:
         """What modules were given of their own and is looked at by its id."""
@@ -196,103 +222,16 @@ class ModelWatch:
         # An id alone may be given to a new object; a strong reference would keep replaced weights.
         watch = weakref.ref(self)
 
-        def end(_: Any) -> None:
+        # Bound here: when the interpreter ends, modules lose their names before models go.
+        def end(_: Any, nothing: Flat = Flat()) -> None:  # noqa: B008
             ended = watch()
             if ended is not None:
                 ended._died = True
-                ended._flat = _Flat()
+                ended._flat = nothing
+                ended._quick.forget(nothing)
                 ended.slots = []
 
         return [weakref.ref(each, end) for each in objects]
-
-
-@dataclass(frozen=True, slots=True)
-class _Flat:
-    """What a look goes over.
-
-    Attributes:
-        fields: Each module's ``__dict__``.
-        sizes: Number of attributes in each.
-        empty: Dictionaries of tensors and modules with nothing in them.
-        children: Those with modules in them.
-        tensors: Those with parameters or buffers in them, or None in the place of one.
-        is_there: Whether each of these is a tensor.
-        picked: Container and key of what is looked at one by one: hidden tensors, packed weights,
-            and parameters and buffers of modules whose dictionaries don't keep their order.
-        containers: The containers in ``picked``.
-        hooks: Dictionaries of hooks that hold any.
-        unhooked: Those that hold none.
-        forwards: Fields of the modules with a ``forward`` of their own.
-        adapted: What reads the settings of some adapter layers, and those layers' fields.
-        flagged: Those that have the flag which turns adapters off.
-        configured: Fields of the modules that have a configuration.
-        settings: Each configuration's ``__dict__``.
-    """
-
-    fields: list[dict[str, Any]] = field(default_factory=list)
-    sizes: list[int] = field(default_factory=list)
-    empty: list[dict[Any, Any]] = field(default_factory=list)
-    children: list[dict[Any, Any]] = field(default_factory=list)
-    tensors: list[dict[Any, Any]] = field(default_factory=list)
-    is_there: list[bool] = field(default_factory=list)
-    picked: list[tuple[Any, Any]] = field(default_factory=list)
-    containers: list[Any] = field(default_factory=list)
-    hooks: list[dict[Any, Any]] = field(default_factory=list)
-    unhooked: list[dict[Any, Any]] = field(default_factory=list)
-    forwards: list[dict[str, Any]] = field(default_factory=list)
-    adapted: list[tuple[_Read, list[dict[str, Any]]]] = field(default_factory=list)
-    flagged: list[dict[str, Any]] = field(default_factory=list)
-    configured: list[dict[str, Any]] = field(default_factory=list)
-    settings: list[dict[str, Any]] = field(default_factory=list)
-
-    def firm(self) -> list[Tensor | None]:
-        """What is in ``tensors`` now."""
-        return list(chain.from_iterable(map(dict.values, self.tensors)))
-
-    def loose(self) -> list[Tensor]:
-        """The tensors that are looked at one by one."""
-        picked = [where[key] for where, key in self.picked]
-        return [each for each in picked if isinstance(each, Tensor)]
-
-
-def _flattened(model: nn.Module, modules: list[nn.Module], slots: list[Slot]) -> _Flat:
-    fields = [vars(module) for module in modules]
-    restless = restless_modules(modules)
-    firm = [vars(each)[name] for each in modules if each not in restless for name in CONTAINERS]
-    loose = {id(vars(each)[name]) for each in restless for name in CONTAINERS}
-    children = [each["_modules"] for each in fields]
-    packed = [place for module in modules for place in packed_objects(module)]
-    picked = [(slot.where, slot.key) for slot in slots if slot.is_hidden or id(slot.where) in loose]
-    hooks = [each[name] for each in fields for name in _HOOKS]
-    hooks += [vars(torch_module)[name] for name in _GLOBAL_HOOKS]
-    layers = list(switched_modules(model))
-    return _Flat(
-        fields=fields,
-        sizes=list(map(len, fields)),
-        empty=[each for each in (*firm, *children) if not each],
-        children=[each for each in children if each],
-        tensors=[each for each in firm if each],
-        is_there=[tensor is not None for each in firm for tensor in each.values()],
-        picked=picked + packed,
-        containers=list({id(where): where for where, _ in picked}.values()),
-        hooks=[each for each in hooks if each],
-        unhooked=[each for each in hooks if not each],
-        forwards=[each for each in fields if "forward" in each],
-        adapted=_readers(layers),
-        flagged=[vars(layer) for layer in layers if _FLAG in vars(layer)],
-        configured=[each for each in fields if "config" in each],
-        settings=[vars(config) for config in _configs(model)],
-    )
-
-
-def _readers(layers: list[Any]) -> list[tuple[_Read, list[dict[str, Any]]]]:
-    """What reads the layers' settings, and where; one not set there is its class's."""
-    found: dict[tuple[str, ...], list[dict[str, Any]]] = {}
-    for layer in layers:
-        fields = vars(layer)
-        names = dict.fromkeys((*_ADAPTER_FIELDS, *settings_read(layer)))
-        found.setdefault(tuple(name for name in names if name in fields), []).append(fields)
-    return [(itemgetter(*names), layers) for names, layers in found.items() if names]
 
 
 def _telling_hooks(hooks: list[dict[int, Any]]) -> list[tuple[int, int]]:
@@ -307,11 +246,11 @@ def _only_reads(hook: Any) -> bool:
 
 def _unknown_code(names: list[str], modules: list[nn.Module]) -> str | None:
     """Where hooks or replaced ``forward``s run, of which nothing is known; None for nowhere."""
-    if _telling_hooks([vars(torch_module)[name] for name in _GLOBAL_HOOKS]):
+    if _telling_hooks([vars(torch_module)[name] for name in GLOBAL_HOOKS]):
         return "hooks run on every module"
     for name, module in zip(names, modules, strict=True):
         fields, where = vars(module), name.lstrip(".") or type(module).__name__
-        if _telling_hooks([fields[each] for each in _HOOKS]):
+        if _telling_hooks([fields[each] for each in HOOKS]):
             return f"hooks run on {where}"
         if "forward" in fields:
             return f"{where} has a forward of its own"
@@ -328,15 +267,9 @@ def _settled(value: Any) -> Any:
     return float(value) if isinstance(value, Tensor) and value.numel() == 1 else value
 
 
-def _configs(model: Any) -> list[Any]:
-    configs = [vars(module)["config"] for module in walk(model)[1] if "config" in vars(module)]
-    found = {id(each): each for each in (*configs, *adapter_configs(model).values())}
-    return [config for config in found.values() if hasattr(config, "__dict__")]
-
-
 def _attentions(model: Any) -> set[str]:
     """Names of the attention that the configurations ask for."""
-    found = (getattr(config, "_attn_implementation", None) for config in _configs(model))
+    found = (getattr(config, "_attn_implementation", None) for config in configs_of(model))
     return {name for name in found if isinstance(name, str)}
 
 
