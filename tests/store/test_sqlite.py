@@ -326,7 +326,54 @@ def test_a_store_of_a_later_version_is_refused_and_left_alone(path: Path) -> Non
     assert path.read_bytes() == content
 
 
-@pytest.mark.parametrize("bit", [0, 4, 31])
+def of_version_2(path: Path) -> None:
+    """Makes a store of ten values what version 2 wrote, which counted by a trigger."""
+    with_version(path, 2)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(
+            "CREATE TRIGGER sealed_in AFTER INSERT ON sealed BEGIN UPDATE kinds SET entries = "
+            "entries + 1, bytes = bytes + length(NEW.blob) WHERE id = NEW.kind; END"
+        )
+
+
+def test_a_store_of_an_earlier_version_goes_on(path: Path) -> None:
+    of_version_2(path)
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+        schema.use_for_reading(connection, path)
+    for _ in range(2):
+        with closing(SQLiteStore(path)) as store:
+            assert store.put_many([record_of(n) for n in range(5, 20)]) == 15
+            size = sum(len(record_of(n).blob) for n in range(20))
+            assert (store.info().entries, store.info().nbytes) == (20, size)
+            assert right(store.get_many([key_of(n) for n in range(20)]), range(20)) == 20
+            assert store.info().damaged == 0
+
+
+def test_values_put_over_others_and_twice_at_once_count_once(store: SQLiteStore) -> None:
+    store.put_many([record_of(n) for n in range(4)])
+    other = Record(key_of(2), b"another", "cd34", "ft", "op")
+    assert store.put_many([record_of(5), other, record_of(6), record_of(5)]) == 4
+    kinds = store.info().by_kind
+    assert kinds["ab12", "base", "next_token_dist"][0] == 5
+    assert kinds["cd34", "ft", "op"] == (1, len(b"another"))
+    assert [each.key for each in store.records()] == [key_of(n) for n in (0, 1, 3, 5, 6)]
+    assert store.get_many([key_of(2)]) == {key_of(2): b"another"}
+
+
+def test_what_is_put_gets_into_the_file_while_the_store_is_open(path: Path) -> None:
+    with closing(SQLiteStore(path)) as store:
+        records = [Record(key_of(n), bytes(4096), "ab12", "base", "op") for n in range(400)]
+        assert store.put_many(records) == 400
+        store._checkpoints.wait()
+        assert path.stat().st_size > 400 * 4096
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if store.put_many(records) == 400 else 1)
+        assert store.put_many(records) == 400
+        assert os.waitpid(child, 0)[1] == 0
+
+
+@pytest.mark.parametrize("bit", [2, 4, 31])
 def test_a_changed_bit_of_the_version_is_damage_and_costs_no_value(path: Path, bit: int) -> None:
     version = schema._VERSION ^ 1 << bit
     with_version(path, version - (version >> 31 << 32))

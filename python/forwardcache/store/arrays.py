@@ -8,7 +8,7 @@ the arrays are then read from and written to their places.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -39,10 +39,20 @@ def packed(arrays: Mapping[str, NDArray[Any]]) -> bytes:
     Args:
         arrays: By name, shape [n] each; float32, float64, int64 or uint8.
     """
-    header, order = _header(
-        tuple((name, array.dtype.str, array.shape) for name, array in arrays.items())
-    )
-    return header + b"".join([arrays[name].tobytes() for name in order])
+    return b"".join(parts(tuple(arrays), [*arrays.values()]))
+
+
+def parts(names: tuple[str, ...], arrays: Sequence[NDArray[Any]]) -> list[bytes]:
+    """What ``packed`` gives, in pieces that follow each other.
+
+    Args:
+        names: One for each array.
+        arrays: As in ``packed``.
+    """
+    # Told by letters and lengths: a tuple for each array would be most of what this takes.
+    letters = "".join([array.dtype.char for array in arrays])
+    header, order = _header(names, letters, *[len(array) for array in arrays])
+    return [header, *[arrays[at].tobytes() for at in order]]
 
 
 def unpacked(blob: bytes, start: int) -> Arrays:
@@ -67,15 +77,15 @@ def unpacked(blob: bytes, start: int) -> Arrays:
 
 
 @lru_cache(_KEPT)
-def _header(
-    layout: tuple[tuple[str, str, tuple[int, ...]], ...],
-) -> tuple[bytes, tuple[str, ...]]:
-    """The bytes before the data, and the names in the data's order."""
-    arrays = {name: np.zeros(shape, dtype) for name, dtype, shape in layout}
+def _header(names: tuple[str, ...], letters: str, *lengths: int) -> tuple[bytes, tuple[int, ...]]:
+    """The bytes before the data, and which array comes when; a letter of numpy's is a dtype."""
+    given = zip(names, letters, lengths, strict=True)
+    arrays = {name: np.zeros(length, letter) for name, letter, length in given}
     whole = save(arrays)
     header = whole[: len(whole) - sum(array.nbytes for array in arrays.values())]
     entries = json.loads(header[_LENGTH_BYTES:])
-    return header, tuple(sorted(entries, key=lambda name: entries[name]["data_offsets"]))
+    order = sorted(range(len(names)), key=lambda at: entries[names[at]]["data_offsets"])
+    return header, tuple(order)
 
 
 @lru_cache(_KEPT)

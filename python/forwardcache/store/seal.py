@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from forwardcache.errors import InvalidInputError
 from forwardcache.operation import Operation
 from forwardcache.operations import of_kind, of_value
-from forwardcache.store.arrays import Arrays, packed, unpacked
+from forwardcache.store.arrays import Arrays, parts, unpacked
 
 Value = Any
 """Of the type of an operation's values; ``seal`` refuses any other."""
@@ -48,8 +48,14 @@ def seal(key: bytes, value: Value, op: Operation | None = None) -> bytes:
     """
     if len(key) != _KEY_BYTES:
         raise InvalidInputError(f"a key has {_KEY_BYTES} bytes, got {len(key)}")
-    body = key + packed(_arrays(value, op or of_value(value)))
-    return _MAGIC + hashlib.sha256(body).digest() + body
+    op = op or of_value(value)
+    fields = op.pack(value)
+    names, dtypes = _form(op, tuple(fields))
+    arrays = [
+        np.asarray(array, dtype) for array, dtype in zip(fields.values(), dtypes, strict=True)
+    ]
+    body = b"".join([key, *parts(names, arrays)])
+    return b"".join([_MAGIC, hashlib.sha256(body).digest(), body])
 
 
 def unseal(key: bytes, blob: bytes) -> Value | None:
@@ -65,11 +71,18 @@ def unseal(key: bytes, blob: bytes) -> Value | None:
         return None
 
 
-def _arrays(value: Value, op: Operation) -> Arrays:
-    return {
-        f"{op.kind}.{name}": np.asarray(array, _DTYPES[op.stored[name]])
-        for name, array in op.pack(value).items()
-    }
+def _form(
+    op: Operation, fields: tuple[str, ...]
+) -> tuple[tuple[str, ...], tuple[np.dtype[Any], ...]]:
+    """The names of the arrays and their dtypes."""
+    return _form_of(op.kind, tuple([op.stored[name] for name in fields]), fields)
+
+
+@lru_cache
+def _form_of(
+    kind: str, columns: tuple[str, ...], fields: tuple[str, ...]
+) -> tuple[tuple[str, ...], tuple[np.dtype[Any], ...]]:
+    return tuple(f"{kind}.{name}" for name in fields), tuple(_DTYPES[each] for each in columns)
 
 
 def _value(arrays: Arrays) -> Value:

@@ -1,8 +1,8 @@
 """A store in one SQLite file, which any number of processes of one machine read and write.
 
 A write-ahead log, so readers and the writer don't wait for each other; a commit is one whole batch,
-so a killed process leaves none or all of it. Totals by kind are kept by triggers in the same
-transaction as the values, so they need no scan and hold for all processes together.
+so a killed process leaves none or all of it. Totals by kind are kept in the same transaction as
+the values, so they need no scan and hold for all processes together.
 
 Values lie in the order in which they were put, which is the one in which they are asked for
 again, and are found by the first eight bytes of their keys: an index a third the size of one of
@@ -28,12 +28,13 @@ from typing import TypeVar
 from forwardcache.errors import InvalidInputError
 from forwardcache.store import statements
 from forwardcache.store.base import Record, StoreCheck, StoreInfo
+from forwardcache.store.checkpoint import Checkpoints
 from forwardcache.store.failure import Failure
 from forwardcache.store.file import StoreFile, open_damaged
 from forwardcache.store.filesystem import check_local
 from forwardcache.store.rebuild import Kept, rebuild
 from forwardcache.store.scan import Read, Row, Scan
-from forwardcache.store.schema import TOTAL, transaction
+from forwardcache.store.schema import TOTAL, fit_memory, transaction
 from forwardcache.store.seal import unseal
 
 _log = logging.getLogger(__name__)
@@ -79,8 +80,9 @@ class SQLiteStore:
         self.max_bytes = max_bytes
         self._lock = threading.RLock()
         self._file = StoreFile(self.path)
+        self._checkpoints = Checkpoints(self.path)
         self._closed = self._is_full = self._has_said = False
-        self._errors = self._damaged = 0
+        self._errors = self._damaged = self._fits = 0
         self._kinds: dict[tuple[str, str, str], int] = {}
         if self.path.is_dir():
             raise InvalidInputError(f"a store is a file, and {path} is a folder")
@@ -128,6 +130,7 @@ class SQLiteStore:
                 return 0
             kept = self._put_in_parts(records)
             self._errors += kept < len(records)
+            self._checkpoints.count(sum([len(record.blob) for record in records]) if kept else 0)
             return kept
 
     def info(self) -> StoreInfo:
@@ -206,6 +209,7 @@ class SQLiteStore:
         """Closes the file; later calls find nothing and keep nothing. Idempotent."""
         with self._lock:
             self._closed = True
+            self._checkpoints.wait()
             self._file.disconnect()
 
     def records(self) -> Iterator[Record]:
@@ -348,10 +352,11 @@ class SQLiteStore:
                     for record in records
                 ],
             )
-            if self.max_bytes is not None:
-                _, total = connection.execute(TOTAL).fetchone()
-                if total > self.max_bytes:
-                    statements.shrink(connection, int(self.max_bytes * _KEPT_SHARE))
+            entries, total = connection.execute(TOTAL).fetchone()
+            if entries > self._fits:
+                self._fits = fit_memory(connection)
+            if self.max_bytes is not None and total > self.max_bytes:
+                statements.shrink(connection, int(self.max_bytes * _KEPT_SHARE))
         return len(records)
 
     def _checkpoint_if_tight(self, connection: sqlite3.Connection) -> None:
@@ -449,6 +454,7 @@ _forking: list[SQLiteStore] = []
 def _before_fork() -> None:
     for store in list(_opened):
         store._lock.acquire()
+        store._checkpoints.wait()
         store._file.disconnect()
         _forking.append(store)
 

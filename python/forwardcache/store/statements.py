@@ -16,11 +16,11 @@ _REMOVED_AT_ONCE = 1024
 # A transaction that waits for readers at its end waits no longer than this, milliseconds.
 _CHECKPOINT_MS = 100
 
-_PUT = """
-INSERT INTO sealed (short, key, kind, used, blob) VALUES (?, ?, ?, ?, ?)
-ON CONFLICT (short) DO UPDATE SET
-    key = excluded.key, kind = excluded.kind, used = excluded.used, blob = excluded.blob
-"""
+_PUT = "INSERT OR IGNORE INTO sealed (short, key, kind, used, blob) VALUES (?, ?, ?, ?, ?)"
+_PUT_OVER = "UPDATE sealed SET key = ?, kind = ?, used = ?, blob = ? WHERE short = ?"
+# A new row's number is one more than the last one's.
+_SINCE = "SELECT short FROM sealed NOT INDEXED WHERE id > ?"
+_COUNT = "UPDATE kinds SET entries = entries + ?, bytes = bytes + ? WHERE id = ?"
 
 # Key, kind, time of use and value.
 Written = tuple[bytes, int, float, bytes]
@@ -28,7 +28,25 @@ Written = tuple[bytes, int, float, bytes]
 
 def put(connection: sqlite3.Connection, rows: Iterable[Written]) -> None:
     """Writes values over what was there; within a transaction."""
-    connection.executemany(_PUT, [(short(row[0]), *row) for row in rows])
+    shortened = {short(row[0]): row for row in rows}
+    last = connection.execute("SELECT max(id) FROM sealed NOT INDEXED").fetchone()[0] or 0
+    done = connection.executemany(_PUT, [(each, *row) for each, row in shortened.items()])
+    if done.rowcount == len(shortened):
+        _count(connection, shortened.values())
+        return
+    new = {each for (each,) in connection.execute(_SINCE, (last,))}
+    _count(connection, [row for each, row in shortened.items() if each in new])
+    over = [(*row, each) for each, row in shortened.items() if each not in new]
+    connection.executemany(_PUT_OVER, over)
+
+
+def _count(connection: sqlite3.Connection, rows: Iterable[Written]) -> None:
+    """Adds new rows to the totals of their kinds."""
+    totals: dict[int, tuple[int, int]] = {}
+    for _, kind, _, blob in rows:
+        entries, nbytes = totals.get(kind, (0, 0))
+        totals[kind] = entries + 1, nbytes + len(blob)
+    connection.executemany(_COUNT, [(*total, kind) for kind, total in totals.items()])
 
 
 def kind_of(connection: sqlite3.Connection, names: tuple[str, str, str]) -> int:

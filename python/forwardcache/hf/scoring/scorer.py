@@ -335,10 +335,8 @@ class Scorer(LoadedModel):
             names = call.op.name, call.spec.view_id
             self.slices.fill(cache, keys, call.op.top_k, lambda *key: (*names, *key, scope))
 
-    def _keep_in_store(self, call: Call, tasks: Sequence[Task]) -> None:
+    def _keep_in_store(self, call: Call, good: dict[Any, Any]) -> None:
         if self.value_store is not None and call.key_space is not None:
-            values = {task.key: call.computed[task.key] for task in tasks}
-            good = {key: value for key, value in values.items() if call.may_keep(value)}
             self.value_store.keep(call.key_space, good)
 
     def _checked_again(self, call: Call, tasks: Sequence[Task], values: list[Any]) -> list[Any]:
@@ -381,9 +379,11 @@ class Scorer(LoadedModel):
         if missing:
             values = self._values(call, missing)
             call.computed.update(zip((task.key for task in missing), values, strict=True))
-            self._keep_in_store(call, missing)
+            may_keep = [call.may_keep(value) for value in values]
+            kept = zip(missing, values, may_keep, strict=True)
+            self._keep_in_store(call, {task.key: value for task, value, may in kept if may})
             errors = [value for value in values if isinstance(value, ModelMemoryError)]
-            bad = sum(not call.may_keep(value) for value in values) - len(errors)
+            bad = may_keep.count(False) - len(errors)
             self.nonfinite_results += bad
             if errors:
                 raise errors[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from forwardcache.hf.spec import ViewSpec, tagged
@@ -56,14 +56,21 @@ class KeySpace:
     view: ViewSpec
     options: bytes
     op: Operation
+    _known: dict[Any, bytes] = field(default_factory=dict, repr=False, compare=False)
 
     def keys(self, items: Iterable[Hashable]) -> dict[Any, bytes]:
         """The store's key of each item, which is a str or a tuple of them."""
-        # The number grows where the same item has other tokens than before, so another value.
-        prefix = hashlib.sha256(b"forwardcache.store\x02")
-        fields = self.model, tagged(self.view.key_fields), self.options, self.op.name.encode()
-        prefix.update(tagged([*fields, str(self.op.top_k).encode()]))
-        return {item: _continued(prefix, item) for item in items}
+        known = self._known
+        items = list(items)
+        # What is asked for and not there is put later in the same call.
+        missing = [item for item in items if item not in known]
+        if missing:
+            # The number grows where the same item has other tokens than before, so another value.
+            prefix = hashlib.sha256(b"forwardcache.store\x02")
+            fields = self.model, tagged(self.view.key_fields), self.options, self.op.name.encode()
+            prefix.update(tagged([*fields, str(self.op.top_k).encode()]))
+            known.update({item: _continued(prefix, item) for item in missing})
+        return {item: known[item] for item in items}
 
     def record(self, key: bytes, value: Any) -> Record:
         """A value on its way into a store."""
