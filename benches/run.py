@@ -23,27 +23,31 @@ from benches.turns import ROOT, in_turn
 TITLE = "## The core: hit, traced hit, miss, batch"
 # Beside the figures: where the time goes, and what was tried.
 NOTES = """\
-Of a hit's time the two readings of the clock take 33 ns (with a count in their place a hit took
-64 ns instead of 97); `functools.lru_cache` neither counts nor measures. Instructions of a hit, by
-callgrind (`benches/callgrind.sh`): 1,454 before the first of these, 938 now, 1,257 of `lru_cache`,
-each with the loop and the interpreter's share (379).
+Of a hit nearly all is the interpreter's call: instructions by callgrind (`benches/callgrind.sh`),
+each with the loop and the interpreter's share (379): 1,454 at first, 938 with two readings of the
+clock a hit, 1,257 of `lru_cache`, which neither counts nor measures.
 
 - Kept: `cached` is entered by CPython's vectorcall, with pyo3's way in behind it for unusual
-  arguments (200 instructions, 12 ns); uses are counted under a GIL instead of timed, and a miss
-  reads the clock twice instead of five times (60 ns a miss, 3 ns a prompt of a batch); flights lie
-  in one table without lists (a miss 60 instructions); the shares of op, view, `top_k` and scope in
-  the hash are remembered by identity (95); what is found goes back in registers, and a traced hit
-  has a way of its own (50); two `str` are compared by `PyUnicode_RichCompare` itself (a fresh one
-  6 ns).
+  arguments (200 instructions, 12 ns); uses are counted under a GIL instead of timed; the first hit
+  is timed and then one in 16, drawn at random (the two readings took 11 to 33 ns of a hit); a hit
+  on the very objects of an entry is found by its place, without a hash, a look into the table or a
+  comparison (27 ns), and a prompt of a batch by its place after the one before (10 ns); the shares
+  of op, view, `top_k` and scope in the hash are remembered by identity; a traced hit has a way of
+  its own; two `str` are compared by `PyUnicode_RichCompare` itself (a fresh one 6 ns).
+- A long fresh `str` is recognized by eight characters and compared in full, which takes a tenth of
+  its hash: 0.15 of `lru_cache` at 4 KB. One of 40 B is hashed and compared by CPython here as
+  there, so 40 B is the worst length. Eight characters take as long to read as 40 B to hash; bytes
+  of the text can't be read in place by the stable interface.
 - Without effect: `inline(always)` on the whole way of a hit; counters without locked instructions.
-  To fetch the entries of the next sixteen prompts of a batch at once cost 4 to 8 ns a prompt more.
-- A fresh `str` is hashed and compared by CPython here as there (29 ns at 40 B). In `lru_cache` most
-  of that runs beside the interpreter's own work; here it stands between two readings of the clock,
-  without which 400 B took 205 ns instead of 240 (`lru_cache`: 235).
-  A hash of our own would be faster from 4 KB on, and was left: DESIGN.md, "The cache".
+  To fetch the entries of the next sixteen prompts of a batch at once cost 4 to 8 ns a prompt more;
+  to find each of them in the table of places took 58 ns instead of 36, since it has a line of the
+  processor's for each key.
 - A miss: flights that nobody waits for make nothing to wait with (100 ns), evictions are
-  remembered in two sets instead of a queue and a map (100 ns), a list of freed chains keeps its
-  memory (30 ns).
+  remembered in two sets instead of a queue and a map (100 ns). Of some 2,300 instructions of the
+  core's, the flight takes 260, storing and evicting 510, the two sets 170, `malloc` and `free` 380,
+  the key 120; 470 are the call of `compute` with what it counts. Entries in boxes instead of
+  counted pointers, and a list and buckets of their own instead of a sorted snapshot and
+  hashbrown, took as long as before (and one put no longer takes 66 ms).
 """
 
 EVERYBODY = [OURS, PLAIN, *contenders.PEERS]

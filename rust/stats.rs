@@ -3,6 +3,7 @@
 //! Each field is one atomic, so a count is exact from any number of threads; fields of one call
 //! are not changed together, so a reader may see the hit before its seconds.
 
+use crate::sampling::{HitTime, Sampling};
 use crate::sync::{Ordering, Word};
 
 /// A counter that any thread may add to and anyone may set.
@@ -131,7 +132,7 @@ pub struct Stats {
     pub cache_misses: Counter,
     /// Computations that gave a value.
     pub forward_passes: Counter,
-    /// Time spent in lookups and computations, in seconds.
+    /// Time spent in lookups and computations, in seconds; that of hits by [`Sampling`].
     pub scoring_wall_s: Seconds,
     /// Batches handed to a computation.
     pub batches_sent: Counter,
@@ -150,6 +151,8 @@ pub struct Stats {
     pub duplicate_computes: Counter,
     /// Events that the trace could not accept.
     pub trace_lost: Counter,
+    /// Which hits are timed.
+    pub sampling: Sampling,
 }
 
 impl Stats {
@@ -189,11 +192,17 @@ impl Stats {
         }
     }
 
-    /// Counts one lookup that found a value after `wall_s` seconds.
+    /// Counts one lookup that found a value.
     #[inline]
-    pub fn hit(&self, wall_s: f64) {
+    pub fn hit(&self, time: HitTime) {
         self.cache_hits.add(1);
-        self.scoring_wall_s.add(wall_s);
+        match time {
+            HitTime::Unknown => self.sampling.pass(),
+            HitTime::Drawn(wall_s) => {
+                self.scoring_wall_s.add(wall_s * f64::from(self.sampling.weight()));
+            }
+            HitTime::Measured(wall_s) => self.scoring_wall_s.add(wall_s),
+        }
     }
 
     /// Counts one lookup that found none, and a value computed for it in `wall_s` seconds.
@@ -221,11 +230,26 @@ mod tests {
         let stats = Stats::default();
         std::thread::scope(|scope| {
             for _ in 0..8 {
-                scope.spawn(|| (0..10_000).for_each(|_| stats.hit(0.25)));
+                scope.spawn(|| (0..10_000).for_each(|_| stats.hit(HitTime::Measured(0.25))));
             }
         });
         assert_eq!(stats.cache_hits.get(), 80_000);
         assert_eq!(stats.scoring_wall_s.get(), 20_000.0);
+    }
+
+    #[test]
+    fn every_hit_counts_and_some_are_timed() {
+        let stats = Stats::default();
+        let mut timed = 0;
+        for hit in 0..50_000 {
+            let is_due = stats.sampling.is_due();
+            assert!(is_due || hit > 0, "the first is timed");
+            timed += u64::from(is_due);
+            stats.hit(if is_due { HitTime::Drawn(0.5) } else { HitTime::Unknown });
+        }
+        assert_eq!(stats.cache_hits.get(), 50_000);
+        assert_eq!(stats.scoring_wall_s.get(), (1 + (timed - 1) * 16) as f64 / 2.0);
+        assert!((2_700..3_600).contains(&timed), "{timed} of 50,000");
     }
 
     #[test]

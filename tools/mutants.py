@@ -33,6 +33,8 @@ LOOM: Final = ("--cfg loom", "models")
 PLAIN: Final = ("", "cache::tests")
 SHUTTLE: Final = ("--cfg shuttle", "cache::scenarios")
 FLIGHTS: Final = ("", "cache::flight")
+TURNS: Final = ("--cfg take_turns", "cache::")
+SAMPLING: Final = ("", "sampling::")
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,14 +173,14 @@ FAULTS: Final = (
     ),
     Fault(
         "a use that was told late is passed over for good",
-        "order.rs",
+        "order/snapshot.rs",
         "misplaced |= last != tick",
         "misplaced |= false && last != tick",
         PLAIN,
     ),
     Fault(
         "a snapshot is not in order",
-        "order.rs",
+        "order/snapshot.rs",
         "        names.sort_unstable();\n",
         "        names.reverse();\n",
         PLAIN,
@@ -206,7 +208,7 @@ FAULTS: Final = (
     ),
     Fault(
         "an eviction gives what it meets no epoch",
-        "order.rs",
+        "order/mod.rs",
         "        entry.epoch(Epoch(self.epoch.load(Ordering::Acquire)));\n",
         "",
         PLAIN,
@@ -217,6 +219,97 @@ FAULTS: Final = (
         "self.commits.with(|()| {",
         "crate::sync::Turns::<()>::default().with(|()| {",
         PLAIN,
+    ),
+    Fault(
+        "a use leaves the list as it was",
+        "table/by_use.rs",
+        "if !eq(self.newest.get(), entry) {",
+        "if eq(self.newest.get(), entry) {",
+        TURNS,
+    ),
+    Fault(
+        "a use that is told late counts as the newest",
+        "table/by_use.rs",
+        "            && tick(other) > used\n",
+        "            && tick(other) > used.max(Tick::NEW)\n",
+        TURNS,
+    ),
+    Fault(
+        "an entry that is taken out stays its neighbour's",
+        "table/by_use.rs",
+        "older.map_or(&self.oldest, |older| &older.links.newer).set(entry.links.newer.get());",
+        "let _ = older;",
+        TURNS,
+    ),
+    Fault(
+        "what an eviction meets first stays the oldest",
+        "order/list.rs",
+        "            table.used(entry);\n",
+        "            return Some((entry, tick));\n",
+        TURNS,
+    ),
+    Fault(
+        "a removal leaves the entry in the order of use",
+        "table/turns.rs",
+        "            self.by_use.take_out(entry);\n",
+        "",
+        TURNS,
+    ),
+    Fault(
+        "what went is freed while somebody may look at it",
+        "table/turns.rs",
+        "if guards == 0 && !self",
+        "if !self",
+        TURNS,
+    ),
+    Fault(
+        "a bucket keeps what belongs to the one split from it",
+        "table/buckets.rs",
+        "            self.link(entry);\n        }\n    }\n",
+        "            entry.links.next.set(split.replace(entry));\n        }\n    }\n",
+        TURNS,
+    ),
+    Fault(
+        "a bucket that isn't there yet is looked up elsewhere",
+        "table/buckets.rs",
+        "if index < len { index } else { index & self.mask.get() >> 1 }",
+        "if index < len { index } else { 0 }",
+        TURNS,
+    ),
+    Fault(
+        "buckets are not added with the entries",
+        "table/buckets.rs",
+        "for _ in 0..BUCKETS_AN_ENTRY {",
+        "for _ in 1..BUCKETS_AN_ENTRY {",
+        TURNS,
+    ),
+    Fault(
+        "a large set of evicted keys is made anew",
+        "ghosts.rs",
+        "self.younger.reserve(Self::LEAST);",
+        "self.younger.reserve(1);",
+        TURNS,
+    ),
+    Fault(
+        "the first hit counts as often as a later one",
+        "../sampling.rs",
+        "Ok(0) if is_first => 1,",
+        "Ok(0) if is_first => Self::MEAN_GAP,",
+        SAMPLING,
+    ),
+    Fault(
+        "hits are timed at regular gaps",
+        "../sampling.rs",
+        "let random = self.random();",
+        "let random = 1 << (self.random() % 2);",
+        SAMPLING,
+    ),
+    Fault(
+        "a hit that another thread timed counts too",
+        "../sampling.rs",
+        "            _ => 0,\n",
+        "            _ => Self::MEAN_GAP,\n",
+        SAMPLING,
     ),
 )
 
@@ -275,7 +368,7 @@ def main() -> int:
     faults = [fault for fault in FAULTS if words in fault.name]
     tree = WORK / "tree"
     _copy_sources(tree)
-    for tests in (LOOM, SHUTTLE, PLAIN, FLIGHTS):
+    for tests in (LOOM, SHUTTLE, PLAIN, FLIGHTS, TURNS, SAMPLING):
         if not _passes(tree, tests):
             print(f"the tests {tests[1]} fail as they are", file=sys.stderr)
             return 1

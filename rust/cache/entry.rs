@@ -14,6 +14,7 @@
 //! last reader (E2). So a value outlives its entry by the readers that have it in hand and by no
 //! more, however long the memory of the entry itself is kept for others that still look at it.
 
+use super::table::Links;
 use super::tick::{Clock, Tick};
 use super::{EntryId, Epoch};
 use crate::sync::{Content, Ordering, Word, spin};
@@ -42,15 +43,17 @@ impl State {
     }
 }
 
-/// An entry of the table. What a read needs lies together: the first 40 bytes or so.
+/// An entry of the table. What a read needs lies together: the first 64 bytes or so.
 #[derive(Debug)]
 #[repr(C)]
 pub(super) struct Entry<K, V> {
     state: Word,
     epoch: Word,
     content: Content<(K, V)>,
-    pub(super) id: EntryId,
     pub(super) hash: u64,
+    /// The table's alone.
+    pub(super) links: Links<K, V>,
+    pub(super) id: EntryId,
     pub(super) weight: u64,
 }
 
@@ -78,6 +81,7 @@ impl<K, V> Entry<K, V> {
             state: Word::new(State::new(Tick::NEW, 0).0),
             epoch: Word::new(epoch.0),
             content: Content::new(content),
+            links: Links::default(),
         }
     }
 
@@ -216,6 +220,29 @@ impl<K, V> Entry<K, V> {
         Killed { key, value }
     }
 
+    /// Reads what is there and sets the tick of its last use, in one turn; `None` if it is dead, has no
+    /// tick yet, or another key than that wanted.
+    #[cfg(all(take_turns, not(any(loom, shuttle))))]
+    #[inline(always)]
+    #[allow(unsafe_code)]
+    pub(super) fn use_in_turn<R>(
+        &self,
+        clock: &Clock,
+        is_it: impl FnOnce(&K) -> bool,
+        read: impl FnOnce(&V) -> R,
+    ) -> Option<R> {
+        let state = self.load();
+        if state.is_dead() || state.tick() == Tick::NEW {
+            return None;
+        }
+        let read_it = |(key, value): &(K, V)| is_it(key).then(|| read(value));
+        // SAFETY: it is alive, and who would end it needs the turn, which is this call's until the read
+        // returns.
+        let result = unsafe { self.content.read(read_it) }?;
+        self.swap(state, State::new(clock.now(), state.readers())).ok()?;
+        Some(result)
+    }
+
     #[allow(unsafe_code)]
     fn take(&self) -> (K, V) {
         // SAFETY: the one thread that made the state DEAD with no reader calls this, once, and no
@@ -224,7 +251,7 @@ impl<K, V> Entry<K, V> {
     }
 }
 
-impl<K, V> Pinned<'_, K, V> {
+impl<'e, K, V> Pinned<'e, K, V> {
     #[inline]
     #[allow(unsafe_code)]
     pub(super) fn read<R>(&self, read: impl FnOnce(&K, &V) -> R) -> R {
@@ -235,7 +262,7 @@ impl<K, V> Pinned<'_, K, V> {
     /// Gives the entry back, used at `tick`; `Err` if it died meanwhile. A use that is older than the
     /// last one moves nothing.
     #[inline]
-    pub(super) fn touch(self, tick: Tick, clock: &Clock) -> Result<(), Orphan<K, V>> {
+    pub(super) fn touch(self, tick: Tick, clock: &Clock) -> Result<&'e Entry<K, V>, Orphan<K, V>> {
         let entry = self.entry;
         let mut state = entry.load();
         if state.tick() == Tick::NEW {
@@ -247,7 +274,7 @@ impl<K, V> Pinned<'_, K, V> {
             match entry.swap(state, State::new(last, state.readers() - 1)) {
                 Ok(()) => {
                     std::mem::forget(self);
-                    return Ok(());
+                    return Ok(entry);
                 }
                 Err(now) => state = now,
             }

@@ -4,8 +4,8 @@
 //! Bounded: at least the last [`Ghosts::LEAST`] evictions are remembered and at most twice as many,
 //! in about 2.5 MiB when full. They lie in two sets: the younger one is filled, then it becomes the
 //! older one, and what that held is forgotten at once. So an eviction costs one insertion; a queue
-//! next to a map cost 100 ns more. Two keys of one hash are taken for each other here: at worst one
-//! is counted too many.
+//! next to a map cost 100 ns more. A set is made anew only while it is small, so no eviction waits for
+//! that. Two keys of one hash are taken for each other here: at worst one is counted too many.
 
 use super::as_it_is::AsItIs;
 use std::collections::HashSet;
@@ -17,6 +17,9 @@ type Hashes = HashSet<u64, BuildHasherDefault<AsItIs>>;
 #[derive(Debug, Default)]
 pub struct Ghosts {
     younger: Hashes,
+    /// Evictions since the younger set was empty, those forgotten meanwhile included: what is taken out
+    /// of a set leaves a mark that fills it too.
+    added: usize,
     older: Hashes,
 }
 
@@ -24,14 +27,22 @@ impl Ghosts {
     /// Evictions that are remembered, if not more.
     pub const LEAST: usize = 1 << 16;
 
+    /// A set of this size gets all the room that it will need.
+    const SMALL: usize = 3_500;
+
     /// Remembers an eviction.
     #[inline]
     pub fn add(&mut self, hash: u64) {
-        if self.younger.len() == Self::LEAST {
+        if self.added == Self::LEAST {
             std::mem::swap(&mut self.younger, &mut self.older);
             self.younger.clear();
+            self.added = 0;
+        }
+        if self.added == Self::SMALL {
+            self.younger.reserve(Self::LEAST);
         }
         self.younger.insert(hash);
+        self.added += 1;
     }
 
     /// Whether a key of this hash was evicted lately; if so, it is forgotten.
@@ -79,6 +90,25 @@ mod tests {
         ghosts.add(7);
         add_others(&mut ghosts, Ghosts::LEAST);
         assert!(ghosts.take(7));
+    }
+
+    /// A set that is made anew has more room than before.
+    #[test]
+    fn no_eviction_waits_for_a_large_set_to_be_made_anew() {
+        let mut ghosts = Ghosts::default();
+        let mut largest = 0;
+        for number in 0..5 * Ghosts::LEAST as u64 {
+            let (hash, room) =
+                (number.wrapping_mul(0x9E37_79B9_7F4A_7C15), ghosts.younger.capacity());
+            ghosts.add(hash);
+            if ghosts.added > 1 && ghosts.younger.capacity() > room {
+                largest = largest.max(ghosts.added);
+            }
+            if number % 3 > 0 {
+                assert!(ghosts.take(hash));
+            }
+        }
+        assert_eq!(largest, Ghosts::SMALL + 1);
     }
 
     #[test]

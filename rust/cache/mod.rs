@@ -4,7 +4,8 @@
 //! Reading order: `entry` (one entry and the word that says how it stands), `table` (where it is
 //! found, by a hash that `as_it_is` takes as it is), `tick` and `order` (which is the oldest),
 //! `capacity` (how much is held), `epoch` (what was removed), and this file, `put` and `removal`,
-//! which put them together. `flight` is about computations under way, `ghosts` about what was evicted.
+//! which put them together; `spot` finds an entry again. `flight` is about computations under way,
+//! `ghosts` about what was evicted.
 //!
 //! A [`Question`] is a key that is looked for. It may answer [`Match::Unknown`] about a stored key:
 //! the two can be compared only by code that must not run while the cache holds anything (a Python
@@ -25,6 +26,8 @@ pub mod ghosts;
 mod order;
 mod put;
 mod removal;
+#[cfg(all(take_turns, not(any(loom, shuttle))))]
+mod spot;
 mod table;
 mod tick;
 
@@ -35,6 +38,8 @@ use entry::{Entry, Killed};
 use epoch::Epoch;
 use order::Order;
 use smallvec::SmallVec;
+#[cfg(all(take_turns, not(any(loom, shuttle))))]
+pub use spot::Spot;
 use table::{Guard, Table};
 #[cfg(not(any(loom, shuttle)))]
 pub use tick::reading;
@@ -240,7 +245,10 @@ impl<K: Clone, V> Cache<K, V> {
             Some(Ok(pinned)) => {
                 let result = pinned.read(read);
                 match pinned.touch(at, &self.clock) {
-                    Ok(()) => AtOnce::Found(result),
+                    Ok(entry) => {
+                        self.table.used(entry);
+                        AtOnce::Found(result)
+                    }
                     Err(orphan) => {
                         (_result, _orphan) = (result, orphan);
                         AtOnce::Unclear
@@ -270,7 +278,10 @@ impl<K: Clone, V> Cache<K, V> {
                 Looked::Here(entry, pinned) => {
                     let result = pinned.read(&mut read);
                     match pinned.touch(at, &self.clock) {
-                        Ok(()) => return Ok(Some(result)),
+                        Ok(entry) => {
+                            self.table.used(entry);
+                            return Ok(Some(result));
+                        }
                         Err(orphan) => {
                             leftovers.extend(orphan);
                             unused.push(result);
@@ -301,12 +312,20 @@ impl<K: Clone, V> Cache<K, V> {
                 Looked::Undecided(undecided) => return Err(undecided),
                 Looked::Died(id) => dead.push(id),
                 Looked::Here(entry, pinned) => {
-                    entry.settle(&self.clock);
+                    self.settle(entry);
                     let result = pinned.read(read);
                     leftovers.extend(pinned.put_back());
                     return Ok(Some(result));
                 }
             }
+        }
+    }
+
+    /// Gives an entry of the table its first tick, if nobody has.
+    fn settle(&self, entry: &Entry<K, V>) {
+        if entry.tick() == Some(Tick::NEW) {
+            entry.settle(&self.clock);
+            self.table.used(entry);
         }
     }
 

@@ -4,13 +4,12 @@ use super::capacity::Reserved;
 use super::entry::{Entry, Killed};
 use super::epoch::Epoch;
 use super::order::Meeting;
-use super::table::{Change, Changed, Guard};
+use super::table::{Change, Changed, Guard, Owned};
 use super::{
     Cache, Capacity, EntryId, Evicted, Leftovers, Looked, Match, Offer, Put, Question, Removed,
-    Tick, Undecided,
+    Tick, Undecided, table,
 };
 use crate::sync::Ordering;
-use std::sync::Arc;
 
 /// Why a put can't come in yet.
 enum Refused<K> {
@@ -27,7 +26,7 @@ impl<K, V> Offer<K, V> {
 }
 
 /// A new entry in the table, and the epoch of the cache after it came in.
-type Published<K, V> = (Arc<Entry<K, V>>, Epoch);
+type Published<'g, K, V> = (&'g Entry<K, V>, Epoch);
 
 impl<K: Clone, V> Cache<K, V> {
     /// Stores a value as the most recent one. Least recent entries go while there is more than the
@@ -54,10 +53,10 @@ impl<K: Clone, V> Cache<K, V> {
         let (entry, seen) =
             self.publish(offer, question, &guard, &mut put.removed, &mut leftovers)?;
         if entry.epoch(seen) != seen
-            && let Some(killed) = self.withdraw(&entry, seen, question, &guard, &mut leftovers)
+            && let Some(killed) = self.withdraw(entry, seen, question, &guard, &mut leftovers)
         {
             put.stored = false;
-            put.removed.push(Removed::of(&entry, killed));
+            put.removed.push(Removed::of(entry, killed));
         }
         self.evict_excess(&guard, &mut put);
         Ok(put)
@@ -98,21 +97,21 @@ impl<K: Clone, V> Cache<K, V> {
     }
 
     /// Puts a new entry into the table, instead of an old one of the same key.
-    fn publish(
-        &self,
+    fn publish<'g>(
+        &'g self,
         offer: &mut Offer<K, V>,
         question: &mut impl Question<K>,
-        guard: &Guard<'_, K, V>,
+        guard: &'g Guard<'_, K, V>,
         gone: &mut Vec<Removed<K, V>>,
         leftovers: &mut Leftovers<K, V>,
-    ) -> Result<Published<K, V>, Undecided<K>> {
-        let entry = Arc::new(self.new_entry(offer));
+    ) -> Result<Published<'g, K, V>, Undecided<K>> {
+        let mut unpublished = Owned::new(self.new_entry(offer));
         let mut dead = Vec::new();
         loop {
-            let mut refused = Refused::Died(entry.id);
-            let changed = self.table.change(offer.hash, guard, |chain| {
+            let mut refused = Refused::Died(unpublished.id);
+            let changed = self.table.change(guard, unpublished, |chain| {
                 match Self::decide(chain, question, &dead, leftovers) {
-                    Ok(over) => Change::Insert { entry: Arc::clone(&entry), over },
+                    Ok(over) => Change::Insert { over },
                     Err(why) => {
                         refused = why;
                         Change::No
@@ -120,23 +119,25 @@ impl<K: Clone, V> Cache<K, V> {
                 }
             });
             match (changed, refused) {
-                (Changed::No, Refused::Died(id)) => dead.push(id),
-                (Changed::No, Refused::Undecided(undecided)) => {
-                    let unpublished = Arc::into_inner(entry).expect("nobody else has seen it");
-                    offer.content = Some(unpublished.into_content());
+                (Changed::No(entry), Refused::Died(id)) => {
+                    dead.push(id);
+                    unpublished = entry;
+                }
+                (Changed::No(entry), Refused::Undecided(undecided)) => {
+                    offer.content = Some(table::unwrapped(entry).into_content());
                     return Err(undecided);
                 }
-                (Changed::Inserted, _) => {
-                    let seen = self.see(&entry);
+                (Changed::Inserted(entry), _) => {
+                    let seen = self.see(entry);
                     self.usage.add(entry.weight);
                     return Ok((entry, seen));
                 }
-                (Changed::Replaced(old), _) => {
-                    let seen = self.see(&entry);
+                (Changed::Replaced { entry, old }, _) => {
+                    let seen = self.see(entry);
                     self.usage.reweigh(old.weight, entry.weight);
                     // Out of the table, and only now dead: whoever finds it dead looks again and
                     // finds the new one.
-                    gone.extend(old.kill().map(|killed| Removed::of(&old, killed)));
+                    gone.extend(old.kill().map(|killed| Removed::of(old, killed)));
                     return Ok((entry, seen));
                 }
             }
@@ -150,7 +151,7 @@ impl<K: Clone, V> Cache<K, V> {
         // this finds the removal (G1).
         let now = Epoch(self.epoch.latest());
         entry.epoch(now);
-        entry.settle(&self.clock);
+        self.settle(entry);
         now
     }
 
@@ -164,11 +165,11 @@ impl<K: Clone, V> Cache<K, V> {
 
     /// The entry of the chain that a put replaces, if there is one.
     fn decide(
-        chain: &[Arc<Entry<K, V>>],
+        chain: &mut dyn Iterator<Item = &Entry<K, V>>,
         question: &mut impl Question<K>,
         dead: &[EntryId],
         leftovers: &mut Leftovers<K, V>,
-    ) -> Result<Option<Arc<Entry<K, V>>>, Refused<K>> {
+    ) -> Result<Option<EntryId>, Refused<K>> {
         let mut undecided = None;
         for entry in chain {
             let Some(pinned) = entry.pin() else {
@@ -183,7 +184,7 @@ impl<K: Clone, V> Cache<K, V> {
             });
             leftovers.extend(pinned.put_back());
             if matched == Match::Yes {
-                return Ok(Some(Arc::clone(entry)));
+                return Ok(Some(entry.id));
             }
             if let Some(key) = key {
                 undecided.get_or_insert(Undecided { id: entry.id, key });
@@ -196,7 +197,7 @@ impl<K: Clone, V> Cache<K, V> {
     #[cold]
     fn withdraw(
         &self,
-        entry: &Arc<Entry<K, V>>,
+        entry: &Entry<K, V>,
         now: Epoch,
         question: &mut impl Question<K>,
         guard: &Guard<'_, K, V>,
@@ -226,7 +227,10 @@ impl<K: Clone, V> Cache<K, V> {
         }
     }
 
-    fn oldest<'g>(&'g self, guard: &'g Guard<'_, K, V>) -> Option<(&'g Entry<K, V>, Tick)> {
+    pub(super) fn oldest<'g>(
+        &'g self,
+        guard: &'g Guard<'_, K, V>,
+    ) -> Option<(&'g Entry<K, V>, Tick)> {
         let meeting = Meeting { clock: &self.clock, epoch: &self.epoch };
         self.order.oldest(&self.table, meeting, guard)
     }

@@ -1,13 +1,16 @@
 //! The cache as one thread sees it: comparisons, readers and what it holds.
 //!
 //! `list` has any sequence of calls, `evictions` which entry goes, `removals` what a removal ends,
-//! `histories` four threads. Not checked here: Python's own equality (tests of the package).
+//! `histories` four threads, `turns` the table of threads that take turns. Not checked here: Python's
+//! own equality (tests of the package).
 
 mod evictions;
 #[cfg(not(take_turns))]
 mod histories;
 mod list;
 mod removals;
+#[cfg(take_turns)]
+mod turns;
 
 use super::epoch::Epoch;
 use super::*;
@@ -106,6 +109,8 @@ fn validate(cache: &Numbers) {
     assert_eq!((cache.len(), cache.weight()), (entries, weight), "the counts are the table's");
     assert!(cache.usage.fits(cache.capacity()));
     assert_eq!(cache.is_empty(), entries == 0);
+    #[cfg(take_turns)]
+    cache.table.check();
 }
 
 #[test]

@@ -124,12 +124,31 @@ impl<'c, 'a, 'py> Batch<'c, 'a, 'py> {
         let call = self.call;
         let prompts = self.prompts.clone();
         let mut at = reading();
+        #[cfg(take_turns)]
+        let mut next = None;
         for (position, prompt) in prompts.iter_borrowed().enumerate() {
+            let kept = call.hashes.kept(&prompt);
+            #[cfg(take_turns)]
+            if kept.is_some()
+                && !call.is_traced()
+                && let Some((value, cost_s)) = call.get_known(&prompt, &mut next)
+            {
+                self.hits += 1;
+                self.saved_s += cost_s;
+                self.values.push(Some(value));
+                continue;
+            }
             // One reading of the clock for a row of uses, as long as no Python code runs between them.
             at = if prompt.is_exact_instance_of::<PyString>() { at.next() } else { reading() };
-            call.with_query(&prompt, |query| match call.get::<S>(query, &mut at)? {
-                Some(found) => self.hit(query, found),
-                None => self.miss(position, &prompt, query),
+            call.with_query_of(&prompt, kept, |query| {
+                let Some(found) = call.get::<S>(query, &mut at)? else {
+                    return self.miss(position, &prompt, query);
+                };
+                #[cfg(take_turns)]
+                if kept.is_some() {
+                    call.remember(&prompt);
+                }
+                self.hit(query, found)
             })?;
         }
         Ok(())

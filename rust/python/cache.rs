@@ -3,8 +3,12 @@
 use super::invalidate::{Invalidations, Pattern};
 use super::key::{Query, SharedKey, Verdicts};
 use super::limits::{MaxBytes, MaxSize};
+#[cfg(take_turns)]
+use super::spots::{Row, Spots};
 use super::text::Text;
 use super::weigh::Weigher;
+#[cfg(take_turns)]
+use crate::cache::Spot;
 use crate::cache::ghosts::Ghosts;
 use crate::cache::{
     AtOnce, Cache, Capacity, EntryId, Evicted, Match, Offer, Put, Question, Removed, reading,
@@ -74,6 +78,8 @@ struct Made {
     too_large: Counter,
     ghosts: Turns<Ghosts>,
     invalidations: Invalidations,
+    #[cfg(take_turns)]
+    spots: Turns<Spots>,
 }
 
 /// A value as the cache keeps it.
@@ -134,6 +140,8 @@ impl Made {
             too_large: Counter::default(),
             ghosts: Turns::default(),
             invalidations: Invalidations::default(),
+            #[cfg(take_turns)]
+            spots: Turns::default(),
         }
     }
 }
@@ -165,6 +173,70 @@ impl ForwardCache {
             AtOnce::Found(found) => Ok(Some(found)),
             AtOnce::Absent => Ok(None),
             AtOnce::Unclear => Python::attach(|_| Self::look_closely(asked, at, read)),
+        }
+    }
+
+    /// [`Self::lookup`] as far as it ends with the first look.
+    #[cfg(take_turns)]
+    #[inline(always)]
+    pub(super) fn lookup_at_once<R>(
+        &self,
+        query: &Query<'_, '_>,
+        mut read: impl FnMut(&SharedKey, &Kept) -> R,
+    ) -> Option<R> {
+        let made = self.made();
+        let (tick, mut asked) = (made.cache.clock().now(), Asked::new(query, made));
+        match made.cache.get_at_once(query.hash, tick, &mut asked, &mut read) {
+            AtOnce::Found(found) => Some(found),
+            AtOnce::Absent | AtOnce::Unclear => None,
+        }
+    }
+
+    /// Reads the entry of just these objects and makes it the most recent, if its place is known; with
+    /// the spot of the entry that was used after it the last time.
+    #[cfg(take_turns)]
+    #[inline(always)]
+    #[allow(unsafe_code)]
+    pub(super) fn lookup_known<R>(
+        &self,
+        row: Row,
+        read: impl FnOnce(&Kept) -> R,
+    ) -> Option<(R, Option<Spot>)> {
+        let made = self.made.get()?;
+        let spot = made.spots.with(|spots| spots.get(row))?;
+        if !made.cache.is_there(spot) {
+            return None;
+        }
+        // SAFETY: the spots of a cache are kept by `remember`, which has them from the same cache.
+        unsafe { made.cache.get_at_spot(spot, |_| true, read) }
+    }
+
+    /// [`Self::lookup_known`] of the entry at a spot that may be that of these objects.
+    ///
+    /// # Safety
+    /// The spot is one that this cache gave.
+    #[cfg(take_turns)]
+    #[inline(always)]
+    #[allow(unsafe_code)]
+    pub(super) unsafe fn lookup_at<R>(
+        &self,
+        py: Python<'_>,
+        spot: Spot,
+        row: Row,
+        read: impl FnOnce(&Kept) -> R,
+    ) -> Option<(R, Option<Spot>)> {
+        let made = self.made.get().filter(|made| made.cache.is_there(spot))?;
+        // SAFETY: by the caller's promise.
+        unsafe { made.cache.get_at_spot(spot, |key| key.is_made_of(py, row), read) }
+    }
+
+    /// Remembers the place of the entry that was just read, if its key is made of just these objects.
+    #[cfg(take_turns)]
+    #[inline(never)]
+    pub(super) fn remember(&self, py: Python<'_>, row: Row) {
+        let made = self.made();
+        if let Some(spot) = made.cache.newest_if(|key| key.is_made_of(py, row)) {
+            made.spots.with(|spots| spots.keep(row, spot));
         }
     }
 

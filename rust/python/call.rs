@@ -5,7 +5,7 @@ use super::ending;
 use super::event::{Outcome, Source};
 use super::flight::{PyFlight, PyFlights, PyTicket, Waited};
 use super::hashes::{Hashes, OtherFields, PROMPT};
-use super::key::{Field, Query, SharedKey, check_prompt, with_share};
+use super::key::{Field, Query, SharedKey, check_prompt};
 use super::op_counters::Counts;
 use super::parts::{Found, Notes, Parts, Seen, SeenKey, Unseen};
 use super::probe::Probes;
@@ -14,6 +14,8 @@ use crate::cache::flight::Joined;
 use crate::cache::reading;
 use crate::clock::{self, Ticks};
 use crate::key::{Name, Shares};
+use crate::sampling::HitTime;
+use crate::sync::TAKE_TURNS;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -28,18 +30,23 @@ pub(super) struct Call<'a, 'py> {
     pub(super) parts: &'a Parts,
     pub(super) flights: &'a PyFlights,
     probes: &'a Probes,
-    key: OtherFields<'a, 'py>,
+    pub(super) hashes: &'a Hashes,
+    pub(super) key: OtherFields<'a, 'py>,
     /// What the fields of `key` add to a hash.
     shares: Shares,
     /// Whether events are wanted.
     traced: bool,
+    /// Whether a hit is timed.
+    is_timed: bool,
+    /// When the call began; where threads take turns, only if it is timed.
     started: Ticks,
     /// Flights that had ended by then.
     ended_before: u64,
 }
 
 impl<'a, 'py> Call<'a, 'py> {
-    /// Runs `use_call` with a call that begins now. Handing it back instead would copy it.
+    /// Runs `use_call` with a call that begins now. Handing it back instead would copy it. If it is not
+    /// `always_timed`, only some of its hits are.
     ///
     /// # Errors
     /// `TypeError` if `scope` is not bytes; those of a field's `__hash__`, and of `use_call`.
@@ -47,19 +54,35 @@ impl<'a, 'py> Call<'a, 'py> {
     pub(super) fn with<R>(
         py: Python<'py>,
         parts: &'a Parts,
-        (flights, probes, hashes): (&'a PyFlights, &'a Probes, &Hashes),
+        (flights, probes, hashes): (&'a PyFlights, &'a Probes, &'a Hashes),
         key: OtherFields<'a, 'py>,
+        always_timed: bool,
         use_call: impl FnOnce(&Self) -> PyResult<R>,
     ) -> PyResult<R> {
-        let started = clock::ordered_now();
+        let traced = parts.trace.is_on();
+        let is_timed = always_timed || traced || parts.stats.is_due();
+        // Where threads don't take turns, the order of use asks for a reading anyway.
+        let started = if is_timed || !TAKE_TURNS { clock::ordered_now() } else { Ticks::default() };
         let scope = match key.scope {
             None => None,
             Some(scope) => checked_scope(scope)?,
         };
         let key = OtherFields { scope, ..key };
         let shares = hashes.shares(&key)?;
-        let (traced, ended_before) = (parts.trace.is_on(), flights.ended());
-        use_call(&Self { py, parts, flights, probes, key, shares, traced, started, ended_before })
+        let ended_before = flights.ended();
+        use_call(&Self {
+            py,
+            parts,
+            flights,
+            probes,
+            hashes,
+            key,
+            shares,
+            traced,
+            is_timed,
+            started,
+            ended_before,
+        })
     }
 
     /// Seconds since the call began.
@@ -81,12 +104,38 @@ impl<'a, 'py> Call<'a, 'py> {
         prompt: &Bound<'py, PyAny>,
         use_query: impl FnOnce(&Query<'_, 'py>) -> PyResult<R>,
     ) -> PyResult<R> {
+        self.with_query_of(prompt, self.hashes.kept(prompt), use_query)
+    }
+
+    /// [`Self::with_query`] where it is known what `hashes` has kept of the prompt.
+    #[inline]
+    pub(super) fn with_query_of<R>(
+        &self,
+        prompt: &Bound<'py, PyAny>,
+        kept: Option<u64>,
+        use_query: impl FnOnce(&Query<'_, 'py>) -> PyResult<R>,
+    ) -> PyResult<R> {
+        let hash = match kept {
+            Some(hash) => hash,
+            None => prompt.hash()? as u64,
+        };
+        self.with_query_at(prompt, hash, use_query)
+    }
+
+    /// Runs `use_query` with the query for a prompt as if it had this hash.
+    #[inline]
+    pub(super) fn with_query_at<R>(
+        &self,
+        prompt: &Bound<'py, PyAny>,
+        hash: u64,
+        use_query: impl FnOnce(&Query<'_, 'py>) -> PyResult<R>,
+    ) -> PyResult<R> {
         let OtherFields { op, view_id, top_k, scope } = self.key;
         let [op, view_id, top_k] = [op.as_borrowed(), view_id.as_borrowed(), top_k.as_borrowed()];
         let scope_or_any = scope.map_or(top_k, Bound::as_borrowed);
         let fields: [Field<'_, 'py>; 5] = [op, view_id, prompt.as_borrowed(), top_k, scope_or_any];
         let count = if scope.is_some() { 5 } else { 4 };
-        let shares = with_share(self.shares, PROMPT, prompt)?;
+        let shares = self.shares.with(PROMPT, hash);
         use_query(&Query::of_fields(self.py, &fields[..count], shares))
     }
 
@@ -147,12 +196,24 @@ impl<'a, 'py> Call<'a, 'py> {
         prompt: &Bound<'py, PyAny>,
         compute: &Bound<'py, PyAny>,
     ) -> PyResult<Py<PyAny>> {
-        self.with_query(prompt, |query| match self.get::<S>(query, &mut { self.started })? {
-            Some(found) => self.hit(query, found),
-            None => {
+        let kept = self.hashes.kept(prompt);
+        #[cfg(take_turns)]
+        if kept.is_none()
+            && let Some(guess) = self.hashes.guess(prompt)
+            && let Some(value) = self.hit_by_guess::<S>(prompt, &guess)?
+        {
+            return Ok(value);
+        }
+        self.with_query_of(prompt, kept, |query| {
+            let Some(found) = self.get::<S>(query, &mut { self.started })? else {
                 check_prompt(prompt)?;
-                self.miss(query, compute)
+                return self.miss(query, compute);
+            };
+            #[cfg(take_turns)]
+            if kept.is_some() {
+                self.remember(prompt);
             }
+            self.hit(query, found)
         })
     }
 
@@ -168,23 +229,34 @@ impl<'a, 'py> Call<'a, 'py> {
     }
 
     #[inline]
-    fn hit<S: Seen>(&self, query: &Query<'_, '_>, found: Found<S>) -> PyResult<Py<PyAny>> {
-        let (ended, wall_s) = self.count_hit(found.cost_s)?;
+    pub(super) fn hit<S: Seen>(
+        &self,
+        query: &Query<'_, '_>,
+        found: Found<S>,
+    ) -> PyResult<Py<PyAny>> {
         if self.is_traced() {
+            let (ended, wall_s) = self.count_hit(found.cost_s)?;
             let name = found.key.name(query, &self.parts.trace)?;
             let outcome = name.map(|name| Outcome::hit(name, wall_s));
             self.write_at(ended, outcome.as_slice(), None)?;
+            return Ok(found.value);
         }
+        let time = match self.is_timed {
+            true => HitTime::Drawn(self.elapsed_s()),
+            false => HitTime::Unknown,
+        };
+        let OtherFields { op, view_id, .. } = self.key;
+        self.parts.stats.add_hit(op, view_id, time, found.cost_s)?;
         Ok(found.value)
     }
 
-    /// A hit that ends now: when, and the seconds that it took.
+    /// A traced hit that ends now: when, and the seconds that it took.
     #[inline(always)]
     fn count_hit(&self, cost_s: f64) -> PyResult<(Ticks, f64)> {
         let ended = clock::now();
         let wall_s = ended.seconds_since(self.started);
         let OtherFields { op, view_id, .. } = self.key;
-        self.parts.stats.add_hit(op, view_id, wall_s, cost_s)?;
+        self.parts.stats.add_hit(op, view_id, HitTime::Measured(wall_s), cost_s)?;
         Ok((ended, wall_s))
     }
 
@@ -214,7 +286,8 @@ impl<'a, 'py> Call<'a, 'py> {
     /// Computes what is not there, or waits for the thread that does.
     fn miss(&self, query: &Query<'_, '_>, compute: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
         let key = query.store();
-        let mut started = self.started;
+        // What was not to be timed if it was a hit is timed from here on.
+        let mut started = if self.is_timed || !TAKE_TURNS { self.started } else { clock::now() };
         loop {
             let began = self.parts.cache.generation();
             let flight = match self.flights.join(query, &key, began)? {

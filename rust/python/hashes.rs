@@ -1,9 +1,10 @@
-//! The share that the fields other than the prompt have in a key's hash, remembered from call to
-//! call.
+//! What the fields of a key add to its hash, remembered from call to call.
 
 #[cfg(take_turns)]
 use super::identity::ByIdentity;
 use super::key::with_share;
+#[cfg(take_turns)]
+use super::prompt_hash::{Fingerprint, PromptHashes};
 use crate::key::Shares;
 #[cfg(take_turns)]
 use crate::sync::Turns;
@@ -34,12 +35,66 @@ impl OtherFields<'_, '_> {
     }
 }
 
-/// Remembers the shares of the last few calls' fields.
-#[derive(Default)]
+/// Remembers the shares of the last few calls' fields, and hashes of prompts.
+// Where threads run at once, sharing this would cost more than it saves.
 pub(super) struct Hashes {
-    // Where threads run at once, sharing this would cost more than it saves.
     #[cfg(take_turns)]
     known: Turns<ByIdentity<4, Shares>>,
+    #[cfg(take_turns)]
+    prompts: Turns<PromptHashes>,
+}
+
+/// A guess of a prompt's hash, and what to learn by if it was wrong.
+#[cfg(take_turns)]
+pub(super) struct Guess {
+    of: Fingerprint,
+    pub(super) hash: Option<u64>,
+}
+
+#[cfg(take_turns)]
+impl Hashes {
+    /// # Errors
+    /// That of memory.
+    pub(super) fn new(py: Python<'_>) -> PyResult<Self> {
+        Ok(Self { known: Turns::default(), prompts: Turns::new(PromptHashes::new(py)?) })
+    }
+
+    /// The hash of a prompt, if CPython has made it and it can be read.
+    #[inline(always)]
+    pub(super) fn kept(&self, prompt: &Bound<'_, PyAny>) -> Option<u64> {
+        self.prompts.with(|prompts| prompts.kept(prompt))
+    }
+
+    /// A guess for a long prompt whose hash isn't made yet.
+    pub(super) fn guess(&self, prompt: &Bound<'_, PyAny>) -> Option<Guess> {
+        self.prompts.with(|prompts| {
+            let of = prompts.fingerprint(prompt)?;
+            Some(Guess { of, hash: prompts.guess(of) })
+        })
+    }
+
+    /// Makes the hash of a prompt for which there was none, or a wrong one.
+    ///
+    /// # Errors
+    /// That of memory.
+    pub(super) fn learn_prompt(&self, guess: &Guess, prompt: &Bound<'_, PyAny>) -> PyResult<()> {
+        let hash = prompt.hash()? as u64;
+        self.prompts.with(|prompts| prompts.learn(guess.of, hash));
+        Ok(())
+    }
+}
+
+#[cfg(not(take_turns))]
+impl Hashes {
+    pub(super) fn new(_: Python<'_>) -> PyResult<Self> {
+        Ok(Self {})
+    }
+
+    /// Another thread may be making it.
+    #[inline(always)]
+    pub(super) fn kept(&self, _: &Bound<'_, PyAny>) -> Option<u64> {
+        None
+    }
 }
 
 impl Hashes {

@@ -67,7 +67,7 @@ impl<const FIELDS: usize, T: Copy> ByIdentity<FIELDS, T> {
     }
 }
 
-fn is_its_identity(object: &Bound<'_, PyAny>) -> bool {
+pub(super) fn is_its_identity(object: &Bound<'_, PyAny>) -> bool {
     object.is_exact_instance_of::<PyString>()
         || object.is_exact_instance_of::<PyInt>()
         || object.is_exact_instance_of::<PyBytes>()

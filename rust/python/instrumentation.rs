@@ -66,7 +66,22 @@ impl BackendInstrumentation {
     ) -> PyResult<Py<PyAny>> {
         let parts = self.parts.load(py);
         let tools = (self.flights(), &self.probes, &self.hashes);
-        Call::with(py, parts.get(), tools, key, |call| call.run(prompt, compute))
+        Call::with(py, parts.get(), tools, key, false, |call| call.run(prompt, compute))
+    }
+
+    /// The value of a call that is a hit on the very objects of an entry whose place is known.
+    #[cfg(take_turns)]
+    #[inline(always)]
+    pub(super) fn known_hit<'py>(
+        &self,
+        py: Python<'py>,
+        key: &OtherFields<'_, 'py>,
+        prompt: &Bound<'py, PyAny>,
+    ) -> Option<Py<PyAny>> {
+        // Not held: nobody can replace the parts meanwhile.
+        // The prompt of an entry was hashed once: a fresh one is none.
+        self.hashes.kept(prompt)?;
+        self.parts.visit(|parts| parts.get().known_hit(py, key, prompt))
     }
 
     /// Replaces some parts; calls under way go on with those they began with.
@@ -104,7 +119,7 @@ impl BackendInstrumentation {
         Ok(Self {
             parts: Slot::new(Py::new(py, parts)?),
             probes: Probes::new(),
-            hashes: Hashes::default(),
+            hashes: Hashes::new(py)?,
             flights: OnceLock::new(),
         })
     }
@@ -281,7 +296,9 @@ impl BackendInstrumentation {
         let parts = self.parts.load(py);
         let key = OtherFields { op, view_id, top_k, scope };
         let tools = (self.flights(), &self.probes, &self.hashes);
-        Call::with(py, parts.get(), tools, key, |call| batch::run(call, prompts, compute_misses))
+        Call::with(py, parts.get(), tools, key, true, |call| {
+            batch::run(call, prompts, compute_misses)
+        })
     }
 
     /// Drops the cached values of a view, of an op, of both together, or all.

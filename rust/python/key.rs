@@ -299,6 +299,12 @@ pub(super) fn all(matches: impl Iterator<Item = Match>) -> Match {
 }
 
 impl StoredKey {
+    /// The fields of a tuple; nothing for an opaque key.
+    #[cfg(take_turns)]
+    pub(super) fn plain_fields(&self) -> &[Py<PyAny>] {
+        if self.opaque { &[] } else { &self.fields }
+    }
+
     /// Drops the fields.
     pub(super) fn let_go(self, py: Python<'_>) {
         self.fields.into_iter().for_each(|field| field.drop_ref(py));

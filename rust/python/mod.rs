@@ -5,15 +5,18 @@
 //! the cache again (I3).
 //!
 //! Reading order: `instrumentation` (what a backend calls) with `parts` and `slot` (what can be
-//! replaced), `fast_path`, `call`, `batch` and `ending` (one call of each kind), `key`, `text`,
-//! `hashes`, `known` and `identity` (from arguments to a key), `cache` with `limits` and
-//! `invalidate`, `weigh` (what an entry counts for) with `held`, `outside`, `walk` and `raw`,
-//! `flight`, `stats` with `op_counters` and `figures`, `trace` with `described`, `event`, `probe` and
-//! `finish`, `observe` and `curve`, `digits`, and `look` (at a model).
+//! replaced), `fast_path`, `call`, `again`, `batch` and `ending` (one call of each kind), `key`, `text`,
+//! `hashes`, `prompt_hash`, `known` and `identity` (from arguments to a key), `cache` with `limits`,
+//! `spots` and `invalidate`, `weigh` (what an entry counts for) with `held`, `outside`, `walk` and
+//! `raw`, `flight`, `stats` with `counting`, `op_counters` and `figures`, `trace` with `described`,
+//! `event`, `probe` and `finish`, `observe` and `curve`, `digits`, and `look` (at a model).
 
+#[cfg(take_turns)]
+mod again;
 mod batch;
 mod cache;
 mod call;
+mod counting;
 mod curve;
 mod described;
 mod digits;
@@ -38,8 +41,12 @@ mod op_counters;
 mod outside;
 mod parts;
 mod probe;
+#[cfg(take_turns)]
+mod prompt_hash;
 mod raw;
 mod slot;
+#[cfg(take_turns)]
+mod spots;
 mod stats;
 mod text;
 mod trace;

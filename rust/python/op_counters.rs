@@ -66,14 +66,24 @@ impl OpCounters {
         view_id: &Bound<'_, PyAny>,
         change: impl Fn(&mut CallFigures),
     ) -> PyResult<()> {
-        let is_known = self.0.with(|lines| {
-            let line = lines.known.get([op, view_id]);
-            line.inspect(|line| change(&mut lines.figures[*line].figures)).is_some()
-        });
-        match is_known {
+        match self.change_known(op, view_id, &change) {
             true => Ok(()),
             false => Python::attach(|_| self.change_by_text(op, view_id, change)),
         }
+    }
+
+    /// Changes the figures of an op and a view that are known by their identity; false if they aren't.
+    #[inline(always)]
+    pub(super) fn change_known(
+        &self,
+        op: &Bound<'_, PyAny>,
+        view_id: &Bound<'_, PyAny>,
+        change: impl Fn(&mut CallFigures),
+    ) -> bool {
+        self.0.with(|lines| {
+            let line = lines.known.get([op, view_id]);
+            line.inspect(|line| change(&mut lines.figures[*line].figures)).is_some()
+        })
     }
 
     #[cold]

@@ -5,12 +5,17 @@
 //! is called.
 
 use super::cache::{ForwardCache, Kept, Left, Stored, miss};
+#[cfg(take_turns)]
+use super::hashes::OtherFields;
 use super::key::{Query, SharedKey, name_of};
 use super::op_counters::Counts;
+#[cfg(take_turns)]
+use super::spots::Row;
 use super::stats::BackendStats;
 use super::trace::TraceWriter;
 use crate::clock::Ticks;
 use crate::key::{Name, Salt};
+use crate::sampling::HitTime;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 use pyo3::{PyTraverseError, PyVisit, intern};
@@ -59,6 +64,32 @@ impl Parts {
     #[inline]
     pub(super) fn are_ours(&self) -> bool {
         matches!((&self.cache, &self.stats), (Part::Native(_), Part::Native(_)))
+    }
+
+    /// The value of a hit on just these objects whose place is known, and which needn't be timed or
+    /// written down. No Python code runs.
+    #[cfg(take_turns)]
+    #[inline(always)]
+    pub(super) fn known_hit<'py>(
+        &self,
+        py: Python<'py>,
+        others: &OtherFields<'_, 'py>,
+        prompt: &Bound<'py, PyAny>,
+    ) -> Option<Py<PyAny>> {
+        let (Part::Native(cache), Part::Native(stats)) = (&self.cache, &self.stats) else {
+            return None;
+        };
+        let stats = stats.get();
+        if stats.is_due() || self.trace.is_on() {
+            return None;
+        }
+        let read = |kept: &Kept| (kept.value.clone_ref(py), kept.cost_s);
+        let ((value, cost_s), _) = cache.get().lookup_known(Row::of(others, prompt), read)?;
+        if stats.add_known_hit(others.op, others.view_id, cost_s) {
+            return Some(value);
+        }
+        value.drop_ref(py);
+        None
     }
 
     pub(super) fn clone_ref(&self, py: Python<'_>) -> Self {
@@ -213,6 +244,23 @@ impl Part<ForwardCache> {
         })
     }
 
+    /// A value that is found at the first look and without Python code.
+    #[cfg(take_turns)]
+    #[inline(always)]
+    pub(super) fn get_at_once<S: Seen>(
+        &self,
+        py: Python<'_>,
+        query: &Query<'_, '_>,
+        trace: &Part<TraceWriter>,
+    ) -> Option<Found<S>> {
+        let Self::Native(cache) = self else { return None };
+        cache.get().lookup_at_once(query, |key, kept| Found {
+            value: kept.value.clone_ref(py),
+            cost_s: kept.cost_s,
+            key: S::of(Some(key), trace),
+        })
+    }
+
     /// How many invalidations there were; read before a computation begins.
     pub(super) fn generation(&self) -> u32 {
         match self {
@@ -257,18 +305,31 @@ impl Part<BackendStats> {
         }
     }
 
+    /// Whether a hit is timed that begins now. Those of another class count the time of each.
+    #[inline]
+    pub(super) fn is_due(&self) -> bool {
+        match self {
+            Self::Native(stats) => stats.get().is_due(),
+            Self::Foreign(_) => true,
+        }
+    }
+
     /// Counts one hit: what nearly every call does.
     #[inline]
     pub(super) fn add_hit(
         &self,
         op: &Bound<'_, PyAny>,
         view_id: &Bound<'_, PyAny>,
-        wall_s: f64,
+        time: HitTime,
         saved_s: f64,
     ) -> PyResult<()> {
         match self {
-            Self::Native(stats) => stats.get().add_hit(op, view_id, wall_s, saved_s),
+            Self::Native(stats) => stats.get().add_hit(op, view_id, time, saved_s),
             Self::Foreign(stats) => {
+                let wall_s = match time {
+                    HitTime::Unknown => 0.0,
+                    HitTime::Drawn(wall_s) | HitTime::Measured(wall_s) => wall_s,
+                };
                 let counts = Counts { hits: 1, wall_s, ..Counts::default() };
                 add_by_attribute(stats.bind(op.py()), counts)
             }

@@ -1,8 +1,7 @@
 //! `BackendStats`: counters that look like a dataclass.
 
-use super::cache::{Left, Stored};
 use super::figures::{call_stats, model, sums};
-use super::op_counters::{Counts, Named, OpCounters};
+use super::op_counters::{Named, OpCounters};
 use crate::stats::{CallFigures, Counter, Stats};
 use crate::sync::Stripes;
 use pyo3::prelude::*;
@@ -17,21 +16,23 @@ use std::iter;
 ///     cache_hits: Lookups that found a value.
 ///     cache_misses: Lookups that found none.
 ///     forward_passes: Computations that gave a value.
-///     scoring_wall_s: Time spent in lookups and computations, in seconds.
+///     scoring_wall_s: Time spent in lookups and computations, in seconds. The part of hits is an
+///         estimate without bias: the first is timed, then one in 16, drawn at random, which counts
+///         16 times. Misses, batches and hits with a trace are timed each.
 ///     batches_sent: Batches handed to a computation.
 ///     batched_prompts: Prompts in those batches.
 ///     max_batch_size: The largest of them, in prompts.
 #[pyclass(frozen, subclass, weakref, dict, module = "forwardcache._core")]
 #[derive(Default)]
 pub(super) struct BackendStats {
-    figures: Stripes<Figures>,
+    pub(super) figures: Stripes<Figures>,
 }
 
 /// What was counted, by some of the threads where they don't take turns.
 #[derive(Default)]
-struct Figures {
-    stats: Stats,
-    op_counters: OpCounters,
+pub(super) struct Figures {
+    pub(super) stats: Stats,
+    pub(super) op_counters: OpCounters,
 }
 
 /// The field names in positional order.
@@ -46,92 +47,6 @@ const FIELDS: [&str; 7] = [
 ];
 
 impl BackendStats {
-    /// Counts one hit: what nearly every call does.
-    #[inline]
-    pub(super) fn add_hit(
-        &self,
-        op: &Bound<'_, PyAny>,
-        view_id: &Bound<'_, PyAny>,
-        wall_s: f64,
-        saved_s: f64,
-    ) -> PyResult<()> {
-        let mine = self.figures.mine();
-        mine.stats.hit(wall_s);
-        mine.op_counters.change(op, view_id, |figures| {
-            figures.hits += 1;
-            figures.saved_s += saved_s;
-        })
-    }
-
-    /// Counts one prompt that was computed in `wall_s` seconds and stored, and what had to go for it:
-    /// what nearly every miss does.
-    #[inline]
-    pub(super) fn add_computed(
-        &self,
-        op: &Bound<'_, PyAny>,
-        view_id: &Bound<'_, PyAny>,
-        wall_s: f64,
-        stored: &Stored,
-    ) -> PyResult<()> {
-        let is_of_this =
-            |left: &Left| left.key.op_and_view().is_some_and(|of| of.0.is(op) && of.1.is(view_id));
-        // Mostly one of the same op and view: counted without another look for their line.
-        let here = stored.evicted.iter().take_while(|left| is_of_this(left)).count();
-        let mine = self.figures.mine();
-        mine.stats.computed(wall_s);
-        mine.op_counters.change(op, view_id, |figures| {
-            figures.misses += 1;
-            figures.compute_s += wall_s;
-            figures.recomputed += u64::from(stored.recomputed);
-            figures.evictions += here as u64;
-        })?;
-        self.add_evicted(op.py(), &stored.evicted[here..])
-    }
-
-    /// Counts the entries that had to go.
-    pub(super) fn add_evicted(&self, py: Python<'_>, evicted: &[Left]) -> PyResult<()> {
-        let op_counters = &self.figures.mine().op_counters;
-        let named = evicted.iter().filter_map(|left| left.key.op_and_view());
-        named.into_iter().try_for_each(|(op, view_id)| {
-            op_counters.change(op.bind(py), view_id.bind(py), |figures| figures.evictions += 1)
-        })
-    }
-
-    /// Adds what one call did for an op and a view.
-    pub(super) fn add(
-        &self,
-        op: &Bound<'_, PyAny>,
-        view_id: &Bound<'_, PyAny>,
-        counts: Counts,
-    ) -> PyResult<()> {
-        let Figures { stats, op_counters } = self.figures.mine();
-        stats.cache_hits.add(counts.hits);
-        stats.cache_misses.add(counts.misses);
-        stats.forward_passes.add(counts.passes);
-        stats.failed_computes.add(counts.failed);
-        stats.waits.add(counts.waits);
-        stats.wait_s.add(counts.wait_s);
-        stats.duplicate_computes.add(counts.duplicates);
-        stats.trace_lost.add(counts.lost);
-        stats.scoring_wall_s.add(counts.wall_s);
-        if counts.batch > 0 {
-            stats.batch_sent(counts.batch);
-        }
-        op_counters.change(op, view_id, |figures| {
-            figures.add(&CallFigures {
-                hits: counts.hits,
-                misses: counts.misses,
-                failed: counts.failed,
-                waits: counts.waits,
-                wait_s: counts.wait_s,
-                compute_s: if counts.misses > 0 { counts.wall_s } else { 0.0 },
-                saved_s: counts.saved_s,
-                evictions: 0,
-                recomputed: counts.recomputed,
-            });
-        })
-    }
-
     /// Adds each part of `other` to what is first here, or takes it away.
     fn combine(
         &self,
@@ -265,7 +180,7 @@ impl BackendStats {
         self.replace(value, |stats, value| stats.forward_passes.set(value));
     }
 
-    /// Time spent in lookups and computations, in seconds.
+    /// Time spent in lookups and computations, in seconds; that of hits is an estimate (see the class).
     #[getter]
     fn scoring_wall_s(&self) -> f64 {
         self.sums().scoring_wall_s.get()

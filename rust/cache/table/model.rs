@@ -4,7 +4,8 @@
 //! Reads and changes have the orderings of the real table, and no more: a look acquires what the
 //! change released. The list itself is behind a lock that the checker doesn't know.
 
-use super::{Change, Changed, without};
+use super::Change;
+use super::chain::without;
 use crate::cache::entry::Entry;
 use crate::sync::{Ordering, SharedU64};
 use std::marker::PhantomData;
@@ -13,6 +14,20 @@ use std::sync::{Arc, Mutex};
 const BUCKETS: usize = 3;
 
 type Chain<K, V> = Arc<Vec<Arc<Entry<K, V>>>>;
+
+/// An entry that is not in the table, or not in its hands alone.
+pub(in crate::cache) type Owned<E> = Arc<E>;
+
+/// An entry that never was in the table.
+pub(in crate::cache) fn unwrapped<E>(entry: Owned<E>) -> E {
+    Arc::into_inner(entry).expect("nobody else has seen it")
+}
+
+/// What was done to the entries of a hash.
+pub(in crate::cache) type Changed<'g, K, V> = super::Changed<'g, Entry<K, V>>;
+
+/// An entry doesn't know where it stands.
+pub(in crate::cache) type Links<K, V> = PhantomData<fn() -> (K, V)>;
 
 #[derive(Debug)]
 pub(in crate::cache) struct Table<K, V> {
@@ -69,19 +84,26 @@ impl<K, V> Table<K, V> {
         chain.iter().find_map(|entry| pick(self.outliving(entry)))
     }
 
-    pub(in crate::cache) fn change(
-        &self,
-        hash: u64,
-        _: &Guard<'_, K, V>,
-        mut decide: impl FnMut(&[Arc<Entry<K, V>>]) -> Change<Entry<K, V>>,
-    ) -> Changed<Entry<K, V>> {
-        let bucket = hash as usize % BUCKETS;
+    pub(in crate::cache) fn change<'g>(
+        &'g self,
+        _: &'g Guard<'_, K, V>,
+        entry: Owned<Entry<K, V>>,
+        mut decide: impl FnMut(&mut dyn Iterator<Item = &Entry<K, V>>) -> Change,
+    ) -> Changed<'g, K, V> {
+        let bucket = entry.hash as usize % BUCKETS;
         loop {
             let (index, chain) = self.load(bucket);
-            let Change::Insert { entry, over } = decide(&chain) else { return Changed::No };
-            let next = without(&chain, over.as_ref()).chain([entry]).collect();
+            let Change::Insert { over } = decide(&mut chain.iter().map(Arc::as_ref)) else {
+                return Changed::No(entry);
+            };
+            let next = without(&chain, over).chain([Arc::clone(&entry)]).collect();
             if self.swap(bucket, index, next) {
-                return over.map_or(Changed::Inserted, Changed::Replaced);
+                let old = over.and_then(|id| chain.iter().find(|other| other.id == id));
+                let entry = self.outliving(&entry);
+                return old.map_or(Changed::Inserted(entry), |old| Changed::Replaced {
+                    entry,
+                    old: self.outliving(old),
+                });
             }
         }
     }
@@ -92,11 +114,13 @@ impl<K, V> Table<K, V> {
             let (index, chain) = self.load(bucket);
             let is_it = |other: &&Arc<Entry<K, V>>| std::ptr::eq(Arc::as_ptr(other), entry);
             let Some(gone) = chain.iter().find(is_it) else { return false };
-            if self.swap(bucket, index, without(&chain, Some(gone)).collect()) {
+            if self.swap(bucket, index, without(&chain, Some(gone.id)).collect()) {
                 return true;
             }
         }
     }
+
+    pub(in crate::cache) fn used(&self, _: &Entry<K, V>) {}
 
     pub(in crate::cache) fn for_each<'g>(
         &'g self,

@@ -3,13 +3,28 @@
 //! A chain never changes: a change puts another chain there, and is made again if another
 //! thread was faster.
 
-use super::{Chain, Change, Changed, without};
+use super::Change;
+use super::chain::{Chain, without};
 use crate::cache::as_it_is::AsItIs;
 use crate::cache::entry::Entry;
 use papaya::{Compute, HashMap, LocalGuard, Operation};
 use std::hash::BuildHasherDefault;
 use std::marker::PhantomData;
 use std::sync::Arc;
+
+/// An entry that is not in the table, or not in its hands alone.
+pub(in crate::cache) type Owned<E> = Arc<E>;
+
+/// An entry that never was in the table.
+pub(in crate::cache) fn unwrapped<E>(entry: Owned<E>) -> E {
+    Arc::into_inner(entry).expect("nobody else has seen it")
+}
+
+/// What was done to the entries of a hash.
+pub(in crate::cache) type Changed<'g, K, V> = super::Changed<'g, Entry<K, V>>;
+
+/// An entry doesn't know where it stands.
+pub(in crate::cache) type Links<K, V> = PhantomData<fn() -> (K, V)>;
 
 #[derive(Debug)]
 pub(in crate::cache) struct Table<K, V> {
@@ -45,36 +60,43 @@ impl<K, V> Table<K, V> {
         self.chains.get(&hash, &guard.held)?.as_slice().iter().map(Arc::as_ref).find_map(pick)
     }
 
-    /// Changes the chain of a hash as `decide` says, which may be asked for several chains; gives what
-    /// was done, which need not be its last answer.
-    pub(in crate::cache) fn change(
-        &self,
-        hash: u64,
-        guard: &Guard<'_, K, V>,
-        mut decide: impl FnMut(&[Arc<Entry<K, V>>]) -> Change<Entry<K, V>>,
-    ) -> Changed<Entry<K, V>> {
+    /// Lets an entry into the chain of its hash, if `decide` says so, which may be asked about several
+    /// chains; gives what was done, which need not be its last answer.
+    pub(in crate::cache) fn change<'g>(
+        &'g self,
+        guard: &'g Guard<'_, K, V>,
+        entry: Owned<Entry<K, V>>,
+        mut decide: impl FnMut(&mut dyn Iterator<Item = &Entry<K, V>>) -> Change,
+    ) -> Changed<'g, K, V> {
         let changed = self.chains.compute(
-            hash,
+            entry.hash,
             |found| {
                 let chain = found.map_or(&[][..], |(_, chain)| chain.as_slice());
-                match decide(chain) {
+                match decide(&mut chain.iter().map(Arc::as_ref)) {
                     Change::No => Operation::Abort(()),
-                    Change::Insert { entry, over } => {
-                        let entries = without(chain, over.as_ref()).chain([entry]).collect();
+                    Change::Insert { over } => {
+                        let entries = without(chain, over).chain([Arc::clone(&entry)]).collect();
                         Operation::Insert(Chain::of(entries).expect("one entry at least"))
                     }
                 }
             },
             &guard.held,
         );
+        let there = |chain: &'g Chain<_>, is: &dyn Fn(&Entry<K, V>) -> bool| {
+            chain.as_slice().iter().map(Arc::as_ref).find(|other| is(other))
+        };
+        let is_entry = |other: &Entry<K, V>| other.id == entry.id;
         match changed {
-            Compute::Inserted(..) => Changed::Inserted,
-            Compute::Updated { old: (_, old), new: (_, new) } => {
-                let stays = |entry: &&Arc<_>| new.as_slice().iter().any(|e| Arc::ptr_eq(e, entry));
-                let gone = old.as_slice().iter().find(|entry| !stays(entry));
-                gone.map_or(Changed::Inserted, |gone| Changed::Replaced(Arc::clone(gone)))
+            Compute::Inserted(_, new) => {
+                Changed::Inserted(there(new, &is_entry).expect("it has just come in"))
             }
-            Compute::Removed(..) | Compute::Aborted(()) => Changed::No,
+            Compute::Updated { old: (_, old), new: (_, new) } => {
+                let stays = |other: &Entry<K, V>| there(new, &|stays| stays.id == other.id);
+                let gone = there(old, &|other| stays(other).is_none());
+                let entry = there(new, &is_entry).expect("it has just come in");
+                gone.map_or(Changed::Inserted(entry), |old| Changed::Replaced { entry, old })
+            }
+            Compute::Removed(..) | Compute::Aborted(()) => Changed::No(entry),
         }
     }
 
@@ -86,7 +108,7 @@ impl<K, V> Table<K, V> {
                 let chain = found.map_or(&[][..], |(_, chain)| chain.as_slice());
                 match chain.iter().find(|other| std::ptr::eq(Arc::as_ptr(other), entry)) {
                     None => Operation::Abort(()),
-                    Some(gone) => match Chain::of(without(chain, Some(gone)).collect()) {
+                    Some(gone) => match Chain::of(without(chain, Some(gone.id)).collect()) {
                         None => Operation::Remove,
                         Some(rest) => Operation::Insert(rest),
                     },
@@ -96,6 +118,10 @@ impl<K, V> Table<K, V> {
         );
         !matches!(removed, Compute::Aborted(()))
     }
+
+    /// A use is in the entry's tick alone.
+    #[inline]
+    pub(in crate::cache) fn used(&self, _: &Entry<K, V>) {}
 
     /// Calls `visit` with every entry that is there all the while, and perhaps with some that come or
     /// go meanwhile.

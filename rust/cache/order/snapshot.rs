@@ -1,4 +1,4 @@
-//! Who is the oldest: the exact order of use, sorted only when somebody has to go.
+//! The order of use of threads that run at once: sorted only when somebody has to go.
 //!
 //! A use moves the tick in its entry and nothing else. An eviction reads the oldest entry off a
 //! *snapshot*: the hashes of all entries that were last used up to some moment, by rising tick. Ticks
@@ -13,10 +13,10 @@
 //! A snapshot holds numbers only: it keeps no entry alive, and needs no upkeep when entries are
 //! replaced or removed.
 
-use super::entry::Entry;
-use super::epoch::Epoch;
-use super::table::{Guard, Table};
-use super::tick::{Clock, Tick};
+use super::Meeting;
+use crate::cache::entry::Entry;
+use crate::cache::table::{Guard, Table};
+use crate::cache::tick::Tick;
 use crate::sync::{Ordering, Published, Word};
 
 /// An entry by the tick of its last use and its hash.
@@ -33,32 +33,13 @@ struct Snapshot {
 }
 
 #[derive(Debug)]
-pub(super) struct Order {
+pub(in crate::cache) struct Order {
     snapshot: Published<Snapshot>,
 }
 
 impl Default for Order {
     fn default() -> Self {
         Self { snapshot: Published::new(Snapshot::sorted(Tick::DEAD, Vec::new())) }
-    }
-}
-
-/// What an entry of the table is given by an eviction that meets it.
-#[derive(Clone, Copy)]
-pub(super) struct Meeting<'c> {
-    pub(super) clock: &'c Clock,
-    pub(super) epoch: &'c Word,
-}
-
-impl Meeting<'_> {
-    /// Gives an entry its epoch and its tick, if nobody has (E1); `None` if it is dead.
-    ///
-    /// Both: who was evicted tells that the entry was there, and so that its put came before a
-    /// `clear` that begins later.
-    fn with<K, V>(self, entry: &Entry<K, V>) -> Option<Tick> {
-        // Acquire: as in `is_good`.
-        entry.epoch(Epoch(self.epoch.load(Ordering::Acquire)));
-        entry.settle(self.clock)
     }
 }
 
@@ -99,12 +80,12 @@ impl Snapshot {
 impl Order {
     /// The moment of the last time that everything was sorted.
     #[cfg(all(test, not(any(loom, shuttle))))]
-    pub(super) fn sorted_at(&self) -> Tick {
+    pub(in crate::cache) fn sorted_at(&self) -> Tick {
         self.snapshot.load().until
     }
 
     /// The entry whose last use is the oldest, with the tick of that use; `None` if there is none.
-    pub(super) fn oldest<'g, K, V>(
+    pub(in crate::cache) fn oldest<'g, K, V>(
         &self,
         table: &'g Table<K, V>,
         meeting: Meeting<'_>,
