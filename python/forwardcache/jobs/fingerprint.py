@@ -18,6 +18,7 @@ from typing import TypeAlias
 
 # Of a size that threads share evenly, and that is read ahead while another is hashed.
 _PIECE_BYTES = 32 * 2**20
+_READ_BYTES = 2**18
 _MAX_THREADS = 8
 _SUFFIXES = {".safetensors", ".json", ".jinja", ".model", ".spm", ".tiktoken", ".bpe", ".codes"}
 _TEXTS = {"merges.txt", "vocab.txt"}
@@ -81,15 +82,13 @@ def content_digest(path: Path, facts: Facts) -> bytes:
 
 
 def _piece(path: Path, offset: int) -> bytes:
+    digest, left = hashlib.sha256(), _PIECE_BYTES
+    # A buffer that stays in the processor's own memory: new ones cost as much as the hash.
+    buffer = memoryview(bytearray(_READ_BYTES))
     # Neither reading nor hashing holds the interpreter.
     with path.open("rb", buffering=0) as file:
         file.seek(offset)
-        return hashlib.sha256(_read(file.fileno())).digest()
-
-
-def _read(descriptor: int) -> bytearray:
-    """The next piece; a read may give less than it was asked for."""
-    found = bytearray()
-    while part := os.read(descriptor, _PIECE_BYTES - len(found)):
-        found += part
-    return found
+        while left and (count := file.readinto(buffer[:left])):
+            digest.update(buffer[:count])
+            left -= count
+    return digest.digest()
