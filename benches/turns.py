@@ -1,8 +1,12 @@
 """One measurement with the packages of several builds, in processes of their own that take turns.
 
-A build is a folder of sources with its core in it, as ``git worktree add --detach FOLDER COMMIT``
-and the commit's own build leave it. What measures is always this tree's, whichever package it
-measures.
+A build is a folder of sources with its core in it::
+
+    git worktree add --detach FOLDER 0df6753 && cd FOLDER
+    cargo build --release --features python --lib
+    cp target/release/libforwardcache.so python/forwardcache/_core.abi3.so
+
+What measures is always this tree's, whichever package it measures.
 """
 
 from __future__ import annotations
