@@ -20,16 +20,26 @@ from forwardcache.conformance.adapter import (
     adapter_checks,
     check_adapter_fidelity,
 )
+from forwardcache.conformance.adapter import ground as making
 from forwardcache.conformance.adapter import parametrize as front
 from forwardcache.conformance.adapter.checks import checks_of
 from forwardcache.conformance.adapter.ground import Ground
 from forwardcache.conformance.adapter.run import check_on, judged
 from forwardcache.conformance.adapter.session import Session
 from forwardcache.conformance.adapter.subject import Caller
-from forwardcache.errors import InvalidInputError, ModelLoadError
+from forwardcache.errors import InvalidInputError, ModelLoadError, UnsupportedModelError
+from forwardcache.hf.planting.plant import Plant
 from tests.conformance.adapter import faults
 from tests.conformance.adapter.faults import FAULTS
-from tests.conformance.adapter.toy import Arithmetic, Async, Noisy, Ours, Rounded, Sound
+from tests.conformance.adapter.toy import (
+    Arithmetic,
+    Async,
+    LeavesRounding,
+    Noisy,
+    Ours,
+    Rounded,
+    Sound,
+)
 
 Run = Callable[[Callable[[Arithmetic], Any]], Report]
 
@@ -49,8 +59,9 @@ def run(ground: Ground, arithmetic: Arithmetic) -> Run:
         lambda arithmetic: Rounded(arithmetic, torch.float16),
         lambda arithmetic: Noisy(arithmetic, 0.005, seed=1),
         lambda arithmetic: Noisy(arithmetic, 0.0001, seed=2),
+        LeavesRounding,
     ],
-    ids=["fp32", "async", "bf16", "fp16", "noise of 16 bits", "noise of batches"],
+    ids=["fp32", "async", "bf16", "fp16", "noise of 16 bits", "noise of batches", "merged"],
 )
 def test_a_sound_engine_is_accused_of_nothing(make: Any, run: Run) -> None:
     report = run(make)
@@ -167,6 +178,27 @@ def test_the_first_failure_can_be_raised(
     _already_made(ground, monkeypatch)
     with pytest.raises(SubjectFailed, match="one for each token after the first"):
         check_adapter_fidelity(lambda: faults.OneValueTooMany(arithmetic), folder, raises=True)
+
+
+def test_what_cant_be_planted_is_told_each_time(ground: Ground) -> None:
+    for _ in range(2):
+        with pytest.raises(UnsupportedModelError, match=r"q changes a token's log-probability by"):
+            ground.plant("q", 1e9, 5e-4)
+
+
+def test_adapters_that_cant_be_far_apart_are_planted_nearer(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def weak(exact: Any, recipe: Any, folder: Path, *, effect: float, texts: Any) -> Plant:
+        if effect > 0.5:
+            raise UnsupportedModelError(f"{effect:g} nats are too far")
+        return Plant(recipe, str(folder), effect, 1.0)
+
+    monkeypatch.setattr(making, "plant", weak)
+    monkeypatch.setattr(ground, "_plants", {})
+    assert ground.plant("other", 0.3, 5e-4).effect == pytest.approx(0.3)
+    with pytest.raises(UnsupportedModelError, match="too far"):
+        ground.plant("other", 0.6, 5e-4)
 
 
 def test_bad_input_is_one_clear_error(tmp_path: Path) -> None:

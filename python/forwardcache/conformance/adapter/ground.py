@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -74,6 +76,7 @@ class Ground:
         self._folder = folder
         self._recipes = recipes(self.exact.places)
         self._plants: dict[tuple[str, float], Plant] = {}
+        self._numbers = itertools.count()
         most = min(self.exact.context, 24 if profile == "quick" else 96)
         lengths = (most, most - most // 6, most - most // 3)
         self._lengths = lengths if profile == "quick" else lengths * 3
@@ -129,7 +132,13 @@ class Ground:
         Raises:
             UnsupportedModelError: no strength of it does.
         """
-        wanted = effect * _TWICE if name in COMPANY else effect
+        if name in COMPANY:
+            # Further apart, where the model can be moved so far.
+            with suppress(UnsupportedModelError):
+                return self._strong_enough(name, effect * _TWICE, floor)
+        return self._strong_enough(name, effect, floor)
+
+    def _strong_enough(self, name: str, wanted: float, floor: float) -> Plant:
         for _ in range(3):
             found = self._planted(name, wanted)
             if found.effect >= 20 * floor * found.amplified:
@@ -143,7 +152,8 @@ class Ground:
     def _planted(self, name: str, effect: float) -> Plant:
         key = name, effect
         if key not in self._plants:
-            folder = self._folder / f"{name}-{len(self._plants)}"
+            # What came of it too weak has a folder too.
+            folder = self._folder / f"{name}-{next(self._numbers)}"
             texts = self.texts(name if name in _PURPOSES else "two_first")
             recipe = self._recipes[name]
             self._plants[key] = plant(self.exact, recipe, folder, effect=effect, texts=texts)
