@@ -233,6 +233,15 @@ class BasePollutedAfterUnload(Sound):
 
 
 @caught_as("BaseChanged")
+class BasePollutedWithNoneLoaded(BasePollutedAfterUnload):
+    """What is left behind is seen only while no adapter is there."""
+
+    def rows(self, ids: Ids, content: Content) -> torch.Tensor:
+        seen = content is BASE and not self.adapters
+        return Sound.rows(self, ids, self.left if seen else content)
+
+
+@caught_as("BaseChanged")
 class BaseTakesTheLoaded(Sound):
     """Whoever asks for the base gets the adapter that is loaded."""
 
