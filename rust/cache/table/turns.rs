@@ -242,6 +242,12 @@ impl<K, V> Table<K, V> {
         self.by_use(guard).for_each(visit);
     }
 
+    /// Whether something that was taken out is kept for who may still look at it.
+    #[cfg(test)]
+    pub(in crate::cache) fn keeps_removed(&self) -> bool {
+        !self.removed.get().is_null()
+    }
+
     /// Checks what must hold between any two calls.
     #[cfg(test)]
     pub(in crate::cache) fn check(&self) {

@@ -104,6 +104,17 @@ fn what_a_cache_holds_goes_with_it() {
     assert_eq!(Arc::strong_count(&alive), 1);
 }
 
+#[test]
+fn what_went_is_kept_for_who_may_still_look_at_it() {
+    let cache = cache(1);
+    put_apart(&cache, 1);
+    let guard = cache.table.guard();
+    put_apart(&cache, 2);
+    assert!(cache.table.keeps_removed());
+    drop(guard);
+    assert!(!cache.table.keeps_removed());
+}
+
 /// However the entries were used before: a use has put its entry in its place, so the first one goes.
 #[test]
 fn an_eviction_takes_the_first_entry_without_a_look_at_another() {
