@@ -339,7 +339,7 @@ def edit_and_look(model: Any, tokenizer: Any, edits: tuple[Edit, ...], drawn: li
 
 
 STEPS = st.lists(st.integers(0, 10_000), min_size=1, max_size=12)
-FEW = settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FEW = settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @FEW
