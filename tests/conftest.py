@@ -10,7 +10,6 @@ import pytest
 from hypothesis import settings
 
 from tests import proof
-from tests.warm import warm_python
 
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("any machine", deadline=None)
@@ -58,13 +57,6 @@ def puts_back_what_it_changes() -> Iterator[None]:
     yield
     after = torch_settings()
     assert before is None or after == before
-
-
-@pytest.fixture(scope="session")
-def warm() -> Iterator[list[str]]:
-    """What stands for ``python`` before ``-m MODULE ARGUMENTS`` where imports aren't the point."""
-    with warm_python() as words:
-        yield words
 
 
 def torch_settings() -> Any:

@@ -54,12 +54,17 @@ def test_the_first_line_is_said_before_torch_is_imported(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("by_name", [True, False], ids=["a pipe with a name", "standard input"])
-def test_the_first_line_is_said_before_the_prompts_are_there(
-    by_name: bool, tmp_path: Path, warm: list[str]
-) -> None:
+def test_the_first_line_is_said_before_the_prompts_are_there(by_name: bool, tmp_path: Path) -> None:
     pipe = tmp_path / "prompts.txt"
     os.mkfifo(pipe)
-    command = [*warm, *COMMAND, "--prompts", str(pipe) if by_name else "-", "--views", "base"]
+    command = [
+        sys.executable,
+        *COMMAND,
+        "--prompts",
+        str(pipe) if by_name else "-",
+        "--views",
+        "base",
+    ]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
@@ -129,9 +134,18 @@ def test_rate_and_time_left_are_of_this_run(monkeypatch: pytest.MonkeyPatch) -> 
     assert told.told() == "300 of 500 prompts, 20.0 prompts/s, 0 hits, 0:00:10 left"
 
 
-def test_a_terminal_has_a_bar_with_a_steady_label(prompts: Path, warm: list[str]) -> None:
+def test_a_terminal_has_a_bar_with_a_steady_label(prompts: Path) -> None:
     leader, follower = pty.openpty()
-    command = [*warm, *COMMAND, "--prompts", str(prompts), "--views", "base,ft", "--top-k", "8"]
+    command = [
+        sys.executable,
+        *COMMAND,
+        "--prompts",
+        str(prompts),
+        "--views",
+        "base,ft",
+        "--top-k",
+        "8",
+    ]
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "200"}
     with subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=follower, env=environment

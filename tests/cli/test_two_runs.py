@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -79,10 +80,10 @@ def test_while_one_writes_the_other_is_told_so(
     assert "--resume" not in ended.err
 
 
-def test_two_processes_end_with_one_file(prompts: Path, jsonl: Path, warm: list[str]) -> None:
+def test_two_processes_end_with_one_file(prompts: Path, jsonl: Path) -> None:
     model = ["--model", ASSETS / "model", "--dtype", "float32"]
     options = ["--prompts", prompts, "--out", jsonl]
-    command = [*map(str, [*warm, "-m", "forwardcache", "score", *model, *options])]
+    command = [*map(str, [sys.executable, "-m", "forwardcache", "score", *model, *options])]
     runs = [
         subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         for _ in range(2)

@@ -143,11 +143,11 @@ def _check_output(command: Command, ended: subprocess.CompletedProcess[str]) -> 
         assert without_figures(printed) == without_figures(command.output), told
 
 
-def programs(folder: Path, warm: list[str]) -> str:
-    """A search path that begins with the package's programs; ``forwardcache`` runs by ``warm``."""
+def programs(folder: Path) -> str:
+    """A search path that begins with the package's programs of this interpreter."""
     folder.mkdir()
     commands = {
-        "forwardcache": [*warm, "-m", "tests.docs.command"],
+        "forwardcache": [sys.executable, "-m", "tests.docs.command"],
         "pytest": [sys.executable, "-m", "pytest"],
     }
     for name, words in commands.items():

@@ -28,7 +28,6 @@ PROMPTS, FEW = 40, 20
 def reader(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    warm: list[str],
     request: pytest.FixtureRequest,
 ) -> Path:
     """The reader's folder: a model, an adapter, prompts, traces and a package of their own."""
@@ -44,7 +43,7 @@ def reader(
         write_trace(folder / f"{name}.jsonl")
     python = [str(folder), *(path for path in sys.path if path)]
     monkeypatch.setenv("PYTHONPATH", ":".join(python))
-    monkeypatch.setenv("PATH", programs(tmp_path / "bin", warm))
+    monkeypatch.setenv("PATH", programs(tmp_path / "bin"))
     # pytest would show a reader's failures at full width.
     monkeypatch.delenv("CI", raising=False)
     for name, value in {"COLUMNS": "80", "NO_COLOR": "1", "TERM": "dumb"}.items():

@@ -8,7 +8,8 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ import polars as pl
 import pytest
 
 import forwardcache
-from tests.warm import warm_python
 
 HERE = Path(__file__).parent
 PACKAGE = Path(forwardcache.__file__).parent
@@ -28,7 +28,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Runs Python where the package has one operation more."""
     folder = tmp_path_factory.mktemp("package")
     shutil.copytree(PACKAGE, folder / "forwardcache", ignore=shutil.ignore_patterns("__pycache__"))
@@ -37,13 +37,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     environment = {**os.environ, **variables}
 
     def of(*words: str | Path) -> subprocess.CompletedProcess[str]:
-        command = [*python, *map(str, words)]
+        command = [sys.executable, *map(str, words)]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return done
 
-    with warm_python(**variables) as python:
-        yield of
+    return of
 
 
 @pytest.fixture
