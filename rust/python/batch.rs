@@ -127,10 +127,8 @@ impl<'c, 'a, 'py> Batch<'c, 'a, 'py> {
         #[cfg(take_turns)]
         let mut next = None;
         for (position, prompt) in prompts.iter_borrowed().enumerate() {
-            let kept = call.hashes.kept(&prompt);
             #[cfg(take_turns)]
-            if kept.is_some()
-                && !call.is_traced()
+            if !call.is_traced()
                 && let Some((value, cost_s)) = call.get_known(&prompt, &mut next)
             {
                 self.hits += 1;
@@ -138,6 +136,7 @@ impl<'c, 'a, 'py> Batch<'c, 'a, 'py> {
                 self.values.push(Some(value));
                 continue;
             }
+            let kept = call.hashes.kept(&prompt);
             // One reading of the clock for a row of uses, as long as no Python code runs between them.
             at = if prompt.is_exact_instance_of::<PyString>() { at.next() } else { reading() };
             call.with_query_of(&prompt, kept, |query| {
