@@ -28,6 +28,8 @@ _SLACK_S = 2.0
 _UNKNOWN_SLACK_S = 60.0
 _IMPORTED_AT = time.time()
 _LARGE_BYTES = 64 * 2**20
+# The second is what multiprocessing calls it.
+_MAIN = ("__main__", "__mp_main__")
 _HEAVY = ("torch", "transformers", "peft", "tokenizers")
 
 
@@ -86,7 +88,7 @@ def _imported() -> Iterator[tuple[str, str]]:
     """Name and file of each module that isn't of the standard library."""
     for name, module in list(sys.modules.items()):
         path = getattr(getattr(module, "__spec__", None), "origin", None)
-        if name != "__main__" and isinstance(path, str) and _is_outside(path):
+        if name not in _MAIN and isinstance(path, str) and _is_outside(path):
             yield name, path
 
 
