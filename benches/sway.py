@@ -23,7 +23,7 @@ from benches.sections import Line, number, publish, table
 from benches.turns import ROOT, in_turn
 
 TITLE = "## A probe suite that asks one prompt at a time"
-PACKAGE = "dlm-sway==0.1.0"
+PACKAGE = "dlm-sway==0.1"
 NEEDS = ("pydantic", "yaml", "rich", "typer")
 PROMPTS = [f"w{n} w{n + 7} w{5 * n % 512} w{3 * n % 512}" for n in range(1, 25)]
 
