@@ -16,11 +16,11 @@ def sessions(monkeypatch: pytest.MonkeyPatch) -> list[Session]:
     """The sessions that are opened, as they come."""
     opened: list[Session] = []
 
-    def noting(options: Any) -> Session:
-        opened.append(load(options))
+    def noting(*arguments: Any, **keywords: Any) -> Session:
+        opened.append(load(*arguments, **keywords))
         return opened[-1]
 
-    monkeypatch.setattr("forwardcache.cli.score.load", noting)
+    monkeypatch.setattr("forwardcache.jobs.recall.run.load", noting)
     return opened
 
 

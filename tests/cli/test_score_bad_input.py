@@ -24,10 +24,10 @@ def model(tmp_path: Path) -> Path:
 def no_load(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fails a test that gets as far as loading a model."""
 
-    def load(options: object) -> None:
+    def load(*_: object, **__: object) -> None:
         raise AssertionError("the model was loaded")
 
-    monkeypatch.setattr("forwardcache.cli.score.load", load)
+    monkeypatch.setattr("forwardcache.jobs.recall.run.load", load)
 
 
 @pytest.mark.usefixtures("no_load")
