@@ -10,6 +10,7 @@ import pytest
 
 from forwardcache.errors import NestedViewError, UnsupportedModelError
 from forwardcache.hf.model.identity import ModelIdentity
+from forwardcache.hf.scoring.call import Call
 from forwardcache.hf.scoring.value_store import ValueStore
 from forwardcache.hf.text.encode import Encoder
 from forwardcache.instrumentation import BackendInstrumentation
@@ -97,6 +98,15 @@ def test_a_view_that_became_inexact_is_refused_with_its_first_value_and_then_on_
         pass
 
 
+def test_the_norm_of_a_view_that_became_inexact_is_refused(make_backend: MakeBackend) -> None:
+    backend = make_backend(copied=True)
+    with backend.as_scaled_adapter(0.5) as view:
+        view.next_token_dist(PROMPTS[0])
+    backend.model.merge_adapter()
+    with backend.as_scaled_adapter(0.5) as view, pytest.raises(UnsupportedModelError):
+        view.update_norm()
+
+
 def test_entering_a_known_view_inside_a_forward_is_refused(make_backend: MakeBackend) -> None:
     backend = make_backend(copied=True)
     found: list[Any] = []
@@ -133,3 +143,25 @@ def test_a_value_that_was_evicted_at_the_last_moment_is_computed(
     hold_to_tolerance([backend.next_token_dist(PROMPTS[0])], [one])
     hold_to_tolerance(backend.next_token_dist_batch(PROMPTS), many)
     assert (backend.stats.cache_hits, backend.stats.failed_computes) == (0, 0)
+
+
+class ForgettingOne(BackendInstrumentation):
+    """Forgets one prompt's value before it looks a batch up."""
+
+    def cached_batch(self, *args: Any, **keywords: Any) -> Any:
+        # The least recently used one: the first prompt's.
+        self.cache.put(("something", "else", object(), 0), None)
+        return super().cached_batch(*args, **keywords)
+
+
+def test_hits_beside_an_evicted_value_that_may_not_be_kept_are_counted_once(
+    make_backend: MakeBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in the long way: what was counted before the computation raised stays counted."""
+    backend = make_backend(instrumentation=ForgettingOne(cache_maxsize=len(PROMPTS)))
+    many = backend.next_token_dist_batch(PROMPTS)
+    before = backend.stats.cache_hits
+    monkeypatch.setattr(Call, "may_keep", lambda _, value: value is None)
+    hold_to_tolerance(backend.next_token_dist_batch(PROMPTS), many)
+    assert backend.stats.cache_hits - before == len(PROMPTS) - 1
+    assert backend.stats.failed_computes == 1

@@ -88,8 +88,11 @@ class HFView(Operations):
             ``modules_to_save``, trained tokens or biases).
         """
         scorer = self._in_force()
-        with scorer.lock, scorer.put_on(self._spec) as model:
-            return update_norm(model, self._spec)
+        with scorer.lock:
+            # The model may have been changed since the view was entered.
+            scorer.runs_as(self._spec)
+            with scorer.put_on(self._spec) as model:
+                return update_norm(model, self._spec)
 
     def model_state(self) -> bytes:
         """Bytes that no other state of the model has: weights, adapter, tokenizer, settings.

@@ -11,12 +11,12 @@ call with something to do at a hit: progress to report, hits to compute again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import cache, partial
+from collections.abc import Sequence
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 from forwardcache.errors import ForwardCacheError, ModelMemoryError
-from forwardcache.hf.scoring.call import ModelChangedError, NotFiniteError
+from forwardcache.hf.scoring.call import Call, NotFiniteError
 from forwardcache.hf.text.chat import key_of
 from forwardcache.hf.text.encode import Encoder
 from forwardcache.instrumentation import _MISS, ForwardCache
@@ -41,6 +41,9 @@ def found(
         op: What is asked.
         items: Of what, as the chat template shows them.
         batched: Whether they are looked up together.
+
+    Raises:
+        ModelChangedError: one was evicted meanwhile, and the model is another one by now.
     """
     instrumentation = scorer.instrumentation
     kept = getattr(instrumentation, "cache", None)
@@ -56,16 +59,15 @@ def found(
     for key in keys:
         if peek((name, view_id, key, top_k, scope)) is _MISS:
             return None
-    compute = partial(_compute, scorer, terms, op, items)
+    evicted = _Evicted(scorer, terms, op, items)
     try:
         if batched:
             lookup = instrumentation.cached_batch
-            return list(lookup(name, view_id, keys, top_k, compute, scope=scope))
-        single = partial(_first, compute)
-        return [instrumentation.cached(name, view_id, keys[0], top_k, single, scope=scope)]
-    except (ModelChangedError, NotFiniteError, ModelMemoryError):
-        # Evicted since, and not to be had in the same way again.
-        return None
+            return list(lookup(name, view_id, keys, top_k, evicted.values, scope=scope))
+        single = instrumentation.cached
+        return [single(name, view_id, keys[0], top_k, evicted.value, scope=scope)]
+    except (NotFiniteError, ModelMemoryError):
+        return evicted.rest(batched=batched)
 
 
 def _fill(
@@ -80,14 +82,28 @@ def _fill(
     scorer.slices.fill(kept, keys, top_k, lambda *key: (*names, *key, scope))
 
 
-def _compute(
-    scorer: Scorer, terms: Terms, op: Operation, items: Sequence[Any], indices: Sequence[int]
-) -> list[Any]:
-    return scorer.computed_late(terms, op, [items[index] for index in indices])
+class _Evicted:
+    """Values that were in the cache a moment ago, computed as in the long way."""
 
+    def __init__(self, scorer: Scorer, terms: Terms, op: Operation, items: Sequence[Any]) -> None:
+        self._scorer = scorer
+        self._asked = terms, op, items
 
-def _first(compute: Callable[[Sequence[int]], list[Any]]) -> Any:
-    return compute([0])[0]
+    def values(self, indices: Sequence[int]) -> list[Any]:
+        """Those of the items at ``indices``."""
+        return self._scorer.computed_late(self._call, indices)
+
+    def value(self) -> Any:
+        """That of the only item."""
+        return self.values([0])[0]
+
+    def rest(self, *, batched: bool) -> list[Any]:
+        """The values of all items, after a computation that raised; what was counted stays so."""
+        return self._scorer.finished_late(self._call, batched=batched)
+
+    @cached_property
+    def _call(self) -> Call:
+        return self._scorer.call_of(*self._asked)
 
 
 def _keys(op: Operation, items: Sequence[Any]) -> Sequence[Any] | None:

@@ -10,7 +10,7 @@ only: a call whose values are all cached touches no weight.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -160,17 +160,17 @@ class Scorer(LoadedModel):
             return self.kept.values(spec, op, items, batched=batched)
         for _ in range(_ATTEMPTS):
             terms, shown = self._begun(spec, op, items)
-            cached = hits.found(self, terms, op, shown, batched=batched)
-            if cached is not None:
-                return cached
-            call = self._call(terms, op, shown)
-            # Past the model's lock: others may run it while a store is read.
-            found = self._found(call)
-            with self.lock:
-                call.encode(found)
-            if not batched:
-                call.raise_error()
             try:
+                cached = hits.found(self, terms, op, shown, batched=batched)
+                if cached is not None:
+                    return cached
+                call = self._call(terms, op, shown)
+                # Past the model's lock: others may run it while a store is read.
+                found = self._found(call)
+                with self.lock:
+                    call.encode(found)
+                if not batched:
+                    call.raise_error()
                 return call.results(self._cached(call, batched))
             except ModelChangedError:
                 continue
@@ -252,14 +252,21 @@ class Scorer(LoadedModel):
             self.value_store.tell_unused(self.why_not_lasting(spec))
         return model
 
-    def _cached(self, call: Call, batched: bool) -> list[Any]:
+    def _cached(
+        self, call: Call, batched: bool, counted: Mapping[Any, Any] | None = None
+    ) -> list[Any]:
         """Values of the call's tasks: from the cache, or computed and stored.
+
+        Args:
+            call: The call.
+            batched: Whether its tasks are looked up together.
+            counted: Hits that were looked up before, by key.
 
         A computation with values that are not finite, or with a prompt that doesn't fit into
         memory, raises, so that nothing of it is stored; the others then go through the cache again,
         without a second forward.
         """
-        hits: dict[Any, Any] = {}
+        hits = dict(counted or {})
         while True:
             kept = [each for each in call.tasks if each.key not in hits and call.may_look_up(each)]
             try:
@@ -362,13 +369,20 @@ class Scorer(LoadedModel):
             self.value_store.keep(call.key_space, wrong)
         return values
 
-    def computed_late(self, terms: Terms, op: Operation, items: list[Any]) -> list[Any]:
-        """Values of items that were in the cache a moment ago."""
-        call = self._call(terms, op, items)
+    def call_of(self, terms: Terms, op: Operation, items: Sequence[Any]) -> Call:
+        """A call of items that were all in the cache a moment ago, so that each has tokens."""
+        call = self._call(terms, op, list(items))
         with self.lock:
-            call.encode()
-        call.raise_error()
-        return self._compute(call, call.tasks)
+            call.encode(range(len(items)))
+        return call
+
+    def computed_late(self, call: Call, indices: Sequence[int]) -> list[Any]:
+        """Values of some of the items of ``call_of``."""
+        return self._compute(call, [call.tasks[index] for index in indices])
+
+    def finished_late(self, call: Call, *, batched: bool) -> list[Any]:
+        """All values of ``call_of``, where what was computed for it may not be kept."""
+        return call.results(self._cached(call, batched, self._counted_hits(call)))
 
     def _compute(self, call: Call, tasks: Sequence[Task]) -> list[Any]:
         # A cache too small for the call has lost again what the store gave.
