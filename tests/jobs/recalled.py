@@ -1,17 +1,29 @@
 """A command in a process of its own, which says at its end whether torch was imported; and a walk
 through what may have changed since a model was noted, which says each time whether it is loaded.
+``MODULE`` does as ``python -m forwardcache``, and says the same at its end.
 
 Run as ``python -c``, so that both have the same folders to import from.
 """
 
-COMMAND = """
-import sys
-from forwardcache.__main__ import main
-code = main()
+_ENDS = """
 imported = sorted({"torch", "transformers", "peft", "polars", "scipy"} & sys.modules.keys())
 print("imported:", *imported, file=sys.stderr)
 sys.exit(code)
 """
+
+COMMAND = f"""
+import sys
+from forwardcache.__main__ import main
+code = main()
+{_ENDS}"""
+
+MODULE = f"""
+import runpy, sys
+try:
+    runpy.run_module("forwardcache", run_name="__main__", alter_sys=True)
+except SystemExit as end:
+    code = end.code
+{_ENDS}"""
 
 CHANGES = """
 import json, os, shutil, sqlite3, sys

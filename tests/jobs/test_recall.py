@@ -9,7 +9,8 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from contextvars import ContextVar
+from dataclasses import dataclass, fields, make_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,16 @@ from forwardcache.__main__ import main
 from forwardcache.hf.spec import BASE, FINETUNED
 from forwardcache.hf.stored import Known, Place, StoredBackend, Tokens
 from forwardcache.instrumentation import BackendInstrumentation
+from forwardcache.jobs.options import ModelOptions, NamedAdapter, ScoreOptions
+from forwardcache.jobs.recall import run
+from forwardcache.jobs.recall.key import FREE_OF_LOADING, FREE_OF_SCORING, key_of_model
+from forwardcache.jobs.recall.sources import Sources
+from forwardcache.jobs.session import load
 from forwardcache.operations.logprob_of import LogprobOf
 from forwardcache.store import Record, open_store
 from forwardcache.store.notes import keep_note, read_note, takes_notes
 from forwardcache.store.seal import seal
-from tests.jobs.recalled import CHANGES, COMMAND
+from tests.jobs.recalled import CHANGES, COMMAND, MODULE
 
 ASSETS = Path(forwardcache.__file__).parent / "demo"
 PROMPTS = 12
@@ -58,6 +64,7 @@ class Folder:
     path: Path
     loaded: Ran
     recalled: Ran
+    as_module: Ran
 
 
 def ran(folder: Path, name: str, code: str = COMMAND) -> Ran:
@@ -82,7 +89,10 @@ def words(folder: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
-    """Everything is stored by a first run; a second loads the model, a third needn't."""
+    """Everything is stored by a first run; a second loads the model, a third needn't.
+
+    The second is ``python -m forwardcache``, in which the main module has two names.
+    """
     path = tmp_path_factory.mktemp("recall")
     for name in ("model", "adapter"):
         shutil.copytree(ASSETS / name, path / name)
@@ -90,8 +100,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
     # One twice: its second value is found in memory.
     (path / "prompts.jsonl").write_text("".join([*lines[:PROMPTS], lines[0]]), "utf-8")
     assert main(words(path)) == 0
-    loaded = ran(path, "loaded")
-    return Folder(path, loaded, ran(path, "recalled"))
+    loaded = ran(path, "loaded", MODULE)
+    return Folder(path, loaded, ran(path, "recalled"), ran(path, "as module", MODULE))
 
 
 def test_a_run_whose_values_are_stored_imports_no_torch(folder: Folder) -> None:
@@ -135,6 +145,123 @@ def test_whatever_may_decide_a_value_loads_the_model(folder: Folder) -> None:
     }
     assert {case for case, is_recalled in found.items() if is_recalled} == unchanged
     assert len(found) > 35
+
+
+def test_started_as_a_module_it_imports_no_torch_the_second_time(folder: Folder) -> None:
+    # So was the one that loaded the model.
+    assert folder.as_module.imported == ""
+    assert folder.as_module.rows == folder.loaded.rows
+
+
+def values_of(rows: str) -> list[dict[str, Any]]:
+    """Rows without where their values came from."""
+    found = [json.loads(line) for line in rows.splitlines()]
+    return [{name: row[name] for name in row if name != "hit"} for row in found]
+
+
+@pytest.fixture
+def is_as_in_a_new_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs in this process keep notes and read them, as if each were a process of its own."""
+    monkeypatch.setattr(run, "OWN_PROCESS", ContextVar("OWN_PROCESS", default=True))
+    monkeypatch.setattr(run, "is_fresh", lambda: True)
+    monkeypatch.setattr(run, "imported_sources", lambda: Sources({}, (), "", ""))
+    monkeypatch.setattr(Sources, "hold", lambda self: True)
+
+
+@pytest.mark.usefixtures("is_as_in_a_new_process")
+def test_adapters_that_change_names_change_values(
+    folder: Folder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    other = shutil.copytree(folder.path / "adapter", tmp_path / "other")
+    config = json.loads((other / "adapter_config.json").read_text("utf-8"))
+    config["lora_alpha"] *= 2
+    (other / "adapter_config.json").write_text(json.dumps(config), "utf-8")
+    loads: list[Any] = []
+
+    def counted(*args: Any, **options: Any) -> Any:
+        loads.append(args)
+        return load(*args, **options)
+
+    monkeypatch.setattr(run, "load", counted)
+
+    def rows(first: str, second: str, *more: str) -> list[dict[str, Any]]:
+        adapters = f"{first}={folder.path / 'adapter'}", f"{second}={other}"
+        named = [word for adapter in adapters for word in ("--adapter", adapter)]
+        assert main([
+            "score", "--model", str(folder.path / "model"), *named, "--dtype", "float32", "--limit",
+            "3", "--prompts", str(folder.path / "prompts.jsonl"), "--views", "ft:a,ft:b", "--top-k",
+            "8", "--format", "json", *more,
+        ]) == 0  # fmt: skip
+        return values_of(capsys.readouterr().out)
+
+    store = "--store", str(tmp_path / "named.db")
+    straight, swapped = rows("a", "b"), rows("b", "a")
+    assert straight != swapped
+    loads.clear()
+    assert rows("a", "b", *store) == straight
+    assert rows("b", "a", *store) == swapped
+    assert len(loads) == 2
+    # Each note still says what it said.
+    assert rows("a", "b", *store) == straight
+    assert rows("b", "a", *store) == swapped
+    assert len(loads) == 2
+
+
+LOADING = ModelOptions("model", (NamedAdapter("a", "one"), NamedAdapter("b", "two")))
+OPTIONS = ScoreOptions(
+    LOADING, "prompts", "ft:a,ft:b", "next_token_dist", 8, None, False, False, None, False
+)
+FOLDERS = [Path("/model"), Path("/one"), Path("/two")]
+
+
+def _other(name: str) -> dict[str, Any]:
+    """Another value of an option than any that is given."""
+    return {name: ()}
+
+
+def test_every_option_is_in_the_key_or_named_as_free() -> None:
+    def is_free(options: ScoreOptions) -> bool:
+        return key_of_model(options, FOLDERS) == key_of_model(OPTIONS, FOLDERS)
+
+    loading = {
+        each.name: is_free(replace(OPTIONS, loading=replace(LOADING, **_other(each.name))))
+        for each in fields(ModelOptions)
+    }
+    assert {name for name in loading if loading[name]} == set(FREE_OF_LOADING)
+    others = {each.name for each in fields(ScoreOptions)} - {"loading"}
+    free = {name for name in others if is_free(replace(OPTIONS, **_other(name)))}
+    assert free | {"loading"} == set(FREE_OF_SCORING)
+
+
+@pytest.mark.parametrize(
+    "adapters",
+    [
+        (NamedAdapter("b", "one"), NamedAdapter("a", "two")),
+        (NamedAdapter("b", "two"), NamedAdapter("a", "one")),
+        (NamedAdapter("a", "one"), NamedAdapter("c", "two")),
+        (NamedAdapter(None, "one"),),
+        (),
+    ],
+)
+def test_so_are_the_names_of_the_adapters(adapters: tuple[NamedAdapter, ...]) -> None:
+    asked = replace(OPTIONS, loading=replace(LOADING, adapters=adapters))
+    assert key_of_model(asked, FOLDERS) != key_of_model(OPTIONS, FOLDERS)
+
+
+@pytest.mark.parametrize("of", [ModelOptions, ScoreOptions])
+def test_an_option_that_is_new_is_in_the_key(of: type[ModelOptions] | type[ScoreOptions]) -> None:
+    wider: Any = make_dataclass("Wider", [("new", str, "")], bases=(of,), frozen=True)
+    given = LOADING if of is ModelOptions else OPTIONS
+    kept = {each.name: getattr(given, each.name) for each in fields(of)}
+    keys = set()
+    for new in ("this", "that"):
+        made = wider(**kept, new=new)
+        asked = replace(OPTIONS, loading=made) if of is ModelOptions else made
+        keys.add(key_of_model(asked, FOLDERS))
+    assert len(keys) == 2
 
 
 class Loaded:

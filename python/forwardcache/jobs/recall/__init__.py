@@ -7,6 +7,6 @@ how many tokens some prompts have. Where anything is different, or can't be told
 loaded.
 
 Reading order: ``contents`` (of folders), ``surroundings`` (versions, environment, machine),
-``sources`` (of modules), ``note`` (what is kept), ``heard`` (what was said while loading),
-``run`` (one run).
+``sources`` (of modules), ``note`` (what is kept), ``key`` (under what), ``heard`` (what was said
+while loading), ``run`` (one run).
 """

@@ -12,7 +12,7 @@ from forwardcache.hf.spec import ViewSpec
 from forwardcache.hf.stored import Place, Tokens
 from forwardcache.jobs.recall.sources import Sources
 
-_FORMAT = 1
+_FORMAT = 2
 _MOST_BYTES = 2**24
 
 

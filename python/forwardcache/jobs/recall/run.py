@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from forwardcache.hf.stored import Known, StoredBackend, Tokens, options_of, places_of
 from forwardcache.jobs.imports import OWN_PROCESS
-from forwardcache.jobs.metadata import loading_facts
 from forwardcache.jobs.options import ModelOptions, ScoreOptions
 from forwardcache.jobs.prompts import PromptSet
 from forwardcache.jobs.recall.contents import Contents, contents_of
 from forwardcache.jobs.recall.heard import Heard, say_again
+from forwardcache.jobs.recall.key import key_of_model
 from forwardcache.jobs.recall.note import (
     Note,
     key_of,
@@ -40,8 +40,6 @@ from forwardcache.store.notes import keep_note, read_note, takes_notes
 if TYPE_CHECKING:
     from forwardcache.jobs.job import Job
     from forwardcache.store import Store
-
-_FORMS = ("prompt", "text", "windows", "pair")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +84,7 @@ class Recall:
     """
 
     def __init__(self, options: ScoreOptions, source: PromptSet, views: Sequence[View]) -> None:
-        self._loading = options.loading
+        self._options, self._loading = options, options.loading
         self._op = operation(options.op).of(windows=options.loading.windows)
         self._items = list(source.items(options.op))
         self._views = views
@@ -192,8 +190,7 @@ class Recall:
         return [Tokens(len(each.fed), len(each.scored), each.spans_boundary) for each in found]
 
     def _key(self) -> bytes:
-        options = {**loading_facts(self._loading), "identity": self._loading.identity}
-        return key_of("model", options, list(map(str, self._folders)))
+        return key_of_model(self._options, self._folders)
 
     def _key_of_tokens(self, contents: str) -> bytes:
         return key_of("tokens", self._key().hex(), contents, self._op.form, self._items)

@@ -87,9 +87,11 @@ def is_fresh() -> bool:
 def _imported() -> Iterator[tuple[str, str]]:
     """Name and file of each module that isn't of the standard library."""
     for name, module in list(sys.modules.items()):
-        path = getattr(getattr(module, "__spec__", None), "origin", None)
-        if name not in _MAIN and isinstance(path, str) and _is_outside(path):
-            yield name, path
+        spec = getattr(module, "__spec__", None)
+        path = getattr(spec, "origin", None)
+        if isinstance(path, str) and _is_outside(path):
+            # One that is run as a module can be found under the name that it has elsewhere.
+            yield (spec.name if spec is not None and name in _MAIN else name), path
 
 
 def _is_outside(path: str) -> bool:
