@@ -27,6 +27,7 @@ from forwardcache.hf.model.layout import layout
 from forwardcache.hf.model.tags import are_dicts_numbered
 from tests.hf import tiny
 from tests.hf.adapter_cases import CASES
+from tests.hf.setting_objects import KEEPERS, RECORDS, Plain, Simple
 
 Edit = Callable[["Edited"], Iterator[None] | None]
 
@@ -176,6 +177,25 @@ def changes_an_object_in_a_setting(edited: Edited) -> None:
                 object.__setattr__(each, "__dict__", dict(vars(each)))
 
 
+def changes_what_an_object_keeps(edited: Edited) -> Iterator[None]:
+    make, change = edited.random.choice(list(KEEPERS.values()))
+    kept = make()
+    edited.model.config.first = [edited.random.choice(RECORDS)()]
+    edited.model.config.kept = [kept] if edited.often() else kept
+    yield
+    change(kept, edited.random.choice([1, 5]))
+    yield
+    edited.model.config.first = edited.model.config.kept = None
+
+
+def changes_a_record(edited: Edited) -> Iterator[None]:
+    record = edited.random.choice(RECORDS)()
+    edited.model.config.first = record
+    yield
+    name = edited.random.choice([*vars(record), "new"])
+    vars(record)[name] = edited.random.choice([1, 5])
+
+
 def scales(edited: Edited) -> None:
     scaling, factor = edited.layer().scaling, edited.random.choice([1.0, 1.5])
     for name in scaling:
@@ -264,6 +284,8 @@ ANYWHERE: tuple[Edit, ...] = (
     sets_a_setting,
     changes_deep_in_a_setting,
     changes_an_object_in_a_setting,
+    changes_what_an_object_keeps,
+    changes_a_record,
     trains,
     asks_for_gradients,
     puts_a_forward_on,
@@ -356,6 +378,49 @@ def test_both_looks_see_each_edit(edit: Edit, shared_models: Any, tokenizer: Any
 @pytest.mark.parametrize("name", ["VeRA", "LoRA, experts", "FourierFT", "trainable tokens"])
 def test_both_looks_see_the_same_of_other_adapters(name: str, tokenizer: Any) -> None:
     edit_and_look(CASES[name].make(), tokenizer, ANYWHERE, list(range(len(ANYWHERE))))
+
+
+@pytest.mark.parametrize("name", KEEPERS)
+def test_both_looks_see_what_an_object_keeps(name: str, shared_models: Any, tokenizer: Any) -> None:
+    model = copy.deepcopy(shared_models["llama+lora"])
+    make, change = KEEPERS[name]
+    kept = make()
+    # Of the classes that they are derived from, nothing else is compared.
+    model.config.first, model.config.kept = [Plain(), Simple(1)], kept
+    both = Both(model, tokenizer)
+    both.look()
+    before = both.seen
+    change(kept, 5)
+    both.look()
+    assert both.seen[0] is not before[0]
+
+
+def test_what_a_view_asks_for_is_seen(shared_models: Any, tokenizer: Any) -> None:
+    model = copy.deepcopy(shared_models["llama+lora"])
+    base = torch.zeros(2, 3)
+    model.base_model.model.register_buffer("part", base[0])
+    both = Both(model, tokenizer)
+    both.look()
+    assert both.quick.policy(tokenizer) == "versions"
+    base.requires_grad_(True)
+    assert both.quick.policy(tokenizer) == "strict"
+    both.look()
+    assert not both.quick._stands(both.quick._watch.tensors())  # type: ignore[union-attr]
+    base.requires_grad_(False)
+    both.look()
+
+
+@pytest.mark.parametrize("make", RECORDS)
+def test_records_are_looked_at_quickly(
+    make: Callable[[], Any], shared_models: Any, tokenizer: Any
+) -> None:
+    model = copy.deepcopy(shared_models["llama+lora"])
+    model.config.first = make()
+    identity = ModelIdentity(model)
+    identity.state(tokenizer)
+    identity.state(tokenizer)
+    if are_dicts_numbered():
+        assert identity._watch._quick.sees_settings  # type: ignore[union-attr]
 
 
 def test_the_look_is_quick_where_it_may_be(shared_models: Any, tokenizer: Any) -> None:

@@ -33,7 +33,7 @@ struct Record {
     fields: Py<PyDict>,
 }
 
-/// What classes' objects are made of.
+/// What objects of exactly these classes are made of.
 pub(super) struct Classes<'a, 'py> {
     /// Of those whose objects don't change, or are equal to themselves alone.
     pub(super) fixed: &'a [Bound<'py, PyType>],
@@ -137,14 +137,11 @@ fn fields_of<'py>(
     fields.is_exact_instance_of::<PyDict>().then_some(fields)
 }
 
-/// Whether an object is of one of some classes; asks no `__instancecheck__`.
+/// Whether an object is of exactly one of some classes: one derived from them may keep and compare
+/// more.
 fn is_of(value: &Bound<'_, PyAny>, classes: &[Bound<'_, PyType>]) -> bool {
     let class = value.get_type();
-    // SAFETY: both are classes, alive as long as their `Bound`; it reads the order of their bases.
-    let is_below = |base: &Bound<'_, PyType>| unsafe {
-        ffi::PyType_IsSubtype(class.as_type_ptr(), base.as_type_ptr()) != 0
-    };
-    classes.iter().any(is_below)
+    classes.iter().any(|each| class.is(each))
 }
 
 /// The dictionary of an object's attributes, if it has one.

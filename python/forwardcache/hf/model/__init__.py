@@ -8,7 +8,8 @@ adapter's), ``products`` (what B times A comes to), ``adapter`` (which views are
 (noise from a seed) with ``matched`` (of the adapter's norm) and ``null_noise`` (what a null view
 puts in place), ``switch`` (putting the model into a view) and ``norms`` (how much that adds),
 ``identity`` with ``watch`` (over what ``flat`` finds), ``look`` (the same in microseconds) with
-``tags`` (numbers of dictionaries), ``versions`` with ``layout`` (where torch keeps them), ``body``
+``tags`` (numbers of dictionaries) and ``kinds`` (what objects in settings are made of),
+``versions`` with ``layout`` (where torch keeps them), ``body``
 (all but the head), ``slots`` (where tensors lie), ``tokenizer_watch``, ``settings``, ``code`` and
 ``checksum`` (what the model is), ``lock`` (whose turn it is).
 """

@@ -8,27 +8,16 @@ that something moved looks closer, and takes a new look if it was for nothing th
 
 from __future__ import annotations
 
-import dataclasses
-import enum
-import types
 from collections.abc import Iterator
 from typing import Any
 
-import torch
 from torch import Tensor
-from transformers import PretrainedConfig
 
 from forwardcache._core import _ModelLook
 from forwardcache.hf.model.code import CodeWatch, Places
 from forwardcache.hf.model.flat import Flat
+from forwardcache.hf.model.kinds import is_fixed, is_record
 from forwardcache.hf.model.tags import are_dicts_numbered
-
-_FIXED = (
-    *(type, types.FunctionType, types.BuiltinFunctionType, enum.Enum),
-    *(torch.dtype, torch.device, torch.layout, torch.Size),
-)
-# An object's own header, and room for what leads to its dictionary and its weak references.
-_PLAIN_SIZE = object.__basicsize__ + 16
 
 
 class QuickLook:
@@ -41,7 +30,8 @@ class QuickLook:
 
     def __init__(self, flat: Flat, code: CodeWatch) -> None:
         self._flat = flat
-        self._records: tuple[type, ...] = ()
+        self._fixed: set[type] = set()
+        self._records: set[type] = set()
         self._look: _ModelLook | None = None
         self._code: Places | None = None
         self._dicts: tuple[dict[Any, Any], ...] = ()
@@ -91,7 +81,7 @@ class QuickLook:
             self._tensors,
             [(where, key) for where, key in flat.picked if isinstance(where[key], Tensor)],
             [*read, *flat.settings],
-            (_FIXED, self._records),
+            (list(self._fixed), list(self._records)),
             ([], []) if places is None else (places.classes, places.names),
         )
 
@@ -107,23 +97,13 @@ class QuickLook:
     def _learn(self) -> None:
         """Which classes the settings are made of."""
         while True:
-            unclear = {type(each) for each in self.taken().unclear}
-            records = tuple(kind for kind in unclear if _is_record(kind))
-            if not set(records) - set(self._records):
+            found = {type(each) for each in self.taken().unclear}
+            fixed = set(filter(is_fixed, found)) - self._fixed
+            records = set(filter(is_record, found)) - fixed - self._records
+            if not fixed and not records:
                 return
-            self._records += records
-
-
-def _is_record(kind: type) -> bool:
-    """Whether objects of a class are made of their attributes alone, and equal if those are."""
-    if kind.__basicsize__ > _PLAIN_SIZE or not kind.__dictoffset__ or kind.__itemsize__:
-        return False
-    equality: Any = getattr(kind, "__eq__", None)
-    if dataclasses.is_dataclass(kind):
-        # One that was written by hand may ask for anything.
-        is_made = getattr(getattr(equality, "__code__", None), "co_filename", "") == "<string>"
-        return is_made or equality is object.__eq__
-    return equality in (object.__eq__, PretrainedConfig.__eq__)
+            self._fixed |= fixed
+            self._records |= records
 
 
 __all__ = ["QuickLook"]

@@ -17,6 +17,7 @@ from forwardcache.hf.model.layout import layout
 from forwardcache.hf.model.watch import storage_of
 
 _version_of = torch.Tensor._version.__get__  # type: ignore[attr-defined]
+_needs_gradient = torch.Tensor.requires_grad.__get__  # type: ignore[attr-defined]
 
 
 class VersionWatch:
@@ -53,6 +54,7 @@ class VersionWatch:
         self._wrapped = list(wrapped)
         self._wrapped_sums = checksums(compress(tensors, self._wrapped))
         self._frozen = list(frozen)
+        self._views: list[int] = []
         self._is_plain = None not in storages and all(map(_is_plain, tensors))
         self._seen = *_versions_and_pointers(tensors), steps, saved, self._sums.first
         self._quick = self._quick_look(tensors)
@@ -71,6 +73,7 @@ class VersionWatch:
             and steps == self._seen[2]
             and not self._died.is_set()
             and self._quick.holds(tensors)
+            and not (self._views and any(_needs_gradient(tensors[at]) for at in self._views))
             and self._sums.stand()
         )
 
@@ -91,12 +94,17 @@ class VersionWatch:
         found = layout()
         if found is None or not self._is_plain or not self._sums.can_stand:
             return None
+        if any(map(_needs_gradient, compress(tensors, self._frozen))):
+            return None
+        # A view asks for what its base asks for, which is not in the view's own memory.
+        pairs = enumerate(zip(tensors, self._frozen, strict=True))
+        self._views = [at for at, (each, is_frozen) in pairs if is_frozen and each._is_view()]
         look = _TensorLook(found, tensors, self._frozen)
         widths = list(map(Tensor.element_size, tensors))
         return look if look.agrees(self._seen[0], self._seen[1], widths) else None
 
     def let_rise(
-        self, tensors: Sequence[Tensor], steps: int, saved: list[bytes], wrapped: Sequence[bool]
+        self, tensors: list[Tensor], steps: int, saved: list[bytes], wrapped: Sequence[bool]
     ) -> None:
         """Takes other flags for ``wrapped``, unless something changed since the last look."""
         if self.holds(tensors, steps, saved):
