@@ -7,6 +7,7 @@ that none does (an optimizer's state) counts by what the file system says of it.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -40,13 +41,15 @@ def contents_of(folders: Sequence[Path], *, anew: bool = False) -> Contents | No
         anew: Whether files are read again that were read before and look the same.
 
     Returns:
-        None where files are written meanwhile, can't be read, or are too many.
+        None where files are written meanwhile, can't be read, are too many, or lead elsewhere.
     """
     read = content_digest.__wrapped__ if anew else content_digest
     digest, seen = hashlib.sha256(), []
     try:
         for number, folder in enumerate(folders):
-            for name, path in _files_of(folder):
+            files = dict(_files_of(folder))
+            _check_indices(files)
+            for name, path in files.items():
                 facts = facts_of(path)
                 digest.update(f"{number}\0{name}\0".encode("utf-8", "surrogateescape"))
                 digest.update(_said_of(path, facts, read))
@@ -54,13 +57,27 @@ def contents_of(folders: Sequence[Path], *, anew: bool = False) -> Contents | No
                 if facts_of(path) != facts:
                     return None
                 seen.append((str(path), facts))
-    except (OSError, _TooMany):
+    except (OSError, _NotWhole):
         return None
     return Contents(digest.hexdigest(), tuple(seen))
 
 
-class _TooMany(Exception):
-    """There are more files than are worth reading."""
+class _NotWhole(Exception):
+    """There are more files than are worth reading, or some of them are elsewhere."""
+
+
+def _check_indices(files: dict[str, Path]) -> None:
+    """Refuses an index of weights that names a file which isn't among those that are read."""
+    for name, path in files.items():
+        if name.endswith(".index.json"):
+            home = Path(name).parent
+            try:
+                parts = json.loads(path.read_bytes())["weight_map"].values()
+                is_whole = all((home / part).as_posix() in files for part in set(parts))
+            except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+                is_whole = False
+            if not is_whole:
+                raise _NotWhole
 
 
 def _said_of(path: Path, facts: Facts, read: Callable[[Path, Facts], bytes]) -> bytes:
@@ -78,7 +95,7 @@ def _files_of(folder: Path) -> Iterator[tuple[str, Path]]:
         paths = [Path(where, name) for name in files if name[0] != "."]
         found += [(path.relative_to(folder).as_posix(), path) for path in paths]
         if len(found) > _MOST_FILES:
-            raise _TooMany
+            raise _NotWhole
     # A pipe would be waited for.
     yield from sorted(each for each in found if each[1].is_file())
 
