@@ -31,7 +31,8 @@ def test_an_index_may_name_the_files_that_are_read(model: Path) -> None:
     assert before is not None
     (model / "inner/b.safetensors").write_bytes(b"others")
     after = contents_of([model], anew=True)
-    assert after is not None and after.digest != before.digest
+    assert after is not None
+    assert after.digest != before.digest
 
 
 @pytest.mark.parametrize(
