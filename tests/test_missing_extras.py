@@ -136,7 +136,9 @@ def test_numbers_of_a_report_and_of_a_store_need_no_more_than_they_use(tmp_path:
 @pytest.fixture(scope="module")
 def imported() -> set[str]:
     """What a process has imported that imported the package."""
-    code = "import sys, forwardcache, forwardcache.hf, forwardcache.store; print(*sys.modules)"
+    code = (
+        "import sys, forwardcache.store; from forwardcache.hf import HFBackend; print(*sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return {*done.stdout.split()}
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -214,9 +214,10 @@ def test_where_two_texts_differ_the_open_end_is_that_of_the_share_of_texts() -> 
 
 
 def test_a_share_that_all_texts_have_alike_keeps_its_interval() -> None:
-    assert within_share(Interval(0.5, 0.5, 30), all_have=0, none_have=0) == Interval(0.5, 0.5, 30)
+    found = within_share(Interval(0.5, 0.5, 30), share=0.5, all_have=0, none_have=0)
+    assert found == Interval(0.5, 0.5, 30)
     unknown = intervals([lognormal(5)])[0]
-    assert within_share(unknown, all_have=5, none_have=0) is unknown
+    assert within_share(unknown, share=1.0, all_have=5, none_have=0) is unknown
 
 
 texts = st.lists(
@@ -240,6 +241,8 @@ def test_an_interval_holds_its_mean_has_no_nan_and_goes_with_the_unit(
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 8), st.integers(1, 8)), min_size=20, max_size=60))
+@example([(0, 1)] * 19 + [(7, 7)])
+@example([(1, 1)] * 19 + [(0, 7)])
 def test_the_interval_of_a_share_lies_within_0_and_1(drawn: list[tuple[int, int]]) -> None:
     counts = np.array([count for _, count in drawn], dtype=np.float64)
     sums = np.array([min(seen, count) for seen, count in drawn], dtype=np.float64)

@@ -162,7 +162,10 @@ def _completed(sketch: Sketch, found: Sequence[Interval]) -> Figures:
         kl_reverse=replace(sketch.figures.kl_reverse, interval=kl_reverse),
         js=replace(sketch.figures.js, interval=js),
         same_top_interval=within_share(
-            same_top, all_have=sketch.all_same, none_have=sketch.none_same
+            same_top,
+            share=sketch.totals[-2].mean,
+            all_have=sketch.all_same,
+            none_have=sketch.none_same,
         ),
         ppl_ratio_interval=closed(log_ratio, sketch.totals[-1]).mapped(exp),
     )

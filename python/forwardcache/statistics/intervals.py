@@ -177,6 +177,7 @@ def share_intervals(figures: Sequence[Totals], *, seed: int = SEED) -> list[Inte
     return [
         within_share(
             found,
+            share=one.mean,
             all_have=int(np.sum((one.sums == one.counts) & (one.counts > 0.0))),
             none_have=int(np.sum((one.sums == 0.0) & (one.counts > 0.0))),
         )
@@ -184,15 +185,17 @@ def share_intervals(figures: Sequence[Totals], *, seed: int = SEED) -> list[Inte
     ]
 
 
-def within_share(found: Interval, *, all_have: int, none_have: int) -> Interval:
+def within_share(found: Interval, *, share: float, all_have: int, none_have: int) -> Interval:
     """The interval of a share of positions, within 0 and 1.
 
     Where resampling leaves an end open, or says that a share is 0 or 1 for certain, that end is the
     exact one of the share of *texts*: of those whose positions all have it, or that have none. That
-    is what can be told of something that three texts have, or no text at all.
+    is what can be told of something that three texts have, or no text at all. Where one long text
+    has more than that, the end is what was seen.
 
     Args:
         found: As ``open_intervals`` gives it.
+        share: What was seen.
         all_have: Texts with a position all of whose positions have it.
         none_have: Texts with a position none of whose positions has it.
 
@@ -203,9 +206,9 @@ def within_share(found: Interval, *, all_have: int, none_have: int) -> Interval:
         return found
     low, high, is_certain = found.low, found.high, found.low == found.high
     if math.isinf(low) or (is_certain and low == 1.0):
-        low = _least_share(all_have, found.texts)
+        low = min(_least_share(all_have, found.texts), share)
     if math.isinf(high) or (is_certain and high == 0.0):
-        high = 1.0 - _least_share(none_have, found.texts)
+        high = max(1.0 - _least_share(none_have, found.texts), share)
     return Interval(max(low, 0.0), min(high, 1.0), found.texts)
 
 
