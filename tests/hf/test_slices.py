@@ -13,24 +13,12 @@ from hypothesis import strategies as st
 
 from forwardcache.divergence import narrowed
 from forwardcache.hf.batch.kernels import top_dists
-from forwardcache.instrumentation import _MISS, BackendInstrumentation
+from forwardcache.instrumentation import BackendInstrumentation
 from tests.hf import tiny
 from tests.hf.conftest import MakeBackend
+from tests.hf.long_way import LookAlike
 
 PROMPTS = list(tiny.PROMPTS)
-
-
-class LookAlike:
-    """The least that a cache in Python has to be."""
-
-    def __init__(self) -> None:
-        self.entries: dict[Any, Any] = {}
-
-    def get(self, key: Any) -> Any:
-        return self.entries.get(key, _MISS)
-
-    def put(self, key: Any, value: Any) -> None:
-        self.entries[key] = value
 
 
 def test_a_smaller_top_k_runs_nothing_and_equals_a_direct_call(

@@ -91,7 +91,8 @@ class _Evicted:
 
     def values(self, indices: Sequence[int]) -> list[Any]:
         """Those of the items at ``indices``."""
-        return self._scorer.computed_late(self._call, indices)
+        call = self._call
+        return self._scorer._compute(call, [call.tasks[index] for index in indices])
 
     def value(self) -> Any:
         """That of the only item."""
@@ -99,11 +100,17 @@ class _Evicted:
 
     def rest(self, *, batched: bool) -> list[Any]:
         """The values of all items, after a computation that raised; what was counted stays so."""
-        return self._scorer.finished_late(self._call, batched=batched)
+        scorer, call = self._scorer, self._call
+        return call.results(scorer._cached(call, batched, scorer._counted_hits(call)))
 
     @cached_property
     def _call(self) -> Call:
-        return self._scorer.call_of(*self._asked)
+        """A call of all items; what had a value has tokens, which may wait."""
+        terms, op, items = self._asked
+        call = self._scorer._call(terms, op, list(items))
+        with self._scorer.lock:
+            call.encode(range(len(items)))
+        return call
 
 
 def _keys(op: Operation, items: Sequence[Any]) -> Sequence[Any] | None:

@@ -369,21 +369,6 @@ class Scorer(LoadedModel):
             self.value_store.keep(call.key_space, wrong)
         return values
 
-    def call_of(self, terms: Terms, op: Operation, items: Sequence[Any]) -> Call:
-        """A call of items that were all in the cache a moment ago, so that each has tokens."""
-        call = self._call(terms, op, list(items))
-        with self.lock:
-            call.encode(range(len(items)))
-        return call
-
-    def computed_late(self, call: Call, indices: Sequence[int]) -> list[Any]:
-        """Values of some of the items of ``call_of``."""
-        return self._compute(call, [call.tasks[index] for index in indices])
-
-    def finished_late(self, call: Call, *, batched: bool) -> list[Any]:
-        """All values of ``call_of``, where what was computed for it may not be kept."""
-        return call.results(self._cached(call, batched, self._counted_hits(call)))
-
     def _compute(self, call: Call, tasks: Sequence[Task]) -> list[Any]:
         # A cache too small for the call has lost again what the store gave.
         call.computed |= {
