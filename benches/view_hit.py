@@ -40,9 +40,9 @@ SEVEN_B: dict[str, Any] = {
     "num_key_value_heads": 32,
 }
 
-TRIED = """Of the adapter of 160 MB two thirds are the kernel's look at the marks of 40,000 pages. Tried: large
-pages (`MADV_COLLAPSE` before they are protected) take a hit from 139 to 90 µs, and half a second of
-CPU time of the one call that makes them, so that is not done."""
+TRIED = """Of the adapter of 160 MB two thirds are the kernel's look at the marks of 40,000 pages.
+Tried: large pages (`MADV_COLLAPSE` before they are protected) take a hit from 139 to 90 µs, and
+half a second of CPU time of the one call that makes them, so that is not done."""
 
 
 def words() -> Any:
