@@ -83,7 +83,7 @@ class TeamScoring:
             return
         if self.job.on_error == "fail":
             first = skipped[0]
-            raise InvalidInputError(f"{self.job.source.name} line {first.line}: {first.reason}")
+            raise InvalidInputError(f"{self.job.source.place(first.line)}: {first.reason}")
         self.on_skip(skipped)
         self.totals.skipped += skipped
 

@@ -4,7 +4,8 @@ Knows no terminal and no exit code: ``cli`` shows what is here, ``distributed`` 
 the errors of ``forwardcache.errors`` alone.
 
 Reading order: ``options`` (what was asked for), ``adapters`` (their names) with ``checkpoints``,
-``other_models``, ``prompts``, ``views`` and ``skips`` (what goes in) with ``kinds`` (of files),
+``other_models``, ``prompt_line``, ``prompt_source`` and ``prompts``, ``views`` and ``skips`` (what
+goes in) with ``kinds`` (of files),
 ``session`` (a loaded model) with ``hits`` and ``imports``, ``recall`` (a model that isn't
 loaded, since the store has all of it), ``planning`` and ``job`` (the scoring loop),
 ``divergence`` (KL), ``rows`` with ``digits``, ``results`` with ``outfile``, ``whole_file``,

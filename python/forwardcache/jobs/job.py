@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Protocol
 
 from forwardcache.jobs.hits import HitRecorder
@@ -22,6 +23,33 @@ from forwardcache.operations import operation
 
 CHUNK_TOKENS = 8192
 CHUNK_PROMPTS = 256
+
+
+class Cutter:
+    """Where chunks begin, told as lengths come in."""
+
+    def __init__(self) -> None:
+        self._tokens = self._prompts = 0
+
+    def cuts(self, lengths: Sequence[int]) -> list[int]:
+        """Where chunks begin among the next prompts.
+
+        Args:
+            lengths: Tokens of each.
+
+        Returns:
+            Their positions among these; the chunk before may have begun earlier.
+        """
+        found, tokens, prompts = [], self._tokens, self._prompts
+        most_tokens, most_prompts = CHUNK_TOKENS, CHUNK_PROMPTS
+        for position, length in enumerate(lengths):
+            if tokens and (tokens + length > most_tokens or prompts == most_prompts):
+                found.append(position)
+                tokens = prompts = 0
+            tokens += length
+            prompts += 1
+        self._tokens, self._prompts = tokens, prompts
+        return found
 
 
 class Progress(Protocol):
@@ -78,14 +106,8 @@ class Job:
 
     def chunks(self) -> Iterator[range]:
         """Positions of prompts that are scored together."""
-        start = tokens = 0
-        for position, length in enumerate(self.lengths):
-            if tokens and (tokens + length > CHUNK_TOKENS or position - start == CHUNK_PROMPTS):
-                yield range(start, position)
-                start, tokens = position, 0
-            tokens += length
-        if start < len(self.lengths):
-            yield range(start, len(self.lengths))
+        edges = [0, *Cutter().cuts(self.lengths), len(self.lengths)]
+        return (range(*edge) for edge in pairwise(edges) if edge[0] < edge[1])
 
 
 def are_compared(views: Sequence[View]) -> bool:

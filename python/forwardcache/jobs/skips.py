@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias
 
+from forwardcache.errors import InvalidInputError
+
 OnError: TypeAlias = Literal["fail", "skip"]
 
 
@@ -40,3 +42,17 @@ def skipped_line(skipped: Sequence[Skipped], listed: str | None, *, one: str = "
     count = f"1 {one} was" if len(skipped) == 1 else f"{len(skipped):,} {one}s were"
     told = f"{count} skipped; the first, line {first.line}: {first.reason}"
     return told if listed is None else f"{told} (all are in {listed})"
+
+
+def nothing_left(
+    name: str, skipped: Sequence[Skipped], *, one: str = "prompt"
+) -> InvalidInputError:
+    """The error for an input without anything that can be scored.
+
+    Args:
+        name: What to call the input.
+        skipped: What it had.
+        one: What each of them is called.
+    """
+    hint = f" that can be scored ({skipped_line(skipped, None, one=one)})" if skipped else ""
+    return InvalidInputError(f"{name} holds no {one}{hint}")
