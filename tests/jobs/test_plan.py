@@ -168,7 +168,7 @@ class Synthetic:
 
 @pytest.mark.parametrize("gap_every", [10**9, 3])
 def test_a_prompt_leaves_a_few_bytes(gap_every: int) -> None:
-    source: Any = Synthetic(200_000, gap_every)
+    source: Any = Synthetic(50_000, gap_every)
     plan = Plan(source)
     lengths = [75] * 1024
     tracemalloc.start()
@@ -177,10 +177,10 @@ def test_a_prompt_leaves_a_few_bytes(gap_every: int) -> None:
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert plan.prompts == 1024 * (200_000 // 1024)
+    assert plan.prompts == 1024 * (50_000 // 1024)
     assert len(plan.chunks()[0].lengths) == 8192 // 75 < CHUNK_PROMPTS
     # Of 10**8 prompts less than 1 GB.
-    assert (peak - 1_000_000) / plan.prompts < 10
+    assert (peak - 700_000) / plan.prompts < 10
 
 
 def test_any_chunk_is_found_by_its_index() -> None:

@@ -5,7 +5,10 @@ lines), ``spool`` (what can be read only once), ``opening`` (which source a name
 (which prompts are scored together, what each chunk is called) with ``chunk_table``.
 """
 
-from forwardcache.jobs.prompt_source.opening import check_source, open_source
-from forwardcache.jobs.prompt_source.source import BEGIN, Block, Line, Offset, PromptSource
-
-__all__ = ["BEGIN", "Block", "Line", "Offset", "PromptSource", "check_source", "open_source"]
+from forwardcache.jobs.prompt_source.opening import check_source as check_source
+from forwardcache.jobs.prompt_source.opening import open_source as open_source
+from forwardcache.jobs.prompt_source.source import BEGIN as BEGIN
+from forwardcache.jobs.prompt_source.source import Block as Block
+from forwardcache.jobs.prompt_source.source import Line as Line
+from forwardcache.jobs.prompt_source.source import Offset as Offset
+from forwardcache.jobs.prompt_source.source import PromptSource as PromptSource
