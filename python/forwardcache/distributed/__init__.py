@@ -2,7 +2,7 @@
 
 Reading order: ``scoring`` (what users call), ``schedule`` (which part is whose), ``team`` (the
 workers, as actors of Ray), ``worker`` (what each does), ``wire`` (what goes between them: JSON as
-bytes, nothing that would have to be unpickled). Needs the extra ``ray``.
+bytes, nothing that would have to be unpickled), ``parts`` (jobs whose workers write). Needs the extra ``ray``.
 """
 
 from forwardcache.distributed.scoring import score
