@@ -31,6 +31,7 @@ class RedisServer:
                 "these tests need redis-server: apt-get install redis-server, or make setup"
             )
         self.port = port or free_port()
+        self.bus = ""
         command = [
             *(program, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(folder)),
             *("--save", "", "--appendonly", "no", *options),

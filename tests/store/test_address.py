@@ -14,6 +14,7 @@ from forwardcache.errors import InvalidInputError
 from forwardcache.store import open_store
 from forwardcache.store.address import parse
 from forwardcache.store.redis import RedisStore
+from forwardcache.store.tiers import Tiers
 from tests.cli.conftest import Run, run
 from tests.store.servers import RedisServer
 from tests.store.test_redis import key, record, records
@@ -46,6 +47,15 @@ WRONG = [
     ("redis://host:0", "port must be a number from 1 to 65535, got '0'"),
     ("redis://host:-1", "port must be"),
     ("redis://[::1", "a shared store is"),
+    ("redis://one,,two", "a shared store is"),
+    ("redis://one,", "a shared store is"),
+    ("redis://one,two:abc", "port must be a number from 1 to 65535, got 'abc'"),
+    ("redis://one,[::1", "a shared store is"),
+    ("redis://one,two,ONE:6379", "the server one:6379 is twice"),
+    ("redis://one,values.db", "values.db is among the servers .* FILE,redis://HOST"),
+    ("redis://one,two/3,values.db", "database must be a number"),
+    ("redis://one,two?namespce=team", "no option 'namespce'"),
+    ("redis://one, two", "a space in its name"),
     ("redis://host/mydb", "database must be a number from 0 to .*, got 'mydb'"),
     ("redis://host/1/2", "got '1/2'"),
     ("redis://host/-1", "got '-1'"),
@@ -99,7 +109,8 @@ def test_a_mistake_is_one_line_of_the_command(run: Run, tmp_path: Path) -> None:
     "address",
     ["redis://u:se/cret@host", "redis://u:se?cret@host", "redis://u:se#cret@host",
      "redis://:secret@host:abc", "redis://host?password=secret&x=1", "redis://:secret@host/db",
-     "secret@host", "redis://host?password=&x=secret"],
+     "secret@host", "redis://host?password=&x=secret", "redis://:sec/ret@one,two",
+     "redis://:secret@one,two:abc", "redis://:secret,cret@one,one", "redis://:cret@one, two"],
 )  # fmt: skip
 def test_a_password_is_not_in_the_line(address: str) -> None:
     with pytest.raises(InvalidInputError) as refused:
@@ -112,14 +123,30 @@ def test_every_part_of_an_address_arrives() -> None:
         "rediss://me:a%2Fb@host:7000/3?protocol=3&client_name=x&ssl_min_version=1.3&"
         "socket_timeout=0.01&socket_keepalive=no&namespace=team&ttl_s=60&decode_responses=False"
     )
-    assert (found.host, found.has_tls, found.namespace, found.ttl_s) == ("host", True, "team", "60")
+    assert (found.nodes, found.has_tls) == ((("host", 7000),), True)
+    assert (found.namespace, found.ttl_s) == ("team", "60")
     assert found.timeout_s == 0.01
     assert found.options == {
-        **{"host": "host", "port": 7000, "db": 3, "username": "me", "password": "a/b"},
+        **{"db": 3, "username": "me", "password": "a/b"},
         **{"protocol": 3, "client_name": "x", "socket_keepalive": False},
         "ssl_min_version": ssl.TLSVersion.TLSv1_3,
     }
-    assert parse("valkey://[::1]").options == {"host": "::1", "port": 6379}
+    assert (parse("valkey://[::1]").nodes, parse("valkey://h").options) == ((("::1", 6379),), {})
+
+
+def test_several_servers_stand_in_one_address() -> None:
+    found = parse("valkeys://me:a,b@One:1,[::1]:2,three/0?namespace=team")
+    assert found.nodes == (("one", 1), ("::1", 2), ("three", 6379))
+    assert found.options == {"db": 0, "username": "me", "password": "a,b"}
+    assert (found.has_tls, found.namespace) == (True, "team")
+    several = open_store("redis://one,two:7000")
+    assert repr(several) == "<RedisStore one,two, default>"
+    tiers = open_store("redis://one,two,redis://three")
+    assert isinstance(tiers, Tiers)
+    assert [repr(each) for each in tiers.stores] == [
+        "<RedisStore one,two, default>",
+        "<RedisStore three, default>",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,9 @@ _WORDS = {
     **dict.fromkeys(("false", "0", "no", "off"), False),
 }
 
+# What a name that ends so would be among servers is a file in the wrong place.
+_ENDINGS_OF_FILES = (".db", ".sqlite", ".sqlite3")
+
 Reader = Callable[[str], Any]
 
 
@@ -40,15 +43,15 @@ class Address:
     """What an address says.
 
     Attributes:
-        host: Name or number of the machine.
+        nodes: Host and port of each server that it names.
         has_tls: Whether the connection is encrypted.
-        options: What the client library is given, by its names.
+        options: What the client library is given beyond that, by its names.
         namespace: Who shares values; None if the address doesn't say.
         ttl_s: Seconds that a value is kept; None if the address doesn't say.
         timeout_s: The longest wait that it asks for; None if it doesn't.
     """
 
-    host: str
+    nodes: tuple[tuple[str, int], ...]
     has_tls: bool
     options: Mapping[str, Any] = field(repr=False)
     namespace: str | None = None
@@ -60,13 +63,14 @@ def parse(url: str) -> Address:
     """Reads and checks the address of a shared store.
 
     Args:
-        url: ``redis://[[user]:password@]host[:port][/database][?option=value&…]``, or with another
-            of ``SCHEMES``.
+        url: ``redis://[[user]:password@]host[:port][,host[:port]…][/database][?option=value&…]``,
+            or with another of ``SCHEMES``.
 
     Raises:
         InvalidInputError: part of it is wrong, or nothing that is known.
     """
-    parts = _split(url)
+    each = [_split(one) for one in _of_each_host(url)]
+    parts, nodes = each[0], _nodes(each)
     has_tls = parts.scheme in _WITH_TLS
     given = _options(parts, has_tls=has_tls)
     ours = {name: given.pop(name) for name in _OURS & given.keys()}
@@ -80,14 +84,7 @@ def parse(url: str) -> Address:
     for name, value in (("username", parts.username), ("password", parts.password)):
         if value:
             given[name] = unquote(value)
-    host = unquote(parts.hostname or "")
-    return Address(
-        host,
-        has_tls,
-        {"host": host, "port": _port(parts), **given},
-        timeout_s=min(timeouts, default=None),
-        **ours,
-    )
+    return Address(nodes, has_tls, given, timeout_s=min(timeouts, default=None), **ours)
 
 
 def milliseconds(ttl_s: Any) -> int | None:
@@ -110,6 +107,33 @@ def milliseconds(ttl_s: Any) -> int | None:
     return found
 
 
+def _of_each_host(url: str) -> list[str]:
+    """The address as it would be for each host of several, between whose names are commas."""
+    scheme, mark, rest = url.partition("://")
+    authority = re.split("[/?#]", rest, maxsplit=1)[0]
+    user, at, hosts = authority.rpartition("@")
+    end = rest[len(authority) :]
+    return [f"{scheme}{mark}{user}{at}{host}{end}" for host in hosts.split(",")]
+
+
+def _nodes(each: list[SplitResult]) -> tuple[tuple[str, int], ...]:
+    """Host and port of each server, each once."""
+    nodes: dict[tuple[str, int], None] = {}
+    for parts in each:
+        node = unquote(parts.hostname or ""), _port(parts)
+        if len(each) > 1 and node[0].endswith(_ENDINGS_OF_FILES):
+            raise InvalidInputError(
+                f"{node[0]} is among the servers of a store's address: a file stands before it, "
+                "as in FILE,redis://HOST"
+            )
+        if node in nodes:
+            raise InvalidInputError(
+                f"the server {node[0]}:{node[1]} is twice in the address of the store"
+            )
+        nodes[node] = None
+    return tuple(nodes)
+
+
 def _split(url: str) -> SplitResult:
     """The parts of an address whose kind and host are there."""
     known = ", ".join(f"{scheme}://HOST" for scheme in SCHEMES)
@@ -127,6 +151,8 @@ def _split(url: str) -> SplitResult:
         raise InvalidInputError(
             f"a shared store is {known}, got {parts.scheme or 'an address without a scheme'}"
         )
+    if re.search(r"\s", parts.hostname):
+        raise InvalidInputError("a server of the store's address has a space in its name")
     return parts
 
 

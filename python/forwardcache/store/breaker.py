@@ -20,10 +20,12 @@ class Breaker:
 
     Args:
         clock: Seconds that only grow.
+        servers: How many servers one job asks: each may cost it so much less.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, *, servers: int = 1) -> None:
         self._clock = clock
+        self._rest = _REST * servers
         self._until = -float("inf")
         self._failures = 0
 
@@ -36,17 +38,13 @@ class Breaker:
         """A call failed after ``lost_s`` seconds."""
         rest = min(_SHORTEST_S * 2.0**self._failures, _LONGEST_S)
         self._failures = min(self._failures + 1, 16)
-        self._open_for(max(rest, _REST * lost_s))
-
-    def stay_open(self) -> None:
-        """The store is of no use: it is left alone from now on."""
-        self._until = float("inf")
+        self._open_for(max(rest, self._rest * lost_s))
 
     def answered(self, lost_s: float) -> None:
         """A call succeeded, ``lost_s`` seconds later than it should have (negative: in time)."""
         self._failures = 0
         if lost_s > _NO_LOSS_S:
-            self._open_for(_REST * lost_s)
+            self._open_for(self._rest * lost_s)
 
     def _open_for(self, seconds: float) -> None:
         self._until = max(self._until, self._clock() + seconds)

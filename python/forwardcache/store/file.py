@@ -55,7 +55,7 @@ class StoreFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.is_only_read = False
+        self.is_only_read = self._is_without_log = False
         self._connection: sqlite3.Connection | None = None
         # What was opened first: None before.
         self._opened: Identity | None = None
@@ -89,7 +89,8 @@ class StoreFile:
             return True
         if self.is_only_read:
             warnings.warn(
-                f"the store {self.path} can't be written: it is only read, and nothing is kept",
+                f"the store {self.path} can't be written: it is only read, and nothing is kept"
+                f"{self._words_of_the_log()}",
                 stacklevel=4,
             )
         return False
@@ -158,7 +159,19 @@ class StoreFile:
         except sqlite3.OperationalError as error:
             if code_of(error) not in _NO_RIGHT_CODES:
                 raise
+        self._is_without_log = True
         return self._only_reading("mode=ro&immutable=1")
+
+    def _words_of_the_log(self) -> str:
+        """What to add of a log whose values aren't found, since no memory can be made for it."""
+        log = Path(f"{self.path}-wal")
+        with suppress(OSError):
+            if self._is_without_log and (nbytes := log.stat().st_size):
+                return (
+                    f"; what is only in its log ({log.name}, {nbytes:,} bytes) isn't found: open "
+                    "it once where it can be written, and copy it when it is closed"
+                )
+        return ""
 
     def _only_reading(self, how: str) -> sqlite3.Connection:
         connection = sqlite3.connect(

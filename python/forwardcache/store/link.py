@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from forwardcache.store.breaker import Breaker
-from forwardcache.store.request_worker import BusyError, RequestWorker
+from forwardcache.store.request_worker import BusyError, Pending, RequestWorker
 
 _log = logging.getLogger(__name__)
 
@@ -21,6 +21,15 @@ _TRIP_S = 0.001
 _MOST_WORDS = 200
 
 
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """A call that has begun, and whether its connection is made for it."""
+
+    call: Pending[Any]
+    worker: RequestWorker
+    is_new: bool
+
+
 class Link:
     """One connection to a server: for reading, or for writing.
 
@@ -29,8 +38,6 @@ class Link:
         connect: Makes the client, without waiting for the network.
         disconnect: Cuts a client off.
         breaker: Says when the server is left alone; links to one server share it.
-        timeout_s: Longest wait for an answer.
-        ends_it: Why the server is not to be asked again after an error; None if it may be.
 
     Attributes:
         errors: Calls that failed or were not answered in time.
@@ -45,12 +52,9 @@ class Link:
         disconnect: Callable[[Any], None],
         *,
         breaker: Breaker,
-        timeout_s: float,
-        ends_it: Callable[[Exception], str | None] = lambda _: None,
     ) -> None:
         self._name = name
         self._connect, self._disconnect = connect, disconnect
-        self._timeout_s, self._ends_it = timeout_s, ends_it
         self._breaker, self._refusals = breaker, Breaker()
         self._worker: RequestWorker | None = None
         self._pid = 0
@@ -58,36 +62,50 @@ class Link:
         self.errors = self.skipped = 0
         self.last_error: str | None = None
 
-    def ask(
-        self,
-        job: Callable[[Any], Result],
-        *,
-        items: int,
-        worth_s: Callable[[Result], float],
-    ) -> Result | None:
-        """What ``job(client)`` returns; None if it isn't asked, fails, or takes too long.
+    @property
+    def rests(self) -> bool:
+        """Whether the server is left alone now."""
+        return self._breaker.is_open or self._refusals.is_open
+
+    def begin(self, job: Callable[[Any], Result], *, items: int, until: float) -> _Begun | None:
+        """Begins to ask the server; None if it is left alone or busy.
 
         Args:
-            job: One round trip.
+            job: One round trip, given the client.
             items: How many values it is about.
-            worth_s: Seconds that an answer may take: what it saves, or what it may cost.
+            until: When nobody waits any longer, in seconds of ``time.perf_counter``.
         """
-        if self._breaker.is_open or self._refusals.is_open:
+        if self.rests:
             self.skipped += items
             return None
-        is_new, began = self._worker is None, time.perf_counter()
+        is_new = self._worker is None
         try:
-            answer = self._own_worker().call(job, self._timeout_s)
+            worker = self._own_worker()
+            return _Begun(worker.begin(job, until), worker, is_new)
         except BusyError:
             self.skipped += items
             return None
         except Exception as error:
-            # Whatever a library makes of bytes that are no answer is no reason to stop a job.
-            self._failed(time.perf_counter() - began, error)
+            self._failed(0.0, error)
             return None
-        late_s = time.perf_counter() - began - _TRIP_S - worth_s(answer)
+
+    def end(self, begun: _Begun, *, until: float, worth_s: Callable[[Any], float]) -> Any | None:
+        """What the server answered; None if that fails or takes too long.
+
+        Args:
+            begun: What ``begin`` gave.
+            until: As in ``begin``.
+            worth_s: Seconds that an answer may take: what it saves, or what it may cost.
+        """
+        try:
+            answer = begun.call.result(until)
+            late_s = begun.call.took_s - _TRIP_S - worth_s(answer)
+        except Exception as error:
+            # Whatever a library makes of bytes that are no answer is no reason to stop a job.
+            self._failed(begun.call.took_s, error, begun.worker)
+            return None
         # A new connection costs some round trips, once.
-        self._breaker.answered(0.0 if is_new else late_s)
+        self._breaker.answered(0.0 if begun.is_new else late_s)
         return answer
 
     def refused(self, reason: object) -> None:
@@ -111,14 +129,13 @@ class Link:
             self._worker, self._pid = RequestWorker(self._connect, self._disconnect), os.getpid()
         return self._worker
 
-    def _failed(self, lost_s: float, error: Exception) -> None:
+    def _failed(self, lost_s: float, error: Exception, worker: RequestWorker | None = None) -> None:
         self.errors += 1
-        self.close()
+        # Another thread may have begun a new one meanwhile.
+        if worker is self._worker or worker is None:
+            self.close()
         self._breaker.failed(lost_s)
-        reason = self._ends_it(error)
-        if reason is not None:
-            self._breaker.stay_open()
-        self.last_error = reason or said_by(error)
+        self.last_error = said_by(error)
         self._warn(self.last_error)
 
     def _warn(self, reason: str) -> None:

@@ -9,12 +9,13 @@ given up: what it still waits for is cut off, and it ends by itself.
 from __future__ import annotations
 
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from queue import SimpleQueue
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 Result = TypeVar("Result")
 Job = tuple[Callable[[Any], Any], "Future[Any]"]
@@ -22,6 +23,39 @@ Job = tuple[Callable[[Any], Any], "Future[Any]"]
 
 class BusyError(Exception):
     """Other threads' calls took all the time there was; the connection itself may be well."""
+
+
+class Pending(Generic[Result]):
+    """A call that has begun.
+
+    Args:
+        future: What it will have given.
+        began: When its caller began to wait, in seconds of ``time.perf_counter``.
+    """
+
+    def __init__(self, future: Future[Result], began: float) -> None:
+        self._future, self._began = future, began
+        self._ended = float("inf")
+        future.add_done_callback(self._end)
+
+    def result(self, until: float) -> Result:
+        """What the call gave, or its error.
+
+        Args:
+            until: The latest end of the wait for it, in seconds of ``time.perf_counter``.
+
+        Raises:
+            TimeoutError: there was no end by then; the worker is of no more use.
+        """
+        return self._future.result(max(until - time.perf_counter(), 0.0))
+
+    @property
+    def took_s(self) -> float:
+        """Seconds to its end, or to now, the wait for its turn among them."""
+        return min(self._ended, time.perf_counter()) - self._began
+
+    def _end(self, _: object) -> None:
+        self._ended = time.perf_counter()
 
 
 class RequestWorker:
@@ -44,25 +78,25 @@ class RequestWorker:
             target=_work, args=arguments, name="forwardcache-request", daemon=True
         ).start()
 
-    def call(self, job: Callable[[Any], Result], timeout_s: float) -> Result:
-        """What ``job(client)`` returns, or its error.
+    def begin(self, job: Callable[[Any], Result], until: float) -> Pending[Result]:
+        """Begins ``job(client)`` in the worker's thread.
 
         Args:
-            job: Runs in the worker's thread.
-            timeout_s: Longest wait for it, and before that for its turn.
+            job: What to do; the next one's turn comes when it has ended.
+            until: The latest end of the wait for its turn, in seconds of ``time.perf_counter``.
 
         Raises:
-            BusyError: there was no turn in time.
-            TimeoutError: there was no end in time; this worker is of no more use.
+            BusyError: there was no turn by then.
         """
-        if not self._turn.acquire(timeout=timeout_s):
+        began = time.perf_counter()
+        if not self._turn.acquire(timeout=max(until - began, 0.0)):
             raise BusyError
-        try:
-            future: Future[Result] = Future()
-            self._jobs.put((job, future))
-            return future.result(timeout_s)
-        finally:
-            self._turn.release()
+        future: Future[Result] = Future()
+        turn = self._turn
+        future.add_done_callback(lambda _: turn.release())
+        pending = Pending(future, began)
+        self._jobs.put((job, future))
+        return pending
 
     def close(self) -> None:
         """Cuts the connection and ends the thread; does not wait for it."""

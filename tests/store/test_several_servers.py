@@ -1,0 +1,165 @@
+"""Claims: servers that know nothing of each other share the keys, in the same way for whoever names
+them, in any order; what one that is down has is a miss; with one more or one less most keys stay
+where they are, and the others are misses.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+from redis.crc import key_slot
+
+from forwardcache.store import redis as redis_store
+from forwardcache.store.breaker import Breaker
+from forwardcache.store.redis import RedisStore
+from forwardcache.store.slots import SLOTS, Ring, shared_out, slot_of, told_by_cluster
+from tests.store.clusters import asked
+from tests.store.servers import RedisServer, answering, silent
+from tests.store.test_redis import key, record, records
+from tests.store.test_redis_outages import job_of
+
+COUNT = 600
+
+
+@pytest.fixture
+def servers(tmp_path: Path) -> Iterator[list[RedisServer]]:
+    with ExitStack() as stack:
+        made = []
+        for name in "abc":
+            (tmp_path / name).mkdir()
+            made.append(RedisServer(tmp_path / name))
+            stack.callback(made[-1].kill)
+        yield made
+
+
+def address(servers: Sequence[RedisServer]) -> str:
+    return "redis://" + ",".join(f"127.0.0.1:{each.port}" for each in servers)
+
+
+def found(store: RedisStore) -> set[bytes]:
+    return set(store.get_many([key(number) for number in range(COUNT)]))
+
+
+def test_several_servers_share_the_keys(servers: list[RedisServer], patient: None) -> None:
+    store = RedisStore(address(servers))
+    assert store.put_many(records(COUNT)) == COUNT
+    there = [int(asked(each, "DBSIZE")) for each in servers]
+    assert sum(there) == COUNT
+    assert min(there) > COUNT / 5
+    other = RedisStore(address([servers[2], servers[0], servers[1]]))
+    assert other.get_many([key(n) for n in range(COUNT)]) == {
+        one.key: one.blob for one in records(COUNT)
+    }
+    assert (other.info().entries, other.verify().ok) == (COUNT, COUNT)
+    assert other.prune(max_bytes=10 * len(record(0).blob)) == COUNT - 10
+    assert (store.errors, other.errors, store.skipped, other.skipped) == (0, 0, 0, 0)
+
+
+def test_a_server_less_is_a_miss_for_its_keys_alone(
+    servers: list[RedisServer], patient: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = RedisStore(address(servers))
+    store.put_many(records(COUNT))
+    there = int(asked(servers[1], "DBSIZE"))
+    servers[1].kill()
+    left = found(store)
+    assert len(left) == COUNT - there
+    assert store.put_many(records(COUNT)) == COUNT - there
+    assert (store.errors, store.skipped) == (1, there)
+    [said] = [each.getMessage() for each in caplog.records]
+    assert f"reads of 127.0.0.1:{servers[1].port} fail" in said
+    # Named no more, it costs nothing of what the others have, and they share its keys.
+    fewer = RedisStore(address([servers[0], servers[2]]))
+    assert found(fewer) == left
+    assert fewer.put_many(records(COUNT)) == COUNT
+    assert len(found(fewer)) == COUNT
+
+
+@pytest.mark.alone
+def test_servers_that_do_not_answer_cost_little(servers: list[RedisServer]) -> None:
+    with answering(silent) as one, answering(silent) as other:
+        hosts = [each.removeprefix("redis://") for each in (one, other)]
+        store = RedisStore(",".join([address(servers[:1]), *hosts]))
+        computing, inside = job_of(store, finds=True)
+    assert inside < 0.1 * computing, f"{inside:.3f} s for {computing:.1f} s"
+    assert store.errors > 0
+
+
+def test_servers_are_asked_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redis_store, "_CALL_S", 0.2)
+    with ExitStack() as stack:
+        urls = [stack.enter_context(answering(silent)) for _ in range(8)]
+        store = RedisStore(
+            ",".join([urls[0], *(each.removeprefix("redis://") for each in urls[1:])])
+        )
+        began = redis_store.time.perf_counter()
+        assert found(store) == set()
+        assert redis_store.time.perf_counter() - began < 0.8
+    assert store.errors == 8
+
+
+def test_the_slot_of_a_key_is_that_of_a_cluster() -> None:
+    chance = random.Random(5)
+    for _ in range(5000):
+        name = bytes(chance.choices(b"{}ab\xff\x00", k=chance.randrange(12)))
+        assert slot_of(name) == key_slot(name)
+
+
+def test_slots_stay_where_they_are_with_a_server_more_or_less() -> None:
+    three = [("a", 6379), ("b", 6379), ("c", 7000)]
+    ring, more = shared_out(three), shared_out([*three, ("d", 1)])
+    # Every process has to share them out alike, so also one of another version.
+    digest = sha256(bytes(ring.table)).hexdigest()
+    assert digest.startswith("f45343efce202bd9")
+    assert [owners(ring, node) > SLOTS * 0.3 for node in three] == [True] * 3
+    moved = [at for at in range(SLOTS) if node_at(ring, at) != node_at(more, at)]
+    assert {node_at(more, at) for at in moved} == {("d", 1)}
+    assert SLOTS * 0.22 < len(moved) < SLOTS * 0.28
+    turned = shared_out(three[::-1])
+    assert all(node_at(ring, at) == node_at(turned, at) for at in range(SLOTS))
+
+
+def node_at(ring: Ring, slot: int) -> tuple[str, int]:
+    return ring.nodes[ring.table[slot]]
+
+
+def owners(ring: Ring, node: tuple[str, int]) -> int:
+    return sum(node_at(ring, at) == node for at in range(SLOTS))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [None, b"OK", 7, [], [[0]], [[0, 1]], [[5, 1, [b"a", 1]]], [[0, SLOTS, [b"a", 1]]],
+     [[0, 1, [b"a", 0]]], [[0, 1, [b"\xff", 1]]], [[0, 1, [b"a", b"x"]]], [[b"0", 1, [b"a", 1]]],
+     {"a": 1}],
+)  # fmt: skip
+def test_what_is_no_answer_about_slots_is_taken_for_none(answer: object) -> None:
+    assert told_by_cluster(answer, ("asked", 1)) is None
+
+
+def test_a_node_may_leave_its_own_name_out() -> None:
+    answer = [
+        [0, 99, [b"", 7000, b"id"]],
+        [100, 200, [None, 7001]],
+        [300, 300, [b"x", 1], [b"y", 2]],
+    ]
+    ring = told_by_cluster(answer, ("asked", 6379))
+    assert ring is not None
+    assert ring.nodes == (("asked", 7000), ("asked", 7001), ("x", 1))
+    free = next(n for n in range(10_000) if 200 < slot_of(b"%d" % n) < 300)
+    assert ring.node_of(b"%d" % free) is None
+
+
+def test_the_breaker_rests_longer_where_there_are_more_servers() -> None:
+    now = [0.0]
+    breaker = Breaker(lambda: now[0], servers=10)
+    breaker.answered(0.1)
+    now[0] = 39.9
+    assert breaker.is_open
+    now[0] = 40.1
+    assert not breaker.is_open
