@@ -28,7 +28,7 @@ _APPLICATION = 0x66637331  # "fcs1"
 # By these a file is known for a store, also when it is damaged.
 _SQLITE = b"SQLite format 3\0"
 _TABLE = b"CREATE TABLE sealed"
-_PAGE_BYTES = 4096
+PAGE_BYTES = 4096
 # Values whose keys are on the pages of a KiB, with as much again for what else is used; and for
 # how many there is memory at least and at most: 2 MiB is SQLite's own choice.
 _VALUES_A_KIB = 16
@@ -178,7 +178,7 @@ def _check(connection: sqlite3.Connection) -> None:
 def is_a_store(path: Path) -> bool:
     """Whether a file that can't be opened was a store: some mark of ours is still in it."""
     first_bytes = _beginning(path)
-    if len(first_bytes) < _PAGE_BYTES:
+    if len(first_bytes) < PAGE_BYTES:
         # Cut within the first page: nothing of anybody's is in it.
         return first_bytes[: len(_SQLITE)] == _SQLITE[: len(first_bytes)]
     is_named = int.from_bytes(first_bytes[68:72], "big") == _APPLICATION
@@ -189,7 +189,7 @@ def is_a_store(path: Path) -> bool:
 
 def _beginning(path: Path) -> bytes:
     with suppress(FileNotFoundError), path.open("rb") as file:
-        return file.read(16 * _PAGE_BYTES)
+        return file.read(16 * PAGE_BYTES)
     return b""
 
 

@@ -11,6 +11,7 @@ whole keys, so that it stays in memory. The whole key is compared with what is f
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import shutil
@@ -46,7 +47,7 @@ _KEPT_SHARE = 0.9
 # A value's time of use is written again only when it is this old: reading mostly writes nothing.
 _TOUCHED_EVERY_S = 600.0
 
-# The log's space has to be there a second time in the file; beyond that, some for the next batch.
+# The log's space has to be there a second time in the file; beyond that, some for its memory.
 _SPARE_BYTES = 2**16
 
 T = TypeVar("T")
@@ -343,7 +344,7 @@ class SQLiteStore:
 
     def _put(self, connection: sqlite3.Connection, records: Sequence[Record]) -> int:
         now = time.time()
-        self._checkpoint_if_tight(connection)
+        self._make_room(connection, records)
         with transaction(connection):
             statements.put(
                 connection,
@@ -359,14 +360,28 @@ class SQLiteStore:
                 statements.shrink(connection, int(self.max_bytes * _KEPT_SHARE))
         return len(records)
 
-    def _checkpoint_if_tight(self, connection: sqlite3.Connection) -> None:
-        """Brings the log into the file before the space that this takes is gone."""
-        try:
-            logged = os.stat(f"{self.path}-wal").st_size
-        except OSError:
-            return
-        if logged and shutil.disk_usage(self.path.parent).free < 2 * logged + _SPARE_BYTES:
+    def _make_room(self, connection: sqlite3.Connection, records: Sequence[Record]) -> None:
+        """Brings the log into the file before the space that this takes is gone.
+
+        A transaction that finds out by itself that there is none leaves a log that is as large as
+        the disk, and no space to bring anything of it into the file.
+
+        Raises:
+            OSError: there is not enough for ``records``, in the log and then in the file.
+        """
+        needed = 2 * statements.most_bytes(records) + _SPARE_BYTES
+        logged, free = self._logged(), shutil.disk_usage(self.path.parent).free
+        if logged and free < needed + logged:
             statements.checkpoint(connection)
+            logged, free = self._logged(), shutil.disk_usage(self.path.parent).free
+        if free < needed + logged:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+
+    def _logged(self) -> int:
+        """Bytes of the log."""
+        with suppress(OSError):
+            return os.stat(f"{self.path}-wal").st_size
+        return 0
 
     def _kind(self, connection: sqlite3.Connection, record: Record) -> int:
         names = record.model, record.view, record.op

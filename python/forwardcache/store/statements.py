@@ -6,7 +6,8 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
-from forwardcache.store.schema import TOTAL, transaction
+from forwardcache.store.base import Record
+from forwardcache.store.schema import PAGE_BYTES, TOTAL, transaction
 
 # Of a key, in the index.
 _SHORT_BYTES = 8
@@ -38,6 +39,15 @@ def put(connection: sqlite3.Connection, rows: Iterable[Written]) -> None:
     _count(connection, [row for each, row in shortened.items() if each in new])
     over = [(*row, each) for each, row in shortened.items() if each not in new]
     connection.executemany(_PUT_OVER, over)
+
+
+def most_bytes(records: Iterable[Record]) -> int:
+    """What the pages that a put changes take at most, roughly.
+
+    Args:
+        records: What is put: each changes pages of its own, and one of the index of keys.
+    """
+    return sum([PAGE_BYTES * (2 + len(record.blob) // PAGE_BYTES) for record in records])
 
 
 def _count(connection: sqlite3.Connection, rows: Iterable[Written]) -> None:
