@@ -6,6 +6,7 @@ where they are, and the others are misses.
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from hashlib import sha256
@@ -97,9 +98,9 @@ def test_servers_are_asked_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> 
         store = RedisStore(
             ",".join([urls[0], *(each.removeprefix("redis://") for each in urls[1:])])
         )
-        began = redis_store.time.perf_counter()
+        began = time.perf_counter()
         assert found(store) == set()
-        assert redis_store.time.perf_counter() - began < 0.8
+        assert time.perf_counter() - began < 0.8
     assert store.errors == 8
 
 
