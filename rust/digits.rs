@@ -1,6 +1,7 @@
 //! Numbers of float32 as text: the fewest digits that read back as the same float32.
 //!
-//! They look as Python's own `repr` has a float of these digits, which is how JSON has them.
+//! They look as Python's own `repr` has a float of these digits, which is how JSON has them. Of two
+//! decimals that are equally near it is the even one, as of numpy and polars.
 
 use std::fmt::Write as _;
 
@@ -8,22 +9,24 @@ use std::fmt::Write as _;
 const LEAST_PLAIN: i32 = -4;
 const LEAST_LARGE: i32 = 16;
 
-/// A number that lies between two shortest decimals is a multiple of one over this.
-const HALVES: f64 = 8192.0;
-const EXACT_DIGITS: usize = 40;
+/// Sizes between which `ryu` writes numbers as Python does.
+const LEAST_ALIKE: f32 = 1e-4;
+const LEAST_OTHER: f32 = 1e12;
 
 /// Writes a finite `value` behind `text`.
 ///
 /// # Panics
-/// Never: a number is formatted as Rust formats all of them.
+/// Never.
 pub fn write_shortest(value: f32, text: &mut String) {
-    let written = format!("{value:e}");
-    let (mantissa, power) = written.split_once('e').unwrap_or((&written, "0"));
-    let power: i32 = power.parse().unwrap_or(0);
-    let (sign, mantissa) = mantissa.strip_prefix('-').map_or(("", mantissa), |rest| ("-", rest));
-    let digits: String = mantissa.chars().filter(|each| *each != '.').collect();
-    let digits = even_of_two(value, digits, power);
+    let mut buffer = ryu::Buffer::new();
+    let written = buffer.format_finite(value);
+    if value == 0.0 || (LEAST_ALIKE..LEAST_OTHER).contains(&value.abs()) {
+        text.push_str(written);
+        return;
+    }
+    let (sign, unsigned) = written.strip_prefix('-').map_or(("", written), |rest| ("-", rest));
     text.push_str(sign);
+    let (digits, power) = digits_and_power(unsigned);
     if (LEAST_PLAIN..LEAST_LARGE).contains(&power) {
         write_plain(&digits, power, text);
     } else {
@@ -31,28 +34,15 @@ pub fn write_shortest(value: f32, text: &mut String) {
     }
 }
 
-/// `digits`, or those on the other side of `value` where both are equally near and these are odd.
-///
-/// Numpy and polars take the even ones, where Rust takes the larger.
-fn even_of_two(value: f32, digits: String, power: i32) -> String {
-    // What lies between two decimals of at most nine digits has few binary ones.
-    if (f64::from(value) * HALVES).fract() != 0.0 || !is_odd(&digits) {
-        return digits;
-    }
-    let count = digits.len();
-    let exact = format!("{:.*e}", count + EXACT_DIGITS, value.abs());
-    let exact: String =
-        exact.chars().take_while(|each| *each != 'e').filter(|each| *each != '.').collect();
-    let (below, rest) = exact.split_at(count);
-    let is_between = rest.starts_with('5') && rest[1..].bytes().all(|each| each == b'0');
-    let mut other = String::new();
-    write_with_power(below, power, &mut other);
-    let reads_back = other.parse::<f32>().is_ok_and(|read| read == value.abs());
-    if is_between && reads_back && !is_odd(below) { below.to_owned() } else { digits }
-}
-
-fn is_odd(digits: &str) -> bool {
-    digits.bytes().last().is_some_and(|each| each % 2 == 1)
+/// The digits of a number above 0 without zeros around them, and the power of ten of the first.
+fn digits_and_power(written: &str) -> (String, i32) {
+    let (mantissa, power) = written.split_once('e').unwrap_or((written, "0"));
+    let point = mantissa.find('.').unwrap_or(mantissa.len());
+    let digits: String = mantissa.chars().filter(|each| *each != '.').collect();
+    let trimmed = digits.trim_start_matches('0');
+    let zeros = digits.len() - trimmed.len();
+    let power = power.parse().unwrap_or(0) + point as i32 - zeros as i32 - 1;
+    (trimmed.trim_end_matches('0').to_owned(), power)
 }
 
 /// `digits` with the point behind the first of them moved by `power`.
@@ -106,9 +96,12 @@ mod tests {
             (-0.1, "-0.1"),
             (123_456.0, "123456.0"),
             (0.0001, "0.0001"),
+            (-0.000_099_999_99, "-9.999999e-05"),
             (0.00001, "1e-05"),
             (1.5e-7, "1.5e-07"),
+            (1e12, "1000000000000.0"),
             (1e15, "1000000000000000.0"),
+            (1.234_567_9e15, "1234567900000000.0"),
             (1e16, "1e+16"),
             (3.402_823_5e38, "3.4028235e+38"),
             (1e-45, "1e-45"),
@@ -122,12 +115,31 @@ mod tests {
     }
 
     #[test]
-    fn the_same_number_is_read_back() {
+    fn no_decimal_is_shorter_or_nearer_and_the_same_number_is_read_back() {
         for bits in (0..u32::MAX).step_by(9_973) {
             let value = f32::from_bits(bits);
-            if value.is_finite() {
-                assert_eq!(shortest(value).parse::<f32>().map(f32::to_bits), Ok(bits));
+            if !value.is_finite() {
+                continue;
+            }
+            let text = shortest(value);
+            assert_eq!(text.parse::<f32>().map(f32::to_bits), Ok(bits));
+            // Rust's own digits are the same but where two decimals are equally near.
+            let (ours, others) = (scientific(&text), format!("{value:e}"));
+            if ours != others {
+                let exact = f64::from(value);
+                let apart = |decimal: &str| (decimal.parse::<f64>().unwrap() - exact).abs();
+                assert_eq!(ours.len(), others.len());
+                assert!((apart(&ours) - apart(&others)).abs() < 1e-9 * exact.abs());
+                assert!(last_digit(&ours).is_multiple_of(2), "{ours} beside {others}");
             }
         }
+    }
+
+    fn scientific(text: &str) -> String {
+        format!("{:e}", text.parse::<f64>().unwrap())
+    }
+
+    fn last_digit(text: &str) -> u8 {
+        text.split('e').next().unwrap().bytes().last().unwrap() - b'0'
     }
 }

@@ -31,6 +31,8 @@ __all__ = [
     "_empty_call",
     "_finish_traces",
     "_float32_lists",
+    "_float32_texts",
+    "_int64_texts",
     "_parse_trace_lines",
     "prompt_hash",
     "recover_trace",
@@ -238,6 +240,8 @@ class _Curve:
     def misses(self) -> list[tuple[int, float]]: ...
 
 def _float32_lists(data: bytes, lengths: list[int]) -> list[tuple[list[float | None], str]]: ...
+def _float32_texts(data: bytes, lengths: list[int]) -> list[str]: ...
+def _int64_texts(data: bytes, lengths: list[int]) -> list[str]: ...
 
 @final
 class _ModelLook:

@@ -67,7 +67,7 @@ mod _core {
     #[pymodule_export]
     use super::curve::Curve;
     #[pymodule_export]
-    use super::digits::float32_lists;
+    use super::digits::{float32_lists, float32_texts, int64_texts};
     #[pymodule_export]
     use super::empty_call;
     #[pymodule_export]

@@ -35,7 +35,6 @@ def table(folder: Path, carried: list[dict[str, Any]]) -> pl.DataFrame:
                         op="logprob_of",
                         hit=False,
                         fields=fields,
-                        against_base=None,
                     )
                 ]
             )

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pytest
 
+from forwardcache._core import _float32_texts, _int64_texts
 from forwardcache.cli.tables import show_comparison
 from forwardcache.divergence import divergence, narrowed, with_tail
 from forwardcache.hf.scoring.noise import NoiseFloor
@@ -139,6 +140,23 @@ def test_a_row_s_numbers_are_the_shortest_and_look_as_python_s_json_has_them(kin
     assert pieces[-1].text == "[]"
     row = {"id": 0, "token_ids": [1], "logprobs": whole, "tail_logprob": None, "input": {"a": 0.5}}
     assert encoded([row, row]) == 2 * (json.dumps({**row, "logprobs": expected}) + "\n").encode()
+
+
+def test_the_core_writes_lists_of_numbers_as_python_s_json_does() -> None:
+    whole = np.array([0, -1, 50_256, 2**63 - 1, -(2**63)])
+    pieces = [whole, whole[:0], whole[1:2]]
+    lengths = list(map(len, pieces))
+    data = np.concatenate(pieces).tobytes()
+    assert _int64_texts(data, lengths) == [json.dumps(each.tolist()) for each in pieces]
+    values = np.array([1e-5, -0.0, np.nan, 0.1, -np.inf], np.float32)
+    assert _float32_texts(values.tobytes(), [2, 0, 3]) == [
+        "[1e-05, -0.0]",
+        "[]",
+        "[null, 0.1, null]",
+    ]
+    for data, lengths in ((bytes(8), [2]), (bytes(16), [1]), (bytes(9), [1]), (b"", [2**62])):
+        with pytest.raises(ValueError, match="numbers than the lists"):
+            _int64_texts(data, lengths)
 
 
 def test_a_view_lacks_a_token_of_base_that_is_above_all_its_own() -> None:

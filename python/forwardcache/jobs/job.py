@@ -7,7 +7,7 @@ interrupted goes on with the same batches, and so with the same rows to the last
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Protocol
@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from forwardcache.jobs.hits import HitRecorder
 from forwardcache.jobs.prompts import PromptSet
 from forwardcache.jobs.results import RowSink
-from forwardcache.jobs.rows import Row, row, written
+from forwardcache.jobs.rows import RawRow, Row, row, written
 from forwardcache.jobs.skips import OnError, Skipped
 from forwardcache.jobs.views import View
 from forwardcache.operation import Figure, Operation
@@ -209,8 +209,26 @@ class Scoring:
         self, chunk: range, progress: Progress | None = None
     ) -> tuple[list[Row], list[Skipped]]:
         """The rows of a chunk, prompt by prompt, and the prompts without any; written nowhere."""
+        raw, skipped = self.raw_rows_of(chunk, progress)
+        fields = written([each.fields for each in raw])
+        rows = [
+            row(
+                self.job.source.prompts[each.position],
+                view=each.view,
+                op=self.job.op,
+                hit=each.hit,
+                fields=own,
+            )
+            for each, own in zip(raw, fields, strict=True)
+        ]
+        return rows, skipped
+
+    def raw_rows_of(
+        self, chunk: range, progress: Progress | None = None
+    ) -> tuple[list[RawRow], list[Skipped]]:
+        """As ``rows_of``, with the arrays of the values."""
         tokens = sum(self.job.lengths[chunk.start : chunk.stop])
-        columns: dict[View, dict[int, Row]] = {}
+        columns: dict[View, dict[int, RawRow]] = {}
         base_values: dict[int, Any] | None = None
         skipped: dict[int, Skipped] = {}
         op = self._op.beside_base() if are_compared(self.job.views) else self._op
@@ -231,7 +249,7 @@ class Scoring:
         view: View,
         positions: Sequence[int],
         base_values: dict[int, Any] | None,
-    ) -> tuple[dict[int, Any], dict[int, Exception], dict[int, Row]]:
+    ) -> tuple[dict[int, Any], dict[int, Exception], dict[int, RawRow]]:
         """Values, errors and rows of one view, by position."""
         items = [self._items[position] for position in positions]
         self._recorder.forget()
@@ -250,18 +268,10 @@ class Scoring:
         pairs = zip(positions, hits, strict=True)
         is_hit = {position: hit for position, hit in pairs if position in values}
         self.totals.tokens_run += sum(self.job.lengths[at] for at, hit in is_hit.items() if not hit)
-        fields = written([self._op.row(one, top_k=self.job.top_k) for one in values.values()])
-        rows = {
-            at: row(
-                self.job.source.prompts[at],
-                view=view.name,
-                op=self.job.op,
-                hit=is_hit[at],
-                fields=each,
-                against_base=other,
-            )
-            for at, each, other in zip(values, fields, against, strict=True)
-        }
+        rows = {}
+        for (at, value), other in zip(values.items(), against, strict=True):
+            fields = {**self._op.row(value, top_k=self.job.top_k), **other}
+            rows[at] = RawRow(at, view.name, is_hit[at], fields)
         return values, failed, rows
 
     def _against(
@@ -270,11 +280,10 @@ class Scoring:
         scorer: Any,
         values: dict[int, Any],
         base_values: dict[int, Any] | None,
-    ) -> Sequence[Row | None]:
-        """The field that holds each value against base's, where there are any."""
+    ) -> Sequence[Mapping[str, Any]]:
+        """The fields that hold each value against base's; none where there is no base."""
         if base_values is None:
-            return [None] * len(values)
+            return [{}] * len(values)
         items = [self._items[position] for position in values]
         bases = [base_values[position] for position in values]
-        found = op.against(scorer, items, list(values.values()), bases, top_k=self.job.top_k)
-        return written(found)
+        return op.against(scorer, items, list(values.values()), bases, top_k=self.job.top_k)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,6 +21,23 @@ Row = dict[str, Any]
 
 ROW_FORMAT = 5
 """Rises when rows of ``score`` have other fields or meanings: one file holds rows of one format."""
+
+
+class RawRow(NamedTuple):
+    """What one row says, as it was computed.
+
+    Attributes:
+        position: Of its prompt in the job, from 0.
+        view: The view's id.
+        hit: Whether the value was there already.
+        fields: Those of the operation and behind them those that compare with base: plain values
+            and one-dimensional arrays.
+    """
+
+    position: int
+    view: str
+    hit: bool
+    fields: Row
 
 
 def written(rows: Sequence[Mapping[str, Any]]) -> list[Row]:
@@ -45,12 +62,10 @@ def _plain(value: Any, digits: Iterator[Numbers]) -> Any:
     return finite(value) if isinstance(value, float) else value
 
 
-def row(
-    prompt: Prompt, *, view: str, op: str, hit: bool, fields: Row, against_base: Row | None
-) -> Row:
+def row(prompt: Prompt, *, view: str, op: str, hit: bool, fields: Row) -> Row:
     """One row, its fields in the documented order."""
     head = {"id": prompt.id, "line": prompt.line, "view": view, "op": op, "hit": hit}
-    return {**head, **fields, **(against_base or {}), "input": prompt.carried}
+    return {**head, **fields, "input": prompt.carried}
 
 
 def finite(value: float | None) -> float | None:
