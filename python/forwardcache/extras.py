@@ -15,6 +15,7 @@ EXTRA_OF = {
     **dict.fromkeys(("numpy", "scipy", "torch", "transformers", "peft", "safetensors"), "hf"),
     "tokenizers": "hf",
     "lm_eval": "lm-eval",
+    **dict.fromkeys(("pyarrow", "fsspec"), "parts"),
     "ray": "ray",
     "redis": "redis",
     **dict.fromkeys(("httpx", "tenacity"), "server"),

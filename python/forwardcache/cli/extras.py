@@ -12,6 +12,7 @@ SCORING = (
     *("torch", "transformers", "peft", "safetensors", "tokenizers"),
 )
 PARQUET = ("polars",)
+PARTS = ("numpy", "pyarrow")
 STORE = ("numpy",)
 STATISTICS = ("numpy", "scipy")
 
