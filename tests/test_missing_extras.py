@@ -32,7 +32,7 @@ except MissingExtraError as error:
     ("statement", "package", "extra"),
     [
         ("import forwardcache.store.redis", "redis", "redis"),
-        ("import forwardcache.distributed", "ray", "ray"),
+        ("import forwardcache.distributed.team", "ray", "ray"),
         ("import forwardcache.hf", "torch", "hf"),
         ("import forwardcache.hf", "numpy", "hf"),
         ("import forwardcache.scoring", "numpy", "hf"),

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-import forwardcache.distributed  # noqa: F401  (turns off what Ray would report)
+import forwardcache.distributed.team  # noqa: F401  (turns off what Ray would report)
 
 
 def start(ray: Any) -> None:

@@ -1,7 +1,7 @@
-"""Claims: two workers write the rows that one process writes, in its order and to the last digit,
-for every op; also if a worker is killed in the middle; each has a trace of its own and every pass
-is in one of them; an unfinished run goes on with other workers; what can't be done is one clear
-error.
+"""Claims: two workers, of Ray or of this machine, write the rows that one process writes, in its
+order and to the last digit, for every op; also if a worker is killed in the middle; each has a
+trace of its own and every pass is in one of them; an unfinished run goes on with other workers;
+what can't be done is one clear error.
 """
 
 from __future__ import annotations
@@ -59,6 +59,7 @@ def source(prompts_file: Path) -> PromptSet:
 @pytest.fixture(scope="module")
 def team(cluster: None) -> Iterator[Team]:
     with team_for(OPTIONS, workers=2, address="local") as team:
+        assert isinstance(team, Team)
         yield team
 
 
@@ -179,7 +180,21 @@ def test_the_command_line_writes_the_same_file_and_a_trace_for_each_worker(
     assert sum(not event["hit"] for event in events) == 2 * len(LINES)
 
 
-def test_from_python_rows_come_back(cluster: None, session: Session) -> None:
+def test_processes_of_this_machine_write_the_file_that_one_process_writes(
+    run: Run, prompts_file: Path, tmp_path: Path
+) -> None:
+    given = ["score", "--model", MODEL, "--adapter", ADAPTER, "--dtype", "float32"]
+    given += ["--prompts", str(prompts_file), "--top-k", "8"]
+    alone, shared = tmp_path / "alone.jsonl", tmp_path / "shared.jsonl"
+    assert run(*given, "--out", alone).code == 0
+    ended = run(*given, "--out", shared, "--workers", 2)
+    assert ended.code == 0, ended.err
+    assert shared.read_bytes() == alone.read_bytes()
+    assert "forwardcache: 2 workers on this machine: 1 thread each" in ended.err
+    assert "80 values computed" in ended.err
+
+
+def test_from_python_rows_come_back(session: Session) -> None:
     pairs = [(text, " is") for text in ("A list", "Every function", "The value")]
     rows = distributed.score(
         pairs, model=MODEL, workers=1, op="logprob_of", views="base", dtype="float32"
@@ -206,10 +221,12 @@ def test_wrong_arguments_are_refused_before_a_worker_starts(
 
 def test_the_command_line_refuses_what_does_not_go_together(run: Run, prompts_file: Path) -> None:
     given = ["score", "--model", MODEL, "--prompts", prompts_file]
-    run(*given, "--workers", 2).refused("--workers needs --ray")
+    run(*given, "--worker-cpus", 2).refused("--worker-cpus needs --workers")
     run(*given, "--ray").refused("--ray needs --workers")
     run(*given, "--ray", "auto").refused("--ray needs --workers")
     run(*given, "--ray", "--workers", 2, "--noise-floor").refused("--noise-floor")
+    run(*given, "--workers", 2, "--noise-floor").refused("--noise-floor", "--workers")
+    run(*given, "--workers", 2, "--dry-run").refused("--dry-run", "--workers")
 
 
 def test_a_trace_has_its_workers_number_in_its_name() -> None:

@@ -48,7 +48,7 @@ def test_relative_paths_are_those_of_the_folder_where_a_run_begins(
     def made(workers: int, options: Any, **_: Any) -> None:
         given.append(options(3))
 
-    monkeypatch.setattr(scoring, "Team", made)
+    monkeypatch.setattr(team, "Team", made)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "m").mkdir()
     relative = ModelOptions(

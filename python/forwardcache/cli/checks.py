@@ -25,22 +25,19 @@ if TYPE_CHECKING:
 
 
 def check_workers(options: ScoreOptions) -> None:
-    """Refuse options of a cluster without one, and others that don't go with it.
+    """Refuse options of workers without any, and others that don't go with them.
 
     Raises:
         InvalidInputError: naming the option.
     """
-    if options.ray is None:
-        if options.workers is not None:
-            raise InvalidInputError("--workers needs --ray: without it one process scores")
-        if options.worker_cpus is not None:
-            raise InvalidInputError("--worker-cpus needs --ray: without it one process scores")
-        return
-    check_installed("ray", extra="ray")
-    if options.workers is None:
-        raise InvalidInputError("--ray needs --workers N: how many models are loaded")
-    if options.noise_floor:
-        raise InvalidInputError("--noise-floor runs the model in this process: leave out --ray")
+    if options.ray is not None:
+        check_installed("ray", extra="ray")
+        if options.workers is None:
+            raise InvalidInputError("--ray needs --workers N: how many models are loaded")
+    if options.workers is None and options.worker_cpus is not None:
+        raise InvalidInputError("--worker-cpus needs --workers: without it one process scores")
+    if options.workers is not None and options.noise_floor:
+        raise InvalidInputError("--noise-floor runs the model in this process: leave out --workers")
 
 
 def checked_views(options: ScoreOptions) -> tuple[View, ...]:

@@ -66,7 +66,12 @@ def check_dry_run(options: ScoreOptions) -> None:
     Raises:
         InvalidInputError: naming the option.
     """
-    for name, given in (("--ray", options.ray is not None), ("--resume", options.resume)):
+    refused = {
+        "--ray": options.ray is not None,
+        "--workers": options.workers is not None,
+        "--resume": options.resume,
+    }
+    for name, given in refused.items():
         if options.dry_run and given:
             raise InvalidInputError(f"--dry-run doesn't go with {name}")
 

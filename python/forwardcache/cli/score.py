@@ -68,7 +68,7 @@ def _scored(options: ScoreOptions, source: PromptSet, views: tuple[View, ...]) -
     """Score and report; the prompts that were skipped."""
     job_facts = deciding(options, source, views)
     check_part(options, job_facts)
-    if options.ray is not None:
+    if options.workers is not None:
         return _score_on_team(options, source, views, job_facts)
     recall = Recall(options, source, views)
     session = recall.session()
@@ -136,16 +136,20 @@ def _score_on_team(
     views: tuple[View, ...],
     job_facts: dict[str, Any],
 ) -> list[Skipped]:
-    """The same with the workers of a Ray cluster."""
+    """The same with workers: processes of this machine, or of a Ray cluster."""
     from forwardcache.cli.timing import timed_team_job
     from forwardcache.distributed.scoring import TeamScoring, make_job, team_for, trace_of
     from forwardcache.jobs.differences import comparison_of
     from forwardcache.jobs.results import TEMPLATE
 
-    workers, address = options.workers or 1, options.ray or ""
     with team_for(
-        options.loading, workers=workers, address=address, worker_cpus=options.worker_cpus
+        options.loading,
+        workers=options.workers or 1,
+        address=options.ray,
+        worker_cpus=options.worker_cpus,
+        copies=True,
     ) as team:
+        say(team.shared_out)
         job = make_job(
             team, source, options.op, views, top_k=options.top_k, on_error=options.on_error
         )

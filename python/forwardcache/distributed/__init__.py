@@ -1,8 +1,10 @@
-"""Scoring on many machines with Ray: one model a worker, prompts shared out, rows in order.
+"""Scoring by many workers: one model each, prompts shared out, rows in order.
 
-Reading order: ``scoring`` (what users call), ``schedule`` (which part is whose), ``team`` (the
-workers, as actors of Ray), ``worker`` (what each does), ``wire`` (what goes between them: JSON as
-bytes, nothing that would have to be unpickled), ``parts`` (jobs whose workers write). Needs the extra ``ray``.
+Reading order: ``scoring`` (what users call), ``schedule`` (which part is whose), ``crew`` (workers,
+whatever they run on), ``local`` (as processes of this machine: ``shares`` says what each has of it,
+``process`` is what it runs), ``team`` (as actors of Ray, with the extra ``ray``), ``worker`` (what
+each does), ``wire`` (what goes between them: JSON as bytes, nothing that would have to be
+unpickled), ``parts`` (jobs whose workers write).
 """
 
 from forwardcache.distributed.scoring import score

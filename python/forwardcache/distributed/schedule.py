@@ -1,67 +1,181 @@
-"""Which task is given next, which is done again, and which results are ready in order."""
+"""Which task is given next, which is done again or by a second worker, which results are ready.
+
+Pure: it knows no worker and no clock. Who asks says which worker is free and what time it is, so
+that a simulation with a time of its own runs what a job runs.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from heapq import heapify, heappop, heappush
+import math
+from collections.abc import Iterable, Iterator, Sequence, Sized
+from heapq import heappop, heappush
+from typing import Generic, TypeVar
 
 from forwardcache.errors import WorkerError
 
+Task = TypeVar("Task")
+
 # A task whose workers die this often is itself the reason.
 _MOST_LOSSES = 3
+# A second worker has to be done this much sooner, as a share of what a task takes it.
+_GAIN = 0.1
+# Who takes this many times as long as he is used to may be stuck.
+_LATE = 1.5
+# How much the last task counts in what a worker is used to.
+_NEWEST = 0.3
+# How often to look whether somebody has become late: a quarter of what a task takes, within these.
+_LOOK_LEAST_S, _LOOK_MOST_S = 0.05, 1.0
 
 
-class Schedule:
-    """Tasks by their numbers, from 0, for workers that take one at a time.
+class Schedule(Generic[Task]):
+    """Tasks, numbered from 0 as they come, for workers that take one at a time.
 
-    Whoever is free takes the first task that nobody has, so a slow worker takes fewer. Results that
-    are done before an earlier one wait here, and no task is given that is too far ahead of the
-    first one that isn't done.
+    Whoever is free takes the first task that nobody has, so a slow worker takes fewer. Where
+    nothing is left to give, a free worker takes a second copy of what is expected to be done last,
+    if it would be done sooner: the first result counts, so a task must have the same one wherever
+    it runs.
 
     Args:
-        tasks: How many there are.
-        ahead: How far beyond the first that isn't done a task may be.
+        tasks: They are read one ahead of what is given out, and kept until they are done.
+        ahead: Results come in order, and no task is given that is this far beyond the first that
+            isn't done. None: results come as they are done.
+        copies: Whether there are second copies.
     """
 
-    def __init__(self, tasks: int, *, ahead: int) -> None:
-        self._waiting = list(range(tasks))
-        heapify(self._waiting)
-        self._tasks, self._ahead = tasks, ahead
-        self._next = 0
-        self._results: dict[int, bytes] = {}
+    def __init__(
+        self, tasks: Iterable[Task], *, ahead: int | None = None, copies: bool = False
+    ) -> None:
+        self._source = iter(tasks)
+        self._of = f" of {len(tasks)}" if isinstance(tasks, Sized) else ""
+        self._ahead, self._copies = ahead, copies
+        self._given = 0
+        self._upcoming: list[Task] = []
+        self._read()
+        self._held: dict[int, Task] = {}
+        # By task: who has it, and since when (s).
+        self._running: dict[int, dict[int, float]] = {}
+        self._lost: list[int] = []
         self._losses: dict[int, int] = {}
+        self._next = 0
+        self._results: dict[int, tuple[Task, bytes]] = {}
+        self._usual: dict[int, float] = {}
+        self._average = 0.0
 
     @property
     def is_done(self) -> bool:
         """Whether all results were handed out."""
-        return self._next == self._tasks
+        return not (self._upcoming or self._held or self._results)
 
-    def take(self) -> int | None:
-        """The task for a worker that is free; None if there is none for now."""
-        if not self._waiting or self._waiting[0] >= self._next + self._ahead:
+    def task(self, number: int) -> Task:
+        """A task that is not done."""
+        return self._held[number]
+
+    def take(self, worker: int = 0, now_s: float = 0.0) -> int | None:
+        """The task for a worker that is free; None if there is none for now.
+
+        Args:
+            worker: Its number.
+            now_s: The time, in seconds since any moment.
+        """
+        end = math.inf if self._ahead is None else self._next + self._ahead
+        if self._lost and self._lost[0] < end:
+            number = heappop(self._lost)
+        elif self._upcoming and self._given < end:
+            number = self._given
+            self._held[number] = self._upcoming.pop()
+            self._given += 1
+            self._read()
+        elif (late := self._worth_a_copy(worker, now_s)) is not None:
+            number = late
+        else:
             return None
-        return heappop(self._waiting)
+        self._running.setdefault(number, {})[worker] = now_s
+        return number
 
-    def finish(self, task: int, result: bytes) -> None:
-        """A worker is done with ``task``."""
-        self._results[task] = result
+    def finish(self, number: int, result: bytes, worker: int = 0, now_s: float = 0.0) -> bool:
+        """A worker is done with a task; False if another one was before."""
+        if (began := self._running.get(number)) is None or worker not in began:
+            return False
+        self._note(worker, now_s - began[worker])
+        del self._running[number]
+        self._losses.pop(number, None)
+        self._results[number] = self._held.pop(number), result
+        return True
 
-    def lose(self, task: int) -> None:
-        """A worker died over ``task``: another one does it again.
+    def lose(self, number: int, worker: int = 0) -> None:
+        """A worker died over a task: another one does it again, if none has a copy.
 
         Raises:
             WorkerError: that happened to this task too often.
         """
-        self._losses[task] = self._losses.get(task, 0) + 1
-        if self._losses[task] >= _MOST_LOSSES:
+        self._usual.pop(worker, None)
+        if (began := self._running.get(number)) is None or worker not in began:
+            return
+        self._losses[number] = self._losses.get(number, 0) + 1
+        if self._losses[number] >= _MOST_LOSSES:
             raise WorkerError(
-                f"part {task + 1} of {self._tasks}: {_MOST_LOSSES} workers died over it "
+                f"part {number + 1}{self._of}: {_MOST_LOSSES} workers died over it "
                 "(was memory too small for it?)"
             )
-        heappush(self._waiting, task)
+        del began[worker]
+        if not began:
+            del self._running[number]
+            heappush(self._lost, number)
 
-    def ready(self) -> Iterator[bytes]:
-        """The results that follow what was handed out, in order."""
+    def ready(self) -> Iterator[tuple[Task, bytes]]:
+        """Tasks and results that were not handed out: in order, or as they were done."""
+        if self._ahead is None:
+            while self._results:
+                yield self._results.pop(next(iter(self._results)))
         while self._next in self._results:
-            yield self._results.pop(self._next)
+            found = self._results.pop(self._next)
             self._next += 1
+            yield found
+
+    def quickest_first(self, workers: Iterable[int]) -> Sequence[int]:
+        """The workers by how long a task takes them: if the first gets none, no other does."""
+        return sorted(workers, key=self._pace)
+
+    @property
+    def look_s(self) -> float:
+        """Seconds after which a worker that got nothing may ask again, though nothing happened."""
+        return min(_LOOK_MOST_S, max(_LOOK_LEAST_S, self._average / 4))
+
+    def _read(self) -> None:
+        for task in self._source:
+            self._upcoming.append(task)
+            break
+
+    def _note(self, worker: int, took_s: float) -> None:
+        usual = self._usual.get(worker, took_s)
+        self._usual[worker] = usual + _NEWEST * (took_s - usual)
+        average = self._average or took_s
+        self._average = average + _NEWEST * (took_s - average)
+
+    def _pace(self, worker: int) -> float:
+        """Seconds that a task takes a worker; a new one as long as the last tasks took."""
+        return self._usual.get(worker, self._average)
+
+    def _worth_a_copy(self, worker: int, now_s: float) -> int | None:
+        """The task that all wait for, or the one that is done last, if this worker gains on it."""
+        if not self._copies or not self._average:
+            return None
+        if self._upcoming or self._lost:
+            candidates = [self._next] if self._next in self._running else []
+        else:
+            candidates = list(self._running)
+        if not candidates:
+            return None
+        ends = {number: self._expected_end(number, now_s) for number in candidates}
+        last = max(candidates, key=lambda number: (ends[number], -number))
+        gains = ends[last] - now_s > self._pace(worker) * (1 + _GAIN)
+        return last if gains and worker not in self._running[last] else None
+
+    def _expected_end(self, number: int, now_s: float) -> float:
+        """When a task is expected to be done (s); infinity if all who have it are late."""
+        found = math.inf
+        for worker, began_s in self._running[number].items():
+            pace = self._pace(worker)
+            if now_s - began_s <= _LATE * pace:
+                found = min(found, max(began_s + pace, now_s))
+        return found

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from forwardcache.adapter_names import check_names
-from forwardcache.distributed.team import LOCAL, Team
+from forwardcache.distributed.crew import Crew
 from forwardcache.distributed.wire import Part, answer, packed, packed_options
 from forwardcache.errors import InvalidInputError
 from forwardcache.instrumentation import BackendStats
@@ -30,7 +30,7 @@ _LENGTHS = 1024
 
 
 class TeamScoring:
-    """A job on a team; as ``Scoring`` on a backend.
+    """A job on a crew; as ``Scoring`` on a backend.
 
     Attributes:
         job: What is scored.
@@ -40,7 +40,7 @@ class TeamScoring:
         on_skip: As of ``Scoring``.
     """
 
-    def __init__(self, team: Team, job: Job) -> None:
+    def __init__(self, team: Crew[Any], job: Job) -> None:
         self._team = team
         self.job = job
         self.totals = Totals(job.operation.figure)
@@ -117,7 +117,7 @@ class TeamScoring:
 
 
 def make_job(
-    team: Team,
+    team: Crew[Any],
     source: PromptSet,
     op: str,
     views: tuple[View, ...],
@@ -136,14 +136,26 @@ def make_job(
 
 
 def team_for(
-    options: ModelOptions, *, workers: int, address: str, worker_cpus: int | None = None
-) -> Team:
+    options: ModelOptions,
+    *,
+    workers: int,
+    address: str | None,
+    worker_cpus: int | None = None,
+    copies: bool = False,
+) -> Crew[Any]:
     """Workers that load the same model; each has a trace of its own (``trace_of``).
 
     Relative paths are those of this process: a cluster's workers have a folder of their own.
 
+    Args:
+        options: What each loads.
+        workers: How many.
+        address: As of ``Team``; None for processes of this machine, as of ``LocalCrew``.
+        worker_cpus: As of these.
+        copies: As of ``Crew``; none where there are traces, in which each forward stands once.
+
     Raises:
-        InvalidInputError: as of ``Team``.
+        InvalidInputError: as of these.
     """
     there = _absolute(options)
 
@@ -151,12 +163,26 @@ def team_for(
         trace = None if there.trace is None else trace_of(there.trace, number)
         return packed_options(replace(there, trace=trace))
 
+    copies = copies and there.trace is None
+    if address is None:
+        from forwardcache.distributed.local import LocalCrew
+
+        return LocalCrew(
+            workers,
+            of_worker,
+            on_gpu=options.device in {"auto", "cuda"},
+            worker_cpus=worker_cpus,
+            copies=copies,
+        )
+    from forwardcache.distributed.team import Team
+
     return Team(
         workers,
         of_worker,
         address=address,
         on_gpu=options.device != "cpu",
         worker_cpus=worker_cpus,
+        copies=copies,
     )
 
 
@@ -195,23 +221,25 @@ def score(
     views: str | None = None,
     op: str = "next_token_dist",
     top_k: int = 256,
-    address: str = LOCAL,
+    address: str | None = None,
     worker_cpus: int | None = None,
     **options: Any,
 ) -> list[Row]:
-    """Scores prompts through views of one model, on many machines.
+    """Scores prompts through views of one model, by many processes or on many machines.
 
     Args:
         prompts: Texts, or for ``logprob_of`` pairs of prompt and completion.
         model: Folder of the model; each machine reads it there.
-        workers: How many models are loaded; each takes a GPU where the cluster has any.
+        workers: How many models are loaded; each takes a GPU where there are any.
         adapter: Folder of an adapter; or folders of several by their names.
         views: As ``--views`` of the command line.
         op: An operation that needs nothing but prompts, such as ``next_token_dist``.
         top_k: Tokens of a distribution.
-        address: A Ray cluster: "local" makes one here, "auto" finds the one of this machine,
-            "HOST:PORT" or "ray://HOST:PORT".
-        worker_cpus: Cores that a worker asks the cluster for, and computes with; see ``Team``.
+        address: None for processes of this machine; or a Ray cluster, which needs the extra
+            ``ray``: "local" makes one here, "auto" finds the one of this machine, "HOST:PORT" or
+            "ray://HOST:PORT".
+        worker_cpus: Threads that a worker computes with, cores that it asks a cluster for. None:
+            its share of this machine's, and one in a cluster that runs already.
         **options: Others of ``forwardcache.jobs.session.ModelOptions``: ``device``, ``dtype``,
             ``trace`` (each worker adds its number to the name), ...
 
@@ -221,6 +249,7 @@ def score(
 
     Raises:
         InvalidInputError: an argument is out of range, or there is no such cluster.
+        MissingExtraError: a cluster was named, and Ray isn't installed.
         InvalidInputError: a view is unknown, or a prompt can't be scored (its number is named).
         WorkerError: workers keep dying, or one failed.
     """
@@ -242,7 +271,9 @@ def score(
         "prompts", tuple(map(_prompt, range(1, len(prompts) + 1), prompts)), sha256=""
     )
     source.items(op)
-    with team_for(loading, workers=workers, address=address, worker_cpus=worker_cpus) as team:
+    with team_for(
+        loading, workers=workers, address=address, worker_cpus=worker_cpus, copies=True
+    ) as team:
         job = make_job(team, source, op, asked, top_k=top_k)
         return [row for _, rows in TeamScoring(team, job).rows() for row in rows]
 
@@ -259,7 +290,7 @@ def _prompt(number: int, given: str | tuple[str, str]) -> Prompt:
     return Prompt(number, text, completion)
 
 
-def _lengths(team: Team, source: PromptSet, op: str) -> list[int | str]:
+def _lengths(team: Crew[Any], source: PromptSet, op: str) -> list[int | str]:
     """Tokens of each prompt, or why it can't be scored."""
     items = source.items(op)
     starts = range(0, len(items), _LENGTHS)

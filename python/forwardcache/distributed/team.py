@@ -6,23 +6,23 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
 
 # Before Ray is imported: a library does not report to anybody that it is used.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
-from forwardcache.distributed.schedule import Schedule
+from forwardcache.distributed.crew import Crew, check_count
+from forwardcache.distributed.shares import cores
 from forwardcache.distributed.wire import answer
 from forwardcache.distributed.worker import Worker
-from forwardcache.errors import InvalidInputError, WorkerError
+from forwardcache.errors import InvalidInputError
 from forwardcache.extras import extra_named
 
-with extra_named("forwardcache.distributed"):
+with extra_named("a Ray cluster"):
     import ray
     from ray.exceptions import RayActorError, RayError
 
@@ -30,10 +30,6 @@ _log = logging.getLogger(__name__)
 
 LOCAL = "local"
 
-# Deaths that are made up for, for each worker asked for.
-_REPLACEMENTS = 3
-# Results that wait for an earlier one, for each worker.
-_AHEAD = 8
 # Only small messages go through it.
 _OBJECT_STORE_BYTES = 128 * 2**20
 _CLOSE_S = 60.0
@@ -67,12 +63,12 @@ class Member:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-class Team:
-    """Workers with one model each.
+class Team(Crew[Member]):
+    """Workers as actors of a Ray cluster.
 
     Args:
-        workers: How many, at least 1.
-        options: The options of the worker with a number, as bytes.
+        workers: As of ``Crew``.
+        options: As of ``Crew``.
         address: The cluster: "local" for one on this machine, made here; "auto" or HOST:PORT or
             ray://HOST:PORT for one that runs. A connection that the process has is used as it is.
         on_gpu: Whether each takes a GPU where the cluster has any (several share one if there are
@@ -81,6 +77,7 @@ class Team:
             the cores of a cluster that is made here, and one of a cluster that runs, where others'
             work may need the rest. A number of threads that is set (``OMP_NUM_THREADS``) is kept.
         kind: What a worker is: made of its options, with ``load`` and ``close`` as of ``Worker``.
+        copies: As of ``Crew``.
 
     Attributes:
         members: Those that are there; loading or loaded.
@@ -101,55 +98,27 @@ class Team:
         on_gpu: bool,
         worker_cpus: int | None = None,
         kind: type[Any] = Worker,
+        copies: bool = False,
     ) -> None:
-        for name, number in (("workers", workers), ("worker_cpus", worker_cpus)):
-            if number is not None and number < 1:
-                raise InvalidInputError(f"{name} must be at least 1, got {number}")
-        self._options = options
-        self._size = workers
+        super().__init__(workers, options, copies=copies)
+        check_count("worker_cpus", worker_cpus)
         self._owns_cluster = _connect(address, workers * (worker_cpus or 1))
         gpus = float(_resources().get("GPU", 0.0)) if on_gpu else 0.0
         # Ray counts GPUs in ten-thousandths.
         share = int(min(1.0, gpus / workers) * 10_000) / 10_000
-        cores = int(_resources().get("CPU", 1.0)) if self._owns_cluster else 1
-        self._asks = {"CPU": worker_cpus or max(1, cores // workers), "GPU": share}
+        there = int(_resources().get("CPU", 1.0)) if self._owns_cluster else 1
+        self._asks = {"CPU": worker_cpus or max(1, there // workers), "GPU": share}
         # Ray gives a worker's process as many threads as it asks for cores.
         self._kind = ray.remote(num_cpus=self._asks["CPU"], num_gpus=share)(kind)
-        self._hired = 0
         self._next_word_s = 0.0
-        self.members: list[Member] = []
-        self._running: dict[Any, tuple[Member, int | None]] = {}
         for _ in range(workers):
             self._hire()
 
-    def facts(self) -> dict[str, Any]:
-        """What the first worker told that has loaded the model; waits for it."""
-        while not (loaded := [member for member in self.members if member.facts]):
-            self._wait(None)
-        return loaded[0].facts
-
-    def run(self, method: str, tasks: int, task_of: Callable[[int], bytes]) -> Iterator[bytes]:
-        """What the worker's ``method`` gives for each task, in the tasks' order.
-
-        Args:
-            method: Its name; takes and gives bytes.
-            tasks: How many there are.
-            task_of: Makes one from its number; asked when a worker is free for it.
-
-        Raises:
-            WorkerError: more workers died than are made up for.
-            ForwardCacheError: a worker can't load the model.
-        """
-        schedule = Schedule(tasks, ahead=_AHEAD * self._size)
-        while not schedule.is_done:
-            busy = {member for member, _ in self._running.values()}
-            for member in self.members:
-                if member in busy or (task := schedule.take()) is None:
-                    continue
-                result = getattr(member.actor, method).remote(task_of(task))
-                self._running[result] = member, task
-            self._wait(schedule)
-            yield from schedule.ready()
+    @property
+    def shared_out(self) -> str:
+        """How many workers there are, and what each asks the cluster for, in words."""
+        many = f"{self._size} worker{'' if self._size == 1 else 's'} of a Ray cluster"
+        return f"{many}: each asks for {self._asked()}"
 
     def close(self) -> int:
         """Ends the workers, and the cluster if it was made here; again it does nothing.
@@ -157,7 +126,12 @@ class Team:
         Returns:
             Events that the workers' traces lack.
         """
-        closing = [member.actor.close.remote() for member in self.members if member.facts]
+        late = self._lost_copies()
+        closing = [
+            member.actor.close.remote()
+            for member in self.members
+            if member.facts and member.number not in late
+        ]
         missing = 0
         with suppress(Exception):
             # One that died has no more to close.
@@ -169,47 +143,21 @@ class Team:
             ray.kill(member.actor)
         self.members.clear()
         self._running.clear()
+        self._idle.clear()
         if self._owns_cluster:
             self._owns_cluster = False
             ray.shutdown()
         return missing
 
-    def __enter__(self) -> Team:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def _wait(self, schedule: Schedule | None) -> None:
-        """Takes what comes next from any worker."""
-        first = self._first_done()
-        if first not in self._running:
-            return
-        member, task = self._running.pop(first)
-        try:
-            result = ray.get(first)
-        except RayActorError:
-            self._replace(member)
-            if task is not None and schedule is not None:
-                schedule.lose(task)
-            return
-        if task is None:
-            member.facts = answer(result)
-        elif schedule is not None:
-            schedule.finish(task, result)
-
-    def _first_done(self) -> Any:
+    def _first_done(self, look_s: float | None = None) -> Any:
         """The call that is done first; says meanwhile who waits for the cluster."""
         while True:
-            done, _ = ray.wait(list(self._running), num_returns=1, timeout=_LOOK_S)
+            done, _ = ray.wait(list(self._running), num_returns=1, timeout=look_s or _LOOK_S)
             if done:
                 return done[0]
             self._tell_who_waits()
+            if look_s:
+                return None
 
     def _tell_who_waits(self) -> None:
         if time.monotonic() < self._next_word_s:
@@ -225,7 +173,7 @@ class Team:
             "%d of %d workers wait for the cluster: each asks for %s; free are %s",
             len(waiting),
             len(self.members),
-            " and ".join(f"{number:g} {name}" for name, number in self._asks.items() if number),
+            self._asked(),
             " and ".join(
                 f"{free.get(name, 0.0):g} of {there.get(name, 0.0):g} {name}"
                 for name, number in self._asks.items()
@@ -233,28 +181,24 @@ class Team:
             ),
         )
 
-    def _hire(self) -> None:
-        number, self._hired = self._hired, self._hired + 1
+    def _asked(self) -> str:
+        return " and ".join(f"{number:g} {name}" for name, number in self._asks.items() if number)
+
+    def _start(self, number: int) -> tuple[Member, Any]:
         actor = self._kind.remote(self._options(number))
         member = Member(number, actor, actor.__ray_ready__.remote())
-        self.members.append(member)
         self._next_word_s = time.monotonic() + _FIRST_WORD_S
-        self._running[member.actor.load.remote()] = member, None
+        return member, actor.load.remote()
 
-    def _replace(self, member: Member) -> None:
-        self.members.remove(member)
-        if self._hired >= self._size * (1 + _REPLACEMENTS):
-            raise WorkerError(f"{self._hired} workers were started for {self._size}, and died")
-        _log.warning("worker %d died; another one takes its place", member.number)
-        self._hire()
+    def _call(self, member: Member, method: str, data: bytes) -> Any:
+        return getattr(member.actor, method).remote(data)
 
-
-def _cores() -> int:
-    """Cores that this process may use: fewer than the machine's in a container or under taskset."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:
-        return os.cpu_count() or 1
+    def _result(self, call: Any) -> bytes | None:
+        try:
+            result: bytes = ray.get(call)
+        except RayActorError:
+            return None
+        return result
 
 
 def _resources() -> dict[str, float]:
@@ -289,7 +233,7 @@ def _connect(address: str, least_cpus: int) -> bool:
         if address == LOCAL:
             ray.init(
                 address=LOCAL,
-                num_cpus=max(least_cpus, _cores()),
+                num_cpus=max(least_cpus, cores()),
                 include_dashboard=False,
                 object_store_memory=_OBJECT_STORE_BYTES,
                 **quiet,

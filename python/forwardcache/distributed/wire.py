@@ -14,6 +14,9 @@ from forwardcache.jobs.options import ModelOptions, NamedAdapter
 from forwardcache.jobs.prompts import Prompt
 from forwardcache.jobs.views import View
 
+SEPARATOR = b"\0"
+"""What stands between a method's name and what it is given, on the way to a process."""
+
 
 @dataclass(frozen=True, slots=True)
 class Part:

@@ -147,14 +147,18 @@ RayOption = Annotated[
     typer.Option(
         "--ray",
         metavar="[ADDRESS]",
-        help="Score with workers of a Ray cluster: auto, HOST:PORT or ray://HOST:PORT; without an "
+        help="Take the workers of a Ray cluster: auto, HOST:PORT or ray://HOST:PORT; without an "
         "address one is made on this machine.",
     ),
 ]
 WorkersOption = Annotated[
     int | None,
     typer.Option(
-        min=1, help="Workers of --ray, which needs it: one model each.", show_default=False
+        min=1,
+        help="Score with N processes of this machine, one model each, which share its cores or "
+        "GPUs; with --ray on many machines. Default: in this process.",
+        metavar="N",
+        show_default=False,
     ),
 ]
 
@@ -162,8 +166,8 @@ WorkerCpusOption = Annotated[
     int | None,
     typer.Option(
         min=1,
-        help="Cores that a worker of --ray asks for and computes with. Default: its share of this "
-        "machine's, and 1 in a cluster that runs already.",
+        help="Threads that a worker computes with, and cores that it asks --ray for. Default: its "
+        "share of this machine's (or OMP_NUM_THREADS), and 1 in a cluster that runs already.",
         show_default=False,
     ),
 ]

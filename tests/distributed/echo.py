@@ -1,0 +1,60 @@
+"""Workers without a model, for crews of processes: each can be imported by its name."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from forwardcache.distributed.wire import reply
+
+
+class Echo:
+    """Says what it was given, and who it is; the first one is slow."""
+
+    def __init__(self, options: bytes) -> None:
+        self._number = int(options)
+
+    def load(self) -> bytes:
+        given = {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")}
+        print("to standard output")
+        return reply(lambda: {"pid": os.getpid(), "given": given, "path": sys.path})
+
+    def echo(self, task: bytes) -> bytes:
+        time.sleep(0.015 if self._number == 0 else 0.003)
+        return reply(lambda: [self._number, json.loads(task)])
+
+    def hang(self, task: bytes) -> bytes:
+        """Who is the first to find a file that says so hangs until it is gone; others don't."""
+        path = Path(json.loads(task))
+        if path.read_text() == "hang":
+            path.write_text("somebody does")
+            while path.exists():
+                time.sleep(0.01)
+        return reply(lambda: self._number)
+
+    def die(self, task: bytes) -> bytes:
+        """Dies over a file that isn't there, and makes it if it can."""
+        path = Path(json.loads(task))
+        if not path.exists():
+            if path.parent.exists():
+                path.touch()
+            print("first\n  the last words  \n", file=sys.stderr)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return reply(lambda: path.name)
+
+    def size(self, task: bytes) -> bytes:
+        return len(task).to_bytes(8, "big") + task
+
+    def close(self) -> bytes:
+        return reply(lambda: 5)
+
+
+class Broken(Echo):
+    """Can't even be made."""
+
+    def __init__(self, options: bytes) -> None:
+        raise ImportError(f"no library for worker {options.decode()}")
