@@ -19,7 +19,7 @@ import pytest
 
 from forwardcache.cli import progress
 from forwardcache.cli.interrupts import Interrupts
-from forwardcache.cli.progress import RunProgress, run_progress
+from forwardcache.cli.progress import RunProgress, Size, run_progress
 from forwardcache.jobs.job import Job
 from forwardcache.jobs.prompts import Prompt, PromptSet
 from forwardcache.jobs.views import View
@@ -123,7 +123,7 @@ def test_off_a_terminal_a_line_is_said_at_each_interval(
 def test_rate_and_time_left_are_of_this_run(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [100.0]
     monkeypatch.setattr("forwardcache.cli.progress.time.monotonic", lambda: clock[0])
-    told = RunProgress(job_of(500, BASE, TUNED), 100, lambda: 0, Interrupts())
+    told = RunProgress(Size(500, 2, 10 * 400, 100), lambda: 0, Interrupts())
     assert told.told() == "100 of 500 prompts, 0.0 prompts/s, 0 hits"
     told.advance(10 * 100)
     clock[0] += 10

@@ -113,7 +113,7 @@ def check_outputs(options: WritesRows) -> None:
     if options.loading.store is not None:
         check_store_files(options.loading.store, "--store ")
     if options.out is None:
-        if options.resume:
+        if options.resume and getattr(options, "out_folder", None) is None:
             raise InvalidInputError("--resume needs --out: it goes on with OUT.part")
         return
     check_out(options.out, force=options.force, resume=options.resume)

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
 
@@ -29,6 +30,23 @@ class Told(Protocol):
         """The figures in one line."""
 
 
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How much there is to run.
+
+    Attributes:
+        prompts: All prompts.
+        views: Views of each.
+        tokens: Of the prompts that aren't done, in one view.
+        done: Prompts that were done before.
+    """
+
+    prompts: int
+    views: int
+    tokens: int
+    done: int = 0
+
+
 class RunProgress:
     """What of a job is behind us: prompts, their rate, hits, the time left.
 
@@ -37,20 +55,17 @@ class RunProgress:
     ``KeyboardInterrupt`` that was dropped.
 
     Args:
-        job: What is run.
-        done: Its prompts that were done before.
+        size: What is run.
         hits: Tells the hits so far.
         interrupts: Whether Ctrl-C came.
     """
 
     word = "scoring"
 
-    def __init__(
-        self, job: Job, done: int, hits: Callable[[], int], interrupts: Interrupts
-    ) -> None:
-        self._prompts, self._views = len(job.lengths), len(job.views)
-        self._before, self._hits, self._interrupts = done, hits, interrupts
-        self.total_tokens = sum(job.lengths[done:]) * self._views
+    def __init__(self, size: Size, hits: Callable[[], int], interrupts: Interrupts) -> None:
+        self._prompts, self._views, self._before = size.prompts, size.views, size.done
+        self._hits, self._interrupts = hits, interrupts
+        self.total_tokens = size.tokens * size.views
         self.tokens = self._settled_tokens = self._settled_prompts = 0
         self._began = time.monotonic()
         self.changed: Callable[[], object] = lambda: None
@@ -92,8 +107,21 @@ def run_progress(job: Job, *, hits: Callable[[], int], done: int = 0) -> Iterato
         hits: Tells the hits so far.
         done: Its prompts that were done before.
     """
+    size = Size(len(job.lengths), len(job.views), sum(job.lengths[done:]), done)
+    with sized_progress(size, hits=hits) as progress:
+        yield progress
+
+
+@contextmanager
+def sized_progress(size: Size, *, hits: Callable[[], int]) -> Iterator[RunProgress]:
+    """The same of what is known by its size alone.
+
+    Args:
+        size: What is run.
+        hits: As of ``run_progress``.
+    """
     with heard_interrupts() as interrupts:
-        progress = RunProgress(job, done, hits, interrupts)
+        progress = RunProgress(size, hits, interrupts)
         with shown(progress):
             yield progress
 

@@ -23,13 +23,15 @@ from forwardcache.cli.checks import (
 from forwardcache.cli.dry_run import check_dry_run, dry_run
 from forwardcache.cli.exits import ExitCode, say
 from forwardcache.cli.extras import SCORING, check_installed
+from forwardcache.cli.score_parts import check_parts, score_parts
+from forwardcache.cli.score_summary import Summary, warn
 from forwardcache.errors import InterruptedRunError
 from forwardcache.jobs.kinds import STDIN
 from forwardcache.jobs.metadata import deciding, facts_of
 from forwardcache.jobs.prompts import PromptSet, check_source, read_prompts
 from forwardcache.jobs.recall.run import Recall
 from forwardcache.jobs.session import Session, parse_identity
-from forwardcache.jobs.skips import Skipped, skipped_line
+from forwardcache.jobs.skips import Skipped
 from forwardcache.jobs.views import View
 
 if TYPE_CHECKING:
@@ -54,8 +56,13 @@ def score(options: ScoreOptions) -> int:
     check_dry_run(options)
     check_folders(options.loading)
     check_outputs(options)
+    if options.parts:
+        check_parts(options)
     check_source(options.prompts)
     say(_what_is_done(options, views))
+    if options.parts and not options.dry_run:
+        skipped = score_parts(options, views)
+        return ExitCode.NO if skipped and options.strict else ExitCode.DONE
     source = read_prompts(options.prompts, limit=options.limit, on_error=options.on_error)
     source = source.for_op(options.op, options.on_error)
     skipped = (
@@ -125,7 +132,7 @@ def _score_with(
         tell_of_store(session)
     with warnings.catch_warnings(action="ignore", category=RuntimeWarning):
         missing = session.instrumentation.trace.close()
-    _warn(session.backend.nonfinite_results, missing)
+    warn(session.backend.nonfinite_results, missing)
     recall.keep(session, job, norms)
     return _all_skipped(scoring)
 
@@ -167,7 +174,7 @@ def _score_on_team(
         norms = scoring.norms() if scoring.totals.differences else {}
         missing = team.close()
     _report(options, scoring, comparison_of(job, scoring.totals, norms=norms), figures)
-    _warn(scoring.nonfinite, missing)
+    warn(scoring.nonfinite, missing)
     if options.loading.trace is not None:
         say(f"each worker has a trace, {trace_of(options.loading.trace, '*')}: see trace merge")
     return _all_skipped(scoring)
@@ -246,17 +253,6 @@ def _how_to_go_on(options: ScoreOptions, scoring: Scoring | TeamScoring) -> str:
     )
 
 
-def _warn(nonfinite: int, missing: int) -> None:
-    """Say what went wrong without ending the run."""
-    if nonfinite:
-        say(
-            f"{nonfinite:,} values are not finite (null in the rows): "
-            "is the model sound in this dtype?"
-        )
-    if missing:
-        say(f"{missing:,} events are missing in the trace: it could not be written")
-
-
 def tell_of_store(session: Session) -> None:
     """Say what the store had, and what was kept there.
 
@@ -298,24 +294,5 @@ def _report(
     figures: JobFigures,
 ) -> None:
     """The comparison where rows don't go, and one line of figures on standard error."""
-    from forwardcache.cli import tables
-    from forwardcache.jobs import summary
-
     stream = sys.stderr if options.out is None else sys.stdout
-    has_base = any(view.kind == "base" for view in scoring.job.views)
-    skipped = _all_skipped(scoring)
-    if options.json:
-        floor = None if found.floor is None else summary.floor_as_json(found.floor)
-        said = summary.notes(found) if has_base else [summary.NO_BASE]
-        told = {"op": options.op, "views": summary.as_json(found), "notes": said}
-        told["skipped"] = [one.as_json() for one in skipped]
-        tables.show_json(stream, {**told, "noise_floor": floor, "run": figures.as_json()})
-    else:
-        tables.show_comparison(stream, found)
-        if not has_base:
-            say(summary.NO_BASE)
-    if found.floor is not None:
-        say(summary.floor_line(found.floor))
-    if skipped:
-        say(skipped_line(skipped, None))
-    say(figures.line())
+    Summary(options, scoring.job.views, _all_skipped(scoring), found, figures).show(stream)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Protocol
 
-from forwardcache.cli.progress import run_progress
+from forwardcache.cli.progress import Size, run_progress, sized_progress
 from forwardcache.jobs.job import Job, Progress
 from forwardcache.jobs.results import RowSink
 from forwardcache.jobs.session import Session
 from forwardcache.jobs.summary import JobFigures, figures_between
 
 if TYPE_CHECKING:
+    from forwardcache.distributed.parts.job import PartsScoring
     from forwardcache.distributed.scoring import TeamScoring
 
 
@@ -26,6 +27,21 @@ def timed_team_job(scoring: TeamScoring, sink: RowSink, *, done: int = 0) -> Job
         scoring.run(sink, progress, done=done)
     stats = figures_between(dict.fromkeys(scoring.stats, 0), scoring.stats)
     return JobFigures(stats, scoring.totals.tokens_run, time.perf_counter() - began)
+
+
+def timed_parts(scoring: PartsScoring) -> JobFigures:
+    """Score what has no part yet; what it cost."""
+    began, plan, tally = time.perf_counter(), scoring.plan, scoring.tally
+
+    def hits() -> int:
+        return int(tally.stats["cache_hits"])
+
+    left = plan.tokens - scoring.tokens_done
+    size = Size(plan.prompts, len(scoring.job.views), left, scoring.prompts_done)
+    with sized_progress(size, hits=hits) as progress:
+        scoring.run(progress)
+    stats = figures_between(dict.fromkeys(tally.stats, 0), tally.stats)
+    return JobFigures(stats, tally.tokens_run, time.perf_counter() - began)
 
 
 class _Totals(Protocol):

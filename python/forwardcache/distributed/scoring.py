@@ -94,10 +94,7 @@ class TeamScoring:
 
     def norms(self) -> dict[str, float | None]:
         """By view: the norm of what it adds to the weights, where there are null views."""
-        asked = packed([asdict(view) for view in self.job.views])
-        [result] = self._team.run("norms", 1, lambda _: asked)
-        norms: dict[str, float | None] = answer(result)
-        return norms
+        return norms_of(self._team, self.job.views)
 
     def _packed(self, chunk: range) -> bytes:
         job, positions = self.job, slice(chunk.start, chunk.stop)
@@ -114,6 +111,14 @@ class TeamScoring:
             before = self.stats.get(name, 0)
             largest = name == "max_batch_size"
             self.stats[name] = max(before, gained) if largest else before + gained
+
+
+def norms_of(crew: Crew[Any], views: Sequence[View]) -> dict[str, float | None]:
+    """By view: the norm of what it adds to the weights, where there are null views."""
+    asked = packed([asdict(view) for view in views])
+    [result] = crew.run("norms", 1, lambda _: asked)
+    norms: dict[str, float | None] = answer(result)
+    return norms
 
 
 def make_job(

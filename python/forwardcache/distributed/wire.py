@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import forwardcache.errors
 from forwardcache.errors import ForwardCacheError, WorkerError
@@ -16,6 +16,9 @@ from forwardcache.jobs.views import View
 
 SEPARATOR = b"\0"
 """What stands between a method's name and what it is given, on the way to a process."""
+
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,11 @@ def packed(value: Any) -> bytes:
     return json.dumps(value).encode("ascii")
 
 
+def packed_value(value: Any) -> bytes:
+    """Plain data as what ``answer`` reads."""
+    return packed({"value": value})
+
+
 def packed_options(options: ModelOptions) -> bytes:
     """Options of loading as bytes."""
     return json.dumps(asdict(options), default=str).encode("ascii")
@@ -60,15 +68,24 @@ def options_of(data: bytes) -> ModelOptions:
     return ModelOptions(**fields, adapters=adapters, trace=None if trace is None else Path(trace))
 
 
-def reply(work: Callable[[], Any]) -> bytes:
+def reply(work: Callable[[], Value], pack: Callable[[Value], bytes] = packed_value) -> bytes:
     """What ``work`` returns, or the error it raises, as bytes.
 
     An error is told in words: as an object it would be unpickled where it arrives.
+
+    Args:
+        work: What is to be done.
+        pack: Makes bytes of what it returns; ``answer`` reads those of ``packed_value``.
     """
     try:
-        return packed({"value": work()})
+        return pack(work())
     except Exception as error:
         return packed({"error": {"kind": type(error).__name__, "message": str(error)}})
+
+
+def is_error(data: bytes) -> bool:
+    """Whether a reply is an error, whatever else ``pack`` makes."""
+    return data.startswith(b'{"error"')
 
 
 def answer(data: bytes) -> Any:

@@ -9,6 +9,8 @@ import json
 import os
 from typing import Any
 
+from forwardcache.distributed.parts.receipts import Receipt
+from forwardcache.distributed.parts.work import lengths_of_lines, score_part
 from forwardcache.distributed.wire import Part, options_of, reply
 from forwardcache.errors import ForwardCacheError
 from forwardcache.jobs.differences import update_norms
@@ -45,6 +47,22 @@ class Worker:
     def rows(self, part: bytes) -> bytes:
         """The rows of a part, the tokens run for it, and what it added to the counters."""
         return reply(lambda: self._rows(Part.of(part)))
+
+    def line_lengths(self, task: bytes) -> bytes:
+        """Tokens of the prompt in each line, or why it can't be scored.
+
+        Args:
+            task: As of ``parts.work.lengths_of_lines``.
+        """
+        return reply(lambda: lengths_of_lines(self._loaded(), task))
+
+    def part(self, task: bytes) -> bytes:
+        """Scores a chunk and writes its part; a receipt as of ``parts.receipts``, or an error.
+
+        Args:
+            task: As of ``parts.work.score_part``.
+        """
+        return reply(lambda: score_part(self._loaded(), task), pack=Receipt.packed)
 
     def norms(self, views: bytes) -> bytes:
         """By view: the norm of what it adds to the weights, as of ``update_norms``.

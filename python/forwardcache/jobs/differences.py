@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from forwardcache.jobs.job import Job, Totals
 from forwardcache.jobs.views import View
@@ -109,6 +109,26 @@ class Comparison:
         return not self.is_signed and any(one.figures.least < -_ROUNDING_NATS for one in self.found)
 
 
+class Found(Protocol):
+    """What a job found, but for the values themselves; as of ``jobs.job.Totals``."""
+
+    @property
+    def figure(self) -> Figure:
+        """How values are compared with base's."""
+
+    @property
+    def fields(self) -> set[str]:
+        """In which of the figure's fields they are."""
+
+    @property
+    def fewest_tokens(self) -> int | None:
+        """The fewest tokens that a divergence was computed over; None where all were."""
+
+    @property
+    def most_outside(self) -> float:
+        """The largest probability of base outside of them."""
+
+
 def comparison_of(
     job: Job,
     totals: Totals,
@@ -117,15 +137,37 @@ def comparison_of(
     norms: Mapping[str, float | None] | None = None,
 ) -> Comparison:
     """What the rows of ``job`` come to."""
-    found = differences(job.views, totals, texts=job.texts())
+    values = _values_of(totals, job.texts())
+    return compared(job.op, job.views, values, totals, floor=floor, norms=norms)
+
+
+def compared(
+    op: str,
+    views: Sequence[View],
+    values: Mapping[str, Values],
+    found: Found,
+    *,
+    floor: NoiseFloor | None = None,
+    norms: Mapping[str, float | None] | None = None,
+) -> Comparison:
+    """What differences from base come to.
+
+    Args:
+        op: The scoring operation.
+        views: Those that were scored.
+        values: By view: the differences, and what each is of; none of base.
+        found: How they were computed.
+        floor: As of ``Comparison``.
+        norms: As of ``Comparison``.
+    """
     return Comparison(
-        job.op,
-        found,
+        op,
+        _differences(views, values, is_signed=found.figure.is_signed),
         floor,
         norms or {},
-        is_bound=any(map(totals.figure.is_bound, totals.fields)),
-        fewest_tokens=totals.fewest_tokens,
-        most_outside=totals.most_outside,
+        is_bound=any(map(found.figure.is_bound, found.fields)),
+        fewest_tokens=found.fewest_tokens,
+        most_outside=found.most_outside,
     )
 
 
@@ -140,13 +182,23 @@ def differences(
         texts: By line: what a prompt counts as; equal ones count once. None: unknown, and there is
             no interval.
     """
-    compared = [view for view in views if totals.differences.get(view.name)]
-    values = [
-        Values(totals.differences[view.name], _texts_of(totals.lines.get(view.name), texts))
-        for view in compared
-    ]
-    found = value_figures(values, is_signed=totals.figure.is_signed)
-    return [Difference(view, figures) for view, figures in zip(compared, found, strict=True)]
+    return _differences(views, _values_of(totals, texts), is_signed=totals.figure.is_signed)
+
+
+def _differences(
+    views: Sequence[View], values: Mapping[str, Values], *, is_signed: bool
+) -> list[Difference]:
+    with_values = [view for view in views if view.name in values]
+    figures = value_figures([values[view.name] for view in with_values], is_signed=is_signed)
+    return [Difference(view, each) for view, each in zip(with_values, figures, strict=True)]
+
+
+def _values_of(totals: Totals, texts: Mapping[int, str] | None) -> dict[str, Values]:
+    return {
+        view: Values(found, _texts_of(totals.lines.get(view), texts))
+        for view, found in totals.differences.items()
+        if found
+    }
 
 
 def _texts_of(lines: Sequence[int] | None, texts: Mapping[int, str] | None) -> Sequence[str] | None:

@@ -63,14 +63,24 @@ def deciding(options: ScoreOptions, source: PromptSet, views: Sequence[View]) ->
     """
     if options.out is None:
         return {}
+    of_rows = deciding_but_prompts(options, views)
+    return {**of_rows, "prompts": source.sha256, "limit": options.limit}
+
+
+def deciding_but_prompts(options: ScoreOptions, views: Sequence[View]) -> Facts:
+    """What decides the rows in addition to the prompts, as JSON values.
+
+    Args:
+        options: What was asked for.
+        views: In the order of a prompt's rows.
+    """
     # With numpy, which ``check_installed`` asks for before anything imports it.
     from forwardcache.jobs.rows import ROW_FORMAT
 
     names = [view.name for view in views]
     loading = options.loading
     return {**folder_facts(loading), **loading_facts(loading), "row format": ROW_FORMAT,
-            "op": options.op, "views": names, "top_k": options.top_k, "prompts": source.sha256,
-            "limit": options.limit}  # fmt: skip
+            "op": options.op, "views": names, "top_k": options.top_k}  # fmt: skip
 
 
 def folder_facts(loading: ModelOptions) -> Facts:
@@ -107,13 +117,33 @@ def facts_of(
         noise_floor: How far base is from itself in other batches; None where it wasn't measured.
     """
     return {
-        **facts_of_run(options.loading, digests=job_facts, arithmetic=arithmetic),
-        "op": job.op,
-        "views": [view_facts(view) for view in job.views],
-        "seeds": seeds(job.views),
-        "options": {name: job_facts[name] for name in job_facts if name not in _SAID_ELSEWHERE},
+        **facts_of_scoring(options, job.views, job_facts=job_facts, arithmetic=arithmetic),
         **facts_of_input(options.prompts, job.source, skipped, rows=totals.rows, hits=totals.hits),
         "noise_floor": noise_floor,
+    }
+
+
+def facts_of_scoring(
+    options: ScoreOptions,
+    views: Sequence[View],
+    *,
+    job_facts: Facts,
+    arithmetic: Mapping[str, Any],
+) -> Facts:
+    """What is to be kept with rows in addition to what was read and found, as JSON values.
+
+    Args:
+        options: What was asked for.
+        views: In the order of a prompt's rows.
+        job_facts: As of ``facts_of``, as is ``arithmetic``.
+        arithmetic: Dtype, device, kernels and threads.
+    """
+    return {
+        **facts_of_run(options.loading, digests=job_facts, arithmetic=arithmetic),
+        "op": options.op,
+        "views": [view_facts(view) for view in views],
+        "seeds": seeds(views),
+        "options": {name: job_facts[name] for name in job_facts if name not in _SAID_ELSEWHERE},
     }
 
 
@@ -177,9 +207,24 @@ def facts_of_input(
         **counts: What else is counted.
     """
     of_prompts = len(source.prompts) + len(source.skipped)
+    return input_facts(file, source.sha256, of_prompts, skipped, **counts)
+
+
+def input_facts(
+    file: str, sha256: str, prompts: int, skipped: Sequence[Skipped], **counts: int
+) -> Facts:
+    """The same of an input that isn't in memory.
+
+    Args:
+        file: Where the prompts were read.
+        sha256: Digest of its bytes, hex.
+        prompts: How many there are, those without rows included.
+        skipped: Those without rows.
+        **counts: What else is counted.
+    """
     return {
-        "prompts": {"file": _file(file), "sha256": source.sha256},
-        "counts": {"prompts": of_prompts, **counts, "skipped": len(skipped)},
+        "prompts": {"file": _file(file), "sha256": sha256},
+        "counts": {"prompts": prompts, **counts, "skipped": len(skipped)},
         "skipped": [one.as_json() for one in skipped],
     }
 

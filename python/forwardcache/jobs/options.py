@@ -98,3 +98,5 @@ class ScoreOptions:
     strict: bool = False
     worker_cpus: int | None = None
     dry_run: bool = False
+    parts: bool = False
+    out_folder: str | None = None

@@ -8,33 +8,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import Protocol
+from typing import BinaryIO
 
 MAX_LINE_BYTES = 1 << 20
 """Longest line that is read unless the caller says otherwise; one of ours has about 400 bytes."""
-
-
-class Readable(Protocol):
-    """What bytes are read from."""
-
-    def read(self, size: int, /) -> bytes:
-        """The next bytes, at most ``size``; none at the end."""
-
 
 BLANK = "blank line"
 TOO_LONG = "line too long"
 UNFINISHED = "no newline at the end"
 
-BLOCK_BYTES = 1 << 18
-"""How much is read at a time."""
+_BLOCK_BYTES = 1 << 18
 
 
 def line_blocks(
-    file: Readable,
-    skipped: Counter[str],
-    *,
-    max_line_bytes: int = MAX_LINE_BYTES,
-    block_bytes: int = BLOCK_BYTES,
+    file: BinaryIO, skipped: Counter[str], *, max_line_bytes: int = MAX_LINE_BYTES
 ) -> Iterator[list[bytes]]:
     """The lines of ``file`` without their newlines, up to its last newline, a block at a time.
 
@@ -42,10 +29,9 @@ def line_blocks(
         file: Read from its current position, in blocks; it need not be seekable.
         skipped: Counts what is left out, by reason.
         max_line_bytes: A longer line is left out and never held in memory as a whole.
-        block_bytes: How much is read at a time.
     """
     rest, too_long = b"", False
-    while block := file.read(block_bytes):
+    while block := file.read(_BLOCK_BYTES):
         if too_long:
             _, newline, block = block.partition(b"\n")
             too_long = not newline

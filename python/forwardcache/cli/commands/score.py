@@ -34,6 +34,7 @@ from forwardcache.cli.commands.options import (
     loading_of,
     options_of,
 )
+from forwardcache.errors import InvalidInputError
 from forwardcache.operations import of_prompts
 
 if TYPE_CHECKING:
@@ -74,12 +75,32 @@ TopKOption = Annotated[
     ),
 ]
 OutOption = Annotated[
-    Path | None,
-    typer.Option("--out", "-o", help="FILE.jsonl or FILE.parquet; default standard output."),
+    # No path: it may be a URL, whose slashes a path would join.
+    str | None,
+    typer.Option(
+        "--out",
+        "-o",
+        metavar="PATH",
+        help="FILE.jsonl or FILE.parquet; default standard output. With --parts a folder, or its "
+        "URL.",
+        show_default=False,
+    ),
+]
+PartsOption = Annotated[
+    bool,
+    typer.Option(
+        "--parts",
+        help="Let the workers write the rows, each its own, into the folder --out, from which "
+        "forwardcache merge makes one file: for many workers.",
+    ),
 ]
 ResumeOption = Annotated[
     bool,
-    typer.Option("--resume", help="Go on with OUT.part, what a run that was interrupted left."),
+    typer.Option(
+        "--resume",
+        help="Go on with OUT.part, what a run that was interrupted left; with --parts, compute "
+        "what the folder lacks.",
+    ),
 ]
 TraceOption = Annotated[Path | None, typer.Option(help="Trace file (.jsonl); it is appended to.")]
 ChatTemplateOption = Annotated[
@@ -183,6 +204,7 @@ def _score(  # noqa: PLR0917 - typer calls it, by name
     op: OpOption = DEFAULT_OP,
     top_k: TopKOption = 256,
     out: OutOption = None,
+    parts: PartsOption = False,
     force: ForceOption = False,
     resume: ResumeOption = False,
     trace: TraceOption = None,
@@ -224,7 +246,16 @@ def _options(asked: Mapping[str, Any]) -> ScoreOptions:
     """What the options of the command come to; theirs are the names of the fields."""
     from forwardcache.jobs.options import ScoreOptions
 
-    return options_of(ScoreOptions, asked, loading=loading_of(asked))
+    out, is_folder = asked["out"], asked["parts"]
+    if out is not None and "://" in out and not is_folder:
+        raise InvalidInputError(f"--out {out} is a URL: rows go there with --parts, as a folder")
+    return options_of(
+        ScoreOptions,
+        asked,
+        loading=loading_of(asked),
+        out=None if out is None or is_folder else Path(out),
+        out_folder=out if is_folder else None,
+    )
 
 
 @commands.command(

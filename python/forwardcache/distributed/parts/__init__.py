@@ -13,7 +13,8 @@ one of the file's bytes: nothing is ever overwritten by other bytes, so a worker
 can do no harm, and equal chunks are computed once.
 
 Reading order: ``folder``, ``remote`` and ``opening`` (where it all stands), ``lock`` (one driver at
-a time), ``naming``, ``receipts``, ``manifest``, ``table`` (rows as Parquet), ``work`` (what a worker does for one chunk), ``tally`` (what
-receipts come to), ``job`` (the driver). Neither pyarrow nor fsspec is imported before it is used,
-and the driver imports no torch.
+a time), ``naming``, ``receipts``, ``manifest``, ``table`` (rows as Parquet), ``work`` (what a
+worker does for one chunk), ``tally`` (what receipts come to), ``job`` (the driver), ``lines`` and
+``merge`` (one file of all parts). Neither pyarrow nor fsspec is imported before it is used, and the
+driver imports no torch.
 """
