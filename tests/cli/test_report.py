@@ -196,6 +196,9 @@ def test_what_was_computed_or_follows_from_a_larger_value_is_not_from_a_store(
         # Another thread's hit may be written before the computation's event.
         line(1.0, **same, key="large", top_k=64),
         line(2.0, **same, key="large", top_k=64, hit=False),
+        # Of each key, be it the first of all or not.
+        *(line(2.5, run="r", prompt_hash=f"{n}", key=f"{n}") for n in range(9)),
+        *(line(2.6, run="r", prompt_hash=f"{n}", key=f"{n}", hit=False) for n in range(9)),
         line(3.0, **same, key="small", top_k=8),
         line(4.0, **same, key="larger", top_k=128),
     )

@@ -148,7 +148,8 @@ def test_no_events_are_no_error_and_said_on_standard_error(
 def test_a_file_that_cannot_be_read_is_one_line(run: Run, tmp_path: Path) -> None:
     good = trace(tmp_path / "t.jsonl", line())
     run("trace", "summary", good, tmp_path / "none.jsonl").refused("none.jsonl", "No such file")
-    run("trace", "summary", tmp_path).refused(str(tmp_path), "Is a directory")
+    (tmp_path / "empty").mkdir()
+    run("trace", "summary", tmp_path / "empty").refused("empty", "no trace is in this folder")
     run("trace", "summary").refused("PATH", "--help")
     run("trace").refused("--help")
 

@@ -149,7 +149,7 @@ def test_one_frame_of_an_empty_trace(run: Run, tmp_path: Path) -> None:
 
 def test_what_cannot_be_watched_is_one_line(run: Run, tmp_path: Path) -> None:
     run("trace", "watch", tmp_path / "none", "--once").refused("none", "No such file")
-    run("trace", "watch", tmp_path, "--once").refused("Is a directory")
+    run("trace", "watch", tmp_path, "--once").refused("no trace is in this folder")
     run("trace", "watch", trace(tmp_path / "t")).refused("no terminal", "--once")
     run("trace", "watch", tmp_path / "t", "--interval", "0").refused("--interval")
 

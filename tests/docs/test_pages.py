@@ -39,7 +39,8 @@ def reader(
     count = PROMPTS if shows_output(request.node.callspec.params.get("path")) else FEW
     (folder / "prompts.jsonl").write_text("".join(prompts[:count]), "utf-8")
     (folder / "train.jsonl").write_text("".join(prompts[PROMPTS : PROMPTS + 100]), "utf-8")
-    for name in ("trace", "one", "two"):
+    (folder / "runs").mkdir()
+    for name in ("trace", "one", "two", "runs/workers.0", "runs/workers.1"):
         write_trace(folder / f"{name}.jsonl")
     python = [str(folder), *(path for path in sys.path if path)]
     monkeypatch.setenv("PYTHONPATH", ":".join(python))

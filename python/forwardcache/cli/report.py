@@ -10,12 +10,20 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from forwardcache.cli.exits import ExitCode, say
 from forwardcache.cli.extras import PARQUET, STATISTICS, check_installed
-from forwardcache.cli.trace import clock, say_what_is_pending, source_of
+from forwardcache.cli.trace import clock
+from forwardcache.cli.trace_paths import (
+    events_once,
+    say_what_is_pending,
+    source_of,
+    traces_of,
+    workers_of,
+)
 from forwardcache.errors import InvalidInputError
 from forwardcache.jobs.kinds import STDIN, FileKind, check_kind
 from forwardcache.jobs.prompts import PromptSet, read_prompts
 from forwardcache.jobs.whole_file import check_out, whole_file
 from forwardcache.observe import read_trace
+from forwardcache.observe.workers import read_workers
 
 if TYPE_CHECKING:
     from forwardcache.jobs.metadata import Facts
@@ -23,13 +31,15 @@ if TYPE_CHECKING:
 
 PAGES = ("jinja2", "matplotlib")
 
+# What of a worker fits a terminal.
+_OF_WORKERS = ("worker", "events", "hits", "misses", "failed", "from_others", "miss_s", "lost")
 _CLOCKS = ("first_ts", "last_ts")
 
 Format: TypeAlias = Literal["table", "json", "html"]
 
 
 def report(
-    paths: Sequence[str],
+    given: Sequence[str],
     *,
     out: Path | None,
     output_format: Format,
@@ -38,13 +48,14 @@ def report(
     tokenizer: Path | None = None,
     force: bool = False,
 ) -> int:
-    """Write the report of the traces ``paths`` and the rows ``scores`` to ``out``, else print it.
+    """Write the report of the traces ``given`` and the rows ``scores`` to ``out``, else print it.
 
     Raises:
         InvalidInputError: neither is given, or a file can't be used.
     """
-    if not paths and scores is None:
+    if not given and scores is None:
         raise InvalidInputError("report needs a trace, --scores FILE, or both")
+    paths = traces_of(given)
     named = [str(path) for path in (scores, prompts) if path is not None]
     if [*paths, *named].count(STDIN) > 1:
         raise InvalidInputError("standard input is read once: give - for one file only")
@@ -83,8 +94,10 @@ def compare(
     _check(output_format, out, [before, after], force=force)
     from forwardcache.observe.report.compare import compare_figures
 
-    figures = compare_figures(read_trace(source_of(before)), read_trace(source_of(after)))
-    say_what_is_pending([before, after])
+    both = [traces_of([given]) for given in (before, after)]
+    readers = [read_trace([source_of(path) for path in paths]) for paths in both]
+    figures = compare_figures(*readers)
+    say_what_is_pending([path for paths in both for path in paths])
     if output_format == "html":
         from forwardcache.observe.report.page import compare_page
 
@@ -105,10 +118,14 @@ def _check(output_format: Format, out: Path | None, inputs: Sequence[str], *, fo
 
 def _trace_figures(paths: Sequence[str], known: PromptSet | None) -> dict[str, Any]:
     from forwardcache import prompt_hash
-    from forwardcache.observe.report.figures import report_figures
+    from forwardcache.observe.report.figures import report_figures, workers_figures
 
     texts = {prompt_hash(one.text): one.text for one in known.prompts} if known else None
-    figures = report_figures(read_trace([source_of(path) for path in paths]), texts)
+    if len(paths) == 1:
+        figures = report_figures(read_trace(source_of(paths[0])), texts)
+    else:
+        with events_once():
+            figures = workers_figures(read_workers(workers_of(paths)), texts)
     say_what_is_pending(paths)
     return figures
 
@@ -169,7 +186,12 @@ def _trace_table(figures: dict[str, Any]) -> str:
         (_words(name), clock(value) if name in _CLOCKS and value else value)
         for name, value in figures["total"].items()
     ]
-    return f"{figures['verdict']}\n\n{_table((), rows)}"
+    parts = [figures["verdict"], "", _table((), rows)]
+    if "workers" in figures:
+        over = [(_words(name), value) for name, value in figures["over_workers"].items()]
+        workers = [{name: row[name] for name in _OF_WORKERS} for row in figures["workers"]]
+        parts += [_table((), over), _table_of(workers)]
+    return "\n".join(parts)
 
 
 def _score_table(figures: dict[str, Any]) -> str:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, TextIO, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -15,10 +15,10 @@ from rich.text import Text
 
 from forwardcache import _core
 from forwardcache.cli.exits import ExitCode, say
-from forwardcache.errors import InvalidInputError
-from forwardcache.jobs.kinds import STDIN, FileKind, check_kind
-from forwardcache.observe import TraceReader, read_trace
-from forwardcache.observe.summary import Figures, Group, figures_of, total_of
+from forwardcache.cli.trace_paths import events_once, say_what_is_pending, traces_of, workers_of
+from forwardcache.jobs.kinds import FileKind, check_kind
+from forwardcache.observe.summary import Figures, Group, Summary, summary_of, total_of
+from forwardcache.observe.workers import read_workers
 
 if TYPE_CHECKING:
     from forwardcache._core import _Recovered
@@ -29,62 +29,45 @@ _WIDTH_OF_A_FILE = 1000
 _LEAST_WIDTH = 80
 _NONE = "-"
 
+_RECOVERED: tuple[Literal["recovered", "journals", "damaged", "alive", "lost"], ...] = (
+    "recovered", "journals", "damaged", "alive", "lost",
+)  # fmt: skip
 _LOOKUPS = ("events", "hits", "misses", "hit rate", "failed", "waited")
 _BATCHES = ("batches", "mean batch")
 _TIMES = ("hits, s", "waits, s", "misses, s", "failed, s", "p50, ms", "p99, ms")
 
 
-def source_of(path: str) -> str | BinaryIO:
-    """The path, or standard input for ``-``.
+def summary(given: Sequence[str], *, as_json: bool) -> int:
+    """Print the figures of the events in the traces ``given``, for each probe, view and op.
+
+    Where they are several, also those of each of them.
 
     Raises:
-        InvalidInputError: standard input is closed, or the file is of another kind.
+        InvalidInputError: a file can't be used, or two have the same events.
     """
-    if path != STDIN:
-        check_kind(Path(path), FileKind.TRACE)
-        return path
-    # None where the caller closed it (``<&-``).
-    if (stream := cast(TextIO | None, sys.stdin)) is None:
-        raise InvalidInputError("can't read the trace: standard input is closed")
-    return stream.buffer
-
-
-def summary(paths: Sequence[str], *, as_json: bool) -> int:
-    """Print the figures of the events in ``paths``, for each probe, view and op."""
-    reader = read_trace([source_of(path) for path in paths])
-    groups = figures_of(reader)
+    paths = traces_of(given)
+    with events_once():
+        found = summary_of(read_workers(workers_of(paths)))
     say_what_is_pending(paths)
-    if not groups:
-        say(f"no events in {', '.join(paths)}{_but(reader)}")
+    if not found.groups:
+        say(f"no events in {', '.join(given)}{_but(found)}")
     if as_json:
-        _print_json(_summary_as_json(groups, reader))
-    elif groups:
-        _print_tables(_lookups(groups), _batches(groups), _times(groups))
-        print(_closing_line(total_of(groups.values()), reader))
+        _print_json(_summary_as_json(found))
+    elif found.groups:
+        groups = found.groups
+        _print_tables(_lookups(groups), _batches(groups), _times(groups), _workers(found))
+        print(_closing_line(total_of(groups.values()), found))
     return ExitCode.DONE
 
 
-def say_what_is_pending(paths: Sequence[str]) -> None:
-    """Say on standard error which of the traces may lack events that are in a journal."""
-    for path in paths:
-        if path != STDIN and _has_journal(Path(path).resolve()):
-            say(
-                f"{path}: there is a journal next to it, so the last events may be missing: a "
-                f"process is writing it, or was killed (then: forwardcache trace recover {path})"
-            )
-
-
-def _has_journal(trace: Path) -> bool:
-    names = (found.name for found in trace.parent.iterdir())
-    return any(name.startswith(f"{trace.name}.") and name.endswith(".journal") for name in names)
-
-
-def _summary_as_json(groups: Mapping[Group, Figures], reader: TraceReader) -> dict[str, Any]:
+def _summary_as_json(found: Summary) -> dict[str, Any]:
+    groups = found.groups
     return {
         **total_of(groups.values()).as_dict(),
-        "lost": reader.lost,
-        "skipped": dict(reader.skipped),
+        "lost": found.lost,
+        "skipped": dict(found.skipped),
         "groups": [{**group._asdict(), **figures.as_dict()} for group, figures in groups.items()],
+        **({"workers": [each.as_dict() for each in found.workers]} if found.are_several else {}),
     }
 
 
@@ -120,7 +103,7 @@ def _time_cells(figures: Figures) -> list[str]:
     seconds = (figures.hit_wall_s, figures.wait_s, figures.miss_wall_s, figures.failed_wall_s)
     quantiles = (figures.wall_ms.at(0.5), figures.wall_ms.at(0.99))
     return [
-        *(_short(value, digits=4) if value else _NONE for value in seconds),
+        *map(_seconds, seconds),
         # They are known to half a per cent.
         *(_NONE if value is None else _short(value, digits=3) for value in quantiles),
     ]
@@ -129,6 +112,25 @@ def _time_cells(figures: Figures) -> list[str]:
 def _short(value: float, *, digits: int) -> str:
     rounded = float(f"{value:.{digits}g}")
     return f"{rounded:,.0f}" if 10**digits <= rounded < 1e15 else f"{rounded:.{digits}g}"
+
+
+def _workers(found: Summary) -> Table:
+    """A row a worker; nothing where there is one only."""
+    table = Table(padding=(0, 1, 0, 0))
+    table.add_column("worker", overflow="fold", min_width=8)
+    columns = ("events", "hits", "misses", "hit rate", "failed", "misses, s", "lost", "skipped")
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
+    for each in found.workers if found.are_several else ():
+        figures = each.figures
+        cells = _lookup_cells(figures)[:5]
+        gaps = (f"{n:,}" if n else _NONE for n in (each.lost, each.skipped))
+        table.add_row(Text(printable(each.worker)), *cells, _seconds(figures.miss_wall_s), *gaps)
+    return table
+
+
+def _seconds(value: float) -> str:
+    return _short(value, digits=4) if value else _NONE
 
 
 def _table(columns: Sequence[str], rows: Mapping[Group, Sequence[str]]) -> Table:
@@ -154,9 +156,10 @@ def printable(name: str) -> str:
     return name if name.isprintable() else ascii(name)[1:-1]
 
 
-def _closing_line(total: Figures, reader: TraceReader) -> str:
+def _closing_line(total: Figures, found: Summary) -> str:
     what = f"{counted(total.events, 'event')}, {counted(len(total.sessions), 'run')}"
-    return f"{what}, {clock(total.first_ts)} to {clock(total.last_ts)}{_but(reader)}"
+    what += f", {counted(len(found.workers), 'trace')}" if found.are_several else ""
+    return f"{what}, {clock(total.first_ts)} to {clock(total.last_ts)}{_but(found)}"
 
 
 def clock(ts: float) -> str:
@@ -167,10 +170,10 @@ def clock(ts: float) -> str:
         return str(ts)
 
 
-def _but(reader: TraceReader) -> str:
+def _but(found: Summary) -> str:
     """What is missing among the events that were read."""
-    skipped = reader.skipped
-    lost = f"; {counted(reader.lost, 'event')} lost by the writer" if reader.lost else ""
+    skipped = found.skipped
+    lost = f"; {counted(found.lost, 'event')} lost by the writer" if found.lost else ""
     if not skipped:
         return lost
     return f"; skipped {reasons(skipped)}{lost}"
@@ -190,6 +193,10 @@ def counted(number: int, noun: str) -> str:
 def recover(path: Path, *, as_json: bool) -> int:
     """Complete the trace ``path`` with what killed processes left next to it.
 
+    Args:
+        path: A trace, or a folder or pattern of traces, which are completed one after the other.
+        as_json: Print the counts as JSON.
+
     Returns:
         NO if a journal was damaged or events are lost, so that the trace isn't complete.
 
@@ -197,8 +204,12 @@ def recover(path: Path, *, as_json: bool) -> int:
         OSError: the trace or a journal can't be read or written.
         InvalidInputError: the file is of another kind.
     """
-    check_kind(path, FileKind.TRACE)
-    found = _core.recover_trace(path)
+    found: _Recovered = {"recovered": 0, "journals": 0, "damaged": 0, "alive": 0, "lost": 0}
+    for each in traces_of([str(path)]):
+        check_kind(Path(each), FileKind.TRACE)
+        counts = _core.recover_trace(Path(each))
+        for name in _RECOVERED:
+            found[name] += counts[name]
     if as_json:
         _print_json(found)
     else:

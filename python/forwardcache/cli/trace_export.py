@@ -9,7 +9,8 @@ from typing import TypeAlias
 
 from forwardcache.cli.exits import ExitCode, say
 from forwardcache.cli.extras import PARQUET, check_installed
-from forwardcache.cli.trace import counted, reasons, say_what_is_pending, source_of
+from forwardcache.cli.trace import counted, reasons
+from forwardcache.cli.trace_paths import say_what_is_pending, source_of, traces_of
 from forwardcache.errors import InvalidInputError
 from forwardcache.jobs.kinds import STDIN
 from forwardcache.jobs.whole_file import Part, check_out, whole_file
@@ -19,8 +20,8 @@ from forwardcache.observe.chrome import chrome_trace
 _Write: TypeAlias = Callable[[TraceReader, Part], Counter[str]]
 
 
-def export(paths: Sequence[str], *, chrome: Path | None, parquet: Path | None, force: bool) -> int:
-    """Write the events of ``paths`` as trace-event JSON, as a parquet table, or as both.
+def export(given: Sequence[str], *, chrome: Path | None, parquet: Path | None, force: bool) -> int:
+    """Write the events of the traces ``given`` as trace-event JSON, as a parquet table, or as both.
 
     Raises:
         InvalidInputError: no format is named, or a file stands in the way.
@@ -32,6 +33,7 @@ def export(paths: Sequence[str], *, chrome: Path | None, parquet: Path | None, f
     if parquet is not None:
         check_installed(*PARQUET)
         wanted.append((parquet, _write_parquet))
+    paths = traces_of(given)
     _check(paths, [out for out, _ in wanted], force=force)
     for out, write in wanted:
         _export(paths, out, write, force=force)

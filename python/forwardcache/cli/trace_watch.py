@@ -14,22 +14,25 @@ from rich.text import Text
 
 from forwardcache.cli.exits import ExitCode
 from forwardcache.cli.trace import counted, printable, reasons
+from forwardcache.cli.trace_paths import is_of_many, new_traces, traces_of
 from forwardcache.errors import InvalidInputError
 from forwardcache.jobs.kinds import FileKind, check_kind
 from forwardcache.observe.chrome import outcome_of
 from forwardcache.observe.follow import Follower
+from forwardcache.observe.follow_many import Followers
 from forwardcache.observe.recent import HISTORY_S, RECENT_S, Recent
 
 _BARS = "▁▂▃▄▅▆▇█"
 _NONE = "-"
 _STALE_S = 2.0
+_MOST_NAMED = 3
 
 
 def watch(path: Path, *, once: bool, interval_s: float, slowest: int) -> int:
     """Show what the trace ``path`` tells, again and again until Ctrl-C.
 
     Args:
-        path: The trace; unless ``once``, it may not be there yet.
+        path: The trace, or a folder or pattern of traces; unless ``once``, none may be there yet.
         once: Show it as it is, its last event taken for now, and end.
         interval_s: Seconds between two looks.
         slowest: How many of the slowest computations are shown.
@@ -54,7 +57,11 @@ class _Watched:
 
     def __init__(self, path: Path, slowest: int) -> None:
         self.path = path
-        self.follower = Follower(path)
+        given = str(path)
+        self.are_many = is_of_many(given)
+        self.follower: Follower | Followers = (
+            Followers(lambda known: new_traces(given, known)) if self.are_many else Follower(path)
+        )
         self.recent = Recent(slowest)
         self._slowest, self._starts = slowest, 0
 
@@ -74,7 +81,8 @@ class _Watched:
 
 def _show_once(watched: _Watched) -> int:
     # A trace that isn't there is an error here, which opening it tells.
-    watched.path.open("rb").close()
+    for path in traces_of([str(watched.path)]):
+        Path(path).open("rb").close()
     while watched.look():
         pass
     Console(file=sys.stdout).print(_frame(watched, watched.recent.last_ts))
@@ -108,6 +116,7 @@ def _rows(watched: _Watched, now: float) -> list[tuple[str, Text]]:
     return [
         ("trace", Text(printable(str(watched.path)))),
         ("state", Text(_state(watched, now))),
+        *([("workers", Text(_workers(watched.follower, now)))] if watched.are_many else []),
         ("probe", Text(probe)),
         ("hit rate", Text(_hit_rate(recent, now))),
         ("computed/s", Text(f"{recent.computed_a_second(now):,.1f}  {_bars(recent, now)}")),
@@ -122,6 +131,19 @@ def _state(watched: _Watched, now: float) -> str:
         return f"reading, {behind / 1e6:,.1f} MB to go"
     quiet_s = now - watched.recent.last_ts
     return f"nothing new for {quiet_s:,.0f} s" if quiet_s >= _STALE_S else "up to date"
+
+
+def _workers(follower: Follower | Followers, now: float) -> str:
+    """How many there are, and which of them had nothing new for long, the longest first."""
+    assert isinstance(follower, Followers)
+    quiet = {path: now - ts for path, ts in follower.last_ts.items() if now - ts >= RECENT_S}
+    longest = sorted(quiet, key=lambda path: -quiet[path])
+    named = [f"{printable(path.name)} for {quiet[path]:,.0f} s" for path in longest[:_MOST_NAMED]]
+    parts = [f"{follower.traces:,}"]
+    parts += [f"{len(quiet):,} with nothing new: {', '.join(named)}"] * bool(quiet)
+    without = follower.traces - len(follower.last_ts)
+    parts += [f"{without:,} without an event"] * bool(without)
+    return "; ".join(parts) + (", …" if len(quiet) > _MOST_NAMED else "")
 
 
 def _hit_rate(recent: Recent, now: float) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import islice
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, Protocol, TypeAlias, get_args
 
 from forwardcache._core import _Curve
 from forwardcache._event import TraceLine
@@ -84,8 +84,18 @@ def _by_distance(
     return curve_in_entries(_counted(_Curve(), events), sizes, seconds=seconds)
 
 
+class StackDistances(Protocol):
+    """Uses by their stack distance."""
+
+    def total(self) -> tuple[int, float]:
+        """Uses and seconds of all of them."""
+
+    def gains(self) -> list[tuple[int, int, float]]:
+        """Sizes in entries, with the uses and seconds that hit from each on and not below."""
+
+
 def curve_in_entries(
-    curve: _Curve, sizes: Sequence[int] | None, *, seconds: bool
+    curve: StackDistances, sizes: Sequence[int] | None, *, seconds: bool
 ) -> dict[int, float]:
     """The miss ratios of what ``curve`` has counted; ``sizes`` as in :func:`miss_ratio_curve`."""
     which = 2 if seconds else 1

@@ -8,20 +8,33 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import Protocol
 
 MAX_LINE_BYTES = 1 << 20
 """Longest line that is read unless the caller says otherwise; one of ours has about 400 bytes."""
+
+
+class Readable(Protocol):
+    """What bytes are read from."""
+
+    def read(self, size: int, /) -> bytes:
+        """The next bytes, at most ``size``; none at the end."""
+
 
 BLANK = "blank line"
 TOO_LONG = "line too long"
 UNFINISHED = "no newline at the end"
 
-_BLOCK_BYTES = 1 << 18
+BLOCK_BYTES = 1 << 18
+"""How much is read at a time."""
 
 
 def line_blocks(
-    file: BinaryIO, skipped: Counter[str], *, max_line_bytes: int = MAX_LINE_BYTES
+    file: Readable,
+    skipped: Counter[str],
+    *,
+    max_line_bytes: int = MAX_LINE_BYTES,
+    block_bytes: int = BLOCK_BYTES,
 ) -> Iterator[list[bytes]]:
     """The lines of ``file`` without their newlines, up to its last newline, a block at a time.
 
@@ -29,9 +42,10 @@ def line_blocks(
         file: Read from its current position, in blocks; it need not be seekable.
         skipped: Counts what is left out, by reason.
         max_line_bytes: A longer line is left out and never held in memory as a whole.
+        block_bytes: How much is read at a time.
     """
     rest, too_long = b"", False
-    while block := file.read(_BLOCK_BYTES):
+    while block := file.read(block_bytes):
         if too_long:
             _, newline, block = block.partition(b"\n")
             too_long = not newline

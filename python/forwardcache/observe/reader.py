@@ -6,19 +6,16 @@ import heapq
 import os
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from itertools import chain
 from math import inf, isnan
 from types import MappingProxyType, TracebackType
-from typing import BinaryIO, Self, TypeAlias, cast
+from typing import Self, cast
 
 from forwardcache._event import TraceLine
 from forwardcache.observe.lines import BLANK, MAX_LINE_BYTES, line_blocks
+from forwardcache.observe.opened import TraceSource, block_bytes, opened
 from forwardcache.observe.parse import LostEvents, UnusableLineError, parse_line, plain_events
-
-TraceSource: TypeAlias = str | os.PathLike[str] | BinaryIO
-"""A path, or a file that is open for reading bytes."""
 
 
 @dataclass(slots=True)
@@ -99,8 +96,9 @@ def read_trace(
         paths: A path or an open binary file, or several. A file that the caller opened is read
             from its current position and stays open.
         merge: Read several by time instead of one after the other. Each file keeps its own order,
-            and with it the order of each thread, also where the clock stepped back; all files are
-            open at the same time.
+            and with it the order of each thread, also where the clock stepped back. Equal times
+            are taken in the order of ``paths``. Of more than 64 files each is open only while a
+            block of it is read.
         max_line_bytes: A longer line is skipped, and never held in memory as a whole.
 
     Returns:
@@ -115,7 +113,8 @@ def read_trace(
         if isinstance(source, str | os.PathLike):
             os.stat(source)
     counts = Counts()
-    files = [_blocks_of(source, counts, max_line_bytes) for source in sources]
+    together = len(sources) if merge else 1
+    files = [_blocks_of(source, counts, max_line_bytes, together) for source in sources]
     blocks: Iterable[Iterable[TraceLine]] = chain.from_iterable(files)
     if merge:
         blocks = [heapq.merge(*map(chain.from_iterable, files), key=time_of)]
@@ -123,7 +122,11 @@ def read_trace(
 
 
 def usable_lines(
-    source: TraceSource, counts: Counts, *, max_line_bytes: int = MAX_LINE_BYTES
+    source: TraceSource,
+    counts: Counts,
+    *,
+    max_line_bytes: int = MAX_LINE_BYTES,
+    together: int = 1,
 ) -> Iterator[tuple[bytes, TraceLine | LostEvents]]:
     """The lines of one trace that can be used, without their newlines, and what they say.
 
@@ -131,12 +134,16 @@ def usable_lines(
         source: A path or an open binary file.
         counts: Lines that can't be used are counted in ``skipped``.
         max_line_bytes: A longer line is skipped.
+        together: How many traces are read at the same time.
 
     Raises:
         OSError: the file can't be opened or read.
     """
-    with _opened(source) as file:
-        for lines in line_blocks(file, counts.skipped, max_line_bytes=max_line_bytes):
+    size = block_bytes(together)
+    with opened(source, together=together) as file:
+        for lines in line_blocks(
+            file, counts.skipped, max_line_bytes=max_line_bytes, block_bytes=size
+        ):
             for line, event in zip(lines, plain_events(lines), strict=True):
                 if (said := event or _judged(line, counts)) is not None:
                     yield line, said
@@ -165,17 +172,14 @@ def _as_sources(paths: TraceSource | Iterable[TraceSource]) -> Sequence[TraceSou
     return list(paths)
 
 
-def _opened(source: TraceSource) -> AbstractContextManager[BinaryIO]:
-    if isinstance(source, str | os.PathLike):
-        return open(source, "rb")
-    return nullcontext(source)
-
-
 def _blocks_of(
-    source: TraceSource, counts: Counts, max_line_bytes: int
+    source: TraceSource, counts: Counts, max_line_bytes: int, together: int
 ) -> Iterator[Iterable[TraceLine]]:
-    with _opened(source) as file:
-        for lines in line_blocks(file, counts.skipped, max_line_bytes=max_line_bytes):
+    size = block_bytes(together)
+    with opened(source, together=together) as file:
+        for lines in line_blocks(
+            file, counts.skipped, max_line_bytes=max_line_bytes, block_bytes=size
+        ):
             events = plain_events(lines)
             # Events are true, and asking so costs least.
             if all(events):

@@ -7,6 +7,7 @@ of groups, sessions and threads, not with that of events.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from math import inf, isfinite
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 
 from forwardcache._event import TraceLine
 from forwardcache.observe.quantiles import Quantiles
+from forwardcache.observe.workers import WorkerEvents
 
 
 class Group(NamedTuple):
@@ -195,6 +197,70 @@ def total_of(groups: Iterable[Figures]) -> Figures:
     for figures in groups:
         total.include(figures)
     return total
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """What the trace of one worker comes to.
+
+    Attributes:
+        worker: Its name.
+        figures: Of all its events.
+        lost: Events that are missing, as its trace says.
+        skipped: Lines that can't be used.
+    """
+
+    worker: str
+    figures: Figures
+    lost: int
+    skipped: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it, as JSON values."""
+        gaps = {"lost": self.lost, "skipped": self.skipped}
+        return {"worker": self.worker, **self.figures.as_dict(), **gaps}
+
+
+@dataclass(slots=True)
+class Summary:
+    """What several traces come to.
+
+    Attributes:
+        groups: The figures of each group, groups by name, those without a probe first.
+        workers: Those of each trace, in their order.
+        lost: Events that are missing, as the traces say.
+        skipped: Lines that can't be used, by reason.
+    """
+
+    groups: dict[Group, Figures] = field(default_factory=dict)
+    workers: list[Worker] = field(default_factory=list)
+    lost: int = 0
+    skipped: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def are_several(self) -> bool:
+        """Whether there is more than one trace."""
+        return len(self.workers) > 1
+
+    def add(self, one: WorkerEvents) -> None:
+        """Count all events of a worker, which are read to their end."""
+        groups = figures_of(one.events)
+        for group, figures in groups.items():
+            self.groups.setdefault(group, Figures()).include(figures)
+        total, reader = total_of(groups.values()), one.reader
+        skipped = sum(reader.skipped.values())
+        self.workers.append(Worker(one.worker, total, reader.lost, skipped))
+        self.lost += reader.lost
+        self.skipped.update(reader.skipped)
+
+
+def summary_of(workers: Iterable[WorkerEvents]) -> Summary:
+    """What the events of ``workers`` come to, which are read one after the other."""
+    summary = Summary()
+    for one in workers:
+        summary.add(one)
+    summary.groups = dict(sorted(summary.groups.items(), key=lambda item: _by_name(item[0])))
+    return summary
 
 
 def _by_name(group: Group) -> tuple[bool, str, str, str]:

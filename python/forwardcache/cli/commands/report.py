@@ -37,7 +37,10 @@ ReportFormatOption = Annotated[
 @commands.command("report", short_help="What happened in traces and scores.", epilog=EXIT_STATUS)
 def _report(  # noqa: PLR0917 - typer calls it, by name
     paths: Annotated[
-        list[str] | None, typer.Argument(help="Traces; - for standard input.", metavar="PATH")
+        list[str] | None,
+        typer.Argument(
+            help="Traces, folders or patterns of them; - for standard input.", metavar="PATH"
+        ),
     ] = None,
     scores: Annotated[
         Path | None, typer.Option(help="Rows of score: how far the views are from base.")

@@ -18,13 +18,16 @@ from forwardcache.cli.commands.options import (
 commands = typer.Typer(help="Read traces, merge them, complete what a crash left.")
 
 TracesArgument = Annotated[
-    list[str], typer.Argument(help="Traces; - for standard input.", metavar="PATH")
+    list[str],
+    typer.Argument(
+        help="Traces, folders or patterns of them; - for standard input.", metavar="PATH"
+    ),
 ]
 
 
 @commands.command("summary", short_help="Figures for each probe, view and op.", epilog=EXIT_STATUS)
 def _trace_summary(paths: TracesArgument, format_: FormatOption = Format.TABLE) -> int:
-    """Figures of traces for each probe, view and op: hits, misses, times, what is missing."""
+    """Figures of traces for each probe, view, op and trace: hits, times, what is missing."""
     from forwardcache.cli.trace import summary
 
     return summary(paths, as_json=format_ is Format.JSON)
@@ -62,7 +65,10 @@ def _trace_export(
 @commands.command("watch", epilog=EXIT_STATUS)
 def _trace_watch(
     path: Annotated[
-        Path, typer.Argument(help="The trace; it may not be there yet.", metavar="PATH")
+        Path,
+        typer.Argument(
+            help="The trace, or a folder of them; it may not be there yet.", metavar="PATH"
+        ),
     ],
     once: Annotated[bool, typer.Option("--once", help="Show it as it is now, and end.")] = False,
     interval_s: Annotated[
@@ -82,7 +88,7 @@ def _trace_watch(
     "recover", short_help="Complete a trace whose process was killed.", epilog=EXIT_STATUS
 )
 def _trace_recover(
-    path: Annotated[Path, typer.Argument(help="The trace.", metavar="PATH")],
+    path: Annotated[Path, typer.Argument(help="The trace, or a folder of them.", metavar="PATH")],
     format_: FormatOption = Format.TABLE,
 ) -> int:
     """Complete a trace whose process was killed; exit status 1 if events are lost."""

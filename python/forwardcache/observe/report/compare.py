@@ -7,7 +7,9 @@ from typing import Any
 import polars as pl
 
 from forwardcache.observe.reader import TraceReader
-from forwardcache.observe.report.figures import Figures, read_events, rows_of, total_of
+from forwardcache.observe.report.events import read_events
+from forwardcache.observe.report.rows import Figures, rows_of
+from forwardcache.observe.report.trace_parts import total_of
 
 # A key names a value within one process only; across runs these say what was asked for.
 _ASKED = ("view_id", "op", "prompt_hash")
@@ -26,7 +28,7 @@ def compare_figures(before: TraceReader, after: TraceReader) -> Figures:
         seconds by op and view), ``asked`` (prompts that both, only one, or only the other asked
         for, by op and view), ``gaps``, and the verdict. A change is after less before.
     """
-    frames = read_events(before), read_events(after)
+    frames = read_events(iter(before)), read_events(iter(after))
     totals = total_of(frames[0]), total_of(frames[1])
     figures: Figures = {
         "total": [

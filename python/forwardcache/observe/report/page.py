@@ -46,6 +46,7 @@ def _trace_parts(trace: dict[str, Any]) -> dict[str, Any]:
         "skipped": [{"reason": name, "lines": count} for name, count in trace["skipped"].items()],
         "time_plot": plots.hit_rate_over_time(bins) if bins else "",
         "threads_plot": plots.busy_threads(threads, seconds) if threads else "",
+        "workers_plot": plots.workers(trace["workers"]) if "workers" in trace else "",
         "curve_plot": (
             plots.miss_ratio(points, _missed(trace["total"]))
             if trace["curve"]["entries_enough"]

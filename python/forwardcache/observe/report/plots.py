@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from io import StringIO
 from itertools import pairwise
+from statistics import median
 from typing import Any
 
 import matplotlib as mpl
@@ -27,6 +28,8 @@ _OF_THE_PAGE = {
 }
 _STYLES = re.compile(r'(?<= )style="([^"]*)"')
 _SHADES = 4
+_MOST_TICKS = 8
+_LONGEST_NAME = 12
 _DASHES = ("--", ":", "-.", (0, (6, 2, 1, 2, 1, 2)))
 _STYLE: Any = {
     "svg.fonttype": "none",
@@ -104,11 +107,34 @@ def busy_threads(threads: list[dict[str, Any]], seconds: float) -> Markup:
                     spans, (at - 0.35, 0.7), facecolor=LINE, alpha=level / _SHADES, linewidth=0
                 )
         axes.set(xlabel="seconds since the first event", xlim=(0, seconds or 1.0))
-        axes.set_yticks(range(len(threads)), [f"thread {one['thread']}" for one in threads])
+        names = [f"{_worker_of(one)}thread {one['thread']}" for one in threads]
+        axes.set_yticks(range(len(threads)), names)
         axes.invert_yaxis()
         axes.grid(visible=False, axis="y")
 
     return svg("threads", "When the threads were busy", draw, height=1.0 + 0.3 * len(threads))
+
+
+def _worker_of(thread: dict[str, Any]) -> str:
+    # The end of a long name tells it apart.
+    name = thread.get("worker")
+    return "" if name is None else f"{literal(name[-_LONGEST_NAME:])}, "
+
+
+def workers(rows: list[dict[str, Any]]) -> Markup:
+    """Seconds that each worker computed, in their order; a dashed line at the median."""
+
+    def draw(axes: Axes) -> None:
+        seconds = [row["miss_s"] or 0.0 for row in rows]
+        # One shape: with a thousand workers a bar each would be most of the page.
+        axes.stairs(seconds, [at - 0.5 for at in range(len(rows) + 1)], fill=True, color=LINE)
+        axes.axhline(median(seconds), color=INK, linewidth=1, linestyle="--")
+        at = sorted({round(n * (len(rows) - 1) / _MOST_TICKS) for n in range(_MOST_TICKS + 1)})
+        axes.set_xticks(at, [literal(str(rows[n]["worker"])[-_LONGEST_NAME:]) for n in at])
+        axes.set(xlabel="worker", ylabel="seconds computing", ylim=(0, None))
+        axes.grid(visible=False, axis="x")
+
+    return svg("workers", "Seconds that each worker computed", draw)
 
 
 def _shaded(busy_s: list[float], width: float, level: int) -> list[tuple[float, float]]:

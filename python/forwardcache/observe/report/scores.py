@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from forwardcache.errors import InvalidInputError
-from forwardcache.observe.report.figures import Figures
+from forwardcache.observe.report.rows import Figures
 from forwardcache.operation import Figure
 from forwardcache.operations import of_prompts, operation
 
