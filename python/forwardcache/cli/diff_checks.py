@@ -14,7 +14,7 @@ from forwardcache.cli.checks import (
 )
 from forwardcache.cli.diff_other_checks import check_others
 from forwardcache.cli.extras import check_installed
-from forwardcache.cli.kit_page import PAGE_SUFFIXES
+from forwardcache.cli.kit_files import PAGE_SUFFIXES
 from forwardcache.cli.report import PAGES
 from forwardcache.errors import InvalidInputError
 from forwardcache.jobs.diff.lambdas import parse_lambdas

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from typing import Any, NoReturn, TextIO
 
@@ -15,9 +15,10 @@ from forwardcache.conformance.expected import ExpectedFailures, expected_failure
 from forwardcache.conformance.failures import ConformanceFailure
 from forwardcache.conformance.guard import describe
 from forwardcache.conformance.locate import locate
-from forwardcache.conformance.render import report_table
+from forwardcache.conformance.render import report_table, verdict
 from forwardcache.conformance.report import Report
 from forwardcache.conformance.run import check_conformance
+from forwardcache.conformance.told import Judged, Told, Writer
 
 __all__ = ["FORMATS", "check_engine", "leave"]
 
@@ -33,6 +34,7 @@ def check_engine(
     report_all: bool = False,
     failing_spec: str | None = None,
     expected_file: str | None = None,
+    writers: Sequence[Writer] = (),
     out: TextIO | None = None,
     err: TextIO | None = None,
     **options: Any,
@@ -46,6 +48,7 @@ def check_engine(
         report_all: Go on after a failure.
         failing_spec: A factory of engines whose ``start`` raises.
         expected_file: A file of expected failures.
+        writers: Write the report to files.
         out: Where the report goes; standard output by default.
         err: Where words go, and what the engine prints; standard error by default.
         **options: Any other keyword of ``run_conformance``.
@@ -65,7 +68,12 @@ def check_engine(
     except (Exception, SystemExit) as error:
         print(f"can't check {spec}: {_reason(error)}", file=err)
         return 2
-    print(_printed(spec, report, output_format), file=out)
+    said = {"engine": spec, **json.loads(report.to_json())}
+    is_json = output_format == "json"
+    print(json.dumps(said, indent=2) if is_json else report_table(report), file=out)
+    told = Told("engine", spec, verdict(report), said, _judged(report))
+    for write in writers:
+        write(told)
     return 0 if report.conforms else 1
 
 
@@ -92,10 +100,11 @@ def _report_on(factory: Callable[[], Any], options: dict[str, Any]) -> Report:
         return failure.report
 
 
-def _printed(spec: str, report: Report, output_format: str) -> str:
-    if output_format == "json":
-        return json.dumps({"engine": spec, **json.loads(report.to_json())}, indent=2)
-    return report_table(report)
+def _judged(report: Report) -> list[Judged]:
+    return [
+        Judged(each.check, each.outcome, each.reason, each.seconds, each.failures)
+        for each in report.results
+    ]
 
 
 def _reason(error: BaseException) -> str:

@@ -11,7 +11,7 @@ from forwardcache.conformance.failures import ConformanceFailure
 from forwardcache.conformance.report import CheckResult, Report
 from forwardcache.conformance.tables import aligned
 
-__all__ = ["named", "report_table"]
+__all__ = ["named", "report_table", "verdict"]
 
 
 def report_table(report: Report) -> str:
@@ -26,7 +26,7 @@ def report_table(report: Report) -> str:
         if more:
             lines += [f"(and {more} more {type(failure).__name__} of the check {failure.check})"]
     head = kit.stamp_line("engine", report.outcomes)
-    return "\n".join([*lines, "", head, _verdict(report)])
+    return "\n".join([*lines, "", head, verdict(report)])
 
 
 def named(failures: Iterable[ConformanceFailure]) -> str:
@@ -49,6 +49,7 @@ def _row(result: CheckResult) -> tuple[str, ...]:
     return result.check, result.outcome.replace("_", " "), took, ": ".join(words)
 
 
-def _verdict(report: Report) -> str:
+def verdict(report: Report) -> str:
+    """What a run comes to, in a line."""
     word = "conforms" if report.conforms else "does not conform"
     return f"{word} to profile {report.profile}: {kit.counted(report.outcomes)}"

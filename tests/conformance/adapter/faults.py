@@ -9,22 +9,8 @@ from typing import Any
 
 import torch
 
+from tests.conformance.adapter.table import caught_as
 from tests.conformance.adapter.toy import BASE, Arithmetic, Content, Delta, Ids, Sound
-
-__all__ = ["FAULTS"]
-
-FAULTS: dict[type[Sound], str] = {}
-"""By faulty engine: the one name that it has to get."""
-
-
-def caught_as(name: str) -> Any:
-    """Puts an engine into the table."""
-
-    def put(kind: type[Sound]) -> type[Sound]:
-        FAULTS[kind] = name
-        return kind
-
-    return put
 
 
 class Misread(Sound):
@@ -284,6 +270,26 @@ class MixedUnderConcurrency(Sound):
         return super().logprobs(token_ids, adapter=self.active)
 
 
+@caught_as("AdaptersMixed", only_by="two_adapters")
+class BaseAloneBesideTwo(Sound):
+    """A request that is alone goes another way, which doesn't switch to the base beside two."""
+
+    waiting, active = 0, BASE
+
+    async def logprobs(self, token_ids: list[int], *, adapter: str | None = None) -> Any:
+        self.waiting += 1
+        await asyncio.sleep(0)
+        is_alone = self.waiting == 1
+        await asyncio.sleep(0)
+        self.waiting -= 1
+        if adapter is not None:
+            self.active = self.adapters[adapter]
+        ids, is_base = tuple(token_ids), adapter is None
+        stays = is_base and is_alone and len(self.adapters) > 1
+        content = self.active if stays or not is_base else BASE
+        return self.given(ids, self.rows(ids, content))
+
+
 @caught_as("DependsOnBatch")
 class PaddedWrongly(Sound):
     """In a batch all but the longest text lose their first token."""
@@ -313,56 +319,6 @@ class EverySecondIsWrong(Sound):
         self.asked += content is not BASE
         right = super().rows(ids, content)
         return right if self.asked % 2 or content is BASE else right * 1.3
-
-
-class ByPrefix(Sound):
-    """Keeps what tokens were run with, by the text up to them."""
-
-    def __init__(self, arithmetic: Arithmetic) -> None:
-        super().__init__(arithmetic)
-        self.kept: dict[Any, torch.Tensor] = {}
-
-    def key(self, ids: Ids, adapter: str | None) -> Any:
-        """What a beginning is known by."""
-        return ids
-
-    def logprobs(self, token_ids: list[int], *, adapter: str | None = None) -> Any:
-        ids = tuple(token_ids)
-        content = BASE if adapter is None else self.adapters[adapter]
-        rows = self.rows(ids, content).clone()
-        for end in range(1, len(ids)):
-            key = self.key(ids[:end], adapter)
-            rows[end - 1] = self.kept.setdefault(key, rows[end - 1])
-        return self.given(ids, rows)
-
-
-@caught_as("DependsOnPrefix")
-class PrefixOfAnotherAdapter(ByPrefix):
-    """By tokens alone, whatever the adapter is."""
-
-
-@caught_as("DependsOnPrefix")
-class PrefixOfAnotherContent(ByPrefix):
-    """By tokens and name, whatever was loaded under it since."""
-
-    def key(self, ids: Ids, adapter: str | None) -> Any:
-        return adapter, ids
-
-
-@caught_as("DependsOnPrefix")
-class PrefixBlocks(ByPrefix):
-    """In blocks of 16 tokens, as engines do."""
-
-    def key(self, ids: Ids, adapter: str | None) -> Any:
-        return ids if len(ids) % 16 == 0 else (adapter, ids)
-
-
-@caught_as("DependsOnPrefix")
-class PrefixLongBlocks(ByPrefix):
-    """In blocks of 32, which a short text doesn't fill."""
-
-    def key(self, ids: Ids, adapter: str | None) -> Any:
-        return ids if len(ids) % 32 == 0 else (adapter, ids)
 
 
 class AtSomeTokens(Sound):

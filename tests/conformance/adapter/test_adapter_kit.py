@@ -29,8 +29,8 @@ from forwardcache.conformance.adapter.session import Session
 from forwardcache.conformance.adapter.subject import Caller
 from forwardcache.errors import InvalidInputError, ModelLoadError, UnsupportedModelError
 from forwardcache.hf.planting.plant import Plant
-from tests.conformance.adapter import faults
-from tests.conformance.adapter.faults import FAULTS
+from tests.conformance.adapter import faults, prefix_faults
+from tests.conformance.adapter.table import FAULTS, ONLY_BY
 from tests.conformance.adapter.toy import (
     Arithmetic,
     Async,
@@ -83,8 +83,14 @@ def test_a_fault_is_caught_under_its_own_name(kind: type[Sound], run: Run) -> No
     assert {type(failure).__name__ for failure in found} == {FAULTS[kind]}, found
 
 
+@pytest.mark.parametrize("kind", ONLY_BY, ids=lambda kind: kind.__name__)
+def test_a_fault_that_one_check_sees_is_seen_by_no_other(kind: type[Sound], run: Run) -> None:
+    assert [failure.check for failure in run(kind).failures()] == [ONLY_BY[kind]]
+
+
 def test_there_are_at_least_thirty_faults() -> None:
     assert len(FAULTS) >= 30
+    assert {faults.__name__, prefix_faults.__name__} == {kind.__module__ for kind in FAULTS}
 
 
 @pytest.mark.parametrize(

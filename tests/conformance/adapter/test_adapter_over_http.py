@@ -19,7 +19,7 @@ from forwardcache.conformance.adapter.run import judged
 from forwardcache.conformance.adapter.session import Session
 from forwardcache.conformance.adapter.subject import Caller
 from forwardcache.conformance.http import CompletionClient, HttpSubject
-from tests.conformance.adapter import faults
+from tests.conformance.adapter import faults, prefix_faults
 from tests.conformance.adapter.served import BASE_NAME, Served
 from tests.conformance.adapter.toy import Arithmetic, Ours, Sound
 from tests.conformance.server.conftest import listening
@@ -82,7 +82,7 @@ def test_a_server_over_our_own_backend_passes(
     ("kind", "name"),
     [
         (faults.LastLoadedForAll, "AdaptersMixed"),
-        (faults.PrefixOfAnotherAdapter, "DependsOnPrefix"),
+        (prefix_faults.PrefixOfAnotherAdapter, "DependsOnPrefix"),
     ],
 )
 def test_a_fault_behind_a_server_keeps_its_name(

@@ -1,5 +1,6 @@
-"""Claims: a page shows what the report has, expected against given for each token, loads nothing,
-and has every text as text; the command writes it, and replaces no file unless told to.
+"""Claims: a page shows what the report has, expected against given for each token, of failures and
+of what passed, loads nothing, and has every text as text; the command writes it, and replaces no
+file unless told to.
 """
 
 import json
@@ -7,18 +8,21 @@ import re
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
+import torch
 
 from forwardcache.__main__ import main
 from forwardcache.conformance.adapter import Report
 from forwardcache.conformance.adapter import command as front
 from forwardcache.conformance.adapter import run as running
+from forwardcache.conformance.adapter.checks import checks_of
 from forwardcache.conformance.adapter.ground import Ground
 from forwardcache.conformance.adapter.run import check_on
 from forwardcache.observe.report.adapter_page import adapter_page
 from tests.conformance.adapter import faults
-from tests.conformance.adapter.toy import Arithmetic, Sound
+from tests.conformance.adapter.toy import Arithmetic, Ids, Sound
 
 HOSTILE = "</script><script>alert(1)</script>"
 
@@ -27,11 +31,12 @@ def report_on(kind: type[Sound], ground: Ground, arithmetic: Arithmetic) -> Repo
     return check_on(ground, lambda: kind(arithmetic), report_all=False)
 
 
-def cells(page: str, column: int) -> list[Any]:
-    """The values in a column of the tables of tokens."""
-    rows = re.findall(r"<tr>(.*?)</tr>", page.replace("\n", ""))
+def cells(page: str, column: int, figure: str = "tokens") -> list[Any]:
+    """The values in a column of the tables of tokens: of failures, or of what ``passed``."""
+    tables = re.findall(rf'<table data-figure="{figure}">(.*?)</table>', page.replace("\n", ""))
+    rows = [row for table in tables for row in re.findall(r"<tr>(<td.*?)</tr>", table)]
     found = [re.findall(r"data-value='(.*?)'", row) for row in rows]
-    return [json.loads(row[column]) for row in found if len(row) == 6]
+    return [json.loads(row[column]) for row in found]
 
 
 def test_a_page_shows_expected_against_given_for_each_token(
@@ -65,6 +70,38 @@ def test_a_report_without_failures_has_a_page(ground: Ground, arithmetic: Arithm
     assert "<svg" not in page
 
 
+def test_a_page_shows_the_tokens_of_each_check_that_passed(
+    ground: Ground, arithmetic: Arithmetic
+) -> None:
+    report = report_on(Sound, ground, arithmetic)
+    page = adapter_page({"subject": "mine", **report.to_dict()}, "runs its adapters")
+    passed = [each for each in report.results if each.outcome == "passed"]
+    shown = [each.evidence for each in passed if each.evidence is not None]
+    assert len(shown) == len(passed) > 20
+    for column, name in ((1, "tokens"), (2, "wanted"), (3, "given"), (4, "base")):
+        expected = [value for each in shown for value in getattr(each, name)]
+        assert cells(page, column, "passed") == expected
+    for each in passed:
+        assert f"<summary>{each.check}: " in page
+    assert cells(page, 3) == []
+
+
+def test_of_what_passed_the_text_that_came_nearest_to_failing_is_shown(
+    ground: Ground, arithmetic: Arithmetic
+) -> None:
+    class OffInOne(Sound):
+        def given(self, ids: Ids, rows: torch.Tensor) -> Any:
+            values = super().given(ids, rows)
+            return [value - 2e-3 for value in values] if ids == off else values
+
+    off = ground.texts("base_unloaded")[1]
+    report = check_on(ground, lambda: OffInOne(arithmetic))
+    [evidence] = [each.evidence for each in report.results if each.check == "base_kept"]
+    assert evidence is not None
+    assert tuple(evidence.tokens) == off[1:]
+    assert "was loaded, used and unloaded" in evidence.planted
+
+
 def test_the_command_writes_a_page_and_replaces_none(
     ground: Ground,
     arithmetic: Arithmetic,
@@ -83,5 +120,14 @@ def test_the_command_writes_a_page_and_replaces_none(
     assert main([*asked, str(page)]) == 2
     assert page.read_text() == "kept"
     assert main([*asked, str(page), "--force"]) == 1
+    assert main([*asked, str(page), "--force", "--junit", str(page)]) == 2
+    junit = tmp_path / "junit.xml"
+    assert main([*asked[:-1], "--junit", str(junit)]) == 1
+    root = ElementTree.parse(junit).getroot()
+    [failure] = root.iter("failure")
+    assert failure.get("type") == "SubjectFailed"
+    assert [case.get("name") for case in root.iter("testcase")] == [
+        each.name for each in checks_of("quick")
+    ]
     assert main([*asked, str(tmp_path / "page.txt")]) == 2
     assert "must end in .html" in capsys.readouterr().err

@@ -10,6 +10,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 from unittest import SkipTest
+from xml.etree import ElementTree
 
 import pytest
 
@@ -83,8 +84,12 @@ def test_failures_that_are_expected_come_from_a_file(
     known.write_text('[server]\ntop_k = "candidates come in rising order"\n')
     url = serve(RisingCandidates(oracle))
     asked = ["check", "server", url, "--model-name", NAME, *QUICK]
-    assert main([*asked, "--all", "--expected-failures", str(known)]) == 0
+    junit = tmp_path / "junit.xml"
+    files = ["--expected-failures", str(known), "--junit", str(junit)]
+    assert main([*asked, "--all", *files]) == 0
     assert "candidates come in rising order" in capsys.readouterr().out
+    skipped = {each.get("message") for each in ElementTree.parse(junit).iter("skipped")}
+    assert "failed as expected: candidates come in rising order" in skipped
 
 
 @pytest.mark.parametrize(

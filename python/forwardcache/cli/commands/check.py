@@ -28,6 +28,11 @@ ExpectedOption = Annotated[
         metavar="FILE",
     ),
 ]
+JunitOption = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Also the report as JUnit's XML, for CI: a case a check."),
+]
+ForceOption = Annotated[bool, typer.Option("--force", help="Replace --junit.")]
 AllOption = Annotated[bool, typer.Option("--all", help="Go on after the first failure.")]
 
 
@@ -77,9 +82,12 @@ def _check_engine(  # noqa: PLR0917 - typer calls it, by name
     drive_abort: Annotated[
         bool, typer.Option("--drive-abort", help="Call abort on stopped requests too.")
     ] = False,
+    junit: JunitOption = None,
+    force: ForceOption = False,
     format_: FormatOption = Format.TABLE,
 ) -> int:
     """Check a streaming engine; exit status 0 if it conforms, 1 if not, 2 if it can't be run."""
+    from forwardcache.cli.kit_files import writers
     from forwardcache.conformance.command import check_engine, leave
 
     code = check_engine(
@@ -89,6 +97,7 @@ def _check_engine(  # noqa: PLR0917 - typer calls it, by name
         report_all=every,
         failing_spec=failing_factory,
         expected_file=expected,
+        writers=writers(junit, force=force),
         check_timeout=timeout,
         cancel_deadline=cancel_deadline,
         max_tokens=max_tokens,
@@ -103,17 +112,24 @@ def _check_engine(  # noqa: PLR0917 - typer calls it, by name
 
 
 @commands.command("backend", short_help="Check a scoring backend.")
-def _check_backend(
+def _check_backend(  # noqa: PLR0917 - typer calls it, by name
     factory: FactoryArgument,
     every: AllOption = False,
     expected: ExpectedOption = None,
+    junit: JunitOption = None,
+    force: ForceOption = False,
     format_: FormatOption = Format.TABLE,
 ) -> int:
     """Check a scoring backend; exit status 0 if it conforms, 1 if not, 2 if it is none."""
+    from forwardcache.cli.kit_files import writers
     from forwardcache.conformance.backend.command import check_backend_spec
 
     return check_backend_spec(
-        factory, output_format=format_.value, report_all=every, expected_file=expected
+        factory,
+        output_format=format_.value,
+        report_all=every,
+        expected_file=expected,
+        writers=writers(junit, force=force),
     )
 
 
@@ -141,12 +157,15 @@ def _check_server(  # noqa: PLR0917 - typer calls it, by name
         str, typer.Option(help="Environment variable with the key.", metavar="NAME")
     ] = "FORWARDCACHE_API_KEY",
     expected: ExpectedOption = None,
+    junit: JunitOption = None,
+    force: ForceOption = False,
     format_: FormatOption = Format.TABLE,
 ) -> int:
     """Check the log-probabilities of an OpenAI-style server's /v1/completions.
 
     Exit status 0 if they are right, 1 if not or if none could be judged, 2 if it can't be asked.
     """
+    from forwardcache.cli.kit_files import writers
     from forwardcache.conformance.server.command import check_server_url
 
     return check_server_url(
@@ -155,6 +174,7 @@ def _check_server(  # noqa: PLR0917 - typer calls it, by name
         output_format=format_.value,
         report_all=every,
         expected_file=expected,
+        writers=writers(junit, force=force),
         reference=None if model is None else exact_values(model),
         top_k=top_k,
         atol=atol,
@@ -198,7 +218,8 @@ def _check_adapter(  # noqa: PLR0917 - typer calls it, by name
         Path | None,
         typer.Option(metavar="FILE.html", help="A page: expected against given by token."),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace --report.")] = False,
+    junit: JunitOption = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace --report and --junit.")] = False,
     format_: FormatOption = Format.TABLE,
 ) -> int:
     """Check that an engine really runs the adapters that it is given.
@@ -206,7 +227,7 @@ def _check_adapter(  # noqa: PLR0917 - typer calls it, by name
     Exit status 0 if it does, 1 if not or if none could be judged, 2 if it can't be asked.
     """
     check_installed(*SCORING)
-    from forwardcache.cli.kit_page import page_writer
+    from forwardcache.cli.kit_files import writers
     from forwardcache.conformance.adapter.command import check_adapter_subject
 
     return check_adapter_subject(
@@ -217,5 +238,5 @@ def _check_adapter(  # noqa: PLR0917 - typer calls it, by name
         output_format=format_.value,
         expected_file=expected,
         timeout=timeout,
-        write_page=None if report is None else page_writer(report, force=force),
+        writers=writers(junit, report, force=force),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from typing import Any, TextIO
 
@@ -19,6 +19,7 @@ from forwardcache.conformance.kit import counted, stamp_line
 from forwardcache.conformance.locate import locate
 from forwardcache.conformance.render import named
 from forwardcache.conformance.tables import aligned
+from forwardcache.conformance.told import Judged, Told, Writer
 
 __all__ = ["check_adapter_subject"]
 
@@ -35,7 +36,7 @@ def check_adapter_subject(
     output_format: str = "table",
     expected_file: str | None = None,
     timeout: float = 120.0,
-    write_page: Callable[[dict[str, Any], str], None] | None = None,
+    writers: Sequence[Writer] = (),
     out: TextIO | None = None,
     err: TextIO | None = None,
 ) -> int:
@@ -49,7 +50,7 @@ def check_adapter_subject(
         output_format: "table" or "json".
         expected_file: A TOML file with checks that are known to fail.
         timeout: Seconds after which a call or a request has failed.
-        write_page: Takes the report as JSON has it, and the verdict in a line.
+        writers: Write the report to files.
         out: Where the report goes; standard output by default.
         err: Where words go, and what the engine prints; standard error by default.
 
@@ -74,8 +75,9 @@ def check_adapter_subject(
     said = {"subject": subject, **report.to_dict()}
     is_json = output_format == "json"
     print(json.dumps(said, indent=2, allow_nan=False) if is_json else _table(report), file=out)
-    if write_page is not None:
-        write_page(said, _verdict(report)[0])
+    told = Told("adapter", subject, _verdict(report)[0], said, _judged(report))
+    for write in writers:
+        write(told)
     return 0 if report.conforms else 1
 
 
@@ -101,6 +103,13 @@ def _table(report: Report) -> str:
     for failure in report.failures():
         lines += ["", f"{type(failure).__name__}: {failure}"]
     return "\n".join([*lines, "", *_verdict(report)])
+
+
+def _judged(report: Report) -> list[Judged]:
+    return [
+        Judged(each.check, each.outcome, each.reason, each.seconds, each.failures)
+        for each in report.results
+    ]
 
 
 def _verdict(report: Report) -> list[str]:

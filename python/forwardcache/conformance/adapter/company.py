@@ -128,14 +128,18 @@ def _because_of_company(case: Case, *, mixed: bool) -> AdapterFailure:
 
 
 def prefixes(session: Session) -> Findings:
-    """Texts that share their first 4, 8, 16 or 40 tokens, asked of another adapter or the same."""
+    """Texts that share their first 4, 8, 16 or 40 tokens, asked of another adapter or the same.
+
+    Also of one that was loaded under the name of another between the two.
+    """
     plants = session.plant("all_linear"), session.plant("other")
     with session.having(*plants) as [one, other]:
         turns = ((one, other), (None, one), (one, None), (one, one))
-        pairs = session.ground.pairs()
-        for index, pair in enumerate(pairs):
-            first, second = turns[index // 2 % len(turns)]
-            yield from _after_prefix(session, pair, first, second)
+        for turn, (first, second) in enumerate(turns):
+            for pair in session.ground.pairs(turn):
+                yield from _after_prefix(session, pair, first, second)
+    for turn, unload in enumerate((True, False), len(turns)):
+        yield from _after_reload(session, session.ground.pairs(turn), unload=unload)
 
 
 def _after_prefix(session: Session, pair: Pair, first: str | None, second: str | None) -> Findings:
@@ -148,6 +152,31 @@ def _after_prefix(session: Session, pair: Pair, first: str | None, second: str |
     )
     case = session.case(second, [pair.later], session.ask([pair.later], second), how)
     yield from _because_of_prefix(case)
+
+
+def _after_reload(session: Session, pairs: list[Pair], *, unload: bool) -> Findings:
+    """Texts that begin as some did that had been asked for when the name was another adapter's."""
+    before, after = session.plant("all_linear"), session.plant("new")
+    with session.having(before) as [name]:
+        session.ask([pair.earlier for pair in pairs], name)
+        if unload:
+            session.unload(name)
+        try:
+            session.load(name, after)
+        except SubjectRaisedError:
+            if unload:
+                raise
+            # That a name in use is refused is no fault.
+            return
+        how = "loaded under a name that had all_linear" + (", which was unloaded" if unload else "")
+        new = [session.ground.texts("prefixes_after_reload")[unload]]
+        if session.case(name, new, session.ask(new, name), how, before=before).wrong:
+            # Wrong for a new text too: the checks of reloads say it.
+            return
+        for pair in pairs:
+            later, shared = [pair.later], f"{how}; asked before with the same {pair.shared} tokens"
+            case = session.case(name, later, session.ask(later, name), shared, before=before)
+            yield from _because_of_prefix(case)
 
 
 def _because_of_prefix(case: Case) -> Findings:

@@ -79,6 +79,11 @@ class Case:
         return apart(self.given, self.expected)
 
     @property
+    def share(self) -> float:
+        """How much of what is allowed the values are off: above 1 they are wrong."""
+        return self.off / self.limit
+
+    @property
     def wrong(self) -> bool:
         """Whether the values are not the exact ones."""
         return not self.off <= self.limit

@@ -15,7 +15,7 @@ from forwardcache.hf.planting.exact import Exact, Text
 from forwardcache.hf.planting.plant import Plant, plant
 from forwardcache.hf.planting.recipes import KINDS, PATTERNS, recipes
 
-__all__ = ["PROFILES", "SHARED", "Ground", "Pair", "Profile"]
+__all__ = ["PROFILES", "SHARED", "TURNS", "Ground", "Pair", "Profile"]
 
 Profile = Literal["quick", "full"]
 PROFILES: tuple[Profile, ...] = ("quick", "full")
@@ -31,13 +31,18 @@ COMPANY = ("all_linear", "other", "new")
 
 _PURPOSES = (
     *("base", "base_loaded", "base_unloaded", "two_first", "two_second", "two_again", "two_base"),
-    *("reload_before", "reload_after", "reload_with_unload"),
+    *("reload_before", "reload_after", "reload_with_unload", "prefixes_after_reload"),
     *("all_linear", *KINDS, "first_layer", "last_layer", *PATTERNS),
 )
 AT_ONCE = ("together", "alone")
 """Eight texts each."""
 
+TURNS = 6
+"""Ways in which pairs of texts are asked for."""
+
 _TWICE, _MANY = 2.0, 8
+_PAIRS = 2 * TURNS
+"""For each number of tokens that they share."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +106,15 @@ class Ground:
         pool = self._pool[begin : begin + each]
         return [text[:length] for text, length in zip(pool, self._lengths, strict=True)]
 
-    def pairs(self) -> list[Pair]:
-        """Pairs of texts with 4, 8, 16 and 40 tokens in common, of equal and different length."""
+    def pairs(self, turn: int) -> list[Pair]:
+        """Pairs of texts with 4, 8, 16 and 40 tokens in common, of equal and different length.
+
+        Args:
+            turn: From 0 to ``TURNS`` - 1; each has pairs of its own, which no other asks for.
+        """
         if self._pairs is None:
             begin = len(_PURPOSES) * len(self._lengths)
-            begun = self._pool[begin : begin + _MANY * len(SHARED)]
+            begun = self._pool[begin : begin + _PAIRS * len(SHARED)]
             self._pairs = []
             for index, shared in enumerate(SHARED):
                 length = max(len(begun[0]), shared + _BEYOND)
@@ -116,7 +125,7 @@ class Ground:
                 for number, (one, other) in enumerate(zip(earlier, later, strict=True)):
                     cut = length if number % 2 else (shared + length + 2) // 2
                     self._pairs.append(Pair(one, other[:cut], shared))
-        return self._pairs
+        return [each for n, each in enumerate(self._pairs) if n % _PAIRS // 2 == turn]
 
     def _as_long_as(self, length: int, texts: list[Text]) -> list[Text]:
         return texts if len(texts[0]) >= length else self.exact.sampled(texts, length, 2)
@@ -160,7 +169,8 @@ class Ground:
         return self._plants[key]
 
     def _sampled_pool(self, length: int) -> list[Text]:
-        count = len(_PURPOSES) * len(self._lengths) + _MANY * (len(SHARED) + len(AT_ONCE))
+        count = len(_PURPOSES) * len(self._lengths) + _PAIRS * len(SHARED)
+        count += _MANY * len(AT_ONCE)
         firsts = self.exact.likely(2 * count)
         random.Random(0).shuffle(firsts)
         starts = [(firsts[n % len(firsts)],) for n in range(count)]

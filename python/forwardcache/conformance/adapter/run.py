@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from forwardcache.conformance.adapter.checks import IGNORED, PROFILES, Check, checks_of
+from forwardcache.conformance.adapter.diagnose import evidence_of
 from forwardcache.conformance.adapter.failures import (
     AdapterFailure,
     AdapterIgnored,
@@ -56,6 +57,8 @@ class CheckResult:
         seconds: How long it took.
         failures: What it found.
         reason: Why it was skipped, not run or expected to fail.
+        evidence: Where it passed, the text that came nearest to failing; None where no values were
+            judged.
     """
 
     check: str
@@ -63,6 +66,7 @@ class CheckResult:
     seconds: float = 0.0
     failures: tuple[AdapterFailure, ...] = ()
     reason: str | None = None
+    evidence: Evidence | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The fields by name, failures as dicts."""
@@ -72,6 +76,7 @@ class CheckResult:
             "seconds": round(self.seconds, 6),
             "failures": [failure.to_dict() for failure in self.failures],
             "reason": self.reason,
+            "evidence": None if self.evidence is None else self.evidence.to_dict(),
         }
 
 
@@ -251,6 +256,7 @@ def judged(check: Check, session: Session) -> CheckResult:
     failures: tuple[AdapterFailure, ...] = ()
     outcome: Outcome = "passed"
     reason = None
+    session.nearest = None
     finds = check.find(session)
     try:
         # The first says what is wrong; what follows from it is left out.
@@ -264,7 +270,15 @@ def judged(check: Check, session: Session) -> CheckResult:
     for failure in failures:
         failure.check = check.name
     outcome = "failed" if failures else outcome
-    return CheckResult(check.name, outcome, time.perf_counter() - began, failures, reason)
+    seconds = time.perf_counter() - began
+    shown = _shown(session) if outcome == "passed" else None
+    return CheckResult(check.name, outcome, seconds, failures, reason, shown)
+
+
+def _shown(session: Session) -> Evidence | None:
+    """Expected against given of a check that passed."""
+    case = session.nearest
+    return case and evidence_of(case, f"values {case.off:.3g} nats from these")
 
 
 def rests_on(check: Check, failed: set[str]) -> str | None:

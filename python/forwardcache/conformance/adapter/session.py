@@ -50,6 +50,11 @@ class Session:
     Args:
         caller: Asks it.
         ground: What is made for its model.
+
+    Attributes:
+        floor: What rounding makes of the base's values, root mean square, nats.
+        loaded: The adapters that are loaded, by name.
+        nearest: Of what was judged since it was last set to None, what came nearest to being wrong.
     """
 
     def __init__(self, caller: Caller, ground: Ground) -> None:
@@ -57,6 +62,7 @@ class Session:
         self.ground = ground
         self.floor = _LEAST_FLOOR_NATS
         self.loaded: dict[str, Plant] = {}
+        self.nearest: Case | None = None
         self._was_loaded: list[Plant] = []
         self._numbers = itertools.count(1)
 
@@ -69,6 +75,7 @@ class Session:
         cap = max(_LEAST_FLOOR_NATS, _DTYPE_EXPLAINS * rounded)
         how = f"nothing is loaded; 16 bits explain {cap:.2g} nats"
         case = Case(exact, None, texts, given, cap, cap, how)
+        self._noted(case)
         if case.wrong:
             yield self.diagnosed(case)
         self.floor = min(cap, max(_LEAST_FLOOR_NATS, case.off))
@@ -171,18 +178,26 @@ class Session:
         # Whatever is mixed up is the first, or one of those that were loaded last.
         likely = dict.fromkeys([*self._was_loaded[:1], *self._was_loaded[-3:]])
         others = [each for each in likely if each not in (plant, before)]
-        return Case(
-            self.ground.exact,
-            plant,
-            texts,
-            given,
-            floor,
-            WRONG_FROM * floor,
-            how,
-            others,
-            before,
-            beside_others,
+        return self._noted(
+            Case(
+                self.ground.exact,
+                plant,
+                texts,
+                given,
+                floor,
+                WRONG_FROM * floor,
+                how,
+                others,
+                before,
+                beside_others,
+            )
         )
+
+    def _noted(self, case: Case) -> Case:
+        """``case``, which is kept if none came nearer to being wrong."""
+        if self.nearest is None or case.share > self.nearest.share:
+            self.nearest = case
+        return case
 
     def floor_of(self, plant: Plant | None) -> float:
         """What rounding explains with an adapter, root mean square, nats."""

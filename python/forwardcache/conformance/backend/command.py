@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from typing import TextIO
 
@@ -12,6 +13,7 @@ from forwardcache.conformance.backend.run import BackendReport, check_backend, n
 from forwardcache.conformance.expected import expected_failures
 from forwardcache.conformance.locate import locate
 from forwardcache.conformance.tables import aligned
+from forwardcache.conformance.told import Judged, Told, Writer
 
 
 def check_backend_spec(
@@ -20,6 +22,7 @@ def check_backend_spec(
     output_format: str = "table",
     report_all: bool = False,
     expected_file: str | None = None,
+    writers: Sequence[Writer] = (),
     out: TextIO | None = None,
     err: TextIO | None = None,
 ) -> int:
@@ -30,6 +33,7 @@ def check_backend_spec(
         output_format: "table" or "json".
         report_all: Go on after a broken rule.
         expected_file: A file of expected failures.
+        writers: Write the report to files.
         out: Where the report goes; standard output by default.
         err: Where words go, and what the backend prints; standard error by default.
 
@@ -56,15 +60,22 @@ def check_backend_spec(
         why = f"no rule applies to what it gives: {report.results[0].reason}"
         print(f"can't check {spec}: {why}", file=err)
         return 2
-    print(_printed(spec, report, output_format), file=out)
+    said = {"backend": spec, **report.to_dict()}
+    is_json = output_format == "json"
+    print(json.dumps(said, indent=2) if is_json else _table(spec, report), file=out)
+    checks = [Judged(each.rule, each.outcome, each.reason or None) for each in report.results]
+    for write in writers:
+        write(Told("backend", spec, _verdict(spec, report), said, checks))
     return 0 if report.conforms else 1
 
 
-def _printed(spec: str, report: BackendReport, output_format: str) -> str:
-    if output_format == "json":
-        return json.dumps({"backend": spec, **report.to_dict()}, indent=2)
+def _table(spec: str, report: BackendReport) -> str:
     rows = [("rule", "outcome", "")]
     rows += [(result.rule, result.outcome, result.reason) for result in report.results]
-    word = "keeps" if report.conforms else "does not keep"
     head = kit.stamp_line("backend", report.outcomes)
-    return "\n".join([*aligned(rows), "", head, f"{spec} {word} the rules of a scoring backend"])
+    return "\n".join([*aligned(rows), "", head, _verdict(spec, report)])
+
+
+def _verdict(spec: str, report: BackendReport) -> str:
+    word = "keeps" if report.conforms else "does not keep"
+    return f"{spec} {word} the rules of a scoring backend"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from typing import TextIO, Unpack
 
 from forwardcache.conformance.expected import Given
@@ -12,6 +13,7 @@ from forwardcache.conformance.http.client import RequestFailedError, root_of
 from forwardcache.conformance.kit import counted, stamp_line
 from forwardcache.conformance.server.run import Options, ServerReport, check_server
 from forwardcache.conformance.tables import aligned
+from forwardcache.conformance.told import Judged, Told, Writer
 
 __all__ = ["check_server_url"]
 
@@ -23,6 +25,7 @@ def check_server_url(
     output_format: str = "table",
     report_all: bool = False,
     expected_file: Given = None,
+    writers: Sequence[Writer] = (),
     out: TextIO | None = None,
     err: TextIO | None = None,
     **options: Unpack[Options],
@@ -35,6 +38,7 @@ def check_server_url(
         output_format: "table" or "json".
         report_all: Go on after a failure.
         expected_file: A TOML file with checks that are known to fail.
+        writers: Write the report to files.
         out: Where the report goes; standard output by default.
         err: Where words go; standard error by default.
         **options: As for ``check_server``.
@@ -60,14 +64,24 @@ def check_server_url(
         why = str(error) if isinstance(error, ValueError) else describe(error)
         print(f"can't check the server: {why}", file=err)
         return 2
-    print(_printed(root_of(url), model_name, report, output_format), file=out)
+    said = {"server": root_of(url), "model": model_name, **report.to_dict()}
+    is_json = output_format == "json"
+    print(json.dumps(said, indent=2) if is_json else _table(report), file=out)
+    told = Told("server", root_of(url), _verdict(report)[0], said, _judged(report))
+    for write in writers:
+        write(told)
     return 0 if report.conforms else 1
 
 
-def _printed(url: str, model_name: str, report: ServerReport, output_format: str) -> str:
-    if output_format == "json":
-        head = {"server": url, "model": model_name}
-        return json.dumps({**head, **report.to_dict()}, indent=2)
+def _judged(report: ServerReport) -> list[Judged]:
+    outcomes = zip(report.results, report.outcomes, strict=True)
+    return [
+        Judged(each.check, outcome, each.reason, each.seconds, each.failures)
+        for each, outcome in outcomes
+    ]
+
+
+def _table(report: ServerReport) -> str:
     rows = [("check", "outcome", "ms", "")]
     for result in report.results:
         names = ", ".join(type(failure).__name__ for failure in result.failures)

@@ -33,6 +33,7 @@ def adapter_page(said: Mapping[str, Any], verdict: str) -> str:
         verdict=verdict,
         checks=[_check_row(check) for check in said["checks"]],
         failures=[_failure(failure, number) for number, failure in enumerate(failures)],
+        passed=[_passed(check) for check in said["checks"] if check["evidence"]],
     )
 
 
@@ -59,6 +60,15 @@ def _failure(failure: Mapping[str, Any], number: int) -> dict[str, Any]:
         "floor": evidence.get("floor_nats"),
         "rows": rows,
         "plot": _plot(rows, number) if rows else "",
+    }
+
+
+def _passed(check: Mapping[str, Any]) -> dict[str, Any]:
+    """What the template shows of a check without failures."""
+    evidence = check["evidence"]
+    return {
+        "line": f"{check['check']}: {evidence['planted']}; {evidence['came']}",
+        "rows": [_token_row(at, each) for at, each in enumerate(evidence["tokens"], 1)],
     }
 
 
