@@ -24,8 +24,8 @@ from tests.conformance.probes import ABOUT, PROBES
 pytestmark = pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
 
 LIMIT_S = 1.0
-TRIES = 6
-"""On a busy machine a deadline is missed by chance; what is wrong with a look stays."""
+CHANCES = 3
+"""How often a look may miss a deadline, which happens by chance on a busy machine."""
 
 STRICT: tuple[ModuleType, ...] = (ask, counts, leftovers, prompts, stops, together)
 MODULES: tuple[ModuleType, ...] = (chunk, judge, media, seed, stream, *STRICT)
@@ -103,11 +103,17 @@ def looks() -> list[Look]:
 
 
 def _measured(check: str, profile: str, sees: Callable[[], object]) -> Look:
-    for _ in range(TRIES):
+    clean = missed = 0
+    # A look that has seen something is to see nothing twice as often, and is else of no use.
+    while clean <= 2 * missed:
         began = time.perf_counter()
-        if not catches(sees):
-            return Look(check, profile, sees, time.perf_counter() - began)
-    raise AssertionError(f"sees something in the kit as it is: {sees}")
+        if catches(sees):
+            missed += 1
+        else:
+            clean += 1
+        seconds = time.perf_counter() - began
+        assert missed < CHANCES, f"sees something in the kit as it is: {sees}"
+    return Look(check, profile, sees, seconds)
 
 
 def ordered(mutant: Mutant) -> list[Look]:

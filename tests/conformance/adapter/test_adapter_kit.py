@@ -4,6 +4,7 @@ failure says what was planted, what was expected and what came.
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import SkipTest
@@ -32,10 +33,12 @@ from forwardcache.hf.planting.plant import Plant
 from tests.conformance.adapter import faults, prefix_faults
 from tests.conformance.adapter.table import FAULTS, ONLY_BY
 from tests.conformance.adapter.toy import (
+    AdaptersIn16Bits,
     Arithmetic,
     Async,
     LeavesRounding,
     Noisy,
+    OffWithAdapters,
     Ours,
     Rounded,
     Sound,
@@ -60,13 +63,34 @@ def run(ground: Ground, arithmetic: Arithmetic) -> Run:
         lambda arithmetic: Noisy(arithmetic, 0.005, seed=1),
         lambda arithmetic: Noisy(arithmetic, 0.0001, seed=2),
         LeavesRounding,
+        AdaptersIn16Bits,
     ],
-    ids=["fp32", "async", "bf16", "fp16", "noise of 16 bits", "noise of batches", "merged"],
+    ids=[
+        *("fp32", "async", "bf16", "fp16", "noise of 16 bits", "noise of batches", "merged"),
+        "adapters in bf16",
+    ],
 )
 def test_a_sound_engine_is_accused_of_nothing(make: Any, run: Run) -> None:
     report = run(make)
     assert report.failures() == ()
     assert report.conforms
+
+
+@pytest.mark.parametrize("amplified", [1.0, 40.0])
+def test_an_adapter_that_makes_rounding_larger_has_a_larger_floor(
+    amplified: float, ground: Ground, arithmetic: Arithmetic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        ground, "plant", lambda *asked: replace(Ground.plant(ground, *asked), amplified=amplified)
+    )
+    session = Session(Caller(OffWithAdapters(arithmetic, 0.05), 60.0), ground)
+    base, all_linear = (judged(check, session) for check in checks_of("quick")[:2])
+    assert base.outcome == "passed"
+    floors = [each.evidence.floor for each in all_linear.failures if each.evidence]
+    # 0.8 % of what the adapter does is allowed to its own weights.
+    plant = session.plant("all_linear")
+    assert floors == ([] if amplified > 1 else [pytest.approx(0.008 * plant.effect)])
+    assert session.floor_of(plant) >= session.floor * amplified
 
 
 def test_our_own_backend_is_accused_of_nothing(ground: Ground, arithmetic: Arithmetic) -> None:

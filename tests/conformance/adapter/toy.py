@@ -212,6 +212,49 @@ class Rounded(Sound):
         super().__init__(arithmetic.rounded(dtype))
 
 
+@dataclass(frozen=True)
+class In16Bits(Delta):
+    """Computed in bfloat16 throughout, beside a base in 32 bits."""
+
+    def __call__(self, module: Any, given: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        if given.is_floating_point():
+            given = given.bfloat16()
+        return super().__call__(module, given, positions).float()
+
+
+class AdaptersIn16Bits(Sound):
+    """A base in 32 bits, and adapters in 16, as engines keep them."""
+
+    def read(self, path: str) -> Content:
+        """The adapter in a folder."""
+        return super().read(path).changed("16 bits", self.rounded)
+
+    @staticmethod
+    def rounded(name: str, delta: Delta) -> Delta:
+        """A delta in 16 bits."""
+        bias = None if delta.bias is None else delta.bias.bfloat16()
+        a, b = delta.a.bfloat16(), delta.b.bfloat16()
+        return In16Bits(a, b, delta.scale, bias, delta.rank)
+
+
+class OffWithAdapters(Sound):
+    """Every adapter's values are a little off.
+
+    Args:
+        arithmetic: As for all.
+        nats: By how much.
+    """
+
+    def __init__(self, arithmetic: Arithmetic, nats: float) -> None:
+        super().__init__(arithmetic)
+        self.nats = nats
+
+    def rows(self, ids: Ids, content: Content) -> torch.Tensor:
+        """Moved, but for the base's."""
+        rows = super().rows(ids, content)
+        return rows if content is BASE else rows - self.nats
+
+
 class Noisy(Sound):
     """As batches have it that are never twice the same: values move a little at every call.
 
