@@ -36,8 +36,8 @@ def as_junit(told: Told) -> bytes:
     cases = [_case(group, judged) for judged in told.checks]
     failed = any(judged.outcome in _FAILED for judged in told.checks)
     if not told.report["conforms"] and not failed:
-        said = {"message": told.verdict, "type": "no pass"}
-        cases.append(case(group, NO_PASS, "error", told.verdict, **said))
+        line = told.verdict
+        cases.append(case(group, NO_PASS, "error", line, message=line, type="no pass"))
     of_run = {name: str(told.report[name]) for name in _IN_THE_REPORT if name in told.report}
     told_of_run = {"subject": told.subject, "verdict": told.verdict, **of_run}
     return document(f"forwardcache check {told.kit}", cases, told_of_run)
@@ -45,15 +45,16 @@ def as_junit(told: Told) -> bytes:
 
 def _case(group: str, judged: Judged) -> ElementTree.Element:
     name, seconds = judged.check, judged.seconds
+    found = "\n\n".join(map(str, judged.failures))
     if judged.outcome in _FAILED:
         first = judged.failures[0] if judged.failures else None
         # A stale check has found nothing.
         kind = judged.outcome if first is None else type(first).__name__
         message = judged.reason or "" if first is None else first.message_line
-        text = "\n\n".join(map(str, judged.failures)) or message
-        return case(group, name, "failure", text, seconds=seconds, message=message, type=kind)
+        return case(
+            group, name, "failure", found or message, seconds=seconds, message=message, type=kind
+        )
     if judged.outcome in _SKIPPED:
         message = ": ".join(filter(None, (_SKIPPED[judged.outcome], judged.reason)))
-        text = "\n\n".join(map(str, judged.failures)) or None
-        return case(group, name, "skipped", text, seconds=seconds, message=message)
+        return case(group, name, "skipped", found or None, seconds=seconds, message=message)
     return case(group, name, seconds=seconds)

@@ -131,14 +131,19 @@ class ByLength(ForgetsPrefixes):
 
     equal = True
 
+    def __init__(self, arithmetic: Arithmetic) -> None:
+        super().__init__(arithmetic)
+        self.lengths: dict[Ids, int] = {}
+
     def logprobs(self, token_ids: list[int], *, adapter: str | None = None) -> Any:
         ids = tuple(token_ids)
         content = BASE if adapter is None else self.adapters[adapter]
         rows = self.rows(ids, content).clone()
         for end in range(1, len(ids)):
-            length, row = self.kept.setdefault(ids[:end], (len(ids), rows[end - 1]))
-            if (length == len(ids)) is self.equal:
-                rows[end - 1] = row
+            if ids[:end] not in self.kept:
+                self.kept[ids[:end]], self.lengths[ids[:end]] = rows[end - 1], len(ids)
+            if (self.lengths[ids[:end]] == len(ids)) is self.equal:
+                rows[end - 1] = self.kept[ids[:end]]
         return self.given(ids, rows)
 
 

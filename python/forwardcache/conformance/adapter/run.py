@@ -278,7 +278,9 @@ def judged(check: Check, session: Session) -> CheckResult:
 def _shown(session: Session) -> Evidence | None:
     """Expected against given of a check that passed."""
     case = session.nearest
-    return case and evidence_of(case, f"values {case.off:.3g} nats from these")
+    if case is None:
+        return None
+    return evidence_of(case, f"values {case.off:.3g} nats from these")
 
 
 def rests_on(check: Check, failed: set[str]) -> str | None:
