@@ -69,7 +69,7 @@ def wait_until_served(servers: Sequence[RedisServer]) -> None:
 
     while not all(map(serves, servers)):
         assert time.monotonic() < deadline, "the cluster did not come up"
-        time.sleep(0.02)
+        time.sleep(0.05)
 
 
 @contextmanager

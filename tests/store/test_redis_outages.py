@@ -58,15 +58,17 @@ def record(number: int) -> Record:
     return Record(key, seal(key, float(number)), "m", "base", "logprob_of")
 
 
-def job_of(store: RedisStore, *, finds: bool = False) -> tuple[float, float]:
-    """A job that computes for ``BATCHES`` times ``BATCH_S`` and finds nothing: that, and the rest.
+def job_of(
+    store: RedisStore, *, finds: bool = False, batches: int = BATCHES
+) -> tuple[float, float]:
+    """A job that computes for ``batches`` times ``BATCH_S`` and finds nothing: that, and the rest.
 
     Or ``finds`` some, where a server of several is well.
 
     Seconds of computing, seconds in the store.
     """
     inside = 0.0
-    for batch in range(BATCHES):
+    for batch in range(batches):
         records = [record(number) for number in range(batch * BATCH, (batch + 1) * BATCH)]
         began = time.perf_counter()
         found = store.get_many([one.key for one in records])
@@ -76,7 +78,7 @@ def job_of(store: RedisStore, *, finds: bool = False) -> tuple[float, float]:
         began = time.perf_counter()
         store.put_many(records)
         inside += time.perf_counter() - began
-    return BATCHES * BATCH_S, inside
+    return batches * BATCH_S, inside
 
 
 def assert_costs_little(store: RedisStore) -> None:

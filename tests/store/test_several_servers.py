@@ -6,6 +6,8 @@ where they are, and the others are misses.
 from __future__ import annotations
 
 import random
+import re
+import socket
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -86,7 +88,7 @@ def test_servers_that_do_not_answer_cost_little(servers: list[RedisServer]) -> N
     with answering(silent) as one, answering(silent) as other:
         hosts = [each.removeprefix("redis://") for each in (one, other)]
         store = RedisStore(",".join([address(servers[:1]), *hosts]))
-        computing, inside = job_of(store, finds=True)
+        computing, inside = job_of(store, finds=True, batches=100)
     assert inside < 0.1 * computing, f"{inside:.3f} s for {computing:.1f} s"
     assert store.errors > 0
 
@@ -102,6 +104,36 @@ def test_servers_are_asked_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> 
         assert found(store) == set()
         assert time.perf_counter() - began < 0.8
     assert store.errors == 8
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["MOVED {slot} 127.0.0.1:{port}", "ASK {slot} :{port}", "MOVED {slot} 127.0.0.1:1",
+     "MOVED 99999 127.0.0.1:{port}", "MOVED {slot} x:0", "MOVED {slot}", "ASK a b:c",
+     "CLUSTERDOWN Hash slot not served", "TRYAGAIN later", "CROSSSLOT no"],
+)  # fmt: skip
+def test_servers_that_send_one_round_in_circles_are_left_after_one_more(
+    word: str, patient: None
+) -> None:
+    asked = 0
+
+    def serve(connection: socket.socket) -> None:
+        nonlocal asked
+        port = connection.getsockname()[1]
+        line = f"-{word.format(slot=7, port=port)}\r\n".encode()
+        while data := connection.recv(65536):
+            asked += 1
+            connection.sendall(line * len(re.findall(rb"\*\d+\r\n\$", data)))
+
+    with answering(serve) as url:
+        store = RedisStore(url)
+        for _ in range(3):
+            assert store.get_many([key(n) for n in range(20)]) == {}
+            assert store.put_many(records(20)) == 0
+        assert (store.info().entries, store.verify().ok) == (0, 0)
+        # Of each connection the first words, and then at most two rounds a call, are its own.
+        assert asked < 60
+        store.close()
 
 
 def test_the_slot_of_a_key_is_that_of_a_cluster() -> None:
