@@ -178,7 +178,10 @@ def run(path: Path, batches: list[list[str]], number: int) -> Runs:
     calls = Calls(writing)
     took: dict[str, list[tuple[float, float]]] = {"without": [], "first": []}
     for at, some in enumerate(batches):
-        turns = [("without", plain.next_token_dist_batch), ("first", written)]
+        turns: list[tuple[str, Callable[[list[str]], Any]]] = [
+            ("without", plain.next_token_dist_batch),
+            ("first", written),
+        ]
         for name, work in turns if (at + number) % 2 else turns[::-1]:
             took[name].append(on_cpu(partial(work, some)))
     writing.close()
