@@ -42,7 +42,7 @@ ROWS = [
     RawRow(2, FACTS.views[1], False, fields(-0.1, kl_base_nats=1e-300, tail_logprob=-2.5)),
     RawRow(2, FACTS.views[2], False, fields(-0.1, kl_base_nats=0.1)),
 ]
-INPUTS = [{"id": "\ud83d"}, {"n": [1]}, {}]
+INPUTS: list[dict[str, Any]] = [{"id": "\ud83d"}, {"n": [1]}, {}]
 
 
 def test_a_part_holds_what_was_computed() -> None:

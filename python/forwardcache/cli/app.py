@@ -24,6 +24,7 @@ _MODULES = {
     "diff": None,
     "export": "export",
     "verify": None,
+    "merge": None,
     "report": None,
     "check": "check",
     "trace": "trace",

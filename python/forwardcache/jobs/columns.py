@@ -77,10 +77,13 @@ class InputColumns:
     input: Kind | None
 
     @classmethod
-    def of(cls, prompts: Sequence[Prompt]) -> InputColumns:
-        """The columns that hold what ``prompts`` have."""
-        carried = _common_kind(prompt.carried for prompt in prompts)
-        return cls(_common_kind(prompt.id for prompt in prompts), carried)
+    def of(cls, prompts: Iterable[Prompt]) -> InputColumns:
+        """The columns that hold what ``prompts`` have; they may come in a stream."""
+        ids, carried = _CommonKind(), _CommonKind()
+        for prompt in prompts:
+            ids.note(prompt.id)
+            carried.note(prompt.carried)
+        return cls(ids.kind(), carried.kind())
 
     def fitted(self, row: Row) -> Row:
         """``row`` as these columns hold it."""
@@ -96,12 +99,32 @@ class InputColumns:
         return {"id": _polars_type(self.id), **others, "input": _polars_type(self.input)}
 
 
+class _CommonKind:
+    """The kind that holds all values that were noted; None where no type of a table does."""
+
+    def __init__(self) -> None:
+        self._kind: Kind | None = "null"
+
+    def note(self, value: Any) -> None:
+        if self._kind is None:
+            return
+        try:
+            self._kind = _united(self._kind, _kind_of(value, _MOST_DEPTH))
+        except _NoKindError:
+            self._kind = None
+
+    def kind(self) -> Kind | None:
+        try:
+            return None if self._kind in (None, "null") else _written(self._kind)
+        except _NoKindError:
+            return None
+
+
 def _common_kind(values: Iterable[Any]) -> Kind | None:
-    try:
-        kind = _kind_of_all(values, _MOST_DEPTH)
-        return None if kind == "null" else _written(kind)
-    except _NoKindError:
-        return None
+    common = _CommonKind()
+    for value in values:
+        common.note(value)
+    return common.kind()
 
 
 def _kind_of_all(values: Iterable[Any], depth: int) -> Kind:

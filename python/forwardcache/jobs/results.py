@@ -24,14 +24,15 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from forwardcache.errors import InvalidInputError
 from forwardcache.jobs.columns import InputColumns, TableColumns
 from forwardcache.jobs.durable import to_disk
-from forwardcache.jobs.metadata import PARQUET_KEY, Facts, is_ours, meta_of, written
+from forwardcache.jobs.meta_file import check_meta, meta_beside, passing_of, sync_folder
+from forwardcache.jobs.metadata import PARQUET_KEY, Facts, meta_of
 from forwardcache.jobs.outfile import check_target, part_of, write_failed
 from forwardcache.jobs.parquet import write_parquet
 from forwardcache.jobs.prompts import Prompt
@@ -115,11 +116,7 @@ def _check_free(out: Path, *, force: bool, resume: bool) -> None:
             f"{part_of(out)} is there from an unfinished run: --resume goes on with it, --force "
             "begins again"
         )
-    meta = meta_of(out)
-    if os.path.lexists(meta) and not (force or os.path.lexists(out) or is_ours(meta)):
-        raise InvalidInputError(
-            f"--out {out} writes {meta}, which is there already: --force replaces it"
-        )
+    check_meta(out, f"--out {out}", force=force)
 
 
 def _is_parquet(out: Path) -> bool:
@@ -156,11 +153,7 @@ def measured_of(out: Path) -> Path:
 
 def names_of(out: Path) -> tuple[Path, ...]:
     """Every file that a run with ``--out`` writes or removes."""
-    return out, meta_of(out), part_of(out), job_of(out), measured_of(out), _passing_of(out)
-
-
-def _passing_of(out: Path) -> Path:
-    return out.with_name(out.name + ".tmp")
+    return out, meta_of(out), part_of(out), job_of(out), measured_of(out), passing_of(out)
 
 
 def _lock(part: BinaryIO, out: Path) -> None:
@@ -285,7 +278,7 @@ class PartFile:
         if skipped == self.skipped():
             return
         facts = {**self._job, _SKIPPED: [one.as_json() for one in skipped]}
-        passing = _passing_of(self._out)
+        passing = passing_of(self._out)
         try:
             passing.write_text(json.dumps(facts, indent=1) + "\n", "utf-8")
             passing.replace(job_of(self._out))
@@ -360,12 +353,12 @@ class PartFile:
             )
         try:
             to_disk(self._part.fileno())
-            with self._beside(meta):
+            with meta_beside(self._out, meta, force=self._force):
                 if self._columns is not None:
                     self._publish_table(self._columns, meta)
                 else:
                     self._publish_rows()
-            _sync_folder(self._out.parent)
+            sync_folder(self._out.parent)
         except FileExistsError as error:
             raise InvalidInputError(
                 f"--out {self._out} has come while this run was going on; its rows are in "
@@ -378,36 +371,6 @@ class PartFile:
         hint = "; --resume goes on with the rows that are in it"
         return write_failed(part_of(self._out), error, hint=hint)
 
-    @contextmanager
-    def _beside(self, meta: Facts | None) -> Iterator[None]:
-        """Put the meta in place; what was there comes back where the rows get no name."""
-        if meta is None:
-            yield
-            return
-        if not self._force and os.path.lexists(self._out):
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(self._out))
-        target = meta_of(self._out)
-        before = target.read_bytes() if target.is_file() else None
-        self._put(target, written(meta).encode("ascii"))
-        _sync_folder(self._out.parent)
-        try:
-            yield
-        except BaseException:
-            target.unlink() if before is None else self._put(target, before)
-            raise
-
-    def _put(self, target: Path, content: bytes) -> None:
-        """Write a small file next to the part, whole or not at all."""
-        passing = _passing_of(self._out)
-        try:
-            with passing.open("wb") as file:
-                file.write(content)
-                file.flush()
-                to_disk(file.fileno())
-            passing.replace(target)
-        finally:
-            passing.unlink(missing_ok=True)
-
     def _publish_rows(self) -> None:
         job_of(self._out).unlink(missing_ok=True)
         measured_of(self._out).unlink(missing_ok=True)
@@ -419,7 +382,7 @@ class PartFile:
             raise
 
     def _publish_table(self, columns: TableColumns, meta: Facts | None) -> None:
-        passing = _passing_of(self._out)
+        passing = passing_of(self._out)
         metadata = {} if meta is None else {PARQUET_KEY: json.dumps(meta)}
         try:
             write_parquet(part_of(self._out), passing, columns, metadata, self._table)
@@ -487,13 +450,3 @@ def check_same_job(out: Path, job: dict[str, Any]) -> None:
             f"{part_of(out)} belongs to another job (other {', '.join(differing)}); "
             "--force without --resume begins again"
         )
-
-
-def _sync_folder(folder: Path) -> None:
-    """Bring the rename itself to disk, where the file system can."""
-    with suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            to_disk(handle)
-        finally:
-            os.close(handle)

@@ -4,5 +4,5 @@ A command's function takes what typer has read and calls the module of ``forward
 does the work, which is imported by then only: ``--help`` has to be quick.
 
 Reading order: ``options`` (what several share), ``score`` with ``demo``, ``diff``, ``export``,
-``verify``, ``report``, ``check``, ``trace``, ``store``.
+``verify``, ``merge``, ``report``, ``check``, ``trace``, ``store``.
 """

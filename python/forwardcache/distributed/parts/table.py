@@ -168,7 +168,7 @@ def _column(named: str, kind: Column, values: Sequence[Any]) -> Any:
     if inner == kind:
         found = set(map(type, values)) - {type(None)}
         if not found <= set(_PLAIN_TYPES[kind]):
-            raise _other_type(named, kind, found)
+            raise _other_type(named, kind, {each.__name__ for each in found})
         return pa.array(values, _arrow(kind), from_pandas=False)
     if inner not in _DTYPES:
         return pa.array(values, _arrow(kind))
@@ -182,7 +182,7 @@ def _lists(named: str, kind: Column, values: Sequence[Any]) -> Any:
     empty = np.empty(0, dtype)
     # An empty list of Python's has no type that means anything.
     arrays = [np.asarray(value) if value is not None and len(value) else empty for value in values]
-    if unfit := {each.dtype for each in arrays if not _fits(each, dtype)}:
+    if unfit := {f"{each.ndim} x {each.dtype}" for each in arrays if not _fits(each, dtype)}:
         raise _other_type(named, kind, unfit)
     offsets = np.zeros(len(arrays) + 1, np.int32)
     np.cumsum([len(each) for each in arrays], out=offsets[1:])
@@ -197,8 +197,8 @@ def _fits(found: NDArray[Any], dtype: np.dtype[Any]) -> bool:
     return found.ndim == 1 and (found.dtype == dtype or are_whole)
 
 
-def _other_type(named: str, kind: Column, found: Any) -> TypeError:
-    return TypeError(f"{named} is a column of {kind}, got {', '.join(sorted(map(str, found)))}")
+def _other_type(named: str, kind: Column, found: set[str]) -> TypeError:
+    return TypeError(f"{named} is a column of {kind}, got {', '.join(sorted(found))}")
 
 
 def _arrow(kind: Column) -> Any:
