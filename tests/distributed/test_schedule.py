@@ -131,8 +131,8 @@ def test_who_is_as_quick_copies_only_what_is_late() -> None:
     used_to(schedule, {0: 2.0, 1: 2.0})
     assert [schedule.take(worker, 2.0) for worker in range(2)] == [2, 3]
     schedule.finish(3, b"", 1, 4.0)
-    assert schedule.take(1, 4.5) is None
-    assert schedule.take(1, 5.5) == 2
+    assert schedule.take(1, 4.2) is None
+    assert schedule.take(1, 4.6) == 2
     assert Schedule(range(1), copies=True).take(0, 0.0) == 0
 
 
@@ -157,15 +157,18 @@ def test_a_copy_outlives_the_first_and_the_first_a_copy() -> None:
         assert schedule.is_done
 
 
-def test_in_order_what_all_wait_for_is_copied() -> None:
-    schedule = Schedule(range(20), ahead=3, copies=True)
+def test_in_order_what_all_would_soon_wait_for_is_copied() -> None:
+    schedule = Schedule(range(20), ahead=6, copies=True)
     used_to(schedule, {0: 10.0, 1: 1.0})
     assert schedule.take(0, 10.0) == 2
-    for task in (3, 4):
+    for task in (3, 4, 5):
         assert schedule.take(1, 10.0) == task
         schedule.finish(task, b"", 1, 11.0)
-    assert list(schedule.ready()) == []
+    # Two more, and nobody could go on before 20.
     assert schedule.take(1, 11.0) == 2
+    schedule.finish(2, b"", 1, 12.0)
+    assert [task for task, _ in schedule.ready()] == [2, 3, 4, 5]
+    assert schedule.take(1, 12.0) == 6
 
 
 def test_the_quickest_are_asked_first() -> None:

@@ -20,9 +20,13 @@ _MOST_LOSSES = 3
 # A second worker has to be done this much sooner, as a share of what a task takes it.
 _GAIN = 0.1
 # Who takes this many times as long as he is used to may be stuck.
-_LATE = 1.5
+_LATE = 1.2
+# Shorter than any task, so that nobody divides by nothing.
+_SHORTEST_S = 1e-6
+# In order: how many times as long as a task takes before all would have to wait is soon.
+_SOON = 2.0
 # How much the last task counts in what a worker is used to.
-_NEWEST = 0.3
+_NEWEST = 0.2
 # How often to look whether somebody has become late: a quarter of what a task takes, within these.
 _LOOK_LEAST_S, _LOOK_MOST_S = 0.05, 1.0
 
@@ -70,6 +74,10 @@ class Schedule(Generic[Task]):
         """A task that is not done."""
         return self._held[number]
 
+    def is_open(self, number: int) -> bool:
+        """Whether a task that was given out is not done."""
+        return number in self._held
+
     def take(self, worker: int = 0, now_s: float = 0.0) -> int | None:
         """The task for a worker that is free; None if there is none for now.
 
@@ -77,19 +85,12 @@ class Schedule(Generic[Task]):
             worker: Its number.
             now_s: The time, in seconds since any moment.
         """
-        end = math.inf if self._ahead is None else self._next + self._ahead
-        if self._lost and self._lost[0] < end:
-            number = heappop(self._lost)
-        elif self._upcoming and self._given < end:
-            number = self._given
-            self._held[number] = self._upcoming.pop()
-            self._given += 1
-            self._read()
-        elif (late := self._worth_a_copy(worker, now_s)) is not None:
-            number = late
-        else:
-            return None
-        self._running.setdefault(number, {})[worker] = now_s
+        if (number := self._urgent(worker, now_s)) is None:
+            number = self._first_waiting()
+        if number is None:
+            number = self._last_done(worker, now_s)
+        if number is not None:
+            self._running.setdefault(number, {})[worker] = now_s
         return number
 
     def finish(self, number: int, result: bytes, worker: int = 0, now_s: float = 0.0) -> bool:
@@ -147,6 +148,7 @@ class Schedule(Generic[Task]):
             break
 
     def _note(self, worker: int, took_s: float) -> None:
+        took_s = max(took_s, _SHORTEST_S)
         usual = self._usual.get(worker, took_s)
         self._usual[worker] = usual + _NEWEST * (took_s - usual)
         average = self._average or took_s
@@ -156,20 +158,50 @@ class Schedule(Generic[Task]):
         """Seconds that a task takes a worker; a new one as long as the last tasks took."""
         return self._usual.get(worker, self._average)
 
-    def _worth_a_copy(self, worker: int, now_s: float) -> int | None:
-        """The task that all wait for, or the one that is done last, if this worker gains on it."""
-        if not self._copies or not self._average:
+    def _first_waiting(self) -> int | None:
+        """The first task that nobody has, if it isn't too far ahead."""
+        end = math.inf if self._ahead is None else self._next + self._ahead
+        if self._lost and self._lost[0] < end:
+            number = heappop(self._lost)
+            # Those that run stay in order.
+            self._running = dict(sorted([*self._running.items(), (number, {})]))
+            return number
+        if not self._upcoming or self._given >= end:
             return None
-        if self._upcoming or self._lost:
-            candidates = [self._next] if self._next in self._running else []
-        else:
-            candidates = list(self._running)
-        if not candidates:
+        number = self._given
+        self._held[number] = self._upcoming.pop()
+        self._given += 1
+        self._read()
+        return number
+
+    def _urgent(self, worker: int, now_s: float) -> int | None:
+        """The first task that would soon keep all others waiting, if this worker gains on it."""
+        if self._ahead is None or not self._copies or not self._average:
             return None
-        ends = {number: self._expected_end(number, now_s) for number in candidates}
-        last = max(candidates, key=lambda number: (ends[number], -number))
-        gains = ends[last] - now_s > self._pace(worker) * (1 + _GAIN)
-        return last if gains and worker not in self._running[last] else None
+        a_second = sum(1 / usual_s for usual_s in self._usual.values())
+        soon = self._given - self._ahead + _SOON * self._pace(worker) * a_second
+        for number in self._running:
+            if number > soon:
+                break
+            if self._gains(number, worker, now_s):
+                return number
+        return None
+
+    def _last_done(self, worker: int, now_s: float) -> int | None:
+        """The task that is done last, where none is left to give, if this worker gains on it."""
+        if not self._copies or not self._average or self._upcoming or self._lost:
+            return None
+        last, last_end = None, -math.inf
+        for number in self._running:
+            if (end := self._expected_end(number, now_s)) > last_end:
+                last, last_end = number, end
+        return last if last is not None and self._gains(last, worker, now_s) else None
+
+    def _gains(self, number: int, worker: int, now_s: float) -> bool:
+        """Whether a task is expected to be done sooner if this worker does it too."""
+        end = self._expected_end(number, now_s)
+        is_his = worker in self._running[number]
+        return not is_his and end - now_s > self._pace(worker) * (1 + _GAIN)
 
     def _expected_end(self, number: int, now_s: float) -> float:
         """When a task is expected to be done (s); infinity if all who have it are late."""
