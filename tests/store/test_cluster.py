@@ -90,8 +90,8 @@ def test_any_node_of_a_cluster_may_be_named(servers: list[RedisServer]) -> None:
     assert store.put_many(records(COUNT)) == COUNT
     assert sum(there := holds(servers)) == COUNT
     assert min(there) > COUNT / 5
-    for named in servers:
-        other = RedisStore(named.url)
+    for named, options in zip(servers, ("", "?protocol=3", "/0?client_name=me"), strict=True):
+        other = RedisStore(f"{named.url}{options}")
         assert other.get_many(keys(400)) == blobs(COUNT)
         assert other.put_many(records(COUNT)) == COUNT
         assert (other.errors, other.skipped, other.refused, other.damaged) == (0, 0, 0, 0)

@@ -10,6 +10,7 @@ import re
 import socket
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from hashlib import sha256
 from pathlib import Path
@@ -20,6 +21,7 @@ from redis.crc import key_slot
 from forwardcache.store import redis as redis_store
 from forwardcache.store.breaker import Breaker
 from forwardcache.store.redis import RedisStore
+from forwardcache.store.request_worker import BusyError, RequestWorker
 from forwardcache.store.slots import SLOTS, Ring, shared_out, slot_of, told_by_cluster
 from tests.store.clusters import asked
 from tests.store.servers import RedisServer, answering, silent
@@ -81,6 +83,33 @@ def test_a_server_less_is_a_miss_for_its_keys_alone(
     assert found(fewer) == left
     assert fewer.put_many(records(COUNT)) == COUNT
     assert len(found(fewer)) == COUNT
+
+
+def test_a_server_killed_under_many_threads_is_no_error_to_any(
+    servers: list[RedisServer], patient: None
+) -> None:
+    store = RedisStore(address(servers))
+    values = records(COUNT)
+    assert store.put_many(values) == COUNT
+    expected = {one.key: one.blob for one in values}
+
+    def work(seed: int) -> int:
+        chance, seen = random.Random(seed), 0
+        for turn in range(40):
+            if seed == 0 and turn == 10:
+                servers[2].kill()
+            some = chance.sample(values, 30)
+            found = store.get_many([one.key for one in some])
+            assert found.items() <= expected.items()
+            seen += len(found)
+            assert store.put_many(some[:10]) <= 10
+        return seen
+
+    with ThreadPoolExecutor(4) as pool:
+        seen = list(pool.map(work, range(4)))
+    assert sum(seen) > 4 * 40 * 30 / 3
+    assert 0 < store.errors <= 8
+    assert len(found(store)) > COUNT / 3
 
 
 @pytest.mark.alone
@@ -196,3 +225,11 @@ def test_the_breaker_rests_longer_where_there_are_more_servers() -> None:
     assert breaker.is_open
     now[0] = 40.1
     assert not breaker.is_open
+
+
+def test_a_worker_that_was_closed_takes_no_call() -> None:
+    worker = RequestWorker(lambda: None, lambda _: None)
+    worker.close()
+    # Behind the word that ends its thread a call would wait for nothing until its time is over.
+    with pytest.raises(BusyError):
+        worker.begin(lambda _: None, time.perf_counter() + 5.0)

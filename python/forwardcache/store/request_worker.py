@@ -71,6 +71,8 @@ class RequestWorker:
         self._disconnect = disconnect
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._turn = threading.Lock()
+        # Nothing may be handed over behind the word that ends the thread: it would never be done.
+        self._gate, self._is_closed = threading.Lock(), False
         self._end = weakref.finalize(self, self._jobs.put, None)
         # A daemon, since a call that hangs may not hold up the end of the process.
         arguments = self._jobs, self._client
@@ -86,7 +88,7 @@ class RequestWorker:
             until: The latest end of the wait for its turn, in seconds of ``time.perf_counter``.
 
         Raises:
-            BusyError: there was no turn by then.
+            BusyError: there was no turn by then, or the worker was closed meanwhile.
         """
         began = time.perf_counter()
         if not self._turn.acquire(timeout=max(until - began, 0.0)):
@@ -95,12 +97,18 @@ class RequestWorker:
         turn = self._turn
         future.add_done_callback(lambda _: turn.release())
         pending = Pending(future, began)
-        self._jobs.put((job, future))
+        with self._gate:
+            if self._is_closed:
+                turn.release()
+                raise BusyError
+            self._jobs.put((job, future))
         return pending
 
     def close(self) -> None:
         """Cuts the connection and ends the thread; does not wait for it."""
-        self._end()
+        with self._gate:
+            self._is_closed = True
+            self._end()
         with suppress(Exception):
             self._disconnect(self._client)
 
