@@ -9,6 +9,7 @@ process; of each process the median of some rounds, of these the median.
 """
 
 import hashlib
+import json
 import os
 import statistics
 import sys
@@ -28,7 +29,8 @@ TITLE = "## Parts and their merging"
 TOP_K, VOCABULARY, PROMPTS, VIEWS = 256, 50_000, 256, ("base", "ft")
 CHUNKS = 8
 """Parts that are merged in one round."""
-NAMES = ("rows written by one process", "rows of parts merged to JSON lines")
+NAMES = ("rows written by one process as a part", "rows of parts merged to JSON lines")
+NAMES_TODAY = ("today's JSON lines by one process", "today's driver, which writes for workers")
 BOUNDS = (("4", "10"), ("3", "8"))
 OP = "next_token_dist"
 
@@ -50,8 +52,13 @@ def values() -> list[Any]:
     return found
 
 
-def writing_today(target: Path) -> Work:
-    """Rows as JSON lines, as the build at the commit of the bounds writes them."""
+def writing_today(target: Path) -> tuple[Work, Work]:
+    """Rows as JSON lines, as the build at the commit of the bounds writes them.
+
+    Returns:
+        What one process does from values on, and what the driver of workers does, which gets rows
+        as JSON and writes them again.
+    """
     from forwardcache.cli.prompts import Prompt  # type: ignore[import-not-found]
     from forwardcache.cli.rows import (  # type: ignore[import-not-found]
         encoded,
@@ -62,8 +69,8 @@ def writing_today(target: Path) -> Work:
     dists = values()
     prompts = [Prompt(line, "a prompt") for line in range(PROMPTS)]
 
-    def write() -> None:
-        rows = [
+    def made() -> list[Any]:
+        return [
             row(
                 prompts[at // len(VIEWS)],
                 view=VIEWS[at % len(VIEWS)],
@@ -74,9 +81,12 @@ def writing_today(target: Path) -> Work:
             )
             for at, dist in enumerate(dists)
         ]
-        target.write_bytes(encoded(rows))
 
-    return write
+    told = json.dumps(made()).encode()
+    return (
+        lambda: target.write_bytes(encoded(made())),
+        lambda: target.write_bytes(encoded(json.loads(told))),
+    )
 
 
 def writing_parts(target: Path) -> Work:
@@ -138,7 +148,7 @@ def rows_a_second(work: Work, rows: int, rounds: int) -> float:
 
 
 def sample(rounds: int) -> list[float]:
-    """Rows a second of each of ``NAMES``, in this process; today's build only writes."""
+    """Rows a second of each of ``NAMES``, or of ``NAMES_TODAY`` in the other build."""
     os.environ["OMP_NUM_THREADS"] = "1"
     rows = PROMPTS * len(VIEWS)
     with tempfile.TemporaryDirectory() as name:
@@ -146,7 +156,8 @@ def sample(rounds: int) -> list[float]:
         try:
             write = writing_parts(folder / "part.parquet")
         except ImportError:
-            return [rows_a_second(writing_today(folder / "rows.jsonl"), rows, rounds)]
+            both = writing_today(folder / "rows.jsonl")
+            return [rows_a_second(each, rows, rounds) for each in both]
         written = rows_a_second(write, rows, rounds)
         merge = merging(folder / "job", folder / "part.parquet")
         return [written, rows_a_second(merge, CHUNKS * rows, rounds)]
@@ -155,26 +166,26 @@ def sample(rounds: int) -> list[float]:
 def section(processes: int, rounds: int, beside: str) -> str:
     sources = [ROOT, *([Path(beside)] if beside else [])]
     taken = in_turn("benches.parts", sources, processes, ["sample", str(rounds)])
-    ours = [statistics.median(each) for each in zip(*taken[0], strict=True)]
-    theirs = statistics.median(found[0] for found in taken[-1])
+    ours, theirs = (
+        [statistics.median(each) for each in zip(*taken[at], strict=True)] for at in (0, -1)
+    )
     lines = [
         Line(
-            f"{name}, beside today's JSON lines",
-            *bounds,
-            own / theirs,
-            "7,500 a second" if at == 0 else "",
+            f"{name}, beside {name_today}",
+            *(bounds if other else ("1", "")),
+            own / today,
+            "7,500 a second" if other else "",
             unit=" x",
             at_least=True,
             is_void=not beside,
         )
-        for at, (name, bounds, own) in enumerate(zip(NAMES, BOUNDS, ours, strict=True))
+        for name, bounds, own in zip(NAMES, BOUNDS, ours, strict=True)
+        for other, (name_today, today) in enumerate(zip(NAMES_TODAY, theirs, strict=True))
     ]
-    rows = [
-        "| rows a second of CPU time | this build | the other, as JSON lines |",
-        "|---|---|---|",
-    ]
-    for name, own in zip(NAMES, ours, strict=True):
-        rows.append(f"| {name} | {number(own)} | {number(theirs) if beside else ''} |")
+    rows = ["| | rows a second of CPU time |", "|---|---|"]
+    names = [*NAMES, *(NAMES_TODAY if beside else ())]
+    for name, found in zip(names, [*ours, *theirs], strict=False):
+        rows.append(f"| {name} | {number(found)} |")
     told = [
         f"- Command: `BESIDE=FOLDER python -m benches.parts --processes {processes}`",
         *description(packages=["numpy", "pyarrow"])[1:],
