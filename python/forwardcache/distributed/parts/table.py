@@ -221,15 +221,20 @@ def _arrow(kind: Column) -> Any:
 
 def _writing(columns: Mapping[str, Column]) -> dict[str, Any]:
     """How a table is written; each encoding is what its values were smallest and quickest in."""
-    kinds = ("float32[]", "float64[]", "int64[]")
+    lists = {f"{name}.list.element": kind for name, kind in columns.items() if kind[-2:] == "[]"}
+    splits = ("float32[]", "float64[]", "int64[]")
+    # A number a row is little beside the lists, and a compressor of its own takes long to set up.
+    large = [*lists, _INPUT, *(name for name, kind in columns.items() if kind == "text")]
+    small = [
+        *_COMMON,
+        *(name for name, kind in columns.items() if kind in {"bool", "int64", "float64"}),
+    ]
     return {
-        "compression": "zstd",
-        "compression_level": _LEVEL,
+        "compression": dict.fromkeys(large, "zstd") | dict.fromkeys(small, "none"),
+        "compression_level": dict.fromkeys(large, _LEVEL),
         "use_dictionary": ["view", _INPUT],
         "column_encoding": {
-            f"{name}.list.element": "BYTE_STREAM_SPLIT"
-            for name, kind in columns.items()
-            if kind in kinds
+            name: "BYTE_STREAM_SPLIT" for name, kind in lists.items() if kind in splits
         },
         "write_page_checksum": True,
         "write_statistics": False,
