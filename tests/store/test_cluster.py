@@ -190,9 +190,11 @@ def test_keys_that_move_are_found_on_the_way_and_at_its_end(servers: list[RedisS
 @pytest.fixture
 def breaking(tmp_path: Path) -> Iterator[tuple[list[RedisServer], RedisServer]]:
     """A cluster whose first node has a replica, and goes on without a node; the replica."""
-    options = "--cluster-require-full-coverage", "no", "--cluster-node-timeout", "60000"
-    # Otherwise a node waits for five seconds whether more replicas come.
-    options += "--repl-diskless-sync-delay", "0"
+    options = [
+        *("--cluster-require-full-coverage", "no", "--cluster-node-timeout", "60000"),
+        # Otherwise a node waits for five seconds whether more replicas come.
+        *("--repl-diskless-sync-delay", "0"),
+    ]
     with cluster(tmp_path / "nodes", 3, *options) as servers, nodes(tmp_path / "more", 1) as [one]:
         yield servers, one
 
