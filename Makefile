@@ -23,6 +23,7 @@ export PYO3_PYTHON := $(CURDIR)/$(PY)
 SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 
 KILLS ?= 1000
+PART_KILLS ?= 500
 SEED ?= 0
 FUZZ_S ?= 60
 TEST_PROCESSES ?= 2
@@ -35,7 +36,7 @@ export SCHEDULES ?= 10000
 # What is built to be explored and not shipped needs no optimization across crates.
 QUICK_BUILD = CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16
 
-.PHONY: help test-shuffled test-processors check-versions test-lowest test-3.12 test-3.13 setup redis-server chromium build demo test test-rust loom shuttle tsan asan valgrind free-threaded cross mutants test-python lint format check bench gpu bench-rust callgrind simulate matrix prove prove-trace fuzz-trace docs picture wheel sdist try-wheel reproducible audit advisories workflows notices clean
+.PHONY: help test-shuffled test-processors check-versions test-lowest test-3.12 test-3.13 setup redis-server chromium build demo test test-rust loom shuttle tsan asan valgrind free-threaded cross mutants test-python lint format check bench gpu bench-rust callgrind simulate matrix prove prove-trace fuzz-trace docs picture wheel sdist try-wheel reproducible audit advisories workflows notices clean kill-parts
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -114,6 +115,9 @@ free-threaded:  ## a CPython without a GIL from Debian's source, the core for it
 
 cross:  ## wheels for Linux on aarch64, tried under qemu, and for macOS, which can't be run here
 	tools/cross.sh
+
+kill-parts: build  ## jobs whose workers write, killed at 500 random moments (PART_KILLS), with Ray
+	$(PY) -m tools.kill_parts --kills $(PART_KILLS) --seed $(SEED)
 
 mutants: build  ## faults put into the cache one at a time, each of which a test must notice
 	$(QUICK_BUILD) $(PY) tools/mutants.py

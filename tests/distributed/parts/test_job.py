@@ -18,9 +18,16 @@ from forwardcache.distributed.parts.lock import locked
 from forwardcache.distributed.parts.manifest import Manifest
 from forwardcache.distributed.parts.opening import open_folder
 from forwardcache.distributed.parts.table import PartRows
-from forwardcache.jobs.job import CHUNK_PROMPTS
+from forwardcache.jobs.differences import comparison_of
+from forwardcache.jobs.job import CHUNK_PROMPTS, Job, Scoring
+from forwardcache.jobs.options import ModelOptions
+from forwardcache.jobs.prompts import read_prompts
+from forwardcache.jobs.rows import encoded
+from forwardcache.jobs.summary import as_json
+from forwardcache.jobs.views import parse_views
 from tests.cli.conftest import ASSETS, Ended, Run, run
 from tests.distributed.parts.here import Crew
+from tools.stand_in import VOCABULARY, session_of
 
 __all__ = ["run"]
 
@@ -101,14 +108,31 @@ def test_each_chunk_has_one_part(score: Score, crew: Crew, tmp_path: Path) -> No
     assert facts["options"]["top_k"] == 8
 
 
-def test_the_summary_is_that_of_one_process(score: Score, run: Run, tmp_path: Path) -> None:
-    """Of a job that was interrupted, too: receipts hold what it needs."""
+def test_the_summary_and_the_merged_rows_are_those_of_one_process(
+    score: Score, run: Run, prompts: Path, tmp_path: Path
+) -> None:
+    """Of a job that nothing is computed for, too: receipts hold what it needs."""
+    session = session_of(ModelOptions(model="stand-in"))
+    source = read_prompts(str(prompts))
+    views = parse_views("base,ft", has_adapter=True)
+    lengths = session.backend.token_lengths(source.items("next_token_dist"), op="")
+    job = Job(source, lengths, "next_token_dist", views, 8, VOCABULARY)
+    scoring = Scoring(session.backend, session.recorder, job)
+    raw = b""
+    for chunk in job.chunks():
+        found = scoring.rows_of(chunk)[0]
+        raw += encoded(found)
+        for each in found:
+            scoring.totals.note(each)
+    expected_views = as_json(comparison_of(job, scoring.totals))
+
     whole = json.loads(score("--format", "json").out)
-    assert whole["views"][0]["prompts"] == 30
-    assert whole["views"][0]["texts"] == 30
+    assert whole["views"] == json.loads(json.dumps(expected_views))
     again = json.loads(score("--format", "json", "--resume").out)
     assert again["views"] == whole["views"]
     assert again["run"]["forward_passes"] == 0
+    assert run("merge", tmp_path / "out", "-o", tmp_path / "rows.jsonl").code == 0
+    assert (tmp_path / "rows.jsonl").read_bytes() == raw
 
 
 @pytest.mark.parametrize("dies_after", [0, 1, CHUNKS - 1])
