@@ -8,8 +8,9 @@
 #   log-probabilities. With enable_prefix_caching=False, or with ATTENTION_BACKEND=SDPA, each is right.
 # - Of several adapters in one AdapterConfig a changed alpha counts only if that of the last one has changed too.
 # - ContinuousBatchingPipeline.add_request ignores the adapters of its GenerationConfig and of the pipeline; generate doesn't.
-# - LoRA on the token embedding, LoRA's own biases (lora_bias), alpha_pattern and, as alpha and r are, adapter_config.json as
-#   a whole are left out, without a word.
+# - LoRA on the token embedding and LoRA's own biases (lora_bias) are left out, without a word, and so is all that
+#   adapter_config.json says: alpha / r is 1 unless the strength in AdapterConfig says it, and alpha_pattern and the smaller
+#   scale of a module with another rank (rank_pattern) can't be said at all.
 #
 # Whom it bites: whoever serves several adapters of one model, A/B tests of an adapter against its base, blends of adapters.
 set -euo pipefail
@@ -39,7 +40,8 @@ model.save_pretrained("base")
 words = Tokenizer(models.WordLevel({f"w{n}": n for n in range(160)}, unk_token="w0"))
 PreTrainedTokenizerFast(tokenizer_object=words, bos_token="w0", eos_token="w159", unk_token="w0").save_pretrained("base")
 adapters = {"one": {}, "other": {}, "embedding": {"target_modules": ["embed_tokens"]}, "biases": {"lora_bias": True},
-            "pattern": {"alpha_pattern": {"q_proj": 32}}}
+            "pattern": {"alpha_pattern": {"q_proj": 32}}, "alpha": {"lora_alpha": 16},
+            "ranks": {"rank_pattern": {"q_proj": 16}}}
 for seed, (name, options) in enumerate(adapters.items()):
     torch.manual_seed(seed)
     settings = {"r": 8, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM", **options}
@@ -61,7 +63,7 @@ from transformers import AutoModelForCausalLM
 
 IDS = np.random.default_rng(0).integers(1, 150, 100).tolist()
 peft = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("base", dtype=torch.float32), "one", "one")
-PARTS = ("embedding", "biases", "pattern")
+PARTS = ("embedding", "biases", "pattern", "alpha", "ranks")
 for each in ("other", *PARTS):
     peft.load_adapter(each, each)
 peft.eval()
@@ -165,6 +167,10 @@ for part in PARTS:
     lost = echoed(pipe)
     print(f"LoRA with {part:<9} {apart(lost, None):.6f} nats from the base, {apart(lost, part):.3f} from the adapter")
     assert apart(lost, part) > 0.1 and (part != "embedding" or apart(lost, None) < 1e-4)
+pipe = batching(config(alpha=2.0))
+choose(pipe, config(alpha=2.0))
+print(f"lora_alpha / r = 2, and the strength too: {apart(echoed(pipe), 'alpha'):.6f} nats from the adapter")
+assert apart(echoed(pipe), "alpha") < 1e-4
 print("as described: adapters are mixed up, left out, and kept at an old strength")
 PY
 export HF_HUB_OFFLINE=1 PATH="$work/venv/bin:$PATH"

@@ -80,7 +80,7 @@ class Ground:
         self.profile: Profile = profile
         self._folder = folder
         self._recipes = recipes(self.exact.places)
-        self._plants: dict[tuple[str, float], Plant] = {}
+        self._plants: dict[tuple[str, float], Plant | str] = {}
         self._numbers = itertools.count()
         most = min(self.exact.context, 24 if profile == "quick" else 96)
         lengths = (most, most - most // 6, most - most // 3)
@@ -165,8 +165,15 @@ class Ground:
             folder = self._folder / f"{name}-{next(self._numbers)}"
             texts = self.texts(name if name in _PURPOSES else "two_first")
             recipe = self._recipes[name]
-            self._plants[key] = plant(self.exact, recipe, folder, effect=effect, texts=texts)
-        return self._plants[key]
+            try:
+                self._plants[key] = plant(self.exact, recipe, folder, effect=effect, texts=texts)
+            except UnsupportedModelError as error:
+                # To find out takes longer than all else.
+                self._plants[key] = str(error)
+        found = self._plants[key]
+        if isinstance(found, str):
+            raise UnsupportedModelError(found)
+        return found
 
     def _sampled_pool(self, length: int) -> list[Text]:
         count = len(_PURPOSES) * len(self._lengths) + _PAIRS * len(SHARED)
