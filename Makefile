@@ -160,7 +160,7 @@ $(VERSIONS)/lowest/.installed $(VERSIONS)/newest-3.12/.installed $(VERSIONS)/new
 	@$(PY) -m tools.lowest >$(@D)/lowest.txt
 	@$(@D)/bin/python -m pip install --quiet --upgrade pip
 	@$(PY) tools/install.py $(@D)/bin/python -m pip install --upgrade $(LIMITED_TO) --group dev \
-		--editable '.[hf,report,lm-eval,redis,ray]'
+		--editable '.[hf,report,lm-eval,redis,ray,parts]'
 	@touch $@
 
 lint: build  ## formatting, lints, types

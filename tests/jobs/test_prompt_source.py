@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forwardcache.errors import InvalidInputError
@@ -36,6 +36,7 @@ def plain(data: bytes) -> list[tuple[int, bytes]]:
     ]
 
 
+@settings(max_examples=50)
 @given(pieces=PIECES, size=st.integers(1, 4))
 def test_lines_are_those_of_the_bytes_and_are_read_again_from_any_place(
     tmp_path_factory: pytest.TempPathFactory, pieces: list[bytes], size: int

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from enum import Enum
 from itertools import islice
@@ -28,7 +28,10 @@ class FileKind(Enum):
     TRACE = ("a trace", "report and trace")
     PROMPTS = ("a file of prompts", "score --prompts and diff --texts")
     STORE = ("a store, or another database of SQLite", "store and score --store")
-    TABLE = ("a Parquet table", "report --scores (rows) or store import (an exported store)")
+    TABLE = (
+        "a Parquet table",
+        "score --prompts (prompts), report --scores (rows) or store import (an exported store)",
+    )
     MODEL = ("the folder of a model", "score --model")
     ADAPTER = ("the folder of an adapter", "score --adapter")
     COMPRESSED = ("compressed", None)
@@ -124,9 +127,13 @@ def _records(lines: Iterator[bytes]) -> Iterator[dict[str, Any]]:
         yield record
 
 
+def kind_of_fields(names: Collection[str]) -> FileKind | None:
+    """The kind of what is written here whose rows have fields of these names; None for others."""
+    return next((kind for kind, fields in _BY_FIELDS.items() if fields <= set(names)), None)
+
+
 def _kind_of_record(record: dict[str, Any]) -> FileKind | None:
-    for kind, fields in _BY_FIELDS.items():
-        if fields <= record.keys():
-            return kind
+    if (kind := kind_of_fields(record)) is not None:
+        return kind
     is_prompt = isinstance(record.get("prompt"), str | list) or "messages" in record
     return FileKind.PROMPTS if is_prompt else None

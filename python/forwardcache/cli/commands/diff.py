@@ -71,9 +71,9 @@ ChainOption = Annotated[
 TextsOption = Annotated[
     str,
     typer.Option(
-        help="File, or - for standard input: a text a line (.txt), or JSON lines (.jsonl) with "
-        "prompt (or text), and any other field, which is carried through. With completion only "
-        "its positions count."
+        help="File, folder of files, or - for standard input: a text a line (.txt), or JSON lines "
+        "(.jsonl), or rows (.parquet, datasets' save_to_disk) with prompt (or text), and any other "
+        "field, which is carried through. With completion only its positions count."
     ),
 ]
 ViewsOption = Annotated[

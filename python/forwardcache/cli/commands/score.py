@@ -53,8 +53,9 @@ DEFAULT_OP = Op("next_token_dist")
 PromptsOption = Annotated[
     str,
     typer.Option(
-        help="File, or - for standard input: a prompt a line (.txt), or JSON lines (.jsonl) "
-        "with prompt, completion, and any other field, which is carried through. With "
+        help="File, folder of files, or - for standard input: a prompt a line (.txt), or JSON "
+        "lines (.jsonl), or rows (.parquet, datasets' save_to_disk) with prompt, completion, and "
+        "any other field, which is carried through. With "
         "--chat-template the prompt (or messages) may be a list of turns with role and content."
     ),
 ]

@@ -1,7 +1,8 @@
 """Prompts as a stream: read with bounded memory, and again from any place.
 
 Reading order: ``source`` (lines, where they stand, what a source is), ``line_file`` (files of
-lines), ``spool`` (what can be read only once), ``opening`` (which source a name means), ``plan``
+lines), ``table_file`` (of rows) with ``cells`` (rows as lines), ``spool`` (what can be read only
+once), ``folder`` (which files are prompts), ``opening`` (which source a name means), ``plan``
 (which prompts are scored together, what each chunk is called) with ``chunk_table``.
 """
 

@@ -118,7 +118,7 @@ def _prompts(options: VerifyOptions, recorded: Recorded, notes: list[str]) -> Pr
             "the prompts of the rows came from standard input: give --prompts FILE with them"
         )
     # Nothing is read that a table names but plain files: a device or a pipe would have no end.
-    if options.prompts is None and not Path(path).is_file():
+    if options.prompts is None and not (Path(path).is_file() or Path(path).is_dir()):
         raise InvalidInputError(
             f"there is no file {path}, the prompts of the rows; give --prompts FILE with the same "
             "contents elsewhere"
