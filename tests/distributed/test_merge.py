@@ -22,6 +22,7 @@ from forwardcache.distributed.parts import merge as merging
 from forwardcache.distributed.parts.folder import SUCCESS, LocalFolder
 from forwardcache.distributed.parts.merge import merge
 from forwardcache.distributed.parts.naming import content_digest, part_file
+from forwardcache.distributed.parts.opening import open_folder
 from forwardcache.jobs.job import Scoring
 from forwardcache.jobs.options import ModelOptions, NamedAdapter
 from forwardcache.jobs.planning import make_job
@@ -190,6 +191,20 @@ def test_what_a_model_gives_is_the_same_as_parts(
     again = [(chunk, scoring.raw_rows_of(chunk)[0]) for chunk in job.chunks()]
     write_rows(tmp_path / "one.jsonl", op, prompts, again)
     assert without_hits(tmp_path / "merged.jsonl") == without_hits(tmp_path / "one.jsonl")
+
+
+def test_parts_may_stand_wherever_fsspec_reaches(parts: LocalFolder, run: Run) -> None:
+    there = open_folder("memory://merged")
+    for name in [SUCCESS, *files(parts)]:
+        there.put(name, parts.read(name))
+    out, other = parts.root.parent / "one.jsonl", parts.root.parent / "other.jsonl"
+    assert run("merge", parts.root, "-o", out).code == 0
+    assert run("merge", "memory://merged", "-o", other).code == 0
+    assert out.read_bytes() == other.read_bytes()
+    there.remove(name)
+    run("merge", "memory://merged", "-o", out, "--force").refused(f"memory://merged/{name}")
+    # What was there stays.
+    assert out.read_bytes() == other.read_bytes()
 
 
 class Watched(LocalFolder):

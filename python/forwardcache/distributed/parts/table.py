@@ -220,21 +220,28 @@ def _arrow(kind: Column) -> Any:
 
 
 def _writing(columns: Mapping[str, Column]) -> dict[str, Any]:
-    """How a table is written; each encoding is what its values were smallest and quickest in."""
-    lists = {f"{name}.list.element": kind for name, kind in columns.items() if kind[-2:] == "[]"}
-    splits = ("float32[]", "float64[]", "int64[]")
-    # A number a row is little beside the lists, and a compressor of its own takes long to set up.
-    large = [*lists, _INPUT, *(name for name, kind in columns.items() if kind == "text")]
-    small = [
-        *_COMMON,
-        *(name for name, kind in columns.items() if kind in {"bool", "int64", "float64"}),
-    ]
+    """How a table is written: so that any reader takes it, and as small and quickly as that goes.
+
+    Bytes of whole numbers split into streams are for recent readers alone.
+    """
+    encodings = {
+        "float32[]": "BYTE_STREAM_SPLIT",
+        "float64[]": "BYTE_STREAM_SPLIT",
+        "int64[]": "DELTA_BINARY_PACKED",
+    }
+    leaves = {f"{name}.list.element" if kind[-2:] == "[]" else name: kind
+              for name, kind in columns.items()}  # fmt: skip
+    # What is packed has no order left. A number a row is little beside the lists, and a compressor
+    # of its own takes long to set up.
+    plain = {"bool", "int64", "float64", "int64[]"}
+    packed = [_INPUT, *(leaf for leaf, kind in leaves.items() if kind not in plain)]
+    others = [*_COMMON, *(leaf for leaf, kind in leaves.items() if kind in plain)]
     return {
-        "compression": dict.fromkeys(large, "zstd") | dict.fromkeys(small, "none"),
-        "compression_level": dict.fromkeys(large, _LEVEL),
+        "compression": dict.fromkeys(packed, "zstd") | dict.fromkeys(others, "none"),
+        "compression_level": dict.fromkeys(packed, _LEVEL),
         "use_dictionary": ["view", _INPUT],
         "column_encoding": {
-            name: "BYTE_STREAM_SPLIT" for name, kind in lists.items() if kind in splits
+            leaf: encodings[kind] for leaf, kind in leaves.items() if kind in encodings
         },
         "write_page_checksum": True,
         "write_statistics": False,
