@@ -19,12 +19,12 @@ from typing import Any, cast
 
 import numpy as np
 
+from benches.idle_worker import A_CHUNK, TOKENS, VIEWS, Idle
 from benches.machine import description
 from benches.sections import Line, publish, table
 from forwardcache.distributed.local import LocalCrew
 from forwardcache.distributed.parts.job import PartsScoring, read_plan
 from forwardcache.distributed.parts.opening import open_folder
-from forwardcache.distributed.parts.receipts import Receipt, packed_numbers
 from forwardcache.distributed.parts.work import PartsJob
 from forwardcache.distributed.scoring import TeamScoring
 from forwardcache.distributed.wire import packed_value
@@ -34,41 +34,10 @@ from forwardcache.jobs.prompt_source.plan import Plan
 from forwardcache.jobs.prompts import Prompt, PromptSet
 from forwardcache.jobs.results import PartFile
 from forwardcache.jobs.rows import row, written
-from forwardcache.jobs.views import parse_views
 
 TITLE = "## The driver's time a row"
-VIEWS = parse_views("base,ft", has_adapter=True)
-PROMPTS, PROMPT_BYTES, TOP_K, A_CHUNK = 100_000, 300, 256, 256
-TOKENS = 8192 // A_CHUNK
+PROMPTS, PROMPT_BYTES, TOP_K = 100_000, 300, 256
 MUST, AIM = "1/50", "1/200"
-
-
-class Idle:
-    """A worker that has done everything before."""
-
-    def __init__(self, options: bytes) -> None:
-        chance = np.random.default_rng(0)
-        texts = chance.integers(2**63, size=A_CHUNK, dtype=np.int64).astype(np.uint64)
-        self._figures: dict[str, Any] = {
-            "texts": packed_numbers(texts),
-            "differences": {"ft": packed_numbers(chance.random(A_CHUNK))},
-        }
-
-    def load(self) -> bytes:
-        return packed_value({"vocab_size": 32_000})
-
-    def line_lengths(self, task: bytes) -> bytes:
-        return packed_value([TOKENS] * (task.count(b"\n") - 1))
-
-    def part(self, task: bytes) -> bytes:
-        _, own, _ = task.split(b"\n", 2)
-        name, lengths = json.loads(own)
-        rows = len(lengths) * len(VIEWS)
-        file = f"parts/{name[:2]}/{name}-{name[:16]}.parquet"
-        return Receipt(name, file, name, 10**6, rows, **self._figures).packed()
-
-    def close(self) -> bytes:
-        return packed_value(0)
 
 
 def write_prompts(path: Path, count: int) -> None:

@@ -6,8 +6,10 @@ import hashlib
 import io
 import os
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import accumulate, islice
+from operator import methodcaller
 from pathlib import Path
 
 from forwardcache.errors import InvalidInputError
@@ -19,6 +21,7 @@ TEXT_SUFFIXES = frozenset({".txt", ".text"})
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _READ_BYTES = 1 << 18
+_BEGINS_OBJECT = methodcaller("startswith", b"{")
 
 
 class LineFile:
@@ -56,18 +59,28 @@ class LineFile:
             numbers: list[int] = []
             places: list[int] = []
             raws: list[bytes] = []
-            for found in file:
-                raw = found.removeprefix(_BYTE_ORDER_MARK) if at == 0 else found
-                # A space of Unicode makes no prompt either.
-                if raw.strip() and (raw.isascii() or raw.decode("utf-8", "replace").strip()):
-                    numbers.append(number)
-                    places.append(at)
-                    raws.append(raw.removesuffix(b"\n").removesuffix(b"\r"))
-                    if len(raws) == size:
-                        yield numbers, places, raws
-                        numbers, places, raws = [], [], []
-                at += len(found)
-                number += 1
+            while lines := list(islice(file, size - len(raws))):
+                if all(map(_BEGINS_OBJECT, lines)):
+                    # As JSON lines are: none of them is blank.
+                    numbers += range(number, number + len(lines))
+                    places += accumulate(map(len, lines[:-1]), initial=at)
+                    raws += _without_ends(lines)
+                    at, number = places[-1] + len(lines[-1]), number + len(lines)
+                else:
+                    for found in lines:
+                        raw = found.removeprefix(_BYTE_ORDER_MARK) if at == 0 else found
+                        # A space of Unicode makes no prompt either.
+                        if raw.strip() and (
+                            raw.isascii() or raw.decode("utf-8", "replace").strip()
+                        ):
+                            numbers.append(number)
+                            places.append(at)
+                            raws.append(raw.removesuffix(b"\n").removesuffix(b"\r"))
+                        at += len(found)
+                        number += 1
+                if len(raws) == size:
+                    yield numbers, places, raws
+                    numbers, places, raws = [], [], []
         if raws:
             yield numbers, places, raws
         return number
@@ -105,6 +118,14 @@ class LineFile:
                     os.close(descriptor)
         except (OSError, ValueError) as error:
             raise unreadable(self.name, error, self._words) from error
+
+
+def _without_ends(lines: Sequence[bytes]) -> Sequence[bytes]:
+    """Lines without what ends them."""
+    joined = b"".join(lines)
+    if b"\r" in joined:
+        return [line.removesuffix(b"\n").removesuffix(b"\r") for line in lines]
+    return joined.removesuffix(b"\n").split(b"\n")
 
 
 def unreadable(source: str, error: Exception, words: InputWords) -> InvalidInputError:

@@ -94,10 +94,12 @@ class Plan:
         block = self._waiting.popleft()
         if len(found) != len(block):
             raise ValueError(f"{len(found)} lengths of {len(block)} lines")
-        kept = [at for at, each in enumerate(found) if isinstance(each, int)]
-        if len(kept) < len(block):
+        kept: Sequence[int] = range(len(found))
+        lengths = [each for each in found if type(each) is int]
+        if len(lengths) < len(block):
+            kept = [at for at, each in enumerate(found) if isinstance(each, int)]
+            lengths = [each for each in found if isinstance(each, int)]
             self._skip(block, found)
-        lengths = [each for each in found if isinstance(each, int)]
         self.tokens += sum(lengths)
         self.longest = max(self.longest, *lengths, 0)
         begin = 0
@@ -142,10 +144,7 @@ class Plan:
             InvalidInputError: they are no longer what they were.
         """
         [(first, count), *others] = chunk.runs
-        if not others:
-            found = [line.raw for line in self.source.block(chunk.offset, count)]
-        else:
-            found = self._chosen(chunk)
+        found = self._following(chunk.offset, count) if not others else self._chosen(chunk)
         if content_of(self.source.kind, found) != chunk.content:
             raise InvalidInputError(
                 f"{self.source.place(first)}: the {self._words.one}s from there on changed while "
@@ -156,6 +155,15 @@ class Plan:
     def name_of(self, chunk: ChunkSpec, job_digest: str) -> str:
         """The name of what a job makes of a chunk; see ``name_of`` of this module."""
         return name_of(chunk.content, job_digest)
+
+    def _following(self, offset: Offset, count: int) -> list[bytes]:
+        """The next filled lines from an offset on; fewer at the end."""
+        found: list[bytes] = []
+        for block in self.source.blocks(offset, count):
+            found += block.raws
+            if len(found) >= count:
+                break
+        return found[:count]
 
     def _chosen(self, chunk: ChunkSpec) -> list[bytes]:
         """Lines of which some between them are no prompts."""
