@@ -35,12 +35,15 @@ NOTES = """\
 - Nothing is loaded where all values are stored: what is left is Python itself, the command line's
   packages and numpy (half of it), the model's and the modules' files, the store, and the rows.
 - To the first row most is what transformers imports whatever it is asked for, told as the floor:
-  torch with its decompositions, distributed tensors with sympy, the lists of all models.
+  torch with its decompositions, the lists of all models and quantizers.
 - Kept: no looks for garbage while torch and transformers are imported (a quarter of the CPU time);
   no compiler for marks on functions (a tenth); torch's libraries loaded by a thread (a twentieth);
-  no scipy for the losses of image models (a twelfth); rows without polars; of the commands only the
-  one that is named; statistics, tables and progress imported when they are shown.
-- Left: PEFT without an adapter (a twentieth), whose classes the look at a model asks for.
+  no scipy for the losses of image models (a twelfth); no distributed tensors and no sympy for
+  sizes that may be symbols (a sixth); no PEFT without an adapter (a twentieth); rows without
+  polars; of the commands only the one that is named; statistics, tables and progress imported when
+  they are shown.
+- Left: a stand-in for `torch.export`, which torch imports with itself, breaks the order of torch's
+  own imports.
 """
 
 

@@ -15,11 +15,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from peft import PeftMixedModel, PeftModel
-from peft.tuners.lora import LoraLayer
-from peft.tuners.trainable_tokens import TrainableTokensLayer
-from peft.tuners.tuners_utils import BaseTunerLayer
-from peft.utils.other import ModulesToSaveWrapper, TrainableTokensWrapper
 from torch import nn
 
 from forwardcache.errors import AdapterError, UnsupportedModelError
@@ -31,6 +26,15 @@ from forwardcache.hf.model.adapter_parts import (
     switched_modules,
 )
 from forwardcache.hf.model.overwritten import overwritten
+from forwardcache.hf.model.peft_kinds import (
+    BaseTunerLayer,
+    LoraLayer,
+    ModulesToSaveWrapper,
+    PeftMixedModel,
+    PeftModel,
+    TrainableTokensLayer,
+    TrainableTokensWrapper,
+)
 from forwardcache.hf.model.products import why_no_product
 from forwardcache.hf.spec import ViewSpec
 

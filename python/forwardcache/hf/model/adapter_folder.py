@@ -13,9 +13,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from peft import PeftModel
 from transformers.utils.peft_utils import find_adapter_config_file
 
 from forwardcache.errors import AdapterError
@@ -23,6 +22,9 @@ from forwardcache.hf.model.adapter import changes_base
 from forwardcache.hf.model.adapter_parts import adapter_configs
 from forwardcache.hf.model.overwritten import Loaded, note_overwritten, watched
 from forwardcache.hf.model.reading import clear, without_bars
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 _log = logging.getLogger("forwardcache")
 
@@ -94,6 +96,8 @@ def put_adapter(
         AdapterError: the folder holds no adapter, one of another model, or one whose base weights
             it doesn't tell.
     """
+    from peft import PeftModel
+
     folder = Path(path)
     _check_holds_adapter(folder)
     settings = _settings(folder)

@@ -14,11 +14,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
-from peft import PeftConfig, PeftMixedModel, PeftModel
-from peft.tuners.lora import LoraLayer
-from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
-from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import Tensor, nn
+
+from forwardcache.hf.model.peft_kinds import (
+    AuxiliaryTrainingWrapper,
+    BaseTuner,
+    BaseTunerLayer,
+    LoraLayer,
+    PeftConfig,
+    PeftMixedModel,
+    PeftModel,
+)
 
 # What a LoRA layer adds is the product of these, times its scaling.
 LOW_RANK = ("lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B")

@@ -6,8 +6,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from peft.tuners.trainable_tokens import TrainableTokensLayer
-from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import nn
 
 from forwardcache.errors import UnsupportedModelError
@@ -16,6 +14,7 @@ from forwardcache.hf.model.adapters import AdapterRecord, Adapters, recorded
 from forwardcache.hf.model.identity import ModelIdentity, ModelState, Structure
 from forwardcache.hf.model.lock import lock_of
 from forwardcache.hf.model.overlay import wrapped
+from forwardcache.hf.model.peft_kinds import AuxiliaryTrainingWrapper, TrainableTokensLayer
 
 _OF_MODEL, _OF_LAYER = "active_adapter", "_active_adapter"
 _ABSENT: Any = object()

@@ -14,10 +14,10 @@ from typing import Any
 
 import torch
 import transformers
-from peft import PeftMixedModel, PeftModel
 from transformers import PreTrainedModel
 
 from forwardcache.errors import InvalidInputError, ModelLoadError, UnsupportedModelError
+from forwardcache.hf.model.peft_kinds import PeftMixedModel, PeftModel
 from forwardcache.hf.model.reading import clear, first_line, without_bars
 from forwardcache.hf.text.tokenizer_choice import choose_for_all
 

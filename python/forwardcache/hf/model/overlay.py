@@ -13,10 +13,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from peft.tuners.tuners_utils import BaseTunerLayer
-from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import nn
 
+from forwardcache.hf.model.peft_kinds import AuxiliaryTrainingWrapper, BaseTunerLayer
 from forwardcache.hf.model.slots import walk
 
 _ABSENT: Any = object()

@@ -11,15 +11,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from peft.tuners import lora
-from peft.tuners.lora import LoraLayer
-from peft.tuners.lora.layer import ParamWrapper, _ConvNd
 from torch import Tensor, nn
 
 from forwardcache.hf.model.adapter_parts import lora_layers
+from forwardcache.hf.model.peft_kinds import (
+    LoraConvolution,
+    LoraEmbedding,
+    LoraLayer,
+    LoraLinear,
+    ParamWrapper,
+)
 
 # Other layers of PEFT may do more with A and B than multiply; these don't, without a variant.
-_PLAIN = (lora.Linear, lora.Embedding, _ConvNd, ParamWrapper)
+_PLAIN = (LoraLinear, LoraEmbedding, LoraConvolution, ParamWrapper)
 _QUANTISED = {
     *("Linear8bitLt", "Linear4bit", "EetqLoraLinear", "HqqLoraLinear", "AqlmLoraLinear"),
     *("AwqLoraLinear", "GPTQLoraLinear"),
@@ -126,7 +130,7 @@ def why_no_product(model: nn.Module) -> Iterator[str]:
             yield f"{type(layer).__name__} isn't known to add B times A"
         elif any(layer.lora_bias.get(name) for name in held_by(layer)):
             yield "lora_bias adds a trained bias to B times A"
-        elif isinstance(layer, _ConvNd) and _groups(layer) > 1:
+        elif isinstance(layer, LoraConvolution) and _groups(layer) > 1:
             yield "in a convolution in groups what is added isn't B times A"
 
 

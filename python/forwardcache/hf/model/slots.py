@@ -14,11 +14,10 @@ from operator import attrgetter
 from typing import Any
 
 import torch
-from peft.tuners.tuners_utils import BaseTunerLayer
-from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import Tensor, nn
 
 from forwardcache.hf.model.adapter_parts import base_modules, is_adapters, wrapped_parameters
+from forwardcache.hf.model.peft_kinds import AuxiliaryTrainingWrapper, BaseTunerLayer
 
 CONTAINERS = ("_parameters", "_buffers")
 _OF_TORCH = frozenset(vars(nn.Module()))
