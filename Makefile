@@ -184,7 +184,7 @@ $(VENV)/.bench: $(VENV)/.installed
 	$(if $(UV),uv pip install --quiet --python $(PY),$(PY) -m pip install --quiet) --group bench
 	@touch $@
 
-BENCHES := run large trace start engine scoring compare adapters states other_models identity view_hit sway rows observe scale store planning coverage diff_page
+BENCHES := run large trace start engine scoring compare adapters states other_models identity view_hit sway rows observe scale store planning coverage diff_page workers
 
 bench: build $(VENV)/.bench  ## measures compared with the peers; PARTS="run trace" only those, WRITE=1 rewrites benches/RESULTS.md
 	@for part in $(or $(PARTS),$(BENCHES)); do echo "benches.$$part"; \

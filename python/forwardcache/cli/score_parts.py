@@ -137,6 +137,7 @@ def _with_workers(run: _Run) -> list[Skipped]:
         workers=options.workers or 1,
         address=options.ray,
         worker_cpus=options.worker_cpus,
+        copies=True,
     ) as crew:
         say(crew.shared_out)
         scoring = _scoring(run, crew)
