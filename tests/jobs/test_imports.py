@@ -101,10 +101,11 @@ def test_what_may_be_a_symbol_is_asked_of_the_module(
 
 def test_the_answers_without_symbols_are_torch_s_own() -> None:
     symbols: Any = import_module(_SYMBOLS)
-    truths = [(True,), (False,)]
-    asked = {"sym_and": list(product((True, False), repeat=2)), "sym_eq": [(2, 2), (2, 3)]}
-    asked["sym_or"], asked["is_nested_int"] = asked["sym_and"], [(0,), (3,)]
-    asked["sym_eq"] += [((2, 3), (2, 3)), ((2, 3), (2, 4)), ((2,), (2, 3))]
+    truths: list[tuple[Any, ...]] = [(True,), (False,)]
+    pairs: list[tuple[Any, ...]] = [*product((True, False), repeat=2)]
+    sizes: list[tuple[Any, ...]] = [(2, 2), (2, 3)]
+    sizes += [((2, 3), (2, 3)), ((2, 3), (2, 4)), ((2,), (2, 3))]
+    asked = {"sym_and": pairs, "sym_or": pairs, "sym_eq": sizes, "is_nested_int": [(0,), (3,)]}
     for name, (_, answer) in _WITHOUT_SYMBOLS.items():
         if own := getattr(symbols, name, None):
             for arguments in asked.get(name, truths):
