@@ -195,6 +195,24 @@ def test_a_table_that_is_cut_or_damaged_is_one_line(tmp_path: Path, cut: int) ->
         read_prompts(str(path))
 
 
+def test_places_that_lead_out_of_a_batch_are_not_followed(tmp_path: Path) -> None:
+    given = saved(tmp_path / "s", {"prompt": ["aaaa", "bbbb"]})
+    path = Path(given) / "data-00000-of-00001.arrow"
+    ends = b"\0\0\0\0\4\0\0\0\x08\0\0\0"
+    data = path.read_bytes()
+    assert data.count(ends) == 1
+    path.write_bytes(data.replace(ends, ends.replace(b"\4", b"\7")))
+    assert [prompt.text for prompt in read_prompts(given).prompts] == ["aaaabbb", "b"]
+    path.write_bytes(data.replace(ends, ends.replace(b"\4", b"\x09")))
+    with pytest.raises(InvalidInputError, match="can't read the prompts"):
+        read_prompts(given)
+
+
+def test_a_table_without_columns_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match=r"p.parquet has no columns"):
+        read_prompts(parquet(tmp_path / "p.parquet", {}))
+
+
 def test_a_table_of_rows_is_no_prompts(tmp_path: Path) -> None:
     columns = {name: ["x"] for name in ("id", "view", "op", "hit", "prompt")}
     given = parquet(tmp_path / "p.parquet", columns)
