@@ -18,6 +18,7 @@ import polars as pl
 import pytest
 
 from forwardcache.jobs.metadata import meta_of
+from forwardcache.jobs.prompt_source import open_source
 from tests.cli.conftest import ASSETS, Run
 from tests.cli.verify_tables import (
     Made,
@@ -64,6 +65,18 @@ def test_folders_and_prompts_elsewhere_are_taken_where_their_contents_are_equal(
     words += ["--adapter", elsewhere / "adapter"]
     run("verify", out, *words).refused("there is no file", "give --prompts FILE")
     ended, said = verify(out, *words, "--prompts", moved)
+    assert (ended.code, said["notes"]) == (0, [])
+
+
+def test_the_prompts_may_be_a_folder(made: Made, verify: Verify, tmp_path: Path) -> None:
+    out = made()
+    facts = facts_of(out)
+    (tmp_path / "folder").mkdir()
+    Path(facts["prompts"]["file"]).rename(tmp_path / "folder" / "prompts.jsonl")
+    folder = str(tmp_path / "folder")
+    facts["prompts"] = {"file": folder, "sha256": open_source(folder).digest()}
+    set_facts(out, facts)
+    ended, said = verify(out)
     assert (ended.code, said["notes"]) == (0, [])
 
 
