@@ -24,7 +24,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from benches.machine import description
 from benches.sections import Line, publish, table, verdict
 from forwardcache.hf import HFBackend
-from forwardcache.hf.model import slots, watch
+from forwardcache.hf.model import slots
 from forwardcache.hf.model.identity import ModelIdentity, Policy
 
 TITLE = "## Identity: what noticing changes costs"
@@ -67,8 +67,7 @@ def walks(scorer: HFBackend) -> int:
     """How often a hit through a freshly entered view walks over the model's modules."""
     # Counted from outside: a look sees, and answers with a walk, that torch's class was patched.
     walking = {
-        each.__code__
-        for each in (nn.Module.named_modules, nn.Module.named_children, slots.walk, watch.walk)
+        each.__code__ for each in (nn.Module.named_modules, nn.Module.named_children, slots.walk)
     }
     count = 0
 

@@ -12,6 +12,7 @@ import sys
 from contextvars import ContextVar
 from dataclasses import dataclass, fields, make_dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -83,7 +84,7 @@ def words(folder: Path) -> list[str]:
     return [
         "score", "--model", str(folder / "model"), "--adapter", str(folder / "adapter"),
         "--dtype", "float32", "--prompts", str(folder / "prompts.jsonl"), "--top-k", "8",
-        "--store", str(folder / "values.db"), "--format", "json",
+        "--store", str(folder / "values.db"), "--format", "json", "--noise-floor",
     ]  # fmt: skip
 
 
@@ -145,6 +146,29 @@ def test_whatever_may_decide_a_value_loads_the_model(folder: Folder) -> None:
     }
     assert {case for case, is_recalled in found.items() if is_recalled} == unchanged
     assert len(found) > 35
+
+
+def test_the_floor_of_other_batches_is_kept_for_what_it_was_measured_for() -> None:
+    asked = {"top_k": 8, "of_base": True}
+
+    def recall(items: list[str], floors: dict[str, Any]) -> run.Recall:
+        one = object.__new__(run.Recall)
+        one._items, one._floors = items, {}
+        one._note = SimpleNamespace(floors=floors)  # type: ignore[assignment]
+        return one
+
+    first = recall(["a", "b"], {})
+    assert first.floor("logprob_of", lambda: {"mean_nats": 1.0}, **asked) == {"mean_nats": 1.0}
+    known = first._floors
+
+    def measured(items: list[str], op: str, **asked: Any) -> bool:
+        return "new" in recall(items, known).floor(op, lambda: {"new": True}, **asked)
+
+    assert not measured(["a", "b"], "logprob_of", **asked)
+    assert measured(["a", "c"], "logprob_of", **asked)
+    assert measured(["a", "b"], "rolling_logprob", **asked)
+    assert measured(["a", "b"], "logprob_of", **{**asked, "top_k": 9})
+    assert measured(["a", "b"], "logprob_of", **{**asked, "of_base": False})
 
 
 def test_started_as_a_module_it_imports_no_torch_the_second_time(folder: Folder) -> None:

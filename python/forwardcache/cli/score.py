@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from forwardcache.cli.checks import (
@@ -120,7 +121,7 @@ def _score_with(
     try:
         figures = timed_job(session, scoring, sink, done=done)
         are_compared = bool(scoring.totals.differences)
-        floor = _noise_floor(session, options, job, are_compared)
+        floor = _noise_floor(session, options, job, are_compared, recall=recall)
         sink.publish(_facts(options, scoring, job_facts, session.arithmetic(), floor))
     except KeyboardInterrupt:
         raise InterruptedRunError(_how_to_go_on(options, scoring)) from None
@@ -271,20 +272,25 @@ def tell_of_store(session: Session) -> None:
 
 
 def _noise_floor(
-    session: Session, options: ScoreOptions, job: Job, are_compared: bool
+    session: Session, options: ScoreOptions, job: Job, are_compared: bool, *, recall: Recall
 ) -> NoiseFloor | None:
     """How far base is from itself, where that was asked for or half precision makes it matter."""
     from forwardcache.divergence import WIDE
+    from forwardcache.hf.scoring.noise import NoiseFloor
 
     backend = session.backend
     half = session.itemsize < FLOAT32_BYTES
     if not (half and are_compared if options.noise_floor is None else options.noise_floor):
         return None
-    view = backend.as_base() if are_compared else None
-    items = job.source.items(job.op)
     # Over fewer tokens a divergence is a lower one.
-    floor: NoiseFloor = backend.noise_floor(items, job.op, view=view, top_k=max(job.asked_k, WIDE))
-    return floor
+    top_k = max(job.asked_k, WIDE)
+
+    def measured() -> dict[str, Any]:
+        view = backend.as_base() if are_compared else None
+        items = job.source.items(job.op)
+        return asdict(backend.noise_floor(items, job.op, view=view, top_k=top_k))
+
+    return NoiseFloor(**recall.floor(job.op, measured, top_k=top_k, of_base=are_compared))
 
 
 def _report(

@@ -29,7 +29,7 @@ FREE_OF_SCORING = {
     "op": "its form is in the key of the tokens, the rest in the key of each value",
     "top_k": "it is in the key of each value",
     "views": "each is looked up in the note with all its parameters",
-    "noise_floor": "it is measured by forwards, which load the model",
+    "noise_floor": "what it comes to is in the note by what was asked",
     "ray": "a run of a cluster neither reads nor keeps a note",
     "workers": "as ray",
     "worker_cpus": "as ray",

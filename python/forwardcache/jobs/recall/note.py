@@ -12,7 +12,7 @@ from forwardcache.hf.spec import ViewSpec
 from forwardcache.hf.stored import Place, Tokens
 from forwardcache.jobs.recall.sources import Sources
 
-_FORMAT = 2
+_FORMAT = 3
 _MOST_BYTES = 2**24
 
 
@@ -27,6 +27,8 @@ class Note:
         options: How text becomes tokens, as keys have it.
         places: By view: where its values are.
         norms: By view: the norm of what it adds to the weights, as far as anybody asked.
+        floors: By what was asked for: how far base is from itself in other batches, as fields of
+            ``NoiseFloor``.
         facts: What else of the model a run asks for: JSON values.
         said: What was said while it was loaded.
     """
@@ -37,6 +39,7 @@ class Note:
     options: bytes
     places: dict[ViewSpec, Place]
     norms: dict[ViewSpec, float | None]
+    floors: dict[str, dict[str, Any]]
     facts: dict[str, Any]
     said: list[str]
 
@@ -53,6 +56,7 @@ class Note:
                 for spec, place in self.places.items()
             ],
             "norms": [[asdict(spec), norm] for spec, norm in self.norms.items()],
+            "floors": self.floors,
             "facts": self.facts,
             "said": self.said,
         }
@@ -83,6 +87,7 @@ def unpacked(content: bytes | None) -> Note | None:
                 for spec, runs, model in plain["places"]
             },
             norms={ViewSpec(**spec): norm for spec, norm in plain["norms"]},
+            floors={key: dict(floor) for key, floor in plain["floors"].items()},
             facts=dict(plain["facts"]),
             said=list(map(str, plain["said"])),
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -93,6 +93,8 @@ class Recall:
         self._said = None if options.ray or not _may_be_known(self._loading) else surroundings()
         self._folders = _folders_of(self._loading)
         self._before: Future[Contents | None] | None = None
+        self._note: Note | None = None
+        self._floors: dict[str, dict[str, Any]] = {}
 
     def session(self) -> Session:
         """The model's session: without the model, if all that is asked of it is known.
@@ -113,6 +115,20 @@ class Recall:
                 # Whatever the files hold when they are loaded, they held it before and after.
                 return load(self._loading, store, ready=before.result)
 
+    def floor(self, op: str, measure: Callable[[], dict[str, Any]], **asked: Any) -> dict[str, Any]:
+        """How far base is from itself: as an earlier run measured it, or measured now.
+
+        Args:
+            op: The scoring operation.
+            measure: Measures it; gives the fields of a ``NoiseFloor``.
+            **asked: What else it depends on but model and prompts, JSON values.
+        """
+        key = key_of("floor", op, asked, self._items).hex()
+        known = {} if self._note is None else self._note.floors
+        if key not in known:
+            self._floors[key] = measure()
+        return known.get(key) or self._floors[key]
+
     def keep(self, session: Session, job: Job, norms: Mapping[str, float | None]) -> None:
         """Notes what was learnt of a model that was loaded, for later runs.
 
@@ -122,10 +138,13 @@ class Recall:
             norms: By the view's name: the norm of what it adds to the weights, where asked.
         """
         store, said = self._store, self._said
-        before = None if self._before is None else self._before.result()
+        before = self._contents()
         is_whole = len(job.source.prompts) == len(self._items)
-        is_known = isinstance(session, StoredSession) or self._heard.was_warned
-        if store is None or said is None or before is None or is_known or not is_whole:
+        if store is None or said is None or before is None or not is_whole:
+            return
+        if self._note is not None:
+            self._keep_floors(store, self._note)
+        if self._note is not None or self._heard.was_warned:
             return
         specs = {view.name: _spec_of(view, session) for view in self._views}
         places = places_of(session.backend, list(specs.values()))
@@ -141,6 +160,7 @@ class Recall:
             options=options_of(session.backend),
             places=places,
             norms={specs[name]: norm for name, norm in norms.items()},
+            floors=self._floors,
             facts=_facts_of(session),
             said=self._heard.messages,
         )
@@ -169,15 +189,28 @@ class Recall:
         )
         if any(view.of(backend).spec not in note.places for view in self._views):  # type: ignore[attr-defined]
             return None
+        self._note = note
         say_again(note.said)
         open_trace(self._loading, instrumentation)
         return StoredSession(backend, recorder, instrumentation, store, note.facts)
+
+    def _keep_floors(self, store: Store, note: Note) -> None:
+        """Adds what was measured with a model that was loaded for it to its note."""
+        if not self._floors or not note.sources.hold():
+            return
+        if contents_of(self._folders, anew=True) == self._contents():
+            note.floors.update(self._floors)
+            keep_note(store, self._key(), note.packed())
+
+    def _contents(self) -> Contents | None:
+        return None if self._before is None else self._before.result()
 
     def _write(self, store: Store, note: Note, tokens: list[Tokens]) -> None:
         earlier = unpacked(read_note(store, self._key()))
         if earlier is not None and _is_of_the_same(earlier, note):
             note.places.update({**earlier.places, **note.places})
             note.norms.update({**earlier.norms, **note.norms})
+            note.floors.update({**earlier.floors, **note.floors})
         keep_note(store, self._key_of_tokens(note.contents), packed_tokens(tokens))
         keep_note(store, self._key(), note.packed())
 
