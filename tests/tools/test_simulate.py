@@ -1,7 +1,7 @@
 """Claims: on simulated workers, some of them slow, stopping or dying, under drivers that die, the
 schedule loses no chunk and doubles none, gives each its own result, keeps the order where one is
-asked for, and is done within 5 % of the ideal (``tools/simulate.py`` says what that is); a schedule
-that breaks one of these is noticed.
+asked for, and is done within 5 % of the ideal, or 8 % in order (``tools/simulate.py`` says what
+that is); a schedule that breaks one of these is noticed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def check_all(seeds: Iterable[int], most_workers: int) -> None:
 
 
 def test_small_jobs_are_done_whole_and_in_time() -> None:
-    check_all(range(250), most_workers=8)
+    check_all(range(200), most_workers=6)
 
 
 def test_a_job_that_was_too_slow_once_is_in_time() -> None:
@@ -137,6 +137,7 @@ def test_seeds_that_fail_are_told_and_can_be_run_again(
     assert main(["--scenarios", "3"]) == 0
     assert "3 jobs with" in capsys.readouterr().out
     monkeypatch.setattr(simulate, "BOUND", 1.008)
+    monkeypatch.setattr(simulate, "BOUND_IN_ORDER", 1.008)
     assert main(["--scenarios", "2", "--first", "5"]) == 1
     told = capsys.readouterr().out
     assert told.startswith("seed 6 (")
