@@ -20,6 +20,7 @@ class Crew:
 
     Attributes:
         calls: How often each method was called.
+        reads_ahead: Whether all tasks are asked for before the first is done.
         dies_after: The call of ``part`` that is the last before the driver dies; None: none is.
     """
 
@@ -30,6 +31,7 @@ class Crew:
         self._facts = answer(self._worker.load()) if worker is None else {}
         self.calls: Counter[str] = Counter()
         self.dies_after: int | None = None
+        self.reads_ahead = False
 
     def facts(self) -> dict[str, Any]:
         return self._facts
@@ -46,7 +48,8 @@ class Crew:
         *,
         ordered: bool = False,
     ) -> Iterator[tuple[Any, bytes]]:
-        for task in tasks:
+        # As several workers have tasks at once.
+        for task in list(tasks) if self.reads_ahead else tasks:
             if method == "part" and self.calls[method] == self.dies_after:
                 raise KeyboardInterrupt
             self.calls[method] += 1

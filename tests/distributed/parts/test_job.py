@@ -176,12 +176,13 @@ def test_parts_are_found_by_their_content(
     assert rows(tmp_path / "out") == expected(LINES)
 
 
+@pytest.mark.parametrize("reads_ahead", [False, True])
 def test_equal_chunks_are_computed_once(
-    score: Score, crew: Crew, prompts: Path, tmp_path: Path
+    score: Score, crew: Crew, prompts: Path, tmp_path: Path, reads_ahead: bool
 ) -> None:
     lines = [*LINES[:8], *LINES[:8], *LINES[:8]]
     prompts.write_text("\n".join(lines), "utf-8")
-    crew.dies_after = 1
+    crew.dies_after, crew.reads_ahead = 1, reads_ahead
     score()
     crew.dies_after = None
     ended = score("--resume")
@@ -190,6 +191,9 @@ def test_equal_chunks_are_computed_once(
     assert crew.calls["part"] == 1
     assert rows(tmp_path / "out") == expected(lines)
     assert len({chunk.file for chunk in Manifest(open_folder(str(tmp_path / "out"))).chunks()}) == 2
+    assert score("--force").code == 0
+    assert crew.calls["part"] == 2
+    assert rows(tmp_path / "out") == expected(lines)
 
 
 @pytest.mark.parametrize("harm", ["cut", "gone"])
