@@ -10,6 +10,7 @@ import pytest
 from hypothesis import settings
 
 from tests import proof
+from tests.warm import WarmPython
 
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("any machine", deadline=None)
@@ -48,6 +49,13 @@ def pytest_configure(config: pytest.Config) -> None:
         from tests import other_bits
 
         other_bits.begin()
+
+
+@pytest.fixture(scope="session")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WarmPython]:
+    """A Python that runs what needs torch without importing it each time."""
+    with WarmPython(tmp_path_factory.mktemp("warm")) as process:
+        yield process
 
 
 @pytest.fixture(autouse=True)

@@ -25,6 +25,7 @@ from forwardcache.jobs.prompts import Prompt, PromptSet
 from forwardcache.jobs.views import View
 from tests.cli.conftest import ASSETS, Run
 from tests.patience import PATIENCE_S
+from tests.warm import WarmPython
 
 MODEL = ["--model", str(ASSETS / "model"), "--adapter", str(ASSETS / "adapter")]
 COMMAND = ["-m", "forwardcache", "score", *MODEL, "--dtype", "float32"]
@@ -54,11 +55,13 @@ def test_the_first_line_is_said_before_torch_is_imported(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("by_name", [True, False], ids=["a pipe with a name", "standard input"])
-def test_the_first_line_is_said_before_the_prompts_are_there(by_name: bool, tmp_path: Path) -> None:
+def test_the_first_line_is_said_before_the_prompts_are_there(
+    by_name: bool, tmp_path: Path, warm: WarmPython
+) -> None:
     pipe = tmp_path / "prompts.txt"
     os.mkfifo(pipe)
     command = [
-        sys.executable,
+        str(warm.python),
         *COMMAND,
         "--prompts",
         str(pipe) if by_name else "-",
@@ -134,10 +137,10 @@ def test_rate_and_time_left_are_of_this_run(monkeypatch: pytest.MonkeyPatch) -> 
     assert told.told() == "300 of 500 prompts, 20.0 prompts/s, 0 hits, 0:00:10 left"
 
 
-def test_a_terminal_has_a_bar_with_a_steady_label(prompts: Path) -> None:
+def test_a_terminal_has_a_bar_with_a_steady_label(prompts: Path, warm: WarmPython) -> None:
     leader, follower = pty.openpty()
     command = [
-        sys.executable,
+        str(warm.python),
         *COMMAND,
         "--prompts",
         str(prompts),

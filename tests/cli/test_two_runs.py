@@ -11,7 +11,6 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from forwardcache.jobs.outfile import part_of
 from forwardcache.jobs.results import PartFile, job_of
 from tests.cli.conftest import ASSETS, Run, read_rows, without_first_line
 from tests.patience import PATIENCE_S
+from tests.warm import WarmPython
 
 ROWS = [{"id": 0, "view": "base", "op": "logprob_of", "hit": False, "logprob": -1.0, "input": {}}]
 VIEWS = ("--views", "base")
@@ -80,10 +80,10 @@ def test_while_one_writes_the_other_is_told_so(
     assert "--resume" not in ended.err
 
 
-def test_two_processes_end_with_one_file(prompts: Path, jsonl: Path) -> None:
+def test_two_processes_end_with_one_file(prompts: Path, jsonl: Path, warm: WarmPython) -> None:
     model = ["--model", ASSETS / "model", "--dtype", "float32"]
     options = ["--prompts", prompts, "--out", jsonl]
-    command = [*map(str, [sys.executable, "-m", "forwardcache", "score", *model, *options])]
+    command = [*map(str, [warm.python, "-m", "forwardcache", "score", *model, *options])]
     runs = [
         subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         for _ in range(2)

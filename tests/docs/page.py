@@ -27,6 +27,7 @@ from typing import Any
 from forwardcache import __version__
 from tests.docs.blocks import Block, Command, blocks_of, commands_of, without_figures
 from tests.patience import PATIENCE_S
+from tests.warm import WarmPython
 
 ROOT = Path(__file__).parents[2]
 
@@ -143,11 +144,12 @@ def _check_output(command: Command, ended: subprocess.CompletedProcess[str]) -> 
         assert without_figures(printed) == without_figures(command.output), told
 
 
-def programs(folder: Path) -> str:
+def programs(folder: Path, warm: WarmPython) -> str:
     """A search path that begins with the package's programs of this interpreter."""
     folder.mkdir()
+    # What pytest has to import of the package it rewrites, so that it begins by itself.
     commands = {
-        "forwardcache": [sys.executable, "-m", "tests.docs.command"],
+        "forwardcache": [warm.python, "-m", "tests.docs.command"],
         "pytest": [sys.executable, "-m", "pytest"],
     }
     for name, words in commands.items():

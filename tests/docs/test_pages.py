@@ -16,6 +16,7 @@ import forwardcache
 from forwardcache import BackendInstrumentation
 from tests.docs.blocks import Block, Command, blocks_of, commands_of, without_figures
 from tests.docs.page import ROOT, Page, programs
+from tests.warm import WarmPython
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 DEMO = Path(forwardcache.__file__).parent / "demo"
@@ -29,6 +30,7 @@ def reader(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     request: pytest.FixtureRequest,
+    warm: WarmPython,
 ) -> Path:
     """The reader's folder: a model, an adapter, prompts, traces and a package of their own."""
     folder = tmp_path / "reader"
@@ -44,7 +46,7 @@ def reader(
         write_trace(folder / f"{name}.jsonl")
     python = [str(folder), *(path for path in sys.path if path)]
     monkeypatch.setenv("PYTHONPATH", ":".join(python))
-    monkeypatch.setenv("PATH", programs(tmp_path / "bin"))
+    monkeypatch.setenv("PATH", programs(tmp_path / "bin", warm))
     # pytest would show a reader's failures at full width.
     monkeypatch.delenv("CI", raising=False)
     for name, value in {"COLUMNS": "80", "NO_COLOR": "1", "TERM": "dumb"}.items():

@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from forwardcache.hf.model import identity as identity_module
 from forwardcache.hf.model import watch as watch_module
 from tests.hf import tiny
 from tests.hf.conftest import MakeBackend
+from tests.warm import WarmPython
 
 PROMPT = "the quick brown fox"
 ROOT = Path(__file__).parents[2]
@@ -203,10 +203,10 @@ for policy, options in json.loads(sys.argv[3]).items():
 
 
 @pytest.fixture(scope="module")
-def elsewhere(folders: Any) -> dict[str, str]:
+def elsewhere(folders: Any, warm: WarmPython) -> dict[str, str]:
     """The identity under each policy in another process."""
     arguments = str(folders["model"]), str(folders["adapter"]), json.dumps(POLICIES)
-    command = [sys.executable, "-c", _OTHER_PROCESS, *arguments]
+    command = [str(warm.python), "-c", _OTHER_PROCESS, *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     return dict(line.split() for line in done.stdout.splitlines())
 

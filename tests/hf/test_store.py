@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import textwrap
 import threading
 from pathlib import Path
@@ -22,6 +21,7 @@ from forwardcache.store import Record, open_store
 from forwardcache.store.seal import seal, unseal
 from tests.hf.conftest import MakeBackend
 from tests.tolerance import TOLERANCE, hold_to_tolerance
+from tests.warm import WarmPython
 
 PROMPTS = ["the cat sat", "a dog", "the end of it", "on the mat"]
 
@@ -58,10 +58,12 @@ def asked(model: str, adapter: str, store: str) -> list[Any]:
         ]
 
 
-def test_a_second_process_runs_no_forward(folders: dict[str, Path], path: Path) -> None:
+def test_a_second_process_runs_no_forward(
+    folders: dict[str, Path], path: Path, warm: WarmPython
+) -> None:
     arguments = str(folders["model"]), str(folders["adapter"]), str(path)
     first = asked(*arguments)
-    command = [sys.executable, "-c", textwrap.dedent(SECOND), *arguments]
+    command = [str(warm.python), "-c", textwrap.dedent(SECOND), *arguments]
     second = json.loads(subprocess.check_output(command, text=True))
     assert first[:4] == [16, 0, 0, 16]
     assert second[:4] == [0, 16, 16, 0]

@@ -5,7 +5,6 @@ trailing spaces included; in each view; and nothing is run twice.
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from forwardcache.integrations.lm_eval import ForwardCacheLM
 from tests.hf import tiny
 from tests.integrations.conftest import TASKS, TEXTS
 from tests.patience import PATIENCE_S
+from tests.warm import WarmPython
 
 Folders = dict[str, str]
 
@@ -296,12 +296,12 @@ def test_a_continuation_of_no_tokens_is_certain_and_the_others_are_answered(
 
 
 def test_the_command_line_knows_the_model(
-    folders: Folders, hf: Any, tasks_folder: Path, tmp_path: Path
+    folders: Folders, hf: Any, tasks_folder: Path, tmp_path: Path, warm: WarmPython
 ) -> None:
     trace = tmp_path / "trace.jsonl"
     arguments = f"pretrained={folders['model']},peft={folders['adapter']},trace_path={trace}"
     command = [
-        *(sys.executable, "-m", "forwardcache.integrations.lm_eval"),
+        *(str(warm.python), "-m", "forwardcache.integrations.lm_eval"),
         *("--model", "forwardcache", "--model_args", arguments, "--tasks", "choice"),
         *("--include_path", str(tasks_folder), "--output_path", str(tmp_path / "out")),
     ]

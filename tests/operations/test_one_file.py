@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import polars as pl
 import pytest
 
 import forwardcache
+from tests.warm import WarmPython
 
 HERE = Path(__file__).parent
 PACKAGE = Path(forwardcache.__file__).parent
@@ -28,7 +28,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+def run(tmp_path_factory: pytest.TempPathFactory, warm: WarmPython) -> Run:
     """Runs Python where the package has one operation more."""
     folder = tmp_path_factory.mktemp("package")
     shutil.copytree(PACKAGE, folder / "forwardcache", ignore=shutil.ignore_patterns("__pycache__"))
@@ -37,7 +37,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     environment = {**os.environ, **variables}
 
     def of(*words: str | Path) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, *map(str, words)]
+        command = [str(warm.python), *map(str, words)]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return done
