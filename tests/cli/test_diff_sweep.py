@@ -20,7 +20,7 @@ from types import SimpleNamespace
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from forwardcache.cli.diff_estimate import estimate
+from forwardcache.cli.diff_estimate import Estimate, estimate
 from forwardcache.jobs.diff.options import DiffOptions
 from forwardcache.jobs.options import ModelOptions
 from forwardcache.jobs.results import PartFile
@@ -99,6 +99,28 @@ def test_lambdas_are_strengths_of_the_adapter(diff: Run, prompts: Path) -> None:
     assert views["scaled_0.25"]["kl"]["mean"] < views["ft"]["kl"]["mean"]
 
 
+@pytest.mark.parametrize(
+    ("texts", "done", "of_others", "sampled", "said"),
+    [
+        (3, 2, 0, 0, "3 texts are read 2 times: "),
+        (1, 5, 0, 0, "1 text is read 2 times: "),
+        (3, 2, 1, 0, "3 texts are read 2 times, 2 of before 1 time for other models: "),
+        (0, 5, 2, 0, "5 of before 2 times for other models: "),
+        (0, 5, 0, 0, "no text is left to be compared: "),
+        (0, 5, 0, 4, "no text is left to be compared, 4 are read 3 times for the floor: "),
+        (3, 2, 0, 4, "3 texts are read 2 times, 4 of them 3 times for the floor: "),
+    ],
+)
+def test_the_estimate_of_a_run_that_goes_on_is_of_what_is_left(
+    texts: int, done: int, of_others: int, sampled: int, said: str
+) -> None:
+    found = Estimate(
+        texts=texts, passes=2, sampled=sampled, reruns=3 if sampled else 0, nulls=0, detect=0,
+        forwards=1, tokens=1, seconds=1.6, done=done, of_others=of_others,
+    )  # fmt: skip
+    assert found.line() == f"{said}1 forwards of 1 token, about 0:00:02"
+
+
 def test_an_interrupted_run_says_how_to_go_on_and_goes_on(
     diff: Run, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -128,7 +150,8 @@ def test_an_interrupted_run_says_how_to_go_on_and_goes_on(
     done = int(said.split("the rows of ")[1].split()[0])
     assert 0 < done < 6
     assert f"going on after {done} of 6 texts" in ended.err
-    assert f"forwardcache: {6 - done} text" in ended.err
+    what = "text is" if done == 5 else "texts are"
+    assert f"forwardcache: {6 - done} {what} read 2 times: " in ended.err
     assert json.loads(ended.out)["texts"] == 6
     names = {path.name for path in tmp_path.glob("rows*")}
     assert names == {"rows.parquet", "rows.parquet.meta.json"}

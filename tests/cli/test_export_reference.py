@@ -58,7 +58,7 @@ def written(folder: Path, rows: Rows) -> Path:
 
 
 def test_rows_come_back_with_the_sums_that_trl_has(
-    reference: Run, pairs: Path, tmp_path: Path
+    reference: Run, run: Run, pairs: Path, tmp_path: Path
 ) -> None:
     lines, table = tmp_path / "out.jsonl", tmp_path / "out.parquet"
     ended = reference("--prompts", pairs, "-o", lines, "--format", "json")
@@ -79,6 +79,8 @@ def test_rows_come_back_with_the_sums_that_trl_has(
         row["ref_chosen_logps"] for row in read_rows(lines)
     ]
     assert frame["source"].to_list() == [None, "b", None, None]
+    for out in (lines, table):
+        run("verify", out).refused("it is an export, which isn't verified")
 
 
 def test_columns_of_a_table_hold_messages_and_mixed_values(reference: Run, tmp_path: Path) -> None:

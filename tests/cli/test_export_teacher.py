@@ -87,7 +87,9 @@ def test_mass_keeps_the_fewest_tokens_that_hold_it(
         assert begins[-1] < 6 * len(row["tail_logprobs"])
 
 
-def test_whole_texts_views_and_an_end(teacher: Run, tmp_path: Path) -> None:
+def test_whole_texts_views_and_an_end_in_a_file_that_is_not_verified(
+    teacher: Run, run: Run, tmp_path: Path
+) -> None:
     texts, out = tmp_path / "texts.txt", tmp_path / "out.jsonl"
     texts.write_text("A list is\nPython\n")
     ended = teacher("--texts", texts, "-o", out, "--append-eos", "--view", "base", "--limit", 1)
@@ -97,6 +99,7 @@ def test_whole_texts_views_and_an_end(teacher: Run, tmp_path: Path) -> None:
     assert row["input_ids"][-1] == 2
     assert row["completion_mask"] == [1] * len(row["input_ids"])
     assert len(row["tail_logprobs"]) == len(row["input_ids"]) - 1
+    run("verify", out).refused("it is an export, which isn't verified", "the same command again")
 
 
 def test_a_run_that_was_cut_short_goes_on_to_the_same_file(

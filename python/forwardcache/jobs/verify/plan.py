@@ -12,6 +12,7 @@ from pathlib import Path
 
 from forwardcache.errors import InvalidInputError
 from forwardcache.jobs.kinds import STDIN, FileKind, check_kind
+from forwardcache.jobs.metadata import meta_of
 from forwardcache.jobs.options import ModelOptions
 from forwardcache.jobs.other_models import OtherModel
 from forwardcache.jobs.prompts import PROMPTS, TEXTS, Prompt, PromptSet, read_prompts
@@ -63,6 +64,9 @@ def planned(options: VerifyOptions) -> Plan:
     """
     if not 0.0 < options.share <= 1.0:
         raise InvalidInputError(f"--share {options.share}: a share of the rows, above 0 to 1")
+    if meta_of(options.rows).is_file():
+        # What an export is its facts say: its lines may look like those of prompts.
+        read_recorded(options.rows)
     check_kind(options.rows, FileKind.ROWS, FileKind.DIFFERENCES, FileKind.TABLE)
     recorded = read_recorded(options.rows)
     notes: list[str] = []
