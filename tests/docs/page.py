@@ -147,13 +147,14 @@ def _check_output(command: Command, ended: subprocess.CompletedProcess[str]) -> 
 def programs(folder: Path, warm: WarmPython) -> str:
     """A search path that begins with the package's programs of this interpreter."""
     folder.mkdir()
-    # What pytest has to import of the package it rewrites, so that it begins by itself.
-    commands = {
-        "forwardcache": [warm.python, "-m", "tests.docs.command"],
-        "pytest": [sys.executable, "-m", "pytest"],
+    # Ray's cluster and what pytest rewrites as it imports it are begun by a Python of their own.
+    fresh, module = f'exec "{sys.executable}" -m', "tests.docs.command"
+    scripts = {
+        "forwardcache": f'case " $* " in *" --ray "*) {fresh} {module} "$@";; esac\n'
+        f'exec "{warm.python}" -m {module} "$@"',
+        "pytest": f'{fresh} pytest "$@"',
     }
-    for name, words in commands.items():
-        program = " ".join(f'"{word}"' for word in words)
-        (folder / name).write_text(f'#!/bin/sh\nexec {program} "$@"\n')
+    for name, lines in scripts.items():
+        (folder / name).write_text(f"#!/bin/sh\n{lines}\n")
         (folder / name).chmod(0o755)
     return f"{folder}{os.pathsep}{os.environ['PATH']}"
