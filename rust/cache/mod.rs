@@ -17,6 +17,7 @@
 //! Whatever leaves the cache is handed to the caller, or dropped by the last call that reads it once
 //! that call holds nothing (I3).
 
+#[cfg(not(any(take_turns, loom, shuttle)))]
 mod as_it_is;
 mod capacity;
 mod entry;

@@ -310,7 +310,7 @@ impl<'c, 'a, 'py> Batch<'c, 'a, 'py> {
             })?;
             evicted.extend(stored.evicted);
             replaced.extend(stored.replaced);
-            recomputed += u64::from(stored.recomputed);
+            recomputed += stored.recomputed;
             if let Some(outcome) = outcomes.get_mut(index) {
                 *outcome = outcome.stored(stored.bytes);
             }

@@ -15,7 +15,7 @@ use crate::cache::{
 };
 use crate::clock::Ticks;
 use crate::stats::Counter;
-use crate::sync::{OnceLock, Turns};
+use crate::sync::{OnceLock, TAKE_TURNS, Turns};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -94,8 +94,9 @@ pub(super) struct Kept {
 pub(super) struct Stored {
     /// Bytes that the value counts for, if bytes are counted.
     pub(super) bytes: Option<u64>,
-    /// Whether its key had been evicted lately.
-    pub(super) recomputed: bool,
+    /// 1 if its key had been evicted lately. As a `bool` it would tell errors from results, and be
+    /// copied with them by loads that wait for the stores before.
+    pub(super) recomputed: u64,
     /// Entries that were evicted for it. Dropped by the caller when it owns no flight any more: a
     /// `__del__` may ask for the key that was just computed.
     pub(super) evicted: Evicted<SharedKey, Kept>,
@@ -257,6 +258,17 @@ impl ForwardCache {
         }
     }
 
+    /// How many invalidations there were; read before a computation of a key of this hash begins.
+    #[inline]
+    pub(super) fn generation_before(&self, hash: u64) -> u32 {
+        let made = self.made();
+        // Where threads run at once, waiting for each other would take longer.
+        if TAKE_TURNS {
+            made.ghosts.with(|ghosts| ghosts.will_take(hash));
+        }
+        made.cache.generation()
+    }
+
     /// How many invalidations there were; read before a computation begins.
     pub(super) fn generation(&self) -> u32 {
         self.made().cache.generation()
@@ -298,7 +310,7 @@ impl ForwardCache {
         let is_too_large = bytes.zip(most).is_some_and(|(bytes, most)| bytes > most);
         made.too_large.add(u64::from(is_too_large && !put.stored));
         let recomputed = made.ghosts.with(|ghosts| {
-            let recomputed = ghosts.take(hash);
+            let recomputed = u64::from(ghosts.take(hash));
             put.evicted.iter().for_each(|removed| ghosts.add(removed.hash));
             recomputed
         });

@@ -289,7 +289,7 @@ impl<'a, 'py> Call<'a, 'py> {
         // What was not to be timed if it was a hit is timed from here on.
         let mut started = if self.is_timed || !TAKE_TURNS { self.started } else { clock::now() };
         loop {
-            let began = self.parts.cache.generation();
+            let began = self.parts.cache.generation_before(query.hash);
             let flight = match self.flights.join(query, &key, began)? {
                 Joined::Mine(ticket) => {
                     return self.compute_once(query, key, (began, started), ticket, compute);

@@ -70,7 +70,7 @@ impl BackendStats {
         mine.op_counters.change(op, view_id, |figures| {
             figures.misses += 1;
             figures.compute_s += wall_s;
-            figures.recomputed += u64::from(stored.recomputed);
+            figures.recomputed += stored.recomputed;
             figures.evictions += here as u64;
         })?;
         self.add_evicted(op.py(), &stored.evicted[here..])

@@ -261,6 +261,15 @@ impl Part<ForwardCache> {
         })
     }
 
+    /// How many invalidations there were; read before a computation of a key of this hash begins.
+    #[inline]
+    pub(super) fn generation_before(&self, hash: u64) -> u32 {
+        match self {
+            Self::Native(cache) => cache.get().generation_before(hash),
+            Self::Foreign(_) => 0,
+        }
+    }
+
     /// How many invalidations there were; read before a computation begins.
     pub(super) fn generation(&self) -> u32 {
         match self {
