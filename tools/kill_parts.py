@@ -113,7 +113,9 @@ def cluster() -> Iterator[tuple[str, int]]:
     ) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        yield process.stdout.readline().strip(), process.pid
+        if not (address := process.stdout.readline().strip()):
+            raise RuntimeError("Ray's cluster of this machine does not start")
+        yield address, process.pid
         process.stdin.close()
 
 

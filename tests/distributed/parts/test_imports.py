@@ -9,7 +9,8 @@ import sys
 
 DRIVER = """
 import sys
-import forwardcache.cli.score_parts, forwardcache.distributed.local, forwardcache.distributed.scoring
+import forwardcache.cli.score_parts, forwardcache.distributed.local
+import forwardcache.distributed.scoring
 import forwardcache.distributed.parts.job, forwardcache.distributed.parts.lock
 import forwardcache.distributed.parts.opening, forwardcache.jobs.prompt_source.plan
 heavy = {"torch", "transformers", "ray", "pyarrow", "fsspec", "s3fs", "polars"}
