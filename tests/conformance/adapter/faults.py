@@ -258,6 +258,15 @@ class LastLoadedForAll(Sound):
         return super().logprobs(token_ids, adapter=adapter and list(self.adapters)[-1])
 
 
+@caught_as("AdaptersMixed", only_by="two_adapters")
+class SecondIsTheBase(Sound):
+    """Has room for one adapter beside the base, which answers for all others."""
+
+    def rows(self, ids: Ids, content: Content) -> torch.Tensor:
+        first = next(iter(self.adapters.values()), BASE)
+        return super().rows(ids, BASE if content is not first else content)
+
+
 @caught_as("AdaptersMixed")
 class MixedUnderConcurrency(Sound):
     """One adapter is active at a time, and whoever comes next changes it."""

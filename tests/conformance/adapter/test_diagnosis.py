@@ -42,8 +42,7 @@ EXACT = OneText()
 SOME = DICE.random(TOKENS) < 0.4
 
 
-def found(given: Nats) -> Any:
-    exact: Any = EXACT
+def found(given: Nats, exact: Any = EXACT) -> Any:
     texts = [tuple(range(TOKENS + 1))]
     return diagnosis(Case(exact, None, texts, [given], CAP_NATS, CAP_NATS, "asked for the base"))
 
@@ -77,6 +76,13 @@ def test_values_of_other_tokens_are_told(given: Nats) -> None:
 )
 def test_values_above_the_limit_wherever_they_are_put_are_only_wrong(given: Nats) -> None:
     assert isinstance(found(given), WrongValues)
+
+
+def test_an_explanation_that_is_hardly_nearer_than_the_right_values_is_none() -> None:
+    exact = OneText()
+    exact.logprobs = -2.0 - 0.5 * CAP_NATS * np.arange(TOKENS)
+    # The next token's values are 0.6 of the limit away, and so within it.
+    assert isinstance(found(exact.logprobs - 1.1 * CAP_NATS, exact), WrongValues)
 
 
 def test_a_scale_of_a_part_names_it() -> None:
