@@ -80,7 +80,7 @@ def test_values_above_the_limit_wherever_they_are_put_are_only_wrong(given: Nats
 
 def test_an_explanation_that_is_hardly_nearer_than_the_right_values_is_none() -> None:
     exact = OneText()
-    exact.logprobs = -2.0 - 0.5 * CAP_NATS * np.arange(TOKENS)
+    exact.logprobs = np.linspace(-2.0, -2.0 - 0.5 * CAP_NATS * (TOKENS - 1), TOKENS)
     # The next token's values are 0.6 of the limit away, and so within it.
     assert isinstance(found(exact.logprobs - 1.1 * CAP_NATS, exact), WrongValues)
 
