@@ -110,6 +110,13 @@ class AThird(Scaled):
 
 
 @caught_as("WrongScale")
+class SixTenths(Scaled):
+    """Far from every factor that is tried first."""
+
+    factor = 0.6
+
+
+@caught_as("WrongScale")
 class Subtracted(Scaled):
     factor = -1.0
 

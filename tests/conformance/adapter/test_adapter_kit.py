@@ -14,6 +14,7 @@ import torch
 
 from forwardcache.conformance.adapter import (
     AdapterIgnored,
+    CheckResult,
     PartIgnored,
     Report,
     SubjectFailed,
@@ -200,6 +201,20 @@ def test_expected_failures_are_no_failures_and_a_stale_one_is(
     stale = of(Sound)
     assert not stale.conforms
     assert "stale" in stale.outcomes
+
+
+def test_what_is_known_to_fail_holds_nothing_up(ground: Ground, arithmetic: Arithmetic) -> None:
+    report = check_on(
+        ground, lambda: faults.KeysIgnored(arithmetic), expected_failures={"all_linear": "no keys"}
+    )
+    seen = {result.check: result.outcome for result in report.results}
+    assert (seen["all_linear"], seen["k"], seen["two_adapters"]) == ("expected", "failed", "failed")
+
+
+def test_a_run_in_which_no_adapter_was_judged_is_no_pass() -> None:
+    base = CheckResult("base", "passed")
+    assert not Report("quick", (base, CheckResult("q", "skipped")), 5e-4).conforms
+    assert Report("quick", (base, CheckResult("q", "passed")), 5e-4).conforms
 
 
 def test_the_first_failure_can_be_raised(
