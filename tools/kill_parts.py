@@ -48,15 +48,16 @@ KINDS = {"worker": 5, "driver": 3, "both": 2}
 """What is killed, and how often of ten times."""
 
 _CHUNK_PROMPTS = 4
-_CHUNKS = 80
+_CHUNKS = 160
 _TOP_K = 8
 _WORKERS = 2
 _HIT = re.compile(rb'"hit": (?:true|false)')
 _PATIENCE_S = 900.0
 # Kills of one job, at most.
 _MOST = 8
-# How long a moment is waited for, at most.
-_SPAN_S = 2.0
+# About how long workers take to begin, and a part to be written.
+_START_S = 2.0
+_PART_S = 0.02
 
 _CLUSTER = """
 import sys
@@ -210,17 +211,16 @@ class Killing:
         self._chooser, self._told = chooser, told
         self._driver = 0
 
-    def run(self, kills: int, span_s: float) -> bytes:
+    def run(self, kills: int) -> bytes:
         """The merged rows, after at most so many kills.
 
         Args:
             kills: How many are tried.
-            span_s: About how long the scoring takes.
         """
         self._start(resume=False)
         for _ in range(kills):
             [kind] = self._chooser.choices(list(KINDS), list(KINDS.values()))
-            if not self._wait_for_moment(span_s):
+            if not self._wait_for_moment():
                 break
             self._kill(kind)
             if kind != "worker":
@@ -233,20 +233,25 @@ class Killing:
         address = None if self._ray is None else self._ray[0]
         self._driver = start_driver(address, self._out, self._prompts, resume=resume)
 
-    def _wait_for_moment(self, span_s: float) -> bool:
-        """Let the time pass to the next kill; False where the job is done before."""
-        at_start = self._chooser.random() < 0.35
-        wait_s = self._chooser.uniform(0.0, span_s)
+    def _wait_for_moment(self) -> bool:
+        """Let the time pass to the next kill; False where the job is done before.
+
+        One in four comes at any time, most while workers begin; the others within the first half of
+        the parts that are lacking.
+        """
         parts = self._parts()
-        ends = time.monotonic() + _PATIENCE_S
-        # What is on its way: workers that score.
-        while not at_start and self._is_running() and self._parts() == parts:
+        wanted, ends = parts, time.monotonic() + _PATIENCE_S
+        wait_s = self._chooser.uniform(0.0, _START_S)
+        if self._chooser.random() < 0.75:
+            wanted += self._chooser.randint(1, max(1, (_CHUNKS - parts) // 2))
+            wait_s = self._chooser.uniform(0.0, _PART_S)
+        while self._is_running() and self._parts() < wanted:
             if time.monotonic() > ends:
                 raise AssertionError(f"nothing is written: {self._log()}")
             time.sleep(0.005)
         until = time.monotonic() + wait_s
         while time.monotonic() < until and self._is_running():
-            time.sleep(0.002)
+            time.sleep(0.001)
         return self._is_running()
 
     def _parts(self) -> int:
@@ -314,7 +319,7 @@ def kill(kills: int, seed: int, *, local: bool = False, say: Callable[[str], obj
             folder.mkdir()
             write_prompts(folder / PROMPTS, chooser)
             tried = min(chooser.randint(1, _MOST), kills - told.kills.total())
-            merged = Killing(ray, folder, chooser, told).run(tried, _SPAN_S)
+            merged = Killing(ray, folder, chooser, told).run(tried)
             if _HIT.sub(b"", merged) != _HIT.sub(b"", rows_of_one_process(folder / PROMPTS)):
                 raise AssertionError(f"seed {seed}, job {number}: another file than of one process")
             number += 1
