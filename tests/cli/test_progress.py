@@ -84,7 +84,7 @@ def test_the_first_line_is_said_before_the_prompts_are_there(
     ("wrong", "word"),
     [
         (["--prompts", "none.jsonl"], "none.jsonl"),
-        (["--prompts", "."], "directory"),
+        (["--prompts", "tests"], "no file of prompts"),
         (["--model", "none"], "no such folder"),
         (["--adapter", "none"], "no such folder"),
         (["--out", "rows.txt"], "must end in"),
