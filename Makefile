@@ -33,10 +33,12 @@ MINUTES ?= inf
 export SCHEDULES ?= 10000
 
 .DEFAULT_GOAL := help
+# Cargo takes no part in make's own count of jobs.
+ALONE = MAKEFLAGS=
 # What is built to be explored and not shipped needs no optimization across crates.
 QUICK_BUILD = CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16
 
-.PHONY: help test-shuffled test-processors check-versions test-lowest test-3.12 test-3.13 setup redis-server chromium build demo test test-rust loom shuttle tsan asan valgrind free-threaded cross mutants test-python lint format check bench gpu bench-rust callgrind simulate matrix prove prove-trace fuzz-trace docs picture wheel sdist try-wheel reproducible audit advisories workflows notices clean kill-parts
+.PHONY: help test-shuffled test-processors check-versions test-lowest test-3.12 test-3.13 setup redis-server chromium build demo test test-rust rust-tests rust-turns loom shuttle tsan asan valgrind free-threaded cross mutants test-python lint format check bench gpu bench-rust callgrind simulate matrix prove prove-trace fuzz-trace docs picture wheel sdist try-wheel reproducible audit advisories workflows notices clean kill-parts
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -83,19 +85,24 @@ demo: build  ## the main job on the model that ships with the package
 
 test: test-rust test-python  ## all tests
 
-test-rust: build loom shuttle
+test-rust: build  ## the Rust tests, two kinds at once: each builds the crate, and loom searches on one core
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target loom shuttle rust-tests rust-turns
+
+rust-tests:
 	@echo "==> Rust tests"
-	$(CARGO_TEST) --locked
+	$(ALONE) $(CARGO_TEST) --locked
+
+rust-turns:
 	@echo "==> the cache for threads that take turns"
-	RUSTFLAGS="--cfg take_turns" CARGO_TARGET_DIR=target/turns $(CARGO_TEST) --locked --lib cache::
+	$(ALONE) RUSTFLAGS="--cfg take_turns" CARGO_TARGET_DIR=target/turns $(CARGO_TEST) --locked --lib cache::
 
 loom:  ## every interleaving of the races of cache and trace; LOOM_MAX_PREEMPTIONS bounds the search
 	@echo "==> loom models, at most $(LOOM_MAX_PREEMPTIONS) preemptions"
-	$(QUICK_BUILD) RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom cargo test --locked --release --lib models
+	$(ALONE) $(QUICK_BUILD) RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom cargo test --locked --release --lib models
 
 shuttle:  ## SCHEDULES random and PCT schedules of each race of the cache
 	@echo "==> shuttle, $(SCHEDULES) schedules of each race and of each scenario of four threads"
-	$(QUICK_BUILD) RUSTFLAGS="--cfg shuttle" CARGO_TARGET_DIR=target/shuttle cargo test --locked --release --lib cache::
+	$(ALONE) $(QUICK_BUILD) RUSTFLAGS="--cfg shuttle" CARGO_TARGET_DIR=target/shuttle cargo test --locked --release --lib cache::
 
 tsan:  ## the Rust tests under ThreadSanitizer, the standard library with them
 	@rustup component list --installed | grep -q '^rust-src' || rustup component add rust-src
