@@ -38,7 +38,7 @@ ALONE = MAKEFLAGS=
 # What is built to be explored and not shipped needs no optimization across crates.
 QUICK_BUILD = CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16
 
-.PHONY: help test-shuffled test-processors check-versions test-lowest test-3.12 test-3.13 setup redis-server chromium build demo test test-rust rust-tests rust-turns loom shuttle tsan asan valgrind free-threaded cross mutants test-python lint format check bench gpu bench-rust callgrind simulate matrix prove prove-trace fuzz-trace docs picture wheel sdist try-wheel reproducible audit advisories workflows notices clean kill-parts
+.PHONY: help test-shuffled test-processors check-versions test-lowest test-3.12 test-3.13 setup redis-server chromium build demo test test-rust rust-tests rust-turns loom shuttle tsan asan valgrind free-threaded cross mutants test-python lint lint-rust lint-python format check bench gpu bench-rust callgrind simulate matrix prove prove-trace fuzz-trace docs picture wheel sdist try-wheel reproducible audit advisories workflows notices clean kill-parts
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -170,10 +170,15 @@ $(VERSIONS)/lowest/.installed $(VERSIONS)/newest-3.12/.installed $(VERSIONS)/new
 		--editable '.[hf,report,lm-eval,redis,ray,parts]'
 	@touch $@
 
-lint: build  ## formatting, lints, types
+lint: build  ## formatting, lints, types; those of both languages at once
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint-rust lint-python
+
+lint-rust:
 	cargo fmt --check
-	cargo clippy --locked --all-targets -- -D warnings
-	cargo clippy --locked --features python -- -D warnings
+	$(ALONE) cargo clippy --locked --all-targets -- -D warnings
+	$(ALONE) cargo clippy --locked --features python -- -D warnings
+
+lint-python:
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
