@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import signal
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -84,8 +85,13 @@ def in_a_child(work: Callable[[], Any]) -> Any:
         finally:
             os._exit(code)
     os.close(telling)
-    with os.fdopen(told) as answer:
-        text = answer.read()
+    try:
+        with os.fdopen(told) as answer:
+            text = answer.read()
+    except BaseException:
+        # A time-out: nobody else would end it.
+        os.kill(child, signal.SIGKILL)
+        raise
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if code == _NOT_ALLOWED:
         pytest.skip("this system allows no mounts of one's own")

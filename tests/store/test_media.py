@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import resource
 import shutil
+import subprocess
+import sys
 import warnings
 from contextlib import closing
 from pathlib import Path
@@ -99,20 +101,30 @@ def test_a_log_on_media_that_can_only_be_read_is_not_passed_over_in_silence(
     assert found == entries == COUNT // 2
 
 
+def command(*words: object) -> tuple[int, str, str]:
+    """The command in a process of its own: polars stands still where it was there before a fork."""
+    done = subprocess.run(
+        [sys.executable, "-m", "forwardcache", *map(str, words)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return done.returncode, done.stdout, done.stderr
+
+
 def test_the_commands_read_a_store_on_such_media(run: Run, content: Path, tmp_path: Path) -> None:
     table, other = tmp_path / "values.parquet", tmp_path / "other.db"
 
     def work(mounts: Mounts, folder: Path) -> Any:
         path = on_media(mounts, folder, {"values.db": tmp_path / "content" / "values.db"})
-        ended = [
-            run("store", "info", path),
-            run("store", "verify", path),
-            run("store", "export", path, table),
-            run("store", "import", other, table),
-            run("store", "import", path, table),
-            run("store", "prune", path, "--view", "base"),
+        info = run("store", "info", path)
+        verified = run("store", "verify", path)
+        pruned = run("store", "prune", path, "--view", "base")
+        return [
+            *((each.code, each.out, each.err) for each in (info, verified)),
+            command("store", "export", path, table),
+            command("store", "import", other, table),
+            command("store", "import", path, table),
+            (pruned.code, pruned.out, pruned.err),
         ]
-        return [(each.code, each.out, each.err) for each in ended]
 
     (folder := tmp_path / "media").mkdir()
     info, verified, exported, imported, *refused = in_own_mounts(folder, work)

@@ -4,7 +4,8 @@ Reading order: ``reading`` (errors of files), ``load``, ``adapter_folder`` with 
 (what it loads over the base model), ``adapters`` (several, by name) with ``adapter_choice``
 (which), ``adapters_of_folders``, ``adapter_files``, ``overlay`` (putting one on and off),
 ``adapters_on_model`` and ``adapter_content`` (what one holds), ``adapter_parts`` (what is an
-adapter's), ``products`` (what B times A comes to), ``adapter`` (which views are exact), ``draws``
+adapter's) with ``peft_kinds`` (PEFT's classes, where it is there), ``products`` (what B times A
+comes to), ``adapter`` (which views are exact), ``draws``
 (noise from a seed) with ``matched`` (of the adapter's norm) and ``null_noise`` (what a null view
 puts in place), ``switch`` (putting the model into a view) and ``norms`` (how much that adds),
 ``identity`` with ``watch`` (over what ``flat`` finds), ``look`` (the same in microseconds) with
