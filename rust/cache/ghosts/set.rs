@@ -101,12 +101,12 @@ impl Set {
         (slot + 1) & (self.slots.len() - 1)
     }
 
-    #[cfg(test)]
+    #[cfg(all(test, not(any(loom, shuttle))))]
     pub(super) fn len(&self) -> usize {
         self.slots.iter().filter(|content| **content > GONE).count()
     }
 
-    #[cfg(test)]
+    #[cfg(all(test, not(any(loom, shuttle))))]
     pub(super) fn capacity(&self) -> usize {
         self.slots.len() / 2
     }
