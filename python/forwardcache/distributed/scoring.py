@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from forwardcache.adapter_names import check_names
+from forwardcache.distributed.counters import add_gained
 from forwardcache.distributed.crew import Crew
 from forwardcache.distributed.wire import Part, answer, packed, packed_options
 from forwardcache.errors import InvalidInputError
@@ -107,10 +108,7 @@ class TeamScoring:
     def _note(self, found: dict[str, Any]) -> None:
         self.totals.tokens_run += found["tokens_run"]
         self.nonfinite += found["nonfinite"]
-        for name, gained in found["stats"].items():
-            before = self.stats.get(name, 0)
-            largest = name == "max_batch_size"
-            self.stats[name] = max(before, gained) if largest else before + gained
+        add_gained(self.stats, found["stats"])
 
 
 def norms_of(crew: Crew[Any], views: Sequence[View]) -> dict[str, float | None]:

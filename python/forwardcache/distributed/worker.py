@@ -9,6 +9,7 @@ import json
 import os
 from typing import Any
 
+from forwardcache.distributed.counters import gained
 from forwardcache.distributed.parts.receipts import Receipt
 from forwardcache.distributed.parts.work import lengths_of_lines, score_part
 from forwardcache.distributed.wire import Part, options_of, reply
@@ -102,14 +103,11 @@ class Worker:
         scoring = Scoring(session.backend, session.recorder, job)
         before, bad = session.backend.stats.to_dict(), session.backend.nonfinite_results
         rows, skipped = scoring.rows_of(range(len(part.prompts)))
-        after = session.backend.stats.to_dict()
-        added = {name: after[name] - before[name] for name in after}
-        added["max_batch_size"] = after["max_batch_size"]
         return {
             "rows": rows,
             "skipped": [one.as_json() for one in skipped],
             "tokens_run": scoring.totals.tokens_run,
-            "stats": added,
+            "stats": gained(before, session.backend.stats.to_dict()),
             "nonfinite": session.backend.nonfinite_results - bad,
         }
 

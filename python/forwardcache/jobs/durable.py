@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 from contextlib import suppress
+from pathlib import Path
 
 
 def to_disk(descriptor: int) -> None:
@@ -22,3 +23,13 @@ def to_disk(descriptor: int) -> None:
             fcntl.fcntl(descriptor, through_the_drive)
             return
     os.fsync(descriptor)
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring the names in a folder to disk, where the file system can."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            to_disk(handle)
+        finally:
+            os.close(handle)

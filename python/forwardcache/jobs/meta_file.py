@@ -5,11 +5,11 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from forwardcache.errors import InvalidInputError
-from forwardcache.jobs.durable import to_disk
+from forwardcache.jobs.durable import sync_folder, to_disk
 from forwardcache.jobs.metadata import Facts, is_ours, meta_of, written
 
 
@@ -63,16 +63,6 @@ def meta_beside(out: Path, meta: Facts | None, *, force: bool) -> Iterator[None]
     except BaseException:
         target.unlink() if before is None else _put(target, passing_of(out), before)
         raise
-
-
-def sync_folder(folder: Path) -> None:
-    """Bring the rename itself to disk, where the file system can."""
-    with suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            to_disk(handle)
-        finally:
-            os.close(handle)
 
 
 def _put(target: Path, passing: Path, content: bytes) -> None:

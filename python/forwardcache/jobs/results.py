@@ -30,8 +30,8 @@ from typing import Any, BinaryIO, Protocol
 
 from forwardcache.errors import InvalidInputError
 from forwardcache.jobs.columns import InputColumns, TableColumns
-from forwardcache.jobs.durable import to_disk
-from forwardcache.jobs.meta_file import check_meta, meta_beside, passing_of, sync_folder
+from forwardcache.jobs.durable import sync_folder, to_disk
+from forwardcache.jobs.meta_file import check_meta, meta_beside, passing_of
 from forwardcache.jobs.metadata import PARQUET_KEY, Facts, meta_of
 from forwardcache.jobs.outfile import check_target, part_of, write_failed
 from forwardcache.jobs.parquet import write_parquet

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from forwardcache.errors import InvalidInputError, MachineError
-from forwardcache.jobs.durable import to_disk
+from forwardcache.jobs.durable import sync_folder, to_disk
 from forwardcache.jobs.outfile import check_target
 from forwardcache.jobs.reasons import machine_failed
 
@@ -174,7 +174,7 @@ class LocalFolder(PartsFolder):
         target = self.root / name
         with self._failures(target), self._written(target, content) as passing:
             passing.replace(target)
-            _sync(target.parent)
+            sync_folder(target.parent)
 
     def create(self, name: str, content: bytes) -> bool:
         """As of ``PartsFolder``."""
@@ -189,7 +189,7 @@ class LocalFolder(PartsFolder):
                 if target.exists():
                     return False
                 passing.replace(target)
-            _sync(target.parent)
+            sync_folder(target.parent)
         return True
 
     def open(self, name: str) -> BinaryIO:
@@ -284,13 +284,3 @@ def _reason(error: OSError) -> str:
 def pieces(content: bytes | Iterable[bytes]) -> Iterable[bytes]:
     """Content piece by piece."""
     return (content,) if isinstance(content, bytes) else content
-
-
-def _sync(folder: Path) -> None:
-    """Bring the names in a folder to disk, where the file system can."""
-    with suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            to_disk(handle)
-        finally:
-            os.close(handle)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from forwardcache.distributed.counters import add_gained
 from forwardcache.distributed.parts.receipts import Receipt, float64s, uint64s
 from forwardcache.instrumentation import BackendStats
 from forwardcache.jobs.skips import Skipped
@@ -109,10 +110,7 @@ class Tally:
         """Take what a worker did in this run into account."""
         self.tokens_run += receipt.tokens_run
         self.nonfinite += receipt.nonfinite
-        for name, gained in receipt.stats.items():
-            before = self.stats.get(name, 0)
-            is_largest = name == "max_batch_size"
-            self.stats[name] = max(before, gained) if is_largest else before + gained
+        add_gained(self.stats, receipt.stats)
 
     @property
     def is_compared(self) -> bool:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from forwardcache.distributed.counters import gained
 from forwardcache.distributed.parts.naming import content_digest, part_file
 from forwardcache.distributed.parts.opening import open_folder
 from forwardcache.distributed.parts.receipts import Receipt, packed_numbers
@@ -134,9 +135,7 @@ def score_part(session: Session, task: bytes) -> Receipt:
     scoring = Scoring(session.backend, session.recorder, scored)
     before, bad = session.backend.stats.to_dict(), session.backend.nonfinite_results
     rows, skipped = scoring.raw_rows_of(range(len(prompts)))
-    after = session.backend.stats.to_dict()
-    added = {each: after[each] - before[each] for each in after}
-    added["max_batch_size"] = after["max_batch_size"]
+    stats = gained(before, session.backend.stats.to_dict())
     names = tuple(view.name for view in job.views)
     content = encode_part(
         PartFacts(name, job.digest, job.op, names, job.top_k),
@@ -159,7 +158,7 @@ def score_part(session: Session, task: bytes) -> Receipt:
         hits=sum(row.hit for row in rows),
         tokens_run=scoring.totals.tokens_run,
         nonfinite=session.backend.nonfinite_results - bad,
-        stats=added,
+        stats=stats,
         **_figures(scored.operation.figure, rows, prompts, job.views),
     )  # fmt: skip
 
