@@ -1,5 +1,6 @@
 """What can happen to a disk or a folder under a running trace. Each gives what ends it, or None."""
 
+import errno
 import os
 import resource
 import shutil
@@ -48,8 +49,15 @@ def fill(filler: Path) -> None:
 
 
 def the_folder_is_gone(path: Path) -> Undo:
-    shutil.rmtree(path.parent)
-    return None
+    """A file that the trace makes between the listing and the removal needs another listing."""
+    while True:
+        try:
+            shutil.rmtree(path.parent)
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY:
+                raise
+        else:
+            return None
 
 
 def the_file_is_gone(path: Path) -> Undo:
