@@ -6,7 +6,8 @@ must be) with ``chunk``, ``subject`` with ``threads``, ``context``, ``stream``, 
 ``loop_thread`` (how an engine is run without trusting it),
 ``run`` (the verdict), ``report``, ``tables`` and ``render``, ``expected`` (checks that are known to
 fail) and ``kit`` (the head of every kit's report), then the fronts: ``parametrize``,
-``pytest_plugin``, ``suite``, ``command`` with ``locate`` and, for files, ``told`` and ``junit``.
+``pytest_plugin``, ``suite``, ``command`` with ``locate``, ``leaving`` and, for files, ``told`` and
+``junit``.
 ``backend`` does the same for scoring backends, ``server`` for the log-probabilities of OpenAI-style
 servers, which ``http`` asks, and ``adapter`` for engines that are given adapters. All but the last
 import neither torch nor transformers.

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
-import threading
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
-from typing import Any, NoReturn, TextIO
+from typing import Any, TextIO
 
 from forwardcache.conformance.checks import names_of_checks
 from forwardcache.conformance.expected import ExpectedFailures, expected_failures
@@ -20,7 +18,7 @@ from forwardcache.conformance.report import Report
 from forwardcache.conformance.run import check_conformance
 from forwardcache.conformance.told import Judged, Told, Writer
 
-__all__ = ["FORMATS", "check_engine", "leave"]
+__all__ = ["FORMATS", "check_engine"]
 
 FORMATS = ("table", "json")
 """How the report can be printed."""
@@ -75,15 +73,6 @@ def check_engine(
     for write in writers:
         write(told)
     return 0 if report.conforms else 1
-
-
-def leave(code: int) -> NoReturn:
-    """End the process with ``code``, also where the engine has left threads that would hold it."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    if any(not t.daemon and t is not threading.main_thread() for t in threading.enumerate()):
-        os._exit(code)
-    raise SystemExit(code)
 
 
 def _expected_of(spec: str, path: str | None) -> ExpectedFailures:

@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import Any, Self, TypeVar
 
 from forwardcache.conformance.guard import release, unfinished_attempts
+from forwardcache.conformance.leaving import CALLS
 
 __all__ = ["LoopBlockedError", "LoopThread"]
 
@@ -37,7 +38,7 @@ class LoopThread:
         self._loop = asyncio.new_event_loop()
         self._closing = False
         self._blocked = False
-        self._thread = threading.Thread(target=self._main, name="conformance", daemon=True)
+        self._thread = threading.Thread(target=self._main, name=CALLS, daemon=True)
         self._thread.start()
 
     def run(self, work: Coroutine[Any, Any, T], until: Callable[[], float]) -> T:

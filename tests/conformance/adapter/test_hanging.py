@@ -3,6 +3,8 @@ waits for it once; one that is late and can be cancelled is only late.
 """
 
 import asyncio
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -168,3 +170,26 @@ def test_the_kit_ends_with_the_check_in_which_an_engine_hangs(
     # It rests on nothing that has failed.
     assert seen["base_kept"] == ("not_run", "the engine hangs: logprobs never came back")
     assert seen["base"][0] == "passed"
+
+
+IN_NATIVE_CODE = """
+import torch
+from forwardcache.conformance.adapter.worker import Worker
+from forwardcache.conformance.guard import OverdueError
+from forwardcache.conformance.leaving import leave
+torch.set_num_threads(1)
+def hangs():
+    square = torch.ones(200, 200)
+    while True:
+        square @ square
+try:
+    Worker().run(hangs, 0.2)
+except OverdueError:
+    leave(3)
+"""
+
+
+def test_a_call_left_behind_in_native_code_does_not_change_the_exit_status() -> None:
+    command = [sys.executable, "-c", IN_NATIVE_CODE]
+    done = subprocess.run(command, capture_output=True, timeout=PATIENCE_S, check=False)
+    assert done.returncode == 3, done.stderr.decode()

@@ -88,7 +88,7 @@ def _check_engine(  # noqa: PLR0917 - typer calls it, by name
 ) -> int:
     """Check a streaming engine; exit status 0 if it conforms, 1 if not, 2 if it can't be run."""
     from forwardcache.cli.kit_files import writers
-    from forwardcache.conformance.command import check_engine, leave
+    from forwardcache.conformance.command import check_engine
 
     code = check_engine(
         factory,
@@ -105,10 +105,7 @@ def _check_engine(  # noqa: PLR0917 - typer calls it, by name
         concurrency=concurrency,
         drive_abort=drive_abort,
     )
-    with suppress(SystemExit):
-        # Ends the process at once if the engine has left threads that would hold it.
-        leave(code)
-    return code
+    return _left_with(code)
 
 
 @commands.command("backend", short_help="Check a scoring backend.")
@@ -230,7 +227,7 @@ def _check_adapter(  # noqa: PLR0917 - typer calls it, by name
     from forwardcache.cli.kit_files import writers
     from forwardcache.conformance.adapter.command import check_adapter_subject
 
-    return check_adapter_subject(
+    code = check_adapter_subject(
         subject,
         model=model,
         model_name=model_name,
@@ -240,3 +237,13 @@ def _check_adapter(  # noqa: PLR0917 - typer calls it, by name
         timeout=timeout,
         writers=writers(junit, report, force=force),
     )
+    return _left_with(code)
+
+
+def _left_with(code: int) -> int:
+    """``code``; where the engine has left threads that would spoil it, the process ends here."""
+    from forwardcache.conformance.leaving import leave
+
+    with suppress(SystemExit):
+        leave(code)
+    return code

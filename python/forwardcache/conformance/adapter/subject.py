@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from forwardcache.conformance.adapter.worker import Worker
 from forwardcache.conformance.guard import OverdueError, describe
+from forwardcache.conformance.leaving import CALLS
 
 __all__ = ["Asked", "Caller", "Given", "SubjectRaisedError"]
 
@@ -101,9 +102,7 @@ class Caller:
             except SubjectRaisedError as error:
                 found[index] = error
 
-        threads = [threading.Thread(target=ask, args=(n,), daemon=True) for n in range(len(asked))]
-        for thread in threads:
-            thread.start()
+        threads = [_thread(ask, n) for n in range(len(asked))]
         until = time.monotonic() + self._timeout
         for thread in threads:
             thread.join(max(until - time.monotonic(), 0.0))
@@ -188,7 +187,7 @@ class Caller:
         with self._lock:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
-                threading.Thread(target=_forever, args=(self._loop,), daemon=True).start()
+                _thread(_forever, self._loop)
 
         async def awaited() -> Any:
             return await value
@@ -205,6 +204,13 @@ class Caller:
         passed = asyncio.run_coroutine_threadsafe(asyncio.sleep(0), loop)
         if not wait([passed], timeout=_ALIVE_S).done:
             self.hangs = "what blocks the event loop"
+
+
+def _thread(function: Callable[..., None], *given: Any) -> threading.Thread:
+    """A thread for calls of the engine's, which has begun."""
+    thread = threading.Thread(target=function, args=given, name=CALLS, daemon=True)
+    thread.start()
+    return thread
 
 
 def checked(given: Any, length: int) -> Given:

@@ -9,6 +9,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from forwardcache.conformance.guard import OverdueError
+from forwardcache.conformance.leaving import CALLS
 
 __all__ = ["Worker"]
 
@@ -37,7 +38,7 @@ class Worker:
             BaseException: what it raised.
         """
         if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
+            self._thread = threading.Thread(target=self._work, name=CALLS, daemon=True)
             self._thread.start()
         future: Future[Any] = Future()
         self._calls.put((call, future))
