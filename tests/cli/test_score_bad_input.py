@@ -56,7 +56,7 @@ def no_load(monkeypatch: pytest.MonkeyPatch) -> None:
         (("--op", "logprob_of", "--prompts", "-"), "standard input line 1: no completion"),
         (("--resume",), "--resume needs --out"),
         (("--out", "rows.csv"), ".parquet"),
-        (("--out", "."), "--out . is a folder"),
+        (("--out", "."), "--out . is a folder: only --parts writes one"),
         (("--out", "no/such/rows.jsonl"), "no folder no/such"),
         (("--trace", "/"), "--trace / is a folder"),
         (("--trace", f"{__file__}/trace.jsonl"), "there is no folder"),

@@ -193,6 +193,17 @@ def test_recover_completes_every_trace_of_a_folder(run: Run, tmp_path: Path) -> 
     assert (json.loads(ended.out)["events"], ended.err) == (1001, "")
 
 
+def test_recover_completes_every_trace_that_is_named(run: Run, tmp_path: Path) -> None:
+    paths = [tmp_path / "w.0.jsonl", tmp_path / "w.1.jsonl"]
+    for path in paths:
+        killed(path)
+    ended = run("trace", "recover", *paths)
+    assert [line.split(": ")[0] for line in ended.out.splitlines()] == list(map(str, paths))
+    assert all("recovered from 1 journal" in line for line in ended.out.splitlines())
+    summary = run("trace", "summary", *paths, "--format", "json")
+    assert (json.loads(summary.out)["events"], summary.err) == (2000, "")
+
+
 def test_many_journals_are_one_line(run: Run, tmp_path: Path) -> None:
     for path in workers(tmp_path / "runs", 9):
         trace(path.with_name(f"{path.name}.0f.journal"))

@@ -311,6 +311,7 @@ def test_parts_of_other_weights_and_folders_of_none_are_refused(
     parts.remove(SUCCESS)
     run("merge", parts.root, "-o", out).refused(SUCCESS, "isn't done")
     run("merge", tmp_path / "nothing", "-o", out).refused(SUCCESS)
+    run("merge", __file__, "-o", out).refused(f"{__file__} is a file, and no folder of parts")
     assert [path.name for path in tmp_path.iterdir()] == ["parts"]
 
 

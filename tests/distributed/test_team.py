@@ -19,7 +19,7 @@ import ray
 
 from forwardcache.distributed.team import Team, _connect
 from forwardcache.distributed.wire import answer, reply
-from forwardcache.errors import InvalidInputError, ModelLoadError, WorkerError
+from forwardcache.errors import InvalidInputError, MachineError, ModelLoadError, WorkerError
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
@@ -136,3 +136,15 @@ def test_a_cluster_that_answers_and_is_not_joined_may_want_a_token(
         address = f"127.0.0.1:{answering.getsockname()[1]}"
         with pytest.raises(InvalidInputError, match=r"wants a token, set .*RAY_AUTH_TOKEN"):
             _connect(address, 1)
+
+
+def test_a_cluster_that_does_not_start_in_time_is_the_machine_s_failure(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def times_out(**_: Any) -> None:
+        raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setattr("ray.init", times_out)
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    with pytest.raises(MachineError, match=r"Ray can't start on this machine: .* timed out"):
+        _connect("local", 1)

@@ -104,6 +104,8 @@ def check_outputs(options: WritesRows) -> None:
     from forwardcache.jobs.results import check_out
 
     if options.out is not None:
+        if hasattr(options, "out_folder") and options.out.is_dir():
+            raise InvalidInputError(f"--out {options.out} is a folder: only --parts writes one")
         check_target(options.out, f"--out {options.out}")
     check_trace(options.loading.trace)
     _check_distinct(options)

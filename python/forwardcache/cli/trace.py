@@ -190,12 +190,12 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def recover(path: Path, *, as_json: bool) -> int:
-    """Complete the trace ``path`` with what killed processes left next to it.
+def recover(paths: Sequence[str], *, as_json: bool) -> int:
+    """Complete traces with what killed processes left next to them.
 
     Args:
-        path: A trace, or a folder or pattern of traces, which are completed one after the other.
-        as_json: Print the counts as JSON.
+        paths: Traces, folders and patterns of traces, which are completed one after the other.
+        as_json: Print the counts of all as JSON.
 
     Returns:
         NO if a journal was damaged or events are lost, so that the trace isn't complete.
@@ -204,20 +204,33 @@ def recover(path: Path, *, as_json: bool) -> int:
         OSError: the trace or a journal can't be read or written.
         InvalidInputError: the file is of another kind.
     """
-    found: _Recovered = {"recovered": 0, "journals": 0, "damaged": 0, "alive": 0, "lost": 0}
-    for each in traces_of([str(path)]):
+    total = _nothing_recovered()
+    for path in paths:
+        found = _recovered(path)
+        for name in _RECOVERED:
+            total[name] += found[name]
+        if not as_json:
+            print(_recovery_line(path, found))
+    if as_json:
+        _print_json(total)
+    return ExitCode.NO if total["damaged"] or total["lost"] else ExitCode.DONE
+
+
+def _recovered(path: str) -> _Recovered:
+    found = _nothing_recovered()
+    for each in traces_of([path]):
         check_kind(Path(each), FileKind.TRACE)
         counts = _core.recover_trace(Path(each))
         for name in _RECOVERED:
             found[name] += counts[name]
-    if as_json:
-        _print_json(found)
-    else:
-        print(_recovery_line(path, found))
-    return ExitCode.NO if found["damaged"] or found["lost"] else ExitCode.DONE
+    return found
 
 
-def _recovery_line(path: Path, found: _Recovered) -> str:
+def _nothing_recovered() -> _Recovered:
+    return {"recovered": 0, "journals": 0, "damaged": 0, "alive": 0, "lost": 0}
+
+
+def _recovery_line(path: str, found: _Recovered) -> str:
     recovered, journals = (
         counted(found["recovered"], "event"),
         counted(found["journals"], "journal"),

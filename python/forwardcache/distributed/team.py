@@ -19,8 +19,9 @@ from forwardcache.distributed.crew import Crew, check_count
 from forwardcache.distributed.shares import cores
 from forwardcache.distributed.wire import answer
 from forwardcache.distributed.worker import Worker
-from forwardcache.errors import InvalidInputError
+from forwardcache.errors import InvalidInputError, MachineError
 from forwardcache.extras import extra_named
+from forwardcache.jobs.reasons import first_line
 
 with extra_named("a Ray cluster"):
     import ray
@@ -86,6 +87,7 @@ class Team(Crew[Member]):
         InvalidInputError: ``workers`` or ``worker_cpus`` is out of range, or there is no such
             cluster, or it wants a token.
         ForwardCacheError: the model can't be loaded.
+        MachineError: Ray can't start a cluster on this machine.
         WorkerError: workers die while they load it.
     """
 
@@ -242,7 +244,12 @@ def _connect(address: str, least_cpus: int) -> bool:
             _check_reachable(address)
             ray.init(address=address, **quiet)
     except (OSError, ValueError, RuntimeError, RayError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = first_line(error)
         hint = _TOKEN_HINT if "Failed to connect" in reason and ":" in address else ""
         raise InvalidInputError(f"no Ray cluster at {address!r}: {reason}{hint}") from None
+    except Exception as error:
+        # What Ray raises where its processes don't start in time has no type of its own (2.60).
+        if address != LOCAL or type(error) is not Exception:
+            raise
+        raise MachineError(f"Ray can't start on this machine: {first_line(error)}") from None
     return True

@@ -88,10 +88,13 @@ def _trace_watch(
     "recover", short_help="Complete a trace whose process was killed.", epilog=EXIT_STATUS
 )
 def _trace_recover(
-    path: Annotated[Path, typer.Argument(help="The trace, or a folder of them.", metavar="PATH")],
+    paths: Annotated[
+        list[str],
+        typer.Argument(help="Traces, folders or patterns of them.", metavar="PATH"),
+    ],
     format_: FormatOption = Format.TABLE,
 ) -> int:
-    """Complete a trace whose process was killed; exit status 1 if events are lost."""
+    """Complete traces whose process was killed; exit status 1 if events are lost."""
     from forwardcache.cli.trace import recover
 
-    return recover(path, as_json=format_ is Format.JSON)
+    return recover(paths, as_json=format_ is Format.JSON)

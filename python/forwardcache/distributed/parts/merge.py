@@ -67,6 +67,8 @@ def check_merge(folder: PartsFolder, out: Path, *, force: bool) -> None:
     """
     if out.suffix.lower() not in {JSONL, PARQUET}:
         raise InvalidInputError(f"--out {out} must end in {JSONL} or {PARQUET}")
+    if isinstance(folder, LocalFolder) and folder.root.is_file():
+        raise InvalidInputError(f"{folder.root} is a file, and no folder of parts")
     check_out(out, [], force=force)
     check_meta(out, f"--out {out}", force=force)
     if isinstance(folder, LocalFolder) and out.resolve().is_relative_to(folder.root.resolve()):
