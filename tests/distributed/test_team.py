@@ -134,7 +134,9 @@ def test_a_cluster_that_answers_and_is_not_joined_may_want_a_token(
     monkeypatch.setattr("ray.is_initialized", lambda: False)
     with socket.create_server(("127.0.0.1", 0)) as answering:
         address = f"127.0.0.1:{answering.getsockname()[1]}"
-        with pytest.raises(InvalidInputError, match=r"wants a token, set .*RAY_AUTH_TOKEN"):
+        with pytest.raises(
+            InvalidInputError, match=r"wants a token, set .*RAY_AUTH_TOKEN .*auth_token"
+        ):
             _connect(address, 1)
 
 

@@ -37,8 +37,8 @@ _CLOSE_S = 60.0
 # Ray says no more than that it failed to connect, where something answers and the token is missing
 # or wrong (2.60).
 _TOKEN_HINT = (
-    "; something answers there: if that cluster wants a token, set RAY_AUTH_MODE=token and its "
-    "RAY_AUTH_TOKEN"
+    "; something answers there: if that cluster wants a token, set RAY_AUTH_MODE=token, and "
+    "RAY_AUTH_TOKEN to its token if that isn't in ~/.ray/auth_token"
 )
 _REACH_S = 10.0
 # How often to look whether workers wait for the cluster, and to say so: soon, then now and then.
