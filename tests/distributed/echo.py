@@ -11,6 +11,8 @@ from pathlib import Path
 
 from forwardcache.distributed.wire import reply
 
+SAID = ["both say so"]
+
 
 class Echo:
     """Says what it was given, and who it is; the first one is slow."""
@@ -21,7 +23,9 @@ class Echo:
     def load(self) -> bytes:
         given = {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")}
         print("to standard output")
-        return reply(lambda: {"pid": os.getpid(), "given": given, "path": sys.path})
+        return reply(
+            lambda: {"pid": os.getpid(), "given": given, "path": sys.path, "warnings": SAID}
+        )
 
     def echo(self, task: bytes) -> bytes:
         time.sleep(0.015 if self._number == 0 else 0.003)
@@ -50,7 +54,7 @@ class Echo:
         return len(task).to_bytes(8, "big") + task
 
     def close(self) -> bytes:
-        return reply(lambda: 5)
+        return reply(lambda: {"missing_events": 5, "warnings": ["both say so at the end"]})
 
 
 class Broken(Echo):

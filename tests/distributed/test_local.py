@@ -48,6 +48,14 @@ def all_there(crew: LocalCrew) -> None:
         crew._wait(None)
 
 
+def test_what_workers_warn_of_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    with crew_of(2) as crew:
+        all_there(crew)
+        assert caplog.messages == ["both say so"]
+        crew.close()
+    assert caplog.messages == ["both say so", "both say so at the end"]
+
+
 def test_results_come_in_order_and_a_slow_worker_does_less(crew: LocalCrew) -> None:
     found = [answer(one) for one in crew.run("echo", 40, lambda n: b"%d" % n)]
     assert [task for _, task in found] == list(range(40))

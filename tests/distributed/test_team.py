@@ -47,7 +47,7 @@ class Echo:
         return reply(lambda: path.name)
 
     def close(self) -> bytes:
-        return reply(lambda: 5)
+        return reply(lambda: {"missing_events": 5, "warnings": []})
 
 
 class Stillborn(Echo):

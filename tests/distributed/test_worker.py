@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,20 @@ def test_what_can_not_be_loaded_is_named(tmp_path: Path) -> None:
         answer(worker().close())
 
 
+def test_a_worker_tells_what_was_warned_of(tmp_path: Path) -> None:
+    folder = shutil.copytree(ADAPTER, tmp_path / "adapter")
+    settings = json.loads((folder / "adapter_config.json").read_text("utf-8"))
+    settings["base_model_name_or_path"] = "somebody/another-model"
+    (folder / "adapter_config.json").write_text(json.dumps(settings), "utf-8")
+    one = worker(adapters=(NamedAdapter(None, str(folder)),))
+    [words] = answer(one.load())["warnings"]
+    assert f"{folder} was trained on somebody/another-model" in words
+    logging.getLogger("forwardcache.store").warning("the store fails")
+    assert answer(one.close())["warnings"] == ["the store fails"]
+    logging.getLogger("forwardcache.store").warning("another worker of this process")
+    assert answer(one.close())["warnings"] == []
+
+
 def test_a_worker_has_adapters_by_name() -> None:
     adapters = (NamedAdapter("a", ADAPTER), NamedAdapter("b", ADAPTER))
     one = worker(adapters=adapters)
@@ -44,7 +60,7 @@ def test_a_worker_has_adapters_by_name() -> None:
     # Two names for one content.
     assert rows["ft:a"] == rows["ft:b"] != rows["base"]
     assert found["stats"]["forward_passes"] == 2
-    assert answer(one.close()) == 0
+    assert answer(one.close()) == {"missing_events": 0, "warnings": []}
 
 
 def test_a_part_is_scored_and_counted(tmp_path: Path) -> None:
@@ -65,6 +81,6 @@ def test_a_part_is_scored_and_counted(tmp_path: Path) -> None:
     assert (found["stats"]["forward_passes"], found["nonfinite"]) == (4, 0)
     again = answer(one.rows(part.packed()))
     assert (again["tokens_run"], again["stats"]["cache_hits"]) == (0, 4)
-    assert answer(one.close()) == 0
+    assert answer(one.close()) == {"missing_events": 0, "warnings": []}
     events = [json.loads(line) for line in trace.read_text("utf-8").splitlines()]
     assert len(events) == 8

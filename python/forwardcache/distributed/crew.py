@@ -12,6 +12,7 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 from forwardcache.distributed.schedule import Schedule, Task
 from forwardcache.distributed.wire import answer
 from forwardcache.errors import InvalidInputError, WorkerError
+from forwardcache.jobs.recall.heard import say_again
 
 _log = logging.getLogger(__name__)
 
@@ -64,6 +65,7 @@ class Crew(ABC, Generic[Each]):
         # By call: who does it, and which task it is; None for loading the model.
         self._running: dict[Any, tuple[Each, _Given | None]] = {}
         self._idle: dict[int, Each] = {}
+        self._said: set[str] = set()
 
     @property
     @abstractmethod
@@ -188,8 +190,21 @@ class Crew(ABC, Generic[Each]):
         self._idle[member.number] = member
         if given is None:
             member.facts = answer(result)
+            self._say(member.facts)
         elif is_asked:
             given.schedule.finish(given.number, result, member.number, time.monotonic())
+
+    def _missing_events(self, closed: bytes) -> int:
+        """How many events a worker's trace lacks, by what its ``close`` gave."""
+        told = answer(closed)
+        self._say(told)
+        return int(told["missing_events"])
+
+    def _say(self, told: dict[str, Any]) -> None:
+        """Says what a worker warned of, unless another one did."""
+        new = [each for each in told.get("warnings", ()) if each not in self._said]
+        self._said.update(new)
+        say_again(new)
 
     def _hire(self) -> None:
         number, self._hired = self._hired, self._hired + 1

@@ -17,7 +17,7 @@ from typing import IO, Any, cast
 
 from forwardcache.distributed.crew import Crew, check_count
 from forwardcache.distributed.shares import shares
-from forwardcache.distributed.wire import SEPARATOR, answer
+from forwardcache.distributed.wire import SEPARATOR
 from forwardcache.distributed.worker import Worker
 from forwardcache.errors import InvalidInputError
 
@@ -113,7 +113,7 @@ class LocalCrew(Crew[Process]):
                     closing.remove(cast(Any, each))
                     if (result := self._result(each)) is not None:
                         with suppress(Exception):
-                            missing += answer(result)
+                            missing += self._missing_events(result)
         for member in self.members:
             member.process.kill()
         for member in self.members:

@@ -17,7 +17,6 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 from forwardcache.distributed.crew import Crew, check_count
 from forwardcache.distributed.shares import cores
-from forwardcache.distributed.wire import answer
 from forwardcache.distributed.worker import Worker
 from forwardcache.errors import InvalidInputError, MachineError
 from forwardcache.extras import extra_named
@@ -140,7 +139,7 @@ class Team(Crew[Member]):
             done, _ = ray.wait(closing, num_returns=len(closing), timeout=_CLOSE_S)
             for each in done:
                 with suppress(Exception):
-                    missing += answer(ray.get(each))
+                    missing += self._missing_events(ray.get(each))
         for member in self.members:
             ray.kill(member.actor)
         self.members.clear()

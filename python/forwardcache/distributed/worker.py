@@ -17,6 +17,7 @@ from forwardcache.errors import ForwardCacheError
 from forwardcache.jobs.differences import update_norms
 from forwardcache.jobs.job import Job, Scoring
 from forwardcache.jobs.prompts import PromptSet
+from forwardcache.jobs.recall.heard import Heard
 from forwardcache.jobs.session import Session, load
 from forwardcache.jobs.views import View
 from forwardcache.operations import operation
@@ -32,9 +33,10 @@ class Worker:
     def __init__(self, options: bytes) -> None:
         self._options = options_of(options)
         self._session: Session | None = None
+        self._heard = Heard()
 
     def load(self) -> bytes:
-        """Loads the model; tells the process, its vocabulary and dtype."""
+        """Loads the model; tells the process, its vocabulary and dtype, and what was warned of."""
         return reply(self._load)
 
     def lengths(self, items: bytes) -> bytes:
@@ -75,10 +77,11 @@ class Worker:
         return reply(lambda: update_norms(self._loaded().backend, asked))
 
     def close(self) -> bytes:
-        """Closes the trace; tells how many events it lacks."""
+        """Closes the trace; tells how many events it lacks, and what was warned of since."""
         return reply(self._close)
 
     def _load(self) -> dict[str, Any]:
+        self._heard.listen()
         self._session = load(self._options)
         arithmetic = self._session.arithmetic()
         return {
@@ -87,6 +90,7 @@ class Worker:
             "dtype": arithmetic["dtype"],
             "template": self._session.template_digest(),
             "arithmetic": arithmetic,
+            "warnings": self._heard.taken(),
         }
 
     def _lengths(self, op: str, items: list[Any]) -> list[int | str]:
@@ -111,11 +115,12 @@ class Worker:
             "nonfinite": session.backend.nonfinite_results - bad,
         }
 
-    def _close(self) -> int:
+    def _close(self) -> dict[str, Any]:
         session = self._loaded()
         missing = session.instrumentation.trace.close()
         session.close()
-        return int(missing)
+        self._heard.listen_no_more()
+        return {"missing_events": int(missing), "warnings": self._heard.taken()}
 
     def _loaded(self) -> Session:
         if self._session is None:

@@ -1,4 +1,4 @@
-"""What is said while a model is loaded, so that a run without it says the same."""
+"""What is warned of where nobody reads it, or has to be said again by a run without the model."""
 
 from __future__ import annotations
 
@@ -37,17 +37,31 @@ class Heard(logging.Handler):
             self.was_warned = True
             show(*arguments, **keywords)
 
-        _log.addHandler(self)
+        self.listen()
         warnings.showwarning = shown
         try:
             yield
         finally:
             warnings.showwarning = show
-            _log.removeHandler(self)
+            self.listen_no_more()
+
+    def listen(self) -> None:
+        """Begins to collect; again it does nothing."""
+        _log.addHandler(self)
+
+    def listen_no_more(self) -> None:
+        """Ends collecting; what was collected stays."""
+        _log.removeHandler(self)
+
+    def taken(self) -> list[str]:
+        """What was collected since the last time, each message once."""
+        taken = list(dict.fromkeys(self.messages))
+        self.messages.clear()
+        return taken
 
 
 def say_again(messages: list[str]) -> None:
-    """Says what was said when the model was loaded."""
+    """Says what was said elsewhere, or when the model was loaded."""
     for message in messages:
         _log.warning("%s", message)
 
