@@ -16,7 +16,7 @@ from forwardcache.conformance.locate import locate
 from forwardcache.conformance.render import report_table, verdict
 from forwardcache.conformance.report import Report
 from forwardcache.conformance.run import check_conformance
-from forwardcache.conformance.told import Judged, Told, Writer
+from forwardcache.conformance.told import Told, Writer, judged
 
 __all__ = ["FORMATS", "check_engine"]
 
@@ -69,7 +69,7 @@ def check_engine(
     said = {"engine": spec, **json.loads(report.to_json())}
     is_json = output_format == "json"
     print(json.dumps(said, indent=2) if is_json else report_table(report), file=out)
-    told = Told("engine", spec, verdict(report), said, _judged(report))
+    told = Told("engine", spec, verdict(report), said, judged(report.results, report.outcomes))
     for write in writers:
         write(told)
     return 0 if report.conforms else 1
@@ -87,13 +87,6 @@ def _report_on(factory: Callable[[], Any], options: dict[str, Any]) -> Report:
         if failure.report is None:  # Raised by the factory itself, not by a check.
             raise
         return failure.report
-
-
-def _judged(report: Report) -> list[Judged]:
-    return [
-        Judged(each.check, each.outcome, each.reason, each.seconds, each.failures)
-        for each in report.results
-    ]
 
 
 def _reason(error: BaseException) -> str:

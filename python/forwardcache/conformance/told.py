@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from forwardcache.conformance.failure import ConformanceFailure
 
-__all__ = ["Judged", "Told", "Writer"]
+__all__ = ["Judged", "Told", "Writer", "judged"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,39 @@ class Judged:
     reason: str | None = None
     seconds: float | None = None
     failures: Sequence[ConformanceFailure] = ()
+
+
+class Result(Protocol):
+    """What came of one check, in a kit's own report."""
+
+    @property
+    def check(self) -> str:
+        """Its name."""
+
+    @property
+    def reason(self) -> str | None:
+        """Why it was skipped, not run or expected to fail."""
+
+    @property
+    def seconds(self) -> float:
+        """How long it took."""
+
+    @property
+    def failures(self) -> Sequence[ConformanceFailure]:
+        """What it found."""
+
+
+def judged(results: Iterable[Result], outcomes: Iterable[str]) -> list[Judged]:
+    """A kit's results as all kits have them.
+
+    Args:
+        results: One a check.
+        outcomes: As for ``kit.conforms``, one a check.
+    """
+    return [
+        Judged(each.check, outcome, each.reason, each.seconds, each.failures)
+        for each, outcome in zip(results, outcomes, strict=True)
+    ]
 
 
 @dataclass(frozen=True)

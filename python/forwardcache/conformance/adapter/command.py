@@ -19,7 +19,7 @@ from forwardcache.conformance.kit import counted, stamp_line
 from forwardcache.conformance.locate import locate
 from forwardcache.conformance.render import named
 from forwardcache.conformance.tables import aligned
-from forwardcache.conformance.told import Judged, Told, Writer
+from forwardcache.conformance.told import Told, Writer, judged
 
 __all__ = ["check_adapter_subject"]
 
@@ -75,7 +75,9 @@ def check_adapter_subject(
     said = {"subject": subject, **report.to_dict()}
     is_json = output_format == "json"
     print(json.dumps(said, indent=2, allow_nan=False) if is_json else _table(report), file=out)
-    told = Told("adapter", subject, _verdict(report)[0], said, _judged(report))
+    told = Told(
+        "adapter", subject, _verdict(report)[0], said, judged(report.results, report.outcomes)
+    )
     for write in writers:
         write(told)
     return 0 if report.conforms else 1
@@ -103,13 +105,6 @@ def _table(report: Report) -> str:
     for failure in report.failures():
         lines += ["", f"{type(failure).__name__}: {failure}"]
     return "\n".join([*lines, "", *_verdict(report)])
-
-
-def _judged(report: Report) -> list[Judged]:
-    return [
-        Judged(each.check, each.outcome, each.reason, each.seconds, each.failures)
-        for each in report.results
-    ]
 
 
 def _verdict(report: Report) -> list[str]:

@@ -13,7 +13,7 @@ from forwardcache.conformance.http.client import RequestFailedError, root_of
 from forwardcache.conformance.kit import counted, stamp_line
 from forwardcache.conformance.server.run import Options, ServerReport, check_server
 from forwardcache.conformance.tables import aligned
-from forwardcache.conformance.told import Judged, Told, Writer
+from forwardcache.conformance.told import Told, Writer, judged
 
 __all__ = ["check_server_url"]
 
@@ -67,18 +67,12 @@ def check_server_url(
     said = {"server": root_of(url), "model": model_name, **report.to_dict()}
     is_json = output_format == "json"
     print(json.dumps(said, indent=2) if is_json else _table(report), file=out)
-    told = Told("server", root_of(url), _verdict(report)[0], said, _judged(report))
+    told = Told(
+        "server", root_of(url), _verdict(report)[0], said, judged(report.results, report.outcomes)
+    )
     for write in writers:
         write(told)
     return 0 if report.conforms else 1
-
-
-def _judged(report: ServerReport) -> list[Judged]:
-    outcomes = zip(report.results, report.outcomes, strict=True)
-    return [
-        Judged(each.check, outcome, each.reason, each.seconds, each.failures)
-        for each, outcome in outcomes
-    ]
 
 
 def _table(report: ServerReport) -> str:
