@@ -85,6 +85,17 @@ def test_results_come_in_order_and_a_slow_worker_does_less(team: Team) -> None:
     assert team.close() == 0
 
 
+def test_a_team_that_is_closed_asks_ray_for_nothing(
+    team: Team, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    team.close()
+    for name in ("wait", "get", "kill"):
+        monkeypatch.setattr(f"ray.{name}", lambda *_, name=name, **__: asked.append(name))
+    assert team.close() == 0
+    assert not asked, "Ray begins a cluster of its own for whoever has none"
+
+
 def test_the_work_of_the_dead_is_done_again(team: Team, tmp_path: Path) -> None:
     tasks = [json.dumps(str(tmp_path / f"{number}")).encode() for number in range(5)]
     assert [answer(one) for one in team.run("die", 5, tasks.__getitem__)] == list("01234")

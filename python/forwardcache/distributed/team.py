@@ -127,6 +127,18 @@ class Team(Crew[Member]):
         Returns:
             Events that the workers' traces lack.
         """
+        # Ray begins a cluster of its own for whoever asks it for something and has none.
+        missing = self._end_members() if self.members and ray.is_initialized() else 0
+        self.members.clear()
+        self._running.clear()
+        self._idle.clear()
+        if self._owns_cluster:
+            self._owns_cluster = False
+            ray.shutdown()
+        return missing
+
+    def _end_members(self) -> int:
+        """Ends the workers; how many events their traces lack."""
         late = self._lost_copies()
         closing = [
             member.actor.close.remote()
@@ -142,12 +154,6 @@ class Team(Crew[Member]):
                     missing += self._missing_events(ray.get(each))
         for member in self.members:
             ray.kill(member.actor)
-        self.members.clear()
-        self._running.clear()
-        self._idle.clear()
-        if self._owns_cluster:
-            self._owns_cluster = False
-            ray.shutdown()
         return missing
 
     def _first_done(self, look_s: float | None = None) -> Any:
