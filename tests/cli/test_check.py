@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from forwardcache.__main__ import main
 from forwardcache.conformance import command
+from forwardcache.conformance.leaving import CALLS
 from forwardcache.conformance.report import CheckResult, Report
 from tests.patience import PATIENCE_S
 
@@ -115,6 +117,18 @@ def test_an_engine_that_does_not_exits_1_and_what_it_prints_goes_to_stderr(
 def test_an_unknown_profile_is_wrong_use(foreign: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "engine", f"{foreign}:engine", "--profile", "all"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_threads_that_were_there_before_the_engine_do_not_end_the_process(foreign: str) -> None:
+    over = threading.Event()
+    others = [threading.Thread(target=over.wait), threading.Thread(target=over.wait, name=CALLS)]
+    others[1].daemon = True
+    for other in others:
+        other.start()
+    try:
+        assert main(["check", "engine", f"{foreign}:engine"]) == 0
+    finally:
+        over.set()
 
 
 def test_a_real_process_leaves_with_the_verdict_though_a_thread_is_left(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
@@ -90,6 +91,7 @@ def _check_engine(  # noqa: PLR0917 - typer calls it, by name
     from forwardcache.cli.kit_files import writers
     from forwardcache.conformance.command import check_engine
 
+    before = threading.enumerate()
     code = check_engine(
         factory,
         profile=profile.value,
@@ -105,7 +107,7 @@ def _check_engine(  # noqa: PLR0917 - typer calls it, by name
         concurrency=concurrency,
         drive_abort=drive_abort,
     )
-    return _left_with(code)
+    return _left_with(code, before)
 
 
 @commands.command("backend", short_help="Check a scoring backend.")
@@ -227,6 +229,7 @@ def _check_adapter(  # noqa: PLR0917 - typer calls it, by name
     from forwardcache.cli.kit_files import writers
     from forwardcache.conformance.adapter.command import check_adapter_subject
 
+    before = threading.enumerate()
     code = check_adapter_subject(
         subject,
         model=model,
@@ -237,13 +240,13 @@ def _check_adapter(  # noqa: PLR0917 - typer calls it, by name
         timeout=timeout,
         writers=writers(junit, report, force=force),
     )
-    return _left_with(code)
+    return _left_with(code, before)
 
 
-def _left_with(code: int) -> int:
+def _left_with(code: int, before: list[threading.Thread]) -> int:
     """``code``; where the engine has left threads that would spoil it, the process ends here."""
     from forwardcache.conformance.leaving import leave
 
     with suppress(SystemExit):
-        leave(code)
+        leave(code, besides=before)
     return code
