@@ -9,7 +9,9 @@ the model, and what does a large adapter's memory add?
 import statistics
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import FrameType
 from typing import Any, get_args
 
@@ -34,6 +36,7 @@ BATCH_TOKENS = 1024
 MOST_SHARE = 0.02
 LAYERS = (30, 60, 120)
 SETTLING_LOOKS = 4
+LOOKS_A_TURN = 10
 
 
 @dataclass(frozen=True)
@@ -100,32 +103,36 @@ def shaped(layers: int, targets: str | list[str], rank: int, **sizes: Any) -> An
     return adapted.eval()
 
 
-def look_ns(causal_lm: Any, tokenizer: Any, rounds: int) -> float:
-    """A look that finds nothing changed, the tokenizer's part with it."""
-    identity = ModelIdentity(causal_lm)
+def looks_ns(models: Sequence[Any], tokenizer: Any, rounds: int) -> list[float]:
+    """Looks that find nothing changed, the tokenizer's part with them; the models in turn."""
+    looks = [partial(ModelIdentity(each).state, tokenizer) for each in models]
     for _ in range(SETTLING_LOOKS):
         # What is large is summed at first, and no longer once it stood still for a while.
-        identity.state(tokenizer)
+        for look in looks:
+            look()
         time.sleep(1.1)
-    return statistics.median(elapsed_ns(lambda: identity.state(tokenizer)) for _ in range(rounds))
+    taken: list[list[int]] = [[] for _ in looks]
+    for _ in range(rounds):
+        for look, each in zip(looks, taken, strict=True):
+            each.extend(elapsed_ns(look) for _ in range(LOOKS_A_TURN))
+    return [statistics.median(each) for each in taken]
 
 
 def looks(tokenizer: Any, rounds: int) -> list[Line]:
     small = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4}
-    each = []
-    for layers in LAYERS:
-        model = shaped(layers, ["q_proj", "v_proj"], 8, vocab_size=512, **small)
-        tensors = len([*model.parameters(), *model.buffers()])
-        each.append(look_ns(model, tokenizer, 10 * rounds) / tensors)
+    models = [shaped(layers, ["q_proj", "v_proj"], 8, vocab_size=512, **small) for layers in LAYERS]
+    models.append(shaped(32, "all-linear", 16, vocab_size=32_000))
+    *taken, of_large = looks_ns(models, tokenizer, rounds)
+    tensors = [len([*model.parameters(), *model.buffers()]) for model in models]
+    each = [ns / count for ns, count in zip(taken, tensors, strict=False)]
     names = [f"the look alone, {layers} layers, a tensor" for layers in LAYERS]
     lines = [
         Line(name, "110", "50", measured, unit=" ns")
         for name, measured in zip(names, each, strict=True)
     ]
     lines.append(Line(f"{names[-1]}, over {LAYERS[0]} layers", "1.3", "", each[-1] / each[0]))
-    large_adapter = shaped(32, "all-linear", 16, vocab_size=32_000)
-    measured = look_ns(large_adapter, tokenizer, 10 * rounds) / 1e3
     name = "the look alone, an adapter of 160 MB (rank 16, all linear, 7 B shape)"
+    measured = of_large / 1e3
     return [*lines, Line(name, "150", "60", measured, today="about 7,000 µs", unit=" µs")]
 
 
