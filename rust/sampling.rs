@@ -166,6 +166,17 @@ mod tests {
         assert!(gaps.contains(&1) && gaps.iter().any(|gap| *gap > 64), "from one to any");
     }
 
+    #[test]
+    fn a_hit_that_another_thread_timed_counts_as_one_that_went_by() {
+        let sampling = Sampling::seeded(3);
+        while sampling.is_due() {
+            assert_ne!(sampling.weight(), 0);
+        }
+        let left = sampling.left.load(Ordering::Relaxed);
+        assert_eq!(sampling.weight(), 0);
+        assert_eq!(sampling.left.load(Ordering::Relaxed), left - 1);
+    }
+
     #[cfg(not(take_turns))]
     #[test]
     fn threads_that_draw_from_one_count_no_hit_twice() {
