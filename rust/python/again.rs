@@ -1,12 +1,12 @@
 //! Hits that are found without a hash, where threads take turns: by the place of the entry, or by a
 //! guess of what the hash is.
 
-use super::cache::Kept;
 use super::call::Call;
 use super::hashes::Guess;
 use super::key::Query;
 use super::parts::{Found, Part, Seen};
 use super::spots::Row;
+use super::stored::Kept;
 use crate::cache::Spot;
 use pyo3::prelude::*;
 

@@ -9,7 +9,6 @@
 //! in the batch, which are hits of a value that was computed for the first, then those that another
 //! thread computed.
 
-use super::cache::Kept;
 use super::call::{Call, refuse_coroutine};
 use super::ending;
 use super::event::Outcome;
@@ -17,6 +16,7 @@ use super::flight::{PyFlight, PyJoined, PyTicket, Waited};
 use super::key::{Query, SharedKey, check_prompt};
 use super::op_counters::Counts;
 use super::parts::{Found, Seen, SeenKey, Unseen};
+use super::stored::Kept;
 use crate::cache::flight::Joined;
 use crate::cache::reading;
 use crate::clock;

@@ -3,50 +3,28 @@
 use super::invalidate::{Invalidations, Pattern};
 use super::key::{Query, SharedKey, Verdicts};
 use super::limits::{MaxBytes, MaxSize};
+use super::miss::miss;
 #[cfg(take_turns)]
 use super::spots::{Row, Spots};
+use super::stored::{Kept, Stored};
 use super::text::Text;
 use super::weigh::Weigher;
 #[cfg(take_turns)]
 use crate::cache::Spot;
 use crate::cache::ghosts::Ghosts;
 use crate::cache::{
-    AtOnce, Cache, Capacity, EntryId, Evicted, Match, Offer, Put, Question, Removed, reading,
+    AtOnce, Cache, Capacity, EntryId, Match, Offer, Put, Question, Removed, reading,
 };
 use crate::clock::Ticks;
 use crate::stats::Counter;
 use crate::sync::{OnceLock, TAKE_TURNS, Turns};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyString, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::num::{NonZeroU64, NonZeroUsize};
-use std::sync::Arc;
-
-/// The class of the sentinel `_MISS`.
-#[pyclass(frozen, module = "forwardcache._core")]
-struct Miss;
-
-#[pymethods]
-impl Miss {
-    fn __repr__(&self) -> &'static str {
-        "_MISS"
-    }
-
-    /// Copies and pickles stay the one sentinel.
-    fn __reduce__(&self) -> &'static str {
-        "_MISS"
-    }
-}
-
-/// The sentinel that `ForwardCache.get` returns where there is no value.
-pub(super) fn miss(py: Python<'_>) -> PyResult<&Py<PyAny>> {
-    static MISS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    MISS.get_or_try_init(py, || Ok(Py::new(py, Miss)?.into_any()))
-}
 
 /// Exact least-recently-used cache.
 ///
@@ -81,45 +59,6 @@ struct Made {
     #[cfg(take_turns)]
     spots: Turns<Spots>,
 }
-
-/// A value as the cache keeps it.
-pub(super) struct Kept {
-    pub(super) value: Py<PyAny>,
-    /// Seconds that its computation took, which a hit saves.
-    pub(super) cost_s: f64,
-}
-
-/// What came of storing a value.
-#[derive(Default)]
-pub(super) struct Stored {
-    /// Bytes that the value counts for, if bytes are counted.
-    pub(super) bytes: Option<u64>,
-    /// 1 if its key had been evicted lately. As a `bool` it would tell errors from results, and be
-    /// copied with them by loads that wait for the stores before.
-    pub(super) recomputed: u64,
-    /// Entries that were evicted for it. Dropped by the caller when it owns no flight any more: a
-    /// `__del__` may ask for the key that was just computed.
-    pub(super) evicted: Evicted<SharedKey, Kept>,
-    /// The old value of the key, and the new one if it was not stored; dropped likewise.
-    pub(super) replaced: Vec<Left>,
-}
-
-impl Stored {
-    /// Drops what had to go. `Py` would ask at each drop whether this thread is attached.
-    pub(super) fn let_go(self, py: Python<'_>) {
-        for Left { key, value, .. } in self.evicted.into_iter().chain(self.replaced) {
-            if let Some(key) = Arc::into_inner(key) {
-                key.let_go(py);
-            }
-            if let Some(kept) = value {
-                kept.value.drop_ref(py);
-            }
-        }
-    }
-}
-
-/// What left the cache.
-pub(super) type Left = Removed<SharedKey, Kept>;
 
 /// An op and a view with how many entries and bytes are held for them.
 type Held = (Py<PyString>, Py<PyString>, u64, u64);

@@ -1,6 +1,5 @@
 //! One call of `cached`: look up, compute if need be, count, and write down what happened.
 
-use super::cache::Kept;
 use super::ending;
 use super::event::{Outcome, Source};
 use super::flight::{PyFlight, PyFlights, PyTicket, Waited};
@@ -9,6 +8,7 @@ use super::key::{Field, Query, SharedKey, check_prompt};
 use super::op_counters::Counts;
 use super::parts::{Found, Notes, Parts, Seen, SeenKey, Unseen};
 use super::probe::Probes;
+use super::stored::Kept;
 use super::trace::error_name;
 use crate::cache::flight::Joined;
 use crate::cache::reading;

@@ -1,8 +1,8 @@
 //! How a `BackendStats` counts what calls did.
 
-use super::cache::{Left, Stored};
 use super::op_counters::Counts;
 use super::stats::{BackendStats, Figures};
+use super::stored::{Left, Stored};
 use crate::sampling::HitTime;
 use crate::stats::CallFigures;
 use pyo3::prelude::*;

@@ -7,7 +7,7 @@
 //! Reading order: `instrumentation` (what a backend calls) with `parts` and `slot` (what can be
 //! replaced), `fast_path`, `call`, `again`, `batch` and `ending` (one call of each kind), `key`, `text`,
 //! `hashes`, `prompt_hash`, `known` and `identity` (from arguments to a key), `cache` with `limits`,
-//! `spots` and `invalidate`, `weigh` (what an entry counts for) with `held`, `outside`, `walk` and
+//! `stored`, `miss`, `spots` and `invalidate`, `weigh` (what an entry counts for) with `held`, `outside`, `walk` and
 //! `raw`, `flight`, `stats` with `counting`, `op_counters` and `figures`, `trace` with `described`,
 //! `event`, `probe` and `finish`, `observe` and `curve`, `digits`, and `look` (at a model).
 
@@ -36,6 +36,7 @@ mod key;
 mod known;
 mod limits;
 mod look;
+mod miss;
 mod observe;
 mod op_counters;
 mod outside;
@@ -48,6 +49,7 @@ mod slot;
 #[cfg(take_turns)]
 mod spots;
 mod stats;
+mod stored;
 mod text;
 mod trace;
 mod walk;
@@ -102,7 +104,7 @@ mod _core {
         py.import("atexit")?.call_method1("register", (finish,))?;
         #[cfg(take_turns)]
         super::fast_path::install(&py.get_type::<BackendInstrumentation>())?;
-        module.add("_MISS", super::cache::miss(module.py())?)
+        module.add("_MISS", super::miss::miss(module.py())?)
     }
 }
 

@@ -4,14 +4,16 @@
 //! through the methods and attributes that the plain-Python original has, so whatever it overrides
 //! is called.
 
-use super::cache::{ForwardCache, Kept, Left, Stored, miss};
+use super::cache::ForwardCache;
 #[cfg(take_turns)]
 use super::hashes::OtherFields;
 use super::key::{Query, SharedKey, name_of};
+use super::miss::miss;
 use super::op_counters::Counts;
 #[cfg(take_turns)]
 use super::spots::Row;
 use super::stats::BackendStats;
+use super::stored::{Kept, Left, Stored};
 use super::trace::TraceWriter;
 use crate::clock::Ticks;
 use crate::key::{Name, Salt};

@@ -152,7 +152,10 @@ proptest! {
                 let at = cache.clock().now();
                 let found = cache.get(mixed, at, &mut Is(key), |key, _| *key).unwrap();
                 prop_assert_eq!(found, position.map(|_| key));
-                position.map(|position| { let key = list.remove(position); list.push(key) });
+                if let Some(position) = position {
+                    let key = list.remove(position);
+                    list.push(key);
+                }
             }
         }
         prop_assert_eq!(keys(&cache), list);
