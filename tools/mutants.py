@@ -9,6 +9,7 @@ with any of them, or if a text is no longer there.
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,8 @@ from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 WORK: Final = ROOT / "target" / "mutants"
+# A fault can make a test ask for memory without end. Compiler and tests need a quarter of this.
+MEMORY_BYTES: Final = 8 * 2**30
 SOURCES: Final = (
     "Cargo.toml",
     "Cargo.lock",
@@ -329,8 +332,12 @@ def _copy_sources(tree: Path) -> None:
             shutil.copy(source, target)
 
 
+def _limit_memory() -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+
+
 def _passes(tree: Path, tests: tuple[str, str]) -> bool:
-    """Whether the tests pass; one that runs for ten minutes counts as failed."""
+    """Whether the tests pass; ten minutes, or more memory than there is for one, is to fail."""
     flags, names = tests
     environment = os.environ | {
         "RUSTFLAGS": flags,
@@ -341,7 +348,13 @@ def _passes(tree: Path, tests: tuple[str, str]) -> bool:
     command = ["cargo", "test", "--quiet", "--locked", "--release", "--lib", names]
     try:
         ran = subprocess.run(
-            command, cwd=tree, env=environment, timeout=600, check=False, capture_output=True
+            command,
+            cwd=tree,
+            env=environment,
+            timeout=600,
+            check=False,
+            capture_output=True,
+            preexec_fn=_limit_memory,
         )
     except subprocess.TimeoutExpired:
         return False

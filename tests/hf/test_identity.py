@@ -15,7 +15,7 @@ from torch import nn
 
 from forwardcache.hf import HFBackend
 from forwardcache.hf.batch.forward import ForwardRunner
-from forwardcache.hf.model import identity as identity_module
+from forwardcache.hf.model.optimizer_steps import OptimizerSteps
 from forwardcache.hf.model.watch import ModelWatch
 from tests.hf import tiny
 from tests.hf.conftest import MakeBackend
@@ -229,16 +229,16 @@ def test_a_model_that_never_stands_still_is_scored_and_not_cached(
 
 def test_the_optimizer_hook_goes_with_the_last_backend(shared_models: Any, tokenizer: Any) -> None:
     gc.collect()
-    before = identity_module._OptimizerSteps._shared
+    before = OptimizerSteps._shared
     watchers = before._watchers if before else 0
     backend = HFBackend(shared_models["llama"], tokenizer)
-    assert identity_module._OptimizerSteps._shared is not None
-    assert identity_module._OptimizerSteps._shared._watchers == watchers + 1
+    assert OptimizerSteps._shared is not None
+    assert OptimizerSteps._shared._watchers == watchers + 1
     gone = weakref.ref(backend._scorer.identity)
     del backend
     gc.collect()
     assert gone() is None
-    after = identity_module._OptimizerSteps._shared
+    after = OptimizerSteps._shared
     assert (after._watchers if after else 0) == watchers
 
 

@@ -10,7 +10,7 @@ comes to), ``adapter`` (which views are exact), ``draws``
 puts in place), ``switch`` (putting the model into a view) and ``norms`` (how much that adds),
 ``identity`` with ``watch`` (over what ``flat`` finds), ``look`` (the same in microseconds) with
 ``tags`` (numbers of dictionaries) and ``kinds`` (what objects in settings are made of),
-``versions`` with ``layout`` (where torch keeps them), ``body``
+``versions`` with ``layout`` (where torch keeps them) and ``optimizer_steps``, ``body``
 (all but the head), ``slots`` (where tensors lie), ``tokenizer_watch``, ``settings``, ``code`` and
 ``checksum`` (what the model is), ``lock`` (whose turn it is).
 """

@@ -31,9 +31,7 @@ from __future__ import annotations
 
 import itertools
 import os
-import threading
 import warnings
-import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import compress
@@ -42,12 +40,12 @@ from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from forwardcache.errors import InvalidInputError
 from forwardcache.hf.model.adapter import AdapterTraits, traits_of
 from forwardcache.hf.model.body import Body, BodyVersions, parts_of
 from forwardcache.hf.model.checksum import checksums, digest_of
+from forwardcache.hf.model.optimizer_steps import OptimizerSteps
 from forwardcache.hf.model.settings import numerics
 from forwardcache.hf.model.tokenizer_watch import TokenizerWatch, described_tokenizer
 from forwardcache.hf.model.versions import VersionWatch
@@ -118,7 +116,7 @@ class ModelIdentity:
         self._label = label
         # Two identities of one process or of two share nothing; a random token says so.
         self._token = os.urandom(16)
-        self._steps = _OptimizerSteps.watch(self)
+        self._steps = OptimizerSteps.watch(self)
         self._numbers = itertools.count()
         self._announced = 0
         self._watch: ModelWatch | None = None
@@ -456,43 +454,6 @@ class ModelIdentity:
                 'with identity="label"',
                 stacklevel=2,
             )
-
-
-class _OptimizerSteps:
-    """Counts the steps of all optimizers, while an identity is alive.
-
-    Fused optimizers change weights without moving their version counters, so a value of the old
-    weights would be served for the new ones if the steps weren't part of what is compared.
-    """
-
-    # Reentrant: a collection inside `watch` may run the finalizer of another watcher.
-    _lock = threading.RLock()
-    _shared: _OptimizerSteps | None = None
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._watchers = 0
-        self._handle = register_optimizer_step_post_hook(self._step)
-
-    def _step(self, *_: Any) -> None:
-        self.count += 1
-
-    @classmethod
-    def watch(cls, watcher: object) -> _OptimizerSteps:
-        """The shared counter; its hook is taken away with the last watcher."""
-        with cls._lock:
-            if cls._shared is None:
-                cls._shared = cls()
-            cls._shared._watchers += 1
-            weakref.finalize(watcher, cls._shared._leave)
-            return cls._shared
-
-    def _leave(self) -> None:
-        with self._lock:
-            self._watchers -= 1
-            if not self._watchers:
-                self._handle.remove()
-                type(self)._shared = None
 
 
 def _check_policy(policy: str, label: str | None) -> None:
