@@ -49,7 +49,10 @@ for chunk in plan.chunks():
 """
 HELD = """
 import sys
-from forwardcache.jobs.prompts import read_prompts
+try:
+    from forwardcache.jobs.prompts import read_prompts
+except ImportError:  # The build of 0df6753 has it elsewhere.
+    from forwardcache.cli.prompts import read_prompts
 source = read_prompts(sys.argv[1])
 items = source.items("next_token_dist")
 chunks = 0
@@ -76,7 +79,7 @@ def run(code: str, given: str, sources: Path = SOURCES) -> tuple[float, float, i
     """Megabytes, seconds of CPU time and chunks of a process."""
     done = subprocess.run(
         [sys.executable, "-c", code + TAIL, given],
-        env={**os.environ, "PYTHONPATH": str(sources)}, capture_output=True, text=True, check=True,
+        env={**os.environ, "PYTHONPATH": str(sources)}, stdout=subprocess.PIPE, text=True, check=True,
     )  # fmt: skip
     megabytes, seconds, chunks = json.loads(done.stdout)
     return megabytes, seconds, chunks
