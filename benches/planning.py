@@ -79,8 +79,11 @@ def run(code: str, given: str, sources: Path = SOURCES) -> tuple[float, float, i
     """Megabytes, seconds of CPU time and chunks of a process."""
     done = subprocess.run(
         [sys.executable, "-c", code + TAIL, given],
-        env={**os.environ, "PYTHONPATH": str(sources)}, stdout=subprocess.PIPE, text=True, check=True,
-    )  # fmt: skip
+        env={**os.environ, "PYTHONPATH": str(sources)},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
     megabytes, seconds, chunks = json.loads(done.stdout)
     return megabytes, seconds, chunks
 
