@@ -126,6 +126,14 @@ def test_copies_in_the_view_weigh_as_in_the_nulls() -> None:
     assert (found.value, found.ratio_to_mean) == (2.0, 1.0)
 
 
+@pytest.mark.parametrize("texts", [3, 20, 37, 64])
+def test_a_null_that_is_just_as_far_comes_before_however_many_there_are(texts: int) -> None:
+    chance = np.random.default_rng(texts)
+    for nulls in range(1, 24):
+        view = drawn(chance, texts=texts, length=4)
+        assert against_nulls(view, [view] * nulls).rank == nulls + 1
+
+
 def test_there_is_no_ratio_while_the_nulls_lie_inside_the_floor() -> None:
     chance = np.random.default_rng(0)
     base = drawn(chance, texts=40)

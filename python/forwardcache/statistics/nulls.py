@@ -186,7 +186,8 @@ def against_nulls(
     # Weighed by one null's positions in all: a text may stand more often in the view.
     weights = np.array([means[1][name][1] for name in shared], dtype=np.float64)
     found = np.array([[each[name][0] for name in shared] for each in means])
-    values = found @ weights / weights.sum()
+    # A product of matrices rounds equal rows differently, and they are to be equally far.
+    values = (found * weights).sum(axis=1) / weights.sum()
     of_nulls = dict(zip(shared, found[1:].mean(axis=0), strict=True))
     inside = floor is not None and _is_inside(of_nulls, float(values[1:].mean()), floor, figure)
     found_among = among_nulls(float(values[0]), values[1:], inside_floor=inside)
