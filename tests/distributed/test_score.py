@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,12 @@ from forwardcache import distributed
 from forwardcache.distributed import scoring
 from forwardcache.distributed.scoring import TeamScoring, make_job, team_for
 from forwardcache.distributed.team import Team
+from forwardcache.distributed.wire import options_of, packed_value
 from forwardcache.errors import InvalidInputError
 from forwardcache.jobs.job import Scoring
 from forwardcache.jobs.options import ModelOptions, NamedAdapter
 from forwardcache.jobs.planning import make_job as single_job
-from forwardcache.jobs.prompts import PromptSet, read_prompts
+from forwardcache.jobs.prompts import Prompt, PromptSet, read_prompts
 from forwardcache.jobs.rows import Row
 from forwardcache.jobs.session import Session, load
 from forwardcache.jobs.views import parse_views
@@ -227,6 +229,47 @@ def test_the_command_line_refuses_what_does_not_go_together(run: Run, prompts_fi
     run(*given, "--ray", "--workers", 2, "--noise-floor").refused("--noise-floor")
     run(*given, "--workers", 2, "--noise-floor").refused("--noise-floor", "--workers")
     run(*given, "--workers", 2, "--dry-run").refused("--dry-run", "--workers")
+
+
+def test_workers_are_told_whole_paths_and_have_no_copies_where_there_are_traces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[tuple[ModelOptions, dict[str, Any]]] = []
+
+    def crew(workers: int, options: Callable[[int], bytes], **keywords: Any) -> None:
+        made.append((options_of(options(3)), keywords))
+
+    monkeypatch.setattr("forwardcache.distributed.local.LocalCrew", crew)
+    monkeypatch.chdir(tmp_path)
+    options = ModelOptions("m", (NamedAdapter("a", "b"),), tokenizer="t", store="values.db")
+    for trace in (None, Path("trace.jsonl")):
+        team_for(replace(options, trace=trace), workers=2, address=None, copies=True)
+    (told, without), (traced, with_trace) = made
+    assert (told.model, told.tokenizer) == (str(tmp_path / "m"), str(tmp_path / "t"))
+    assert told.adapters == (NamedAdapter("a", str(tmp_path / "b")),)
+    assert (told.store, told.trace) == (str(tmp_path / "values.db"), None)
+    assert traced.trace == tmp_path / "trace.3.jsonl"
+    assert (without["copies"], with_trace["copies"]) == (True, False)
+
+
+@pytest.mark.parametrize("tokenizer", [None, "base", "adapter"])
+def test_a_tokenizer_that_is_named_by_a_word_is_no_path(tokenizer: str | None) -> None:
+    assert scoring._absolute(replace(OPTIONS, tokenizer=tokenizer)).tokenizer == tokenizer
+
+
+def test_lengths_are_asked_for_in_parts_of_which_none_is_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Asked:
+        def run(self, method: str, tasks: int, task_of: Callable[[int], bytes]) -> Iterator[bytes]:
+            for number in range(tasks):
+                _, items = json.loads(task_of(number))
+                yield packed_value([len(item) for item in items])
+
+    monkeypatch.setattr(scoring, "_LENGTHS", 2)
+    prompts = PromptSet("it", tuple(Prompt(at, "x" * at) for at in range(1, 6)), sha256="")
+    team: Any = Asked()
+    assert scoring._lengths(team, prompts, "next_token_dist") == [1, 2, 3, 4, 5]
 
 
 def test_a_trace_has_its_workers_number_in_its_name() -> None:

@@ -28,6 +28,8 @@ from forwardcache.store import absolute_address
 
 # Prompts whose lengths are asked for at once.
 _LENGTHS = 1024
+# Tokenizers by the folder that they are in anyway.
+_OWN_TOKENIZERS = ("base", "adapter")
 
 
 class TeamScoring:
@@ -195,6 +197,7 @@ def _absolute(options: ModelOptions) -> ModelOptions:
         name: _absolute_folder(given, may_be_hub=options.allow_download)
         for name in ("model", "tokenizer")
         if (given := getattr(options, name)) is not None
+        and not (name == "tokenizer" and given in _OWN_TOKENIZERS)
     }
     adapters = tuple(
         replace(each, folder=_absolute_folder(each.folder, may_be_hub=options.allow_download))
