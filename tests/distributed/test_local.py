@@ -126,6 +126,22 @@ def test_workers_share_the_cores_and_are_no_part_of_the_terminals_group(crew: Lo
     assert all("" not in member.facts["path"] for member in crew.members)
 
 
+def test_a_workers_share_counts_more_than_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[dict[str, str]] = []
+
+    def popen(*_: object, env: dict[str, str], **__: object) -> None:
+        told.append(env)
+        raise OSError("seen")
+
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")
+    monkeypatch.setattr(subprocess, "Popen", popen)
+    with pytest.raises(InvalidInputError, match="can't be started: seen"):
+        LocalCrew(2, lambda _: b"", on_gpu=True, worker_cpus=3)
+    [env] = told
+    assert (env["OMP_NUM_THREADS"], env["CUDA_VISIBLE_DEVICES"]) == ("3", "4")
+
+
 def test_workers_that_can_not_start_end_the_run_with_their_last_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

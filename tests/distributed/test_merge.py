@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -298,6 +299,25 @@ def test_a_part_that_is_not_right_is_named_and_nothing_is_written(
     out = parts.root.parent / f"merged.{ending}"
     run("merge", parts.root, "-o", out).refused(name, why, "--resume")
     assert [path.name for path in out.parent.iterdir()] == ["parts"]
+
+
+def test_rows_that_are_not_all_there_once_and_in_order_are_seen() -> None:
+    def is_in_order(positions: list[int], views: list[int]) -> bool:
+        rows: Any = SimpleNamespace(
+            facts=SimpleNamespace(views=VIEWS),
+            unscored={1: "{}"},
+            positions=np.array(positions),
+            views=np.array(views),
+        )
+        return merging._is_in_order(rows, 3)
+
+    assert is_in_order([0, 0, 2, 2], [0, 1, 0, 1])
+    assert not is_in_order([0, 0, 2, 2], [0, 1, 1, 0])
+    assert not is_in_order([0, 0, 2, 2], [0, 0, 1, 1])
+    assert not is_in_order([2, 2, 0, 0], [0, 1, 0, 1])
+    assert not is_in_order([0, 0, 0, 0], [0, 1, 0, 1])
+    assert not is_in_order([0, 0, 1, 1], [0, 1, 0, 1])
+    assert not is_in_order([0, 0, 2], [0, 1, 0])
 
 
 def test_parts_of_other_weights_and_folders_of_none_are_refused(

@@ -6,13 +6,15 @@ import json
 import logging
 import shutil
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from forwardcache.distributed.wire import Part, answer, packed, packed_options
 from forwardcache.distributed.worker import Worker
 from forwardcache.errors import AdapterError, ModelLoadError, WorkerError
+from forwardcache.instrumentation import BackendStats
 from forwardcache.jobs.options import ModelOptions, NamedAdapter
 from forwardcache.jobs.prompts import Prompt
 from forwardcache.jobs.views import parse_views
@@ -84,3 +86,22 @@ def test_a_part_is_scored_and_counted(tmp_path: Path) -> None:
     assert answer(one.close()) == {"missing_events": 0, "warnings": []}
     events = [json.loads(line) for line in trace.read_text("utf-8").splitlines()]
     assert len(events) == 8
+
+
+def test_values_that_are_not_finite_count_for_the_part_that_they_are_of(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    backend = SimpleNamespace(
+        stats=BackendStats(), nonfinite_results=100, rendered=lambda items, op: items
+    )
+
+    def rows_of(self: object, _: range) -> tuple[list[Any], list[Any]]:
+        backend.nonfinite_results += 3
+        return [], []
+
+    monkeypatch.setattr("forwardcache.distributed.worker.Scoring.rows_of", rows_of)
+    one = worker()
+    one._session = cast(Any, SimpleNamespace(backend=backend, recorder=None))
+    part = Part((Prompt(1, "a"),), (1,), "next_token_dist", (), 4, 1024)
+    for _ in range(2):
+        assert answer(one.rows(part.packed()))["nonfinite"] == 3

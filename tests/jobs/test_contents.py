@@ -3,10 +3,12 @@ index of weights leads to a file that isn't among them.
 """
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
+from forwardcache.jobs.recall import contents
 from forwardcache.jobs.recall.contents import contents_of
 
 
@@ -47,4 +49,43 @@ def test_an_index_that_leads_elsewhere_leaves_none(model: Path, part: object) ->
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"weight_map": [1]}', '{"weight_map": 1}'])
 def test_so_does_an_index_that_is_none(model: Path, text: str) -> None:
     (model / "model.safetensors.index.json").write_text(text)
+    assert contents_of([model]) is None
+
+
+def digest_of(*folders: Path, anew: bool = False) -> str:
+    found = contents_of(folders, anew=anew)
+    assert found is not None
+    return found.digest
+
+
+def test_in_which_folder_a_file_is_counts(model: Path, tmp_path: Path) -> None:
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (model / "tokenizer.json").write_text("{}")
+    before = digest_of(model, adapter)
+    (model / "tokenizer.json").rename(adapter / "tokenizer.json")
+    assert digest_of(model, adapter) != before
+
+
+def test_of_large_files_those_that_decide_are_read(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contents, "_READ_WHOLE_BYTES", 2)
+    monkeypatch.setattr(contents, "facts_of", lambda path: (path.stat().st_size, 1, 1, 1))
+    (model / "optimizer.pt").write_bytes(b"weights")
+    before = digest_of(model, anew=True)
+    (model / "optimizer.pt").write_bytes(b"othersX")
+    assert digest_of(model, anew=True) == before
+    # What was read once, and looks the same, is read again only where that is asked for.
+    assert digest_of(model) == before
+    (model / "a.safetensors").write_bytes(b"othersX")
+    assert digest_of(model) == before
+    assert digest_of(model, anew=True) != before
+
+
+def test_folders_of_too_many_files_have_none(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert sum(len(files) for _, _, files in os.walk(model)) == 2
+    monkeypatch.setattr(contents, "_MOST_FILES", 2)
+    assert contents_of([model]) is not None
+    monkeypatch.setattr(contents, "_MOST_FILES", 1)
     assert contents_of([model]) is None

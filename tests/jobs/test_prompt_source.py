@@ -110,6 +110,15 @@ def test_a_pipe_is_read_again_from_any_place(tmp_path: Path) -> None:
     source.close()
 
 
+@pytest.mark.parametrize("name", ["p.txt", "p.jsonl"])
+def test_lines_that_all_begin_as_objects_do_have_no_carriage_return(
+    tmp_path: Path, name: str
+) -> None:
+    (tmp_path / name).write_bytes(b'{"a": 1}\r\n{b}\n{\r\n{c\r')
+    raws = [line.raw for line in open_source(str(tmp_path / name)).lines()]
+    assert raws == [b'{"a": 1}', b"{b}", b"{", b"{c"]
+
+
 def test_a_file_that_goes_away_is_named(tmp_path: Path) -> None:
     path = tmp_path / "p.txt"
     path.write_text("one\n")

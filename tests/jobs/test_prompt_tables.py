@@ -237,6 +237,9 @@ def test_lines_of_a_folder_are_counted_on_in_the_order_of_names(tmp_path: Path) 
             "a.json": '{"prompt": "1"}\n\n',
             "d.ndjson": "",
             "_SUCCESS": "",
+            "_metadata": "",
+            "_common_metadata": "",
+            "_committed_7": "",
             ".e.crc": "",
         },
     )

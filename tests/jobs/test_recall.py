@@ -23,8 +23,11 @@ from forwardcache.hf.spec import BASE, FINETUNED
 from forwardcache.hf.stored import Known, Place, StoredBackend, Tokens
 from forwardcache.instrumentation import BackendInstrumentation
 from forwardcache.jobs.options import ModelOptions, NamedAdapter, ScoreOptions
-from forwardcache.jobs.recall import run
+from forwardcache.jobs.recall import run, sources, surroundings
+from forwardcache.jobs.recall.contents import Contents
+from forwardcache.jobs.recall.heard import Heard
 from forwardcache.jobs.recall.key import FREE_OF_LOADING, FREE_OF_SCORING, key_of_model
+from forwardcache.jobs.recall.note import Note
 from forwardcache.jobs.recall.sources import Sources
 from forwardcache.jobs.session import load
 from forwardcache.operations.logprob_of import LogprobOf
@@ -288,6 +291,110 @@ def test_an_option_that_is_new_is_in_the_key(of: type[ModelOptions] | type[Score
     assert len(keys) == 2
 
 
+def test_so_is_where_the_folders_are() -> None:
+    for folders in ([Path("/other"), *FOLDERS[1:]], [FOLDERS[0], *FOLDERS[:0:-1]], FOLDERS[:2]):
+        assert key_of_model(OPTIONS, folders) != key_of_model(OPTIONS, FOLDERS)
+
+
+def test_a_tokenizer_of_its_own_folder_is_read_too() -> None:
+    for tokenizer, more in ((None, []), ("base", []), ("adapter", []), ("/mine", ["/mine"])):
+        folders = run._folders_of(replace(LOADING, tokenizer=tokenizer))
+        named = [*map(os.path.abspath, ("model", "one", "two")), *more]
+        assert list(map(str, folders)) == named
+
+
+NOTE = Note("contents", {}, Sources({}, (), "", ""), b"options", {}, {}, {}, {}, [])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"contents": "x"}, {"surroundings": {"x": 1}}, {"options": b"x"}, {"facts": {"x": 1}}],
+)
+def test_what_was_known_of_another_model_is_not_kept_with_this_ones(
+    changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Sources, "hold", lambda self: True)
+    assert run._is_of_the_same(NOTE, replace(NOTE, norms={BASE: 1.0}))
+    assert not run._is_of_the_same(NOTE, replace(NOTE, **changes))
+    monkeypatch.setattr(Sources, "hold", lambda self: False)
+    assert not run._is_of_the_same(NOTE, NOTE)
+
+
+@pytest.mark.parametrize(
+    ("what", "is_kept"),
+    [
+        ("nothing", True),
+        ("somebody warned", False),
+        ("a prompt was skipped", False),
+        ("files were changed", False),
+        ("modules were changed", False),
+        ("a view has no lasting place", False),
+    ],
+)
+def test_a_note_is_kept_of_what_can_be_vouched_for(
+    what: str, is_kept: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = Contents("before", ())
+    after = Contents("after", ()) if what == "files were changed" else before
+    sources = None if what == "modules were changed" else NOTE.sources
+    places: dict[Any, Any] | None = None if what == "a view has no lasting place" else {}
+    monkeypatch.setattr(run, "contents_of", lambda _, *, anew: after)
+    monkeypatch.setattr(run, "imported_sources", lambda: sources)
+    monkeypatch.setattr(run, "places_of", lambda *_: places)
+    monkeypatch.setattr(run, "options_of", lambda _: b"options")
+    monkeypatch.setattr(run, "_facts_of", lambda _: {})
+    one = object.__new__(run.Recall)
+    one._options, one._loading, one._folders = OPTIONS, LOADING, FOLDERS
+    one._store = store = open_store(tmp_path / "values.db")
+    one._op, one._items, one._views, one._floors = LogprobOf(), ["a", "b"], (), {}
+    one._said, one._note, one._heard = {}, None, Heard()
+    one._heard.was_warned = what == "somebody warned"
+    monkeypatch.setattr(one, "_contents", lambda: before)
+    monkeypatch.setattr(one, "_tokens_of", lambda *_: [Tokens(1), Tokens(2)])
+    left = ["a"] if what == "a prompt was skipped" else ["a", "b"]
+    job: Any = SimpleNamespace(source=SimpleNamespace(prompts=left))
+    session: Any = SimpleNamespace(backend=None)
+    one.keep(session, job, {})
+    assert (read_note(store, one._key()) is not None) == is_kept
+    store.close()
+
+
+def test_modules_that_are_newer_than_the_process_are_not_vouched_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text("")
+    monkeypatch.setattr(sources, "_imported", lambda: iter([("mine", str(path))]))
+    monkeypatch.setattr(sources, "_place_of", lambda _: str(path))
+    written_s = path.stat().st_ctime
+    monkeypatch.setattr(sources, "_began", lambda: written_s + 10)
+    assert sources.imported_sources() is not None
+    monkeypatch.setattr(sources, "_began", lambda: written_s + 1)
+    assert sources.imported_sources() is None
+
+
+def test_what_runs_when_python_starts_is_of_the_surroundings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    found = []
+    for text in ("import one", "import two"):
+        (tmp_path / "x.pth").write_text(text)
+        found.append(list(surroundings._installed()))
+    assert found[0] != found[1]
+
+
+def test_what_was_said_when_the_model_was_loaded_is_said_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    one = object.__new__(run.Recall)
+    one._loading, one._views = replace(LOADING, store=str(tmp_path / "values.db")), ()
+    store = open_store(tmp_path / "values.db")
+    one._without_model(replace(NOTE, said=["the head is new"]), {}, store)
+    assert caplog.messages == ["the head is new"]
+    store.close()
+
+
 class Loaded:
     """Says that the model was loaded."""
 
@@ -324,6 +431,40 @@ def test_a_damaged_value_loads_the_model_and_counts_nothing(tmp_path: Path) -> N
     with backend.as_base() as view, pytest.raises(LookupError):
         view.completion_logprob_batch([("a", " b")])
     assert (backend.store.hits, backend.store.misses, backend.stats.cache_misses) == (0, 0, 0)
+
+
+def test_values_of_which_one_is_missing_load_the_model(tmp_path: Path) -> None:
+    backend = stored_backend(tmp_path / "values.db", are_there=True)
+    pairs = [("a", " b"), ("c", " d")]
+    known = dict.fromkeys(pairs, Tokens(2, 1))
+    backend._known = replace(backend._known, tokens=known)
+    with backend.as_base() as view, pytest.raises(LookupError):
+        view.completion_logprob_batch(pairs)
+    assert (backend.store.hits, backend.store.misses) == (0, 0)
+
+
+def test_a_model_that_was_loaded_is_asked_and_tells_how_far_it_is(tmp_path: Path) -> None:
+    backend = stored_backend(tmp_path / "values.db", are_there=True)
+    model: Any = SimpleNamespace(progress=None, nonfinite_results=3)
+    backend._load = lambda: model
+    told: list[int] = []
+    backend.progress = told.append
+    assert backend.found(BASE, LogprobOf(), [("a", " b")]) is not None
+    assert backend.loaded is backend.loaded is model
+    assert model.progress == told.append
+    assert backend.found(BASE, LogprobOf(), [("a", " b")]) is None
+    assert backend.nonfinite_results == 3
+
+
+def test_what_a_small_cache_has_lost_is_given_all_the_same(tmp_path: Path) -> None:
+    backend = stored_backend(tmp_path / "values.db", are_there=True)
+    call = backend._call(BASE, LogprobOf(), [("a", " b")])
+    assert call is not None
+    assert backend._fill(call)
+    assert backend._again(BASE, call, [("a", " b")], [0]) == [-1.5]
+    call.fetched.clear()
+    with pytest.raises(LookupError):
+        backend._again(BASE, call, [("a", " b")], [0])
 
 
 def test_what_only_the_model_tells_loads_it(tmp_path: Path) -> None:

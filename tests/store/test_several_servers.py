@@ -14,6 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from hashlib import sha256
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from redis.crc import key_slot
@@ -21,7 +23,9 @@ from redis.crc import key_slot
 from forwardcache.store import redis as redis_store
 from forwardcache.store.breaker import Breaker
 from forwardcache.store.redis import RedisStore
+from forwardcache.store.redis_calls import Elsewhere
 from forwardcache.store.request_worker import BusyError, RequestWorker
+from forwardcache.store.servers import _chunks, _tell_what_was_taken
 from forwardcache.store.slots import SLOTS, Ring, shared_out, slot_of, told_by_cluster
 from tests.store.clusters import asked
 from tests.store.servers import RedisServer, answering, silent
@@ -225,6 +229,20 @@ def test_the_breaker_rests_longer_where_there_are_more_servers() -> None:
     assert breaker.is_open
     now[0] = 40.1
     assert not breaker.is_open
+
+
+def test_a_round_trip_has_so_many_bytes() -> None:
+    assert list(_chunks(range(5), [2**19] * 5)) == [[0, 1], [2, 3], [4]]
+    assert list(_chunks([3, 1], [0, 2**21, 0, 1])) == [[3], [1]]
+
+
+def test_a_server_that_takes_nothing_is_told_apart_from_one_that_has_no_key() -> None:
+    told: list[object] = []
+    link: Any = SimpleNamespace(accepted=lambda: told.append("took"), refused=told.append)
+    elsewhere = Elsewhere(("a", 1), 3)
+    for each in ([False, True], ["full", None], [elsewhere, "only read"], [elsewhere, None], []):
+        _tell_what_was_taken(link, each)
+    assert told == ["took", "full", "only read"]
 
 
 def test_a_worker_that_was_closed_takes_no_call() -> None:

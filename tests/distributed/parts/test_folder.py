@@ -77,6 +77,91 @@ def test_a_job_is_removed_and_nothing_else(folder: PartsFolder) -> None:
     assert not folder.is_begun()
 
 
+def test_a_job_is_begun_by_whatever_is_of_one(tmp_path: Path) -> None:
+    for number, name in enumerate(
+        (JOB, "_SUCCESS.json", "parts/ab/one", "receipts/a-000000.jsonl")
+    ):
+        folder = open_folder(str(tmp_path / str(number)))
+        folder.prepare()
+        assert not folder.is_begun()
+        folder.put(name, b"x")
+        # Nor are the locks that others passed foreign.
+        for lock in ("_lock", "_lock.1", "_lock.23"):
+            folder.put(lock, b"x")
+        assert folder.is_begun()
+        assert folder.foreign() == []
+    folder.put("_lock.x", b"mine")
+    assert folder.foreign() == ["_lock.x"]
+
+
+def test_no_manifest_is_of_parts_that_have_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = open_folder(str(tmp_path))
+    for name in (JOB, "_SUCCESS.json", "parts/ab/one", "receipts/a-000000.jsonl"):
+        folder.put(name, b"x")
+
+    def ends(under: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(folder, "clear", ends)
+    with pytest.raises(KeyboardInterrupt):
+        folder.empty()
+    assert folder.top() == ["parts", "receipts"]
+
+
+def test_a_name_is_on_the_disk_with_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[tuple[Path, list[str]]] = []
+    monkeypatch.setattr(
+        "forwardcache.distributed.parts.folder.sync_folder",
+        lambda path: synced.append((path, os.listdir(path))),
+    )
+    folder = open_folder(str(tmp_path))
+    folder.put("parts/ab/one", b"x")
+    assert folder.create("_lock", b"x")
+    assert [path for path, _ in synced] == [tmp_path / "parts" / "ab", tmp_path]
+    assert "one" in synced[0][1]
+    assert "_lock" in synced[1][1]
+
+
+def test_where_there_are_no_links_a_file_is_created_once_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def link(*_: object) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", link)
+    folder = open_folder(str(tmp_path))
+    assert folder.create("_lock", b"first")
+    assert not folder.create("_lock", b"second")
+    assert folder.read("_lock") == b"first"
+    assert folder.top() == ["_lock"]
+
+
+def test_what_a_server_says_of_a_file_that_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    class ClientError(Exception):
+        def __init__(self, code: str) -> None:
+            self.response = {"Error": {"Code": code}}
+
+    folder = open_folder("memory://refused")
+    raised: list[Exception] = []
+
+    def refuse(*_: object, **__: object) -> None:
+        raise raised[0]
+
+    monkeypatch.setattr(folder._fs, "pipe_file", refuse)  # type: ignore[attr-defined]
+    wrapped = OSError("wrapped")
+    wrapped.__cause__ = ClientError("ConditionalRequestConflict")
+    for error in (FileExistsError(), ClientError("PreconditionFailed"), wrapped):
+        raised[:] = [error]
+        assert not folder.create("_lock", b"x")
+    raised[:] = [ClientError("AccessDenied")]
+    with pytest.raises(InvalidInputError, match="can't write memory://refused/_lock"):
+        folder.create("_lock", b"x")
+
+
 def test_what_dead_writers_left_goes(tmp_path: Path) -> None:
     folder = open_folder(str(tmp_path))
     folder.put("parts/ab/one", b"x")

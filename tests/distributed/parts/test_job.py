@@ -7,27 +7,38 @@ driver or a file system that says no is one line; every option works or is refus
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
+from contextlib import chdir, contextmanager
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
-from forwardcache.distributed.parts.folder import SUCCESS
+from forwardcache.distributed.parts.folder import SUCCESS, PartsFolder
 from forwardcache.distributed.parts.lock import locked
 from forwardcache.distributed.parts.manifest import Manifest
 from forwardcache.distributed.parts.opening import open_folder
+from forwardcache.distributed.parts.receipts import Receipt, float64s, uint64s
 from forwardcache.distributed.parts.table import PartRows
+from forwardcache.distributed.parts.tally import Kept, Tally
+from forwardcache.distributed.parts.work import PartsJob, _figures, lengths_of_lines, packed_lines
+from forwardcache.errors import InvalidInputError
 from forwardcache.jobs.differences import comparison_of
 from forwardcache.jobs.job import CHUNK_PROMPTS, Job, Scoring
 from forwardcache.jobs.options import ModelOptions
-from forwardcache.jobs.prompts import read_prompts
-from forwardcache.jobs.rows import encoded
+from forwardcache.jobs.prompts import Prompt, read_prompts
+from forwardcache.jobs.rows import RawRow, encoded
+from forwardcache.jobs.skips import Skipped
 from forwardcache.jobs.summary import as_json
 from forwardcache.jobs.views import parse_views
+from forwardcache.operations import operation
 from tests.cli.conftest import ASSETS, Ended, Run, run
 from tests.distributed.parts.here import Crew
-from tools.stand_in import VOCABULARY, session_of
+from tools.stand_in import VOCABULARY, StandIn, session_of
 
 __all__ = ["run"]
 
@@ -304,6 +315,158 @@ def test_prompts_that_the_model_fails_on(
     assert score("--resume").code == 0
     assert crew.calls["part"] == 1
     assert rows(tmp_path / "out") == expected(LINES)
+
+
+def test_what_workers_counted_is_told(
+    score: Score, crew: Crew, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of this run alone: a worker's own counts may be of more."""
+    from tools import stand_in
+
+    whole = stand_in._View.values
+
+    def not_finite(self: Any, op: Any, items: Any, *, on_error: str) -> list[Any]:
+        self._backend.nonfinite_results += 1
+        found: list[Any] = whole(self, op, items, on_error=on_error)
+        return found
+
+    monkeypatch.setattr(stand_in._View, "values", not_finite)
+    monkeypatch.setattr(stand_in._Backend, "nonfinite_results", 100)
+    monkeypatch.setattr(crew, "close", lambda: 7)
+    crew.dies_after = 3
+    assert score().code == 130
+    crew.dies_after = None
+    ended = score("--resume", "--format", "json")
+    # Of each chunk both views.
+    assert f"{2 * (CHUNKS - 3)} values are not finite" in ended.err
+    assert "7 events are missing in the trace" in ended.err
+    tokens = sum(len(f"prompt {at}") // 4 + 1 for at in range(12, 30))
+    assert json.loads(ended.out)["run"]["tokens_run"] == 2 * tokens
+
+
+def test_force_with_resume_keeps_what_is_done(
+    score: Score, crew: Crew, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    taken: list[bool] = []
+
+    @contextmanager
+    def noted(folder: object, *, take_over: bool) -> Iterator[None]:
+        taken.append(take_over)
+        yield
+
+    monkeypatch.setattr("forwardcache.distributed.parts.lock.locked", noted)
+    crew.dies_after = 3
+    assert score().code == 130
+    crew.dies_after = None
+    assert score("--resume", "--force").code == 0
+    assert crew.calls["part"] == CHUNKS - 3
+    assert rows(tmp_path / "out") == expected(LINES)
+    assert taken == [False, True]
+
+
+def test_what_another_driver_did_before_the_lock_was_had_is_seen(
+    score: Score, crew: Crew, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def late(folder: PartsFolder, *, take_over: bool) -> Iterator[None]:
+        folder.put(SUCCESS, b"{}")
+        yield
+
+    monkeypatch.setattr("forwardcache.distributed.parts.lock.locked", late)
+    score().refused("holds a job that is done")
+    assert crew.calls["part"] == 0
+
+
+def test_a_worker_in_another_folder_writes_to_the_same_one(
+    score: Score, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    part = StandIn.part
+
+    def elsewhere(self: StandIn, task: bytes) -> bytes:
+        with chdir("/"):
+            return part(self, task)
+
+    monkeypatch.setattr(StandIn, "part", elsewhere)
+    monkeypatch.chdir(tmp_path)
+    assert score(out="out").code == 0
+    assert rows(tmp_path / "out") == expected(LINES)
+
+
+def test_a_folder_is_of_one_template_and_of_no_facts_that_are_new(
+    score: Score, crew: Crew, tmp_path: Path
+) -> None:
+    crew._facts["template"] = "one"
+    score()
+    crew._facts["template"] = "other"
+    score("--resume").refused("belongs to another job (other text of the chat template)")
+    crew._facts["template"] = "one"
+    assert score("--resume").code == 0
+    job = tmp_path / "out" / "_job.json"
+    job.write_text(json.dumps({**json.loads(job.read_text()), "more": 1}))
+    score("--resume").refused("belongs to another job (other more)")
+
+
+def test_what_dead_writers_left_is_removed_at_the_end(score: Score, tmp_path: Path) -> None:
+    left = tmp_path / "out" / "parts" / ".one.parquet.0123abcd.tmp"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"half")
+    assert score("--resume").code == 0
+    assert not left.exists()
+
+
+def test_what_receipts_come_to() -> None:
+    one = Receipt(
+        "ab" * 32, "parts/a", "", 1, rows=3, hits=1, tokens_run=5, nonfinite=1,
+        skipped=[[1, 0, "first"], [2, None, "second"]], fewest_tokens=7, most_outside=0.5,
+    )  # fmt: skip
+    other = replace(one, rows=2, hits=2, tokens_run=6, fewest_tokens=9, most_outside=0.25)
+    tally = Tally(operation("next_token_dist").figure)
+    for receipt, lines in ((one, [4, 5, 9]), (replace(other, skipped=[]), [12])):
+        tally.note_work(receipt)
+        tally.note_rows(Kept.of(receipt), lines)
+    assert (tally.rows, tally.hits, tally.tokens_run, tally.nonfinite) == (5, 3, 11, 2)
+    assert (tally.fewest_tokens, tally.most_outside) == (7, 0.5)
+    assert tally.skipped == [Skipped(5, 0, "first"), Skipped(9, 9, "second")]
+
+
+def test_what_the_summary_needs_of_rows() -> None:
+    found: list[dict[str, Any]] = [
+        {"kl_lower_bound": 0.5, "mass_outside": 0.1, "compared_tokens": 8},
+        {"kl_lower_bound": math.inf, "mass_outside": 0.3, "compared_tokens": 4},
+        {"kl_base_nats": None},
+        {"kl_lower_bound": 0.2, "mass_outside": math.inf, "compared_tokens": 6},
+    ]
+    raw = [RawRow(at, "ft", False, fields) for at, fields in enumerate(found)]
+    texts = (("a", " b"), ("a", " c"), ("", " b"), ("", " c"))
+    prompts = [Prompt(at, *pair) for at, pair in enumerate(texts, 1)]
+    views = parse_views("base,ft", has_adapter=True)
+    figures = _figures(operation("next_token_dist").figure, raw, prompts, views)
+    assert figures["fields"] == ["kl_base_nats", "kl_lower_bound"]
+    assert (figures["fewest_tokens"], figures["most_outside"]) == (4, 0.3)
+    [(view, packed)] = figures["differences"].items()
+    assert view == "ft"
+    np.testing.assert_array_equal(float64s(packed), [0.5, math.nan, math.nan, 0.2])
+    # A prompt with several completions is one text; a completion without a prompt is its own.
+    first, same, third, fourth = uint64s(figures["texts"]).tolist()
+    assert first == same
+    assert len({first, third, fourth}) == 3
+
+
+@pytest.mark.parametrize("op", ["logprob_of", "next_token_dist"])
+def test_lengths_are_of_what_can_be_scored(op: str) -> None:
+    """A line that lacks what the operation needs, or that the tokenizer refuses, has a reason."""
+
+    def token_lengths(items: list[Any], *, op: str) -> list[Any]:
+        return [InvalidInputError("too long") if "long" in str(each) else 1 for each in items]
+
+    session: Any = SimpleNamespace(backend=SimpleNamespace(token_lengths=token_lengths))
+    lines = [b'{"prompt": "a", "completion": "b"}', b'{"prompt": "long"}', b"{"]
+    job = PartsJob("out", "cd" * 32, "json", op, (), 8, 8)
+    found = lengths_of_lines(session, packed_lines(job.packed(), None, lines))
+    lacking = "too long" if op == "next_token_dist" else "no completion"
+    assert found[0] == 1
+    assert lacking in str(found[1])
+    assert all(isinstance(each, str) for each in found[1:])
 
 
 def test_limit_and_standard_input(score: Score, crew: Crew, tmp_path: Path) -> None:

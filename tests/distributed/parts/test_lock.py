@@ -5,6 +5,8 @@ lock, that is said.
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import logging
 import os
@@ -13,6 +15,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -124,6 +127,105 @@ def test_where_the_passed_one_ends_just_then_the_next_has_the_lock(
     assert bucket.top() == ["_lock"]
     others[0].__exit__(None, None, None)
     assert bucket.top() == []
+
+
+@pytest.fixture
+def away(request: pytest.FixtureRequest) -> PartsFolder:
+    """Where a file that only one can create stands for a lock, in memory."""
+    found = open_folder(f"memory://{request.node.name}")
+    found.excludes = True
+    return found
+
+
+def test_the_lock_of_a_process_whose_number_another_one_has_is_passed(away: PartsFolder) -> None:
+    here: dict[str, object] = {"host": socket.gethostname(), "pid": os.getpid()}
+    away.put("_lock", json.dumps({**here, "started": "1"}).encode())
+    with locked(away, take_over=False):
+        assert away.top() == ["_lock", "_lock.1"]
+    # Where nobody knows when it began, it may be the one that runs.
+    for more in ({}, {"started": lock._started(os.getpid())}):
+        away.put("_lock", json.dumps({**here, **more}).encode())
+        with pytest.raises(InvalidInputError, match=f"process {os.getpid()} "):
+            locked(away, take_over=True).__enter__()
+
+
+def test_a_process_of_another_user_is_alive(
+    away: PartsFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def kill(pid: int, signal: int) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "kill", kill)
+    away.put("_lock", json.dumps({"host": socket.gethostname(), "pid": 1}).encode())
+    with pytest.raises(InvalidInputError, match="process 1 "):
+        locked(away, take_over=True).__enter__()
+
+
+def test_of_locks_that_were_passed_the_one_in_force_goes_last(
+    away: PartsFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away.put("_lock.1", json.dumps({"host": "elsewhere", "pid": 1}).encode())
+    away.put("_lock", away.read("_lock.1"))
+    remove: Callable[[str], None] = away.remove
+    removed: list[str] = []
+
+    def noted(name: str) -> None:
+        removed.append(name)
+        remove(name)
+
+    with locked(away, take_over=True):
+        monkeypatch.setattr(away, "remove", noted)
+    assert removed == ["_lock", "_lock.1", "_lock.2"]
+
+
+def test_a_lock_on_a_file_that_has_gone_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = LocalFolder(tmp_path)
+    flock = lock._flock
+    gone: list[object] = []
+
+    def while_its_holder_ends(file: object, *arguments: object) -> None:
+        if not gone:
+            gone.append(file)
+            (tmp_path / "_lock").unlink()
+        flock(file, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(lock, "_flock", while_its_holder_ends)
+    with locked(folder, take_over=False), pytest.raises(InvalidInputError, match="another run"):
+        locked(folder, take_over=False).__enter__()
+    assert len(gone) == 1
+    assert folder.top() == []
+
+
+def test_the_file_of_a_lock_goes_while_it_is_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unlink = Path.unlink
+    seen: list[Path] = []
+
+    def held(path: Path, *arguments: bool) -> None:
+        with path.open("rb") as file, pytest.raises(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        seen.append(path)
+        unlink(path, *arguments)
+
+    with locked(LocalFolder(tmp_path), take_over=False):
+        monkeypatch.setattr(Path, "unlink", held)
+    monkeypatch.undo()
+    assert seen == [tmp_path / "_lock"]
+
+
+def test_a_file_system_without_locks_is_written_to_with_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def flock(file: object, operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with caplog.at_level(logging.WARNING), locked(LocalFolder(tmp_path), take_over=False):
+        assert os.listdir(tmp_path) == ["_lock"]
+    assert f"{tmp_path} can't be locked (" in caplog.text
 
 
 def test_where_no_lock_can_be_had_that_is_said(

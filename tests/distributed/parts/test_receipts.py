@@ -5,8 +5,12 @@ what can't be written is said.
 
 from __future__ import annotations
 
+import json
 import logging
-from dataclasses import replace
+import time
+import zlib
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,7 +23,9 @@ from forwardcache.distributed.parts.naming import (
     part_file,
     receipts_file,
 )
+from forwardcache.distributed.parts.opening import open_folder
 from forwardcache.distributed.parts.receipts import (
+    _SEALED,
     KeptReceipts,
     Receipt,
     ReceiptWriter,
@@ -28,6 +34,7 @@ from forwardcache.distributed.parts.receipts import (
     uint64s,
 )
 from forwardcache.errors import InvalidInputError
+from tests.patience import PATIENCE_S
 
 CONTENT = b"rows"
 
@@ -121,6 +128,44 @@ def test_what_can_not_be_written_is_raised(folder: PartsFolder) -> None:
     writer.add(receipt(1).packed())
     with pytest.raises(InvalidInputError, match="can't write"):
         writer.close()
+
+
+def test_a_receipt_that_lacks_a_field_counts_as_none(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = open_folder(str(tmp_path))
+    told = asdict(receipt(0))
+    del told["texts"]
+    body = json.dumps(told).encode()
+    line = body[:-1] + _SEALED % zlib.crc32(body)
+    folder.put(receipts_file("ab", 0), line + b"\n" + receipt(1).packed() + b"\n")
+    for number in (0, 1):
+        folder.put(receipt(number).file, CONTENT)
+    with caplog.at_level(logging.WARNING):
+        assert found(folder, 0, 1) == [False, True]
+    assert "1 receipt is damaged" in caplog.text
+
+
+def test_a_receipt_waits_for_no_other(tmp_path: Path) -> None:
+    folder = open_folder(str(tmp_path))
+    writer = ReceiptWriter(folder, every_s=0.0)
+    # It waits for one.
+    while not writer._changed._waiters:  # type: ignore[attr-defined]
+        time.sleep(0.001)
+    writer.add(receipt(1).packed())
+    end_s = time.monotonic() + PATIENCE_S
+    while not folder.sizes("receipts") and time.monotonic() < end_s:
+        time.sleep(0.001)
+    assert folder.sizes("receipts")
+    writer.close()
+
+
+def test_no_more_is_taken_once_receipts_can_not_be_written(tmp_path: Path) -> None:
+    writer = ReceiptWriter(open_folder(str(tmp_path / "none")), every_s=0.0)
+    writer.add(receipt(1).packed())
+    writer._thread.join()
+    with pytest.raises(InvalidInputError, match="can't write"):
+        writer.add(receipt(2).packed())
 
 
 def test_names_are_of_the_content() -> None:
