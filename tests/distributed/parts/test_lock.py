@@ -20,6 +20,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
+from fsspec.core import url_to_fs
 
 from forwardcache.distributed.parts import lock
 from forwardcache.distributed.parts.folder import LocalFolder, PartsFolder
@@ -84,6 +85,14 @@ def test_a_lock_of_another_machine_is_passed_by_force_alone(bucket: PartsFolder)
         with pytest.raises(InvalidInputError, match=f"process {os.getpid()} "):
             locked(bucket, take_over=True).__enter__()
     assert bucket.top() == []
+
+
+def test_the_lock_of_another_client_is_seen_at_once(bucket: PartsFolder) -> None:
+    bucket.put("_lock", b"{}")
+    assert bucket.top() == ["_lock"]
+    client, root = url_to_fs(bucket.address, skip_instance_cache=True)
+    client.pipe_file(f"{root}/_lock.1", b"{}")
+    assert bucket.top() == ["_lock", "_lock.1"]
 
 
 def test_of_two_that_pass_a_lock_at_once_one_has_it(
