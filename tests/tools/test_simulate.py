@@ -1,6 +1,6 @@
 """Claims: on simulated workers, some of them slow, stopping or dying, under drivers that die, the
 schedule loses no chunk and doubles none, gives each its own result, keeps the order where one is
-asked for, and is done within 5 % of the ideal, or 8 % in order (``tools/simulate.py`` says what
+asked for, and is done within 5 % of the ideal, or 7 % in order (``tools/simulate.py`` says what
 that is); a schedule that breaks one of these is noticed.
 """
 

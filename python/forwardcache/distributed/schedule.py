@@ -24,7 +24,7 @@ _LATE = 1.2
 # Shorter than any task, so that nobody divides by nothing.
 _SHORTEST_S = 1e-6
 # In order: how many times as long as a task takes before all would have to wait is soon.
-_SOON = 1.5
+_SOON = 2.0
 # How much the last task counts in what a worker is used to.
 _NEWEST = 0.2
 # How often to look whether somebody has become late: a quarter of what a task takes, within these.
