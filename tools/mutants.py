@@ -20,7 +20,7 @@ from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 WORK: Final = ROOT / "target" / "mutants"
-# A fault can make a test ask for memory without end. Compiler and tests need a quarter of this.
+# A fault can make a test ask for memory without end; without one, all stays within this.
 MEMORY_BYTES: Final = 8 * 2**30
 SOURCES: Final = (
     "Cargo.toml",
