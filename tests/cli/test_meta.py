@@ -131,6 +131,16 @@ def test_files_and_folders_are_told_wherever_the_reader_is(
     assert found["tokenizer"] == {"folder": str(tokenizer), "digest": digest}
 
 
+def test_a_folder_that_is_called_as_the_models_own_tokenizer_is_not_told(
+    score: Run, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "base").mkdir()
+    monkeypatch.chdir(tmp_path)
+    words = ["--prompts", prompts, "--tokenizer", "base", "--views", "base"]
+    assert score(*words, "--top-k", 8, "--out", "rows.jsonl").code == 0
+    assert meta(tmp_path / "rows.jsonl")["tokenizer"] is None
+
+
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.parquet"])
 def test_a_page_of_the_rows_says_which_run_made_them(
     name: str, score: Run, run: Run, prompts: Path, tmp_path: Path

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from forwardcache.errors import InvalidInputError
 from forwardcache.instrumentation import BackendStats
 from forwardcache.jobs.adapters import default_views
 from forwardcache.jobs.job import Job, Progress, Totals
-from forwardcache.jobs.options import ModelOptions, NamedAdapter
+from forwardcache.jobs.options import ModelOptions, NamedAdapter, tokenizer_folder
 from forwardcache.jobs.planning import asked_k, with_lengths
 from forwardcache.jobs.prompts import Prompt, PromptSet
 from forwardcache.jobs.results import RowSink
@@ -28,8 +29,6 @@ from forwardcache.store import absolute_address
 
 # Prompts whose lengths are asked for at once.
 _LENGTHS = 1024
-# Tokenizers by the folder that they are in anyway.
-_OWN_TOKENIZERS = ("base", "adapter")
 
 
 class TeamScoring:
@@ -193,19 +192,16 @@ def team_for(
 
 def _absolute(options: ModelOptions) -> ModelOptions:
     """The same with absolute paths."""
-    folders: dict[str, Any] = {
-        name: _absolute_folder(given, may_be_hub=options.allow_download)
-        for name in ("model", "tokenizer")
-        if (given := getattr(options, name)) is not None
-        and not (name == "tokenizer" and given in _OWN_TOKENIZERS)
-    }
-    adapters = tuple(
-        replace(each, folder=_absolute_folder(each.folder, may_be_hub=options.allow_download))
-        for each in options.adapters
+    folder = partial(_absolute_folder, may_be_hub=options.allow_download)
+    own = tokenizer_folder(options.tokenizer)
+    return replace(
+        options,
+        model=folder(options.model),
+        adapters=tuple(replace(each, folder=folder(each.folder)) for each in options.adapters),
+        tokenizer=options.tokenizer if own is None else folder(own),
+        store=None if options.store is None else absolute_address(options.store),
+        trace=None if options.trace is None else Path(options.trace).absolute(),
     )
-    store = None if options.store is None else absolute_address(options.store)
-    trace = None if options.trace is None else Path(options.trace).absolute()
-    return replace(options, **folders, adapters=adapters, store=store, trace=trace)
 
 
 def _absolute_folder(given: str, *, may_be_hub: bool) -> str:

@@ -22,6 +22,7 @@ from forwardcache.errors import InvalidInputError
 from forwardcache.jobs.adapters import folders_by_name, unnamed_adapter
 from forwardcache.jobs.fingerprint import folder_fingerprint
 from forwardcache.jobs.kinds import STDIN
+from forwardcache.jobs.options import tokenizer_folder
 from forwardcache.jobs.reasons import shown
 from forwardcache.jobs.views import View
 
@@ -261,9 +262,10 @@ def _folder(given: str | None, digest: Any) -> Facts | None:
 
 def _folder_of_tokenizer(given: str | None) -> Facts | None:
     """The folder of ``--tokenizer``; None where it is the model's or the adapter's own."""
-    if given is None or not Path(given).is_dir():
+    folder = tokenizer_folder(given)
+    if folder is None or not Path(folder).is_dir():
         return None
-    return _folder(given, folder_fingerprint(Path(given)))
+    return _folder(folder, folder_fingerprint(Path(folder)))
 
 
 def _file(given: str) -> str:

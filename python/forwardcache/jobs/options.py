@@ -25,6 +25,18 @@ class NamedAdapter:
         return self.folder if self.name is None else f"{self.name}={self.folder}"
 
 
+def tokenizer_folder(given: str | None) -> str | None:
+    """The folder that ``--tokenizer`` names.
+
+    Args:
+        given: What was given; None if nothing was.
+
+    Returns:
+        None where it is the model's or the adapter's own, which words stand for.
+    """
+    return None if given in {None, "base", "adapter"} else given
+
+
 @dataclass(frozen=True, slots=True)
 class ModelOptions:
     """What to load and how.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from forwardcache.hf.stored import Known, StoredBackend, Tokens, options_of, places_of
 from forwardcache.jobs.imports import OWN_PROCESS
-from forwardcache.jobs.options import ModelOptions, ScoreOptions
+from forwardcache.jobs.options import ModelOptions, ScoreOptions, tokenizer_folder
 from forwardcache.jobs.prompts import PromptSet
 from forwardcache.jobs.recall.contents import Contents, contents_of
 from forwardcache.jobs.recall.heard import Heard, say_again
@@ -265,8 +265,8 @@ def _may_be_known(options: ModelOptions) -> bool:
 def _folders_of(options: ModelOptions) -> list[Path]:
     """The folders that are read, each by its whole path."""
     named = [options.model, *(each.folder for each in options.adapters)]
-    if options.tokenizer not in (None, "base", "adapter"):
-        named.append(str(options.tokenizer))
+    if (tokenizer := tokenizer_folder(options.tokenizer)) is not None:
+        named.append(tokenizer)
     return [Path(name).absolute() for name in named]
 
 

@@ -7,14 +7,12 @@ from typing import Any
 
 from forwardcache.errors import InvalidInputError
 from forwardcache.jobs.fingerprint import folder_fingerprint
-from forwardcache.jobs.options import ModelOptions, NamedAdapter
+from forwardcache.jobs.options import ModelOptions, NamedAdapter, tokenizer_folder
 from forwardcache.jobs.other_models import OtherModel
 from forwardcache.jobs.reasons import shown
 from forwardcache.jobs.verify.options import VerifyOptions
 from forwardcache.jobs.verify.recorded import Folder, Recorded
 from forwardcache.jobs.views import View
-
-_OWN_TOKENIZERS = (None, "base", "adapter")
 
 
 def loading_of(options: VerifyOptions, recorded: Recorded, notes: list[str]) -> ModelOptions:
@@ -31,8 +29,8 @@ def loading_of(options: VerifyOptions, recorded: Recorded, notes: list[str]) -> 
     model = _folder("model", options.model, recorded.model, notes, is_needed=True)
     adapters = _named(options, recorded, notes) or _sole(options, recorded, notes)
     text_options: dict[str, Any] = {**recorded.text_options}
-    word = text_options.get("tokenizer")
-    if word not in _OWN_TOKENIZERS or options.tokenizer is not None:
+    was_given = tokenizer_folder(text_options.get("tokenizer")) is not None
+    if was_given or options.tokenizer is not None:
         given, folder = options.tokenizer, recorded.tokenizer
         text_options["tokenizer"] = _folder("tokenizer", given, folder, notes, is_needed=True)
     # No GPU may be here; the recorded one of several need not be free.
