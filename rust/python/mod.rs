@@ -7,9 +7,10 @@
 //! Reading order: `instrumentation` (what a backend calls) with `parts` and `slot` (what can be
 //! replaced), `fast_path`, `call`, `again`, `batch` and `ending` (one call of each kind), `key`, `text`,
 //! `hashes`, `prompt_hash`, `known` and `identity` (from arguments to a key), `cache` with `limits`,
-//! `stored`, `miss`, `spots` and `invalidate`, `weigh` (what an entry counts for) with `held`, `outside`, `walk` and
-//! `raw`, `flight`, `stats` with `counting`, `op_counters` and `figures`, `trace` with `described`,
-//! `event`, `probe` and `finish`, `observe` and `curve`, `digits`, and `look` (at a model).
+//! `stored`, `miss`, `spots` and `invalidate`, `weigh` (what an entry counts for) with `held`,
+//! `outside`, `walk` and `raw`, `flight`, `stats` with `counting`, `op_counters` and `figures`,
+//! `trace` with `described`, `event`, `probe` and `finish`, `observe` and `curve`, `digits`, and
+//! `look` (at a model).
 
 #[cfg(take_turns)]
 mod again;
