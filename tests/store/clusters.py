@@ -60,12 +60,14 @@ def meet(servers: Sequence[RedisServer]) -> None:
 
 
 def wait_until_served(servers: Sequence[RedisServer]) -> None:
-    """Returns when each of the nodes knows all of them and serves."""
+    """Returns when each of the nodes knows all of them and who has which slot, and serves."""
     deadline = time.monotonic() + 30
 
     def serves(server: RedisServer) -> bool:
         state = asked(server, "CLUSTER INFO")
-        return state["cluster_state"] == "ok" and int(state["cluster_known_nodes"]) == len(servers)
+        # A node counts others before it has heard of their slots, and then may serve its own.
+        known = state["cluster_known_nodes"], state["cluster_slots_assigned"]
+        return state["cluster_state"] == "ok" and known == (str(len(servers)), str(SLOTS))
 
     while not all(map(serves, servers)):
         assert time.monotonic() < deadline, "the cluster did not come up"
