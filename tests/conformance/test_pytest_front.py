@@ -58,8 +58,9 @@ class Run:
     """One run of pytest in a folder of its own."""
 
     def __init__(self, folder: Path, *args: str) -> None:
-        plugins = ["-p", "no:cacheprovider"]
-        command = [sys.executable, "-m", "pytest", "-rA", "--tb=short", *plugins, *args]
+        # What these two import takes longer than most of the runs, and no item needs it.
+        without = [f"-pno:{name}" for name in ("cacheprovider", "hypothesispytest", "anyio")]
+        command = [sys.executable, "-m", "pytest", "-rA", "--tb=short", *without, *args]
         done = subprocess.run(
             command,
             cwd=folder,
