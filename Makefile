@@ -26,7 +26,8 @@ KILLS ?= 1000
 PART_KILLS ?= 500
 SEED ?= 0
 FUZZ_S ?= 60
-TEST_PROCESSES ?= 2
+# One more than the cores of a small machine: tests that wait for a process leave theirs to others.
+TEST_PROCESSES ?= 3
 PARTS ?=
 SCALE ?= 1
 MINUTES ?= inf
@@ -58,10 +59,11 @@ else
 endif
 	@touch $@ $(VENV)/.built
 
+# make has seen that it isn't there before the environment, with the core, was made.
 $(VENV)/.built: $(VENV)/.installed $(RUST_SOURCES)
-	@echo "==> Rust core"
-	@VIRTUAL_ENV='$(CURDIR)/$(VENV)' $(PYTHON) tools/install.py $(VENV)/bin/maturin develop --quiet --release $(if $(UV),--uv)
-	@touch $@
+	@[ -e $@ ] && [ -z "$$(find $? -newer $@)" ] || { echo "==> Rust core" && \
+		VIRTUAL_ENV='$(CURDIR)/$(VENV)' $(PYTHON) tools/install.py $(VENV)/bin/maturin develop --quiet --release $(if $(UV),--uv) && \
+		touch $@; }
 
 setup: $(VENV)/.installed redis-server chromium  ## the environment
 
@@ -83,10 +85,15 @@ demo: build  ## the main job on the model that ships with the package
 	@echo "==> forwardcache demo"
 	$(VENV)/bin/forwardcache demo
 
-test: test-rust test-python  ## all tests
+# The Rust tests need no Python: they are built and run while the environment is fetched.
+test:  ## all tests
+	@$(MAKE) --no-print-directory test-rust & rust=$$!; \
+	$(MAKE) --no-print-directory setup build; made=$$?; \
+	wait $$rust && exit $$made
+	@$(MAKE) --no-print-directory test-python
 
-test-rust: build  ## the Rust tests, two kinds at once: each builds the crate, and loom searches on one core
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target loom shuttle rust-tests rust-turns
+test-rust:  ## the Rust tests, two kinds at once: each builds the crate, and loom searches on one core
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target loom rust-tests rust-turns shuttle
 
 rust-tests:
 	@echo "==> Rust tests"
@@ -94,7 +101,7 @@ rust-tests:
 
 rust-turns:
 	@echo "==> the cache for threads that take turns"
-	$(ALONE) RUSTFLAGS="--cfg take_turns" CARGO_TARGET_DIR=target/turns $(CARGO_TEST) --locked --lib cache::
+	$(ALONE) RUSTC_WORKSPACE_WRAPPER=$(CURDIR)/tools/rustc_take_turns.sh $(CARGO_TEST) --locked --lib cache::
 
 loom:  ## every interleaving of the races of cache and trace; LOOM_MAX_PREEMPTIONS bounds the search
 	@echo "==> loom models, at most $(LOOM_MAX_PREEMPTIONS) preemptions"
