@@ -55,11 +55,12 @@ def test_a_miss_and_a_hit_are_counted(inst: Any) -> None:
 
 
 def test_the_seconds_of_misses_and_hits_are_added(inst: Any) -> None:
+    began = time.perf_counter()
     inst.cached(**CALL, compute=lambda: time.sleep(0.02))
     after_miss = inst.stats.scoring_wall_s
-    assert 0.02 <= after_miss < 10
+    assert 0.02 <= after_miss <= time.perf_counter() - began
     inst.cached(**CALL, compute=never)
-    assert after_miss < inst.stats.scoring_wall_s < after_miss + 1
+    assert after_miss < inst.stats.scoring_wall_s <= time.perf_counter() - began
 
 
 def test_a_miss_and_a_hit_leave_one_event_each(inst: Any) -> None:

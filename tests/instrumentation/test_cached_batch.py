@@ -159,9 +159,11 @@ def test_a_miss_took_its_share_of_the_batch(inst: Any) -> None:
         took_ms.append((time.perf_counter() - began) * 1e3)
         return misses
 
+    began = time.perf_counter()
     inst.cached_batch("op", "view", ["a", "b", "c", "d"], 8, compute)
+    all_ms = (time.perf_counter() - began) * 1e3
     [share] = {event.wall_ms for event in inst.trace.events}
-    assert took_ms[0] / 4 <= share < took_ms[0] / 2
+    assert took_ms[0] / 4 <= share <= all_ms / 4
 
 
 # A prompt that stands twice

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from forwardcache import instrumentation
 from tests.instrumentation.doubles import read_events
 from tests.instrumentation.living import Living, Value
-from tests.instrumentation.together import LONG, seen, together
+from tests.instrumentation.together import LONG, Askers, seen, together
 
 HAS_GIL = getattr(sys, "_is_gil_enabled", lambda: True)()
 
@@ -187,10 +187,11 @@ def test_the_probe_is_that_of_the_context_that_made_the_call_else_the_last_one_s
 ) -> None:
     inst, computing = instrument(trace_path=tmp_path / "trace.jsonl"), threading.Event()
     inst.set_current_probe("last set")
+    askers = Askers()
 
     def compute() -> str:
         computing.set()
-        time.sleep(0.2)
+        askers.all_wait(2)
         return "value"
 
     def own() -> None:
@@ -199,11 +200,13 @@ def test_the_probe_is_that_of_the_context_that_made_the_call_else_the_last_one_s
 
     def wait() -> None:
         seen(computing)
+        askers.come()
         with inst.probe("waiter"):
             inst.cached_batch("op", "view", ["prompt"], 8, list)
 
     def wait_without_a_label() -> None:
         seen(computing)
+        askers.come()
         inst.cached("op", "view", "prompt", 8, compute)
 
     assert together([own, wait, wait_without_a_label]) == [None] * 3
@@ -215,8 +218,10 @@ def test_the_probe_is_that_of_the_context_that_made_the_call_else_the_last_one_s
 
 def test_close_during_writes_raises_nothing_and_loses_nothing_accepted(tmp_path: Path) -> None:
     inst, closing = instrument(trace_path=tmp_path / "trace.jsonl"), threading.Event()
+    begun = threading.Barrier(5)
 
     def close() -> None:
+        begun.wait(LONG)
         time.sleep(0.05)
         closing.set()
         inst.close()
@@ -225,6 +230,8 @@ def test_close_during_writes_raises_nothing_and_loses_nothing_accepted(tmp_path:
         """Views of the calls that had returned before ``close`` was called."""
         accepted, turn, end = set(), 0, 200
         while turn < end:
+            if turn == 1:
+                begun.wait(LONG)
             view, turn = f"{number} {turn}", turn + 1
             inst.cached("op", view, "prompt", 8, str)
             if not closing.is_set():

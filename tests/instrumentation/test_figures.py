@@ -10,7 +10,7 @@ import pytest
 
 from forwardcache import BackendInstrumentation, BackendStats, CallStats, Report
 from tests.instrumentation.doubles import DictCache, never, raising
-from tests.instrumentation.together import seen
+from tests.instrumentation.together import Askers
 
 
 def sleeping(seconds: float) -> Callable[[], str]:
@@ -114,17 +114,15 @@ def test_what_was_cleared_or_invalidated_is_not_called_evicted() -> None:
 
 
 def test_waits_are_counted_with_their_seconds() -> None:
-    inst = BackendInstrumentation()
-    asking = threading.Event()
+    inst, askers = BackendInstrumentation(), Askers()
 
     def ask() -> None:
-        asking.set()
+        askers.come()
         inst.cached("op", "view", "a", 8, never)
 
     def compute() -> str:
         waiter.start()
-        seen(asking)
-        time.sleep(0.2)
+        askers.all_wait(1)
         return "value"
 
     waiter = threading.Thread(target=ask)

@@ -7,11 +7,8 @@ with the older flight.
 """
 
 import itertools
-import sys
 import threading
-import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from queue import SimpleQueue
 from typing import NamedTuple
 
@@ -22,7 +19,7 @@ from hypothesis.stateful import invariant, precondition, rule
 from forwardcache.instrumentation import _MISS, BackendInstrumentation
 from tests import proof
 from tests.instrumentation.counted import CountedMachine
-from tests.instrumentation.together import LONG
+from tests.instrumentation.together import LONG, asleep
 
 PROMPTS = "ab"
 MOST_CALLERS = 6
@@ -69,17 +66,7 @@ class Caller:
     def sleep_in_a_wait(self) -> None:
         """Returns when the thread sleeps, which it does only in the cache or for orders."""
         assert self.calling.wait(LONG)
-        naps, end = 0, time.monotonic() + LONG
-        while naps < 2 and time.monotonic() < end:
-            time.sleep(0.001)
-            naps = naps + 1 if self._sleeps() else 0
-
-    def _sleeps(self) -> bool:
-        if sys.platform != "linux":
-            time.sleep(0.02)
-            return True
-        status = Path(f"/proc/self/task/{self.thread.native_id}/stat").read_text()
-        return status.rpartition(")")[2].split()[0] == "S"
+        asleep(self.thread)
 
 
 @dataclass

@@ -10,6 +10,7 @@ import pytest
 from forwardcache import BackendInstrumentation
 from forwardcache.instrumentation import _MISS
 from tests.instrumentation.doubles import DictCache, never
+from tests.instrumentation.together import asleep
 
 VIEWS = ("base", "ft")
 OPS = ("dist", "roll")
@@ -153,9 +154,9 @@ def test_whoever_waited_before_gets_the_older_value() -> None:
     threads.append(threading.Thread(target=wait))
     threads[1].start()
     waiting.wait()
-    while not inst.stats.waits and threads[1].is_alive() and not go_on.wait(0.05):
-        inst.invalidate("ft")
-        go_on.set()
+    asleep(threads[1])
+    inst.invalidate("ft")
+    go_on.set()
     for thread in threads:
         thread.join()
     assert values == ["old"]

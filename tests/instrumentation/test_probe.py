@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.instrumentation.doubles import RecordingTrace, read_events
-from tests.instrumentation.together import INHERITS
+from tests.instrumentation.together import INHERITS, LONG
 
 
 @pytest.fixture
@@ -108,9 +108,9 @@ def test_threads_have_their_own_probes_at_the_same_time(inst: Any) -> None:
 
     def score(name: str) -> None:
         with inst.probe(name):
-            barrier.wait(10)
+            barrier.wait(LONG)
             call(inst, name)
-            barrier.wait(10)
+            barrier.wait(LONG)
 
     with ThreadPoolExecutor(4) as threads:
         list(threads.map(score, ["p0", "p1", "p2", "p3"]))
@@ -190,7 +190,7 @@ def test_calls_inside_a_computation_have_the_probe_of_their_context(inst: Any) -
 def in_a_thread(run: Any) -> None:
     thread = threading.Thread(target=run)
     thread.start()
-    thread.join(10)
+    thread.join(LONG)
     assert not thread.is_alive()
 
 

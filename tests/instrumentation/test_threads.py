@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from tests.instrumentation.doubles import never, read_events
+from tests.instrumentation.together import LONG
 
 THREADS = 16
 
@@ -37,12 +38,12 @@ def in_threads(count: int, run: Callable[[int], object]) -> None:
     barrier = threading.Barrier(count)
 
     def begin(number: int) -> None:
-        barrier.wait(10)
+        barrier.wait(LONG)
         run(number)
 
     with ThreadPoolExecutor(count) as threads:
         for done in [threads.submit(begin, number) for number in range(count)]:
-            done.result(60)
+            done.result(LONG)
 
 
 def test_counters_are_exact_under_16_threads(rust: ModuleType) -> None:
@@ -223,18 +224,18 @@ def test_a_computation_keeps_nobody_else_waiting(rust: ModuleType) -> None:
 
     def slow() -> str:
         inside.set()
-        assert finish.wait(30)
+        assert finish.wait(LONG)
         return "slow"
 
     with ThreadPoolExecutor(2) as threads:
         waiting = threads.submit(inst.cached, "op", "view", "slow", 8, slow)
-        assert inside.wait(30)
+        assert inside.wait(LONG)
         hit: Any = threads.submit(inst.cached, "op", "view", "hit", 8, never)
         miss: Any = threads.submit(inst.cached_batch, "op", "view", ["new"], 8, list)
-        assert hit.result(30) == "value"
-        assert threads.submit(len, inst.cache).result(30) in (1, 2)
+        assert hit.result(LONG) == "value"
+        assert threads.submit(len, inst.cache).result(LONG) in (1, 2)
         finish.set()
-        assert (waiting.result(30), miss.result(30)) == ("slow", [0])
+        assert (waiting.result(LONG), miss.result(LONG)) == ("slow", [0])
 
 
 def test_an_exception_in_one_thread_is_that_threads_alone(rust: ModuleType) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.instrumentation.doubles import EVENT, FIELDS, event, raising, read_events
+from tests.patience import PATIENCE_S
 
 # The event
 
@@ -141,7 +142,7 @@ def test_lines_appear_within_the_interval(rust: ModuleType, tmp_path: Path) -> N
     writer = rust.TraceWriter(path, interval_s=0.02)
     for count in range(1, 4):
         writer.write(event())
-        give_up = time.monotonic() + 30
+        give_up = time.monotonic() + PATIENCE_S
         while len(path.read_text().splitlines()) < count:
             assert time.monotonic() < give_up
             time.sleep(0.005)

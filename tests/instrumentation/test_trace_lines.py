@@ -130,8 +130,9 @@ def test_times_are_seconds_of_the_clock_and_milliseconds_of_work(
     after = time.time()
     miss, hit = read_events(path)
     assert before - 0.01 <= miss["ts"] <= hit["ts"] <= after + 0.01
-    assert 20 <= miss["wall_ms"] <= (after - before) * 1e3
-    assert 0 <= hit["wall_ms"] < miss["wall_ms"]
+    assert miss["wall_ms"] >= 20
+    assert hit["wall_ms"] >= 0
+    assert miss["wall_ms"] + hit["wall_ms"] <= (after - before) * 1e3
 
 
 @pytest.mark.parametrize("top_k", [True, 1.0, Fraction(1), Decimal(1)], ids=repr)

@@ -1,12 +1,15 @@
-"""Tasks that begin at once in threads of their own, and what they wait for."""
+"""Tasks that begin at once in threads of their own, what they wait for, and who waits."""
 
 import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
-LONG = 20.0
+from tests.patience import HANG_S
+
+LONG = HANG_S
 INHERITS = bool(getattr(sys.flags, "thread_inherit_context", False))
 """Whether a thread begins in a copy of its starter's context: so on CPython 3.14 without a GIL, and
 with one where it is asked for."""
@@ -45,3 +48,44 @@ def seen(event: threading.Event) -> None:
     while not event.is_set():
         assert time.monotonic() < give_up, "the event doesn't happen"
         time.sleep(0.0005)
+
+
+class Askers:
+    """Threads that ask for what another one computes, of which a test needs to know who waits."""
+
+    def __init__(self) -> None:
+        self._threads: list[threading.Thread] = []
+
+    def come(self) -> None:
+        """This thread asks next."""
+        self._threads.append(threading.current_thread())
+
+    def all_wait(self, count: int) -> None:
+        """Returns when so many have come, and all but this one wait for what is computed."""
+        give_up = time.monotonic() + LONG
+        while len(self._threads) < count:
+            assert time.monotonic() < give_up, "not all of the threads ask"
+            time.sleep(0.0005)
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                asleep(thread)
+
+
+def asleep(thread: threading.Thread) -> None:
+    """Returns when the thread sleeps: in the cache, where there is nothing else to sleep for.
+
+    One that could run and isn't let to, on a busy machine, does not sleep.
+    """
+    naps, give_up = 0, time.monotonic() + LONG
+    while naps < 2:
+        assert time.monotonic() < give_up, "the thread does not wait"
+        time.sleep(0.001)
+        naps = naps + 1 if _sleeps(thread) else 0
+
+
+def _sleeps(thread: threading.Thread) -> bool:
+    if sys.platform != "linux":
+        time.sleep(0.02)
+        return True
+    status = Path(f"/proc/self/task/{thread.native_id}/stat").read_text()
+    return status.rpartition(")")[2].split()[0] == "S"
