@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 
 import redis
 
+from tests.patience import PATIENCE_S
 from tests.store.servers import RedisServer, free_port
 
 SLOTS = 16_384
@@ -61,7 +62,6 @@ def meet(servers: Sequence[RedisServer]) -> None:
 
 def wait_until_served(servers: Sequence[RedisServer]) -> None:
     """Returns when each of the nodes knows all of them and who has which slot, and serves."""
-    deadline = time.monotonic() + 30
 
     def serves(server: RedisServer) -> bool:
         state = asked(server, "CLUSTER INFO")
@@ -69,9 +69,26 @@ def wait_until_served(servers: Sequence[RedisServer]) -> None:
         known = state["cluster_known_nodes"], state["cluster_slots_assigned"]
         return state["cluster_state"] == "ok" and known == (str(len(servers)), str(SLOTS))
 
-    while not all(map(serves, servers)):
-        assert time.monotonic() < deadline, "the cluster did not come up"
-        time.sleep(0.05)
+    until(lambda: all(map(serves, servers)))
+
+
+def wait_until_known(servers: Sequence[RedisServer], slot: int, owner: RedisServer) -> None:
+    """Returns when each of the nodes says that ``owner`` has the slot."""
+
+    def says(server: RedisServer) -> bool:
+        told = asked(server, "CLUSTER SLOTS")
+        [port] = [primary[1] for first, last, primary, *_ in told if first <= slot <= last]
+        return int(port) == owner.port
+
+    until(lambda: all(map(says, servers)))
+
+
+def until(holds: Callable[[], object]) -> None:
+    """Returns when something holds."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not holds():
+        assert time.monotonic() < deadline, "the cluster does not get there"
+        time.sleep(0.02)
 
 
 @contextmanager

@@ -8,17 +8,37 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from random import SystemRandom
+
+from tests.patience import PATIENCE_S
 
 Serve = Callable[[socket.socket], None]
 
+_PORTS = range(20_000, 32_000)
+"""Below those that systems give to whoever asks for any port, as every connection does."""
+
+_HELD: list[socket.socket] = []
+
 
 def free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
+    """A port that is this process's until it ends, whether something listens there or not.
+
+    Of processes that ask here only one gets it: who does holds the datagram port of that number.
+    """
+    for port in SystemRandom().sample(_PORTS, 1_000):
+        held = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        try:
+            held.bind(("127.0.0.1", port))
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", port))
+        except OSError:
+            held.close()
+            continue
+        _HELD.append(held)
         return port
+    raise AssertionError("of a thousand ports none is free")
 
 
 class RedisServer:
@@ -36,8 +56,10 @@ class RedisServer:
             *(program, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(folder)),
             *("--save", "", "--appendonly", "no", *options),
         ]
-        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        self._wait()
+        said = folder / "said"
+        with said.open("wb") as output:
+            self._process = subprocess.Popen(command, stdout=output)
+        self._wait(said)
 
     @property
     def url(self) -> str:
@@ -47,16 +69,13 @@ class RedisServer:
         self._process.kill()
         self._process.wait()
 
-    def _wait(self) -> None:
-        deadline = time.monotonic() + 10
-        while time.monotonic() < deadline:
-            with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1) as one:
-                one.sendall(b"PING\r\n")
-                # One that wants a password says so.
-                if one.recv(7) in (b"+PONG\r\n", b"-NOAUTH"):
-                    return
-            time.sleep(0.01)
-        raise AssertionError("redis-server did not answer within 10 s")
+    def _wait(self, said: Path) -> None:
+        """Returns when this process serves: another one on the same port would answer too."""
+        deadline = time.monotonic() + PATIENCE_S
+        while b"Ready to accept connections" not in said.read_bytes():
+            assert self._process.poll() is None, f"redis-server ended: {said.read_text()}"
+            assert time.monotonic() < deadline, f"redis-server does not begin: {said.read_text()}"
+            time.sleep(0.005)
 
 
 @contextmanager

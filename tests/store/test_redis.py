@@ -14,6 +14,7 @@ import pytest
 import redis
 
 from forwardcache.errors import InvalidInputError
+from forwardcache.store import redis as redis_store
 from forwardcache.store.base import Record
 from forwardcache.store.redis import RedisStore
 from forwardcache.store.seal import seal, unseal
@@ -129,22 +130,30 @@ def test_damaged_values_are_found_and_dropped(store: RedisStore, client: redis.R
     assert client.dbsize() == 597
 
 
-def test_prune_drops_what_it_is_told(store: RedisStore, client: redis.Redis) -> None:
+@pytest.fixture
+def now_ms(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time that values are written at; it passes only when a test says so."""
+    now = [redis_store._now_ms()]
+    monkeypatch.setattr(redis_store, "_now_ms", lambda: now[0])
+    return now
+
+
+def test_prune_drops_what_it_is_told(store: RedisStore, now_ms: list[float]) -> None:
     store.put_many([record(1), record(2, view="ft"), record(3, model="m2")])
     assert store.prune() == 0
     assert store.prune(older_than_s=60.0) == 0
     assert store.prune(model="m1", view="ft") == 1
     assert set(store.get_many([key(n) for n in range(4)])) == {key(1), key(3)}
-    time.sleep(2.0)
+    now_ms[0] += 2000.0
     store.put_many([record(4)])
     assert store.prune(older_than_s=1.0) == 2
     assert set(store.get_many([key(n) for n in range(5)])) == {key(4)}
 
 
-def test_prune_to_a_size_drops_the_oldest(store: RedisStore) -> None:
+def test_prune_to_a_size_drops_the_oldest(store: RedisStore, now_ms: list[float]) -> None:
     for number in range(4):
         store.put_many([record(number)])
-        time.sleep(0.003)
+        now_ms[0] += 1.0
     size = len(record(0).blob)
     assert store.prune(max_bytes=2 * size + 1) == 2
     assert set(store.get_many([key(n) for n in range(4)])) == {key(2), key(3)}

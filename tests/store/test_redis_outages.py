@@ -9,7 +9,8 @@ import random
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from operator import ge
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,8 @@ from forwardcache.store.base import Record
 from forwardcache.store.breaker import Breaker
 from forwardcache.store.redis import RedisStore
 from forwardcache.store.seal import seal
+from tests.patience import PATIENCE_S
+from tests.store.clusters import until
 from tests.store.servers import (
     RedisServer,
     Serve,
@@ -32,6 +35,10 @@ from tests.store.servers import (
 
 # So many that the handshakes of two connections, and the first short rests, are a small part of it.
 BATCH, BATCHES, BATCH_S = 32, 300, 0.03
+JOBS = 3
+
+# Whatever a breaker makes of a call on a busy machine.
+LONG_REST_S = 1e6
 
 NONSENSE = [
     b"HTTP/1.1 400 Bad Request\r\n\r\n",
@@ -65,28 +72,48 @@ def job_of(
 
     Or ``finds`` some, where a server of several is well.
 
-    Seconds of computing, seconds in the store.
+    Seconds of computing, as long as they were on this machine; seconds in the store.
     """
-    inside = 0.0
+    computing = inside = 0.0
     for batch in range(batches):
         records = [record(number) for number in range(batch * BATCH, (batch + 1) * BATCH)]
         began = time.perf_counter()
         found = store.get_many([one.key for one in records])
         assert finds or not found
-        inside += time.perf_counter() - began
+        computes = time.perf_counter()
+        inside += computes - began
         time.sleep(BATCH_S)
         began = time.perf_counter()
+        computing += began - computes
         store.put_many(records)
         inside += time.perf_counter() - began
-    return batches * BATCH_S, inside
+    return computing, inside
 
 
-def assert_costs_little(store: RedisStore) -> None:
-    computing, inside = job_of(store)
-    assert inside < 0.1 * computing, f"{inside:.3f} s for {computing:.1f} s"
-    assert store.errors + store.refused > 0
-    assert store.skipped > 0
-    store.close()
+def assert_is_a_tenth(job: Callable[[], tuple[float, float]]) -> None:
+    """Of what a job computes its store costs less than a tenth.
+
+    What else a machine does may make any one of them slow; a slow store is slow every time.
+    """
+    said = []
+    for _ in range(JOBS):
+        computing, inside = job()
+        if inside < 0.1 * computing:
+            return
+        said.append(f"{inside:.3f} s for {computing:.1f} s")
+    raise AssertionError("; ".join(said))
+
+
+def assert_costs_little(url: str) -> None:
+    def job() -> tuple[float, float]:
+        store = RedisStore(url)
+        took = job_of(store)
+        assert store.errors + store.refused > 0
+        assert store.skipped > 0
+        store.close()
+        return took
+
+    assert_is_a_tenth(job)
 
 
 @pytest.fixture
@@ -98,22 +125,21 @@ def server(tmp_path: Path) -> Iterator[RedisServer]:
 
 @pytest.mark.alone
 def test_a_server_that_is_down_costs_little() -> None:
-    assert_costs_little(RedisStore(f"redis://127.0.0.1:{free_port()}"))
+    assert_costs_little(f"redis://127.0.0.1:{free_port()}")
 
 
 @pytest.mark.alone
 @pytest.mark.parametrize("serve", [silent, dribbling], ids=["silent", "dribbling"])
 def test_a_server_that_does_not_come_to_an_end_costs_little(serve: Serve) -> None:
     with answering(serve) as url:
-        assert_costs_little(RedisStore(url))
+        assert_costs_little(url)
 
 
 @pytest.mark.alone
 @pytest.mark.parametrize("delay_s", [0.003, 0.008, 0.045, 0.3])
 def test_a_slow_server_costs_little(server: RedisServer, delay_s: float) -> None:
     with answering(slowed(server.port, delay_s)) as url:
-        computing, inside = job_of(RedisStore(url))
-    assert inside < 0.1 * computing, f"{inside:.3f} s for {computing:.1f} s"
+        assert_is_a_tenth(lambda: job_of(RedisStore(url)))
 
 
 @pytest.fixture
@@ -143,12 +169,12 @@ def test_a_full_server_costs_little(
 ) -> None:
     server, _ = full
     monkeypatch.undo()
-    assert_costs_little(RedisStore(server.url))
+    assert_costs_little(server.url)
 
 
 @pytest.mark.parametrize("answer", NONSENSE, ids=range(len(NONSENSE)))
 def test_nonsense_is_a_miss(answer: bytes) -> None:
-    with answering(saying(answer)) as url:
+    def seconds() -> float:
         store = RedisStore(url)
         began = time.perf_counter()
         assert store.get_many([record(1).key, record(2).key]) == {}
@@ -156,13 +182,19 @@ def test_nonsense_is_a_miss(answer: bytes) -> None:
         # Past the rest that the first error brings.
         other = RedisStore(url)
         assert other.put_many([record(1)]) in (0, 1)
-        assert time.perf_counter() - began < 0.5
+        took_s = time.perf_counter() - began
         assert store.errors == 1
+        other.close()
+        return took_s
+
+    with answering(saying(answer)) as url:
+        # A busy machine can make any one of them slow.
+        assert any(seconds() < 0.5 for _ in range(20))
 
 
 def test_nonsense_costs_little() -> None:
     with answering(saying(NONSENSE[0])) as url:
-        assert_costs_little(RedisStore(url))
+        assert_costs_little(url)
 
 
 def test_looking_through_a_server_that_is_down_tells_of_the_error() -> None:
@@ -172,7 +204,7 @@ def test_looking_through_a_server_that_is_down_tells_of_the_error() -> None:
 
 
 def test_a_server_killed_in_the_middle_is_missed_and_then_used_again(
-    tmp_path: Path, patient: None
+    tmp_path: Path, patient: None, clock: list[float]
 ) -> None:
     server = RedisServer(tmp_path)
     store = RedisStore(server.url)
@@ -184,16 +216,16 @@ def test_a_server_killed_in_the_middle_is_missed_and_then_used_again(
     assert (store.errors, store.skipped) == (1, 1)
     again = RedisServer(tmp_path, server.port)
     try:
-        deadline = time.monotonic() + 10
-        while store.put_many([one]) == 0 and time.monotonic() < deadline:
-            time.sleep(0.05)
+        assert store.put_many([one]) == 0
+        clock[0] += LONG_REST_S
+        assert store.put_many([one]) == 1
         assert store.get_many([one.key]) == {one.key: one.blob}
     finally:
         again.kill()
 
 
 def test_a_connection_that_hangs_is_given_up_for_another(
-    server: RedisServer, patient: None, monkeypatch: pytest.MonkeyPatch
+    server: RedisServer, patient: None, clock: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     healthy = slowed(server.port, 0.0)
     answers = [dribbling]
@@ -204,15 +236,14 @@ def test_a_connection_that_hangs_is_given_up_for_another(
     with answering(serve) as url:
         monkeypatch.setattr(redis_store, "_CALL_S", 0.05)
         hanging = RedisStore(url)
-        monkeypatch.setattr(redis_store, "_CALL_S", 5.0)
         one = record(1)
         assert hanging.put_many([one]) == 0
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE_S
+        # The store's own bound is short for a busy machine: a call may be too late once.
         while hanging.put_many([one]) == 0 and time.monotonic() < deadline:
-            time.sleep(0.05)
-        # The store's own bound is short for a busy machine: a read may be too late once.
+            clock[0] += LONG_REST_S
         while not (found := hanging.get_many([one.key])) and time.monotonic() < deadline:
-            time.sleep(0.05)
+            clock[0] += LONG_REST_S
         assert found == {one.key: one.blob}
 
 
@@ -224,11 +255,11 @@ def test_a_server_killed_under_many_threads_is_no_error_to_any(
     assert store.put_many(values) == len(values)
     expected = {one.key: one.blob for one in values}
     wrong: list[object] = []
+    turns, ended = [0] * 4, threading.Event()
 
     def read(seed: int) -> None:
         numbers = random.Random(seed)
-        until = time.monotonic() + 1.0
-        while time.monotonic() < until:
+        while not ended.is_set():
             keys = [one.key for one in numbers.sample(values, 50)]
             try:
                 found = store.get_many(keys)
@@ -237,12 +268,20 @@ def test_a_server_killed_under_many_threads_is_no_error_to_any(
                 wrong.append(error)
                 return
             wrong.extend(key for key, blob in found.items() if expected.get(key) != blob)
+            turns[seed] += 1
+
+    def go_on(more: int) -> None:
+        """Returns when each of the threads has read so often again."""
+        ends = [each + more for each in turns]
+        until(lambda: wrong or all(map(ge, turns, ends)))
 
     threads = [threading.Thread(target=read, args=(seed,)) for seed in range(4)]
     for thread in threads:
         thread.start()
-    time.sleep(0.3)
+    go_on(20)
     server.kill()
+    go_on(20)
+    ended.set()
     for thread in threads:
         thread.join()
     assert wrong == []
@@ -254,7 +293,7 @@ def test_threads_do_not_pile_up_behind_a_server_that_hangs() -> None:
         before = threading.active_count()
         for _ in range(5):
             RedisStore(url).get_many([os.urandom(32)])
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + PATIENCE_S
         # Each attempt leaves one thread of the server here, which is not the store's.
         while threading.active_count() > before + 5 and time.monotonic() < deadline:
             time.sleep(0.01)

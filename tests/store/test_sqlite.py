@@ -36,6 +36,7 @@ from forwardcache.store.schema import prepare
 from forwardcache.store.seal import seal, unseal
 from forwardcache.store.sqlite import SQLiteStore
 from tests import proof
+from tests.patience import PATIENCE_S
 
 
 def key_of(number: int) -> bytes:
@@ -187,7 +188,7 @@ def test_four_processes_fill_one_file_with_overlapping_values(path: Path) -> Non
     for process in processes:
         process.start()
     for process in processes:
-        process.join(60)
+        process.join(PATIENCE_S)
         assert process.exitcode == 0
     store = SQLiteStore(path)
     found = store.get_many([key_of(n) for n in range(3_500)])
@@ -345,7 +346,7 @@ def test_a_full_disk_is_counted_and_nothing_else(path: Path) -> None:
         target=_write_into_little_space, args=(path,)
     )
     process.start()
-    process.join(60)
+    process.join(PATIENCE_S)
     assert process.exitcode == 0
     store = SQLiteStore(path)
     assert store.verify().damaged == 0
