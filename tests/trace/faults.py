@@ -56,7 +56,7 @@ def built_shim(folder: Path) -> Path:
 def run(server: ForkServer, job: str, path: Path, fault: Fault, **arguments: object) -> Any:
     """Does a job of ``jobs`` with a fault; gives what it reports."""
     report = path.parent.with_suffix(".report")
-    server.run(job, path=path, fault=asdict(fault), report=report, timeout_s=30, **arguments)
+    server.run(job, path=path, fault=asdict(fault), report=report, **arguments)
     return json.loads(report.read_text())
 
 

@@ -19,6 +19,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import IO, Any, NoReturn, Self
 
+from tests.patience import HANG_S
+
 ROOT = Path(__file__).parents[2]
 KILLED = -signal.SIGKILL
 
@@ -54,12 +56,12 @@ class ForkServer:
         assert self._server.stdout is not None
         self._server.stdin.close()
         self._server.stdout.close()
-        self._server.wait(30)
+        self._server.wait(HANG_S)
 
     def start(self, job: str, **arguments: object) -> int:
         """Begins a job and returns its process id."""
         self._say(json.dumps([job, arguments], default=str))
-        self._child = self._answer(30)
+        self._child = self._answer()
         return self._child
 
     def kill(self) -> int:
@@ -67,30 +69,30 @@ class ForkServer:
         os.kill(self._child, signal.SIGKILL)
         return self.wait()
 
-    def wait(self, timeout_s: float = 60) -> int:
+    def wait(self) -> int:
         """Waits for the end of the job; returns how it ended, as ``subprocess`` says it."""
         self._say("wait")
         try:
-            return self._answer(timeout_s)
+            return self._answer()
         except TimeoutError:
             self._server.terminate()
             raise
 
-    def run(self, job: str, timeout_s: float = 60, **arguments: object) -> None:
+    def run(self, job: str, **arguments: object) -> None:
         """Does a job that has to succeed."""
         self.start(job, **arguments)
-        status = self.wait(timeout_s)
+        status = self.wait()
         assert status == 0, f"{job} {arguments} ended with {status}"
 
     def _say(self, text: str) -> None:
         pipe = self._pipe(self._server.stdin)
         pipe.write(text.encode() + b"\n")
 
-    def _answer(self, timeout_s: float) -> int:
+    def _answer(self) -> int:
         pipe = self._pipe(self._server.stdout)
-        ready, _, _ = select.select([pipe], [], [], timeout_s)
+        ready, _, _ = select.select([pipe], [], [], HANG_S)
         if not ready:
-            raise TimeoutError(f"no answer within {timeout_s} s: the process hangs")
+            raise TimeoutError(f"no answer within {HANG_S} s: the process hangs")
         return int(pipe.readline())
 
     @staticmethod

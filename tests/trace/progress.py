@@ -6,6 +6,8 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Self
 
+from tests.patience import HANG_S
+
 SIZE = 4096
 
 
@@ -55,7 +57,7 @@ class Progress:
     def count(self, thread: int, returned: int) -> None:
         self._words[thread + 1] = returned
 
-    def wait_for(self, phase: Phase, timeout_s: float = 30) -> None:
+    def wait_for(self, phase: Phase, timeout_s: float = HANG_S) -> None:
         """Returns as soon as ``phase`` is reached or passed."""
         give_up = time.monotonic() + timeout_s
         while self.phase < phase:

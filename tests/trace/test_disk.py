@@ -28,9 +28,7 @@ EVENTS = 2 * STEPS
 def in_trouble(server: ForkServer, path: Path, trouble: str, steps: int = STEPS) -> Any:
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report"
-        server.run(
-            "trace_in_trouble", path=path, report=report, trouble=trouble, steps=steps, timeout_s=40
-        )
+        server.run("trace_in_trouble", path=path, report=report, trouble=trouble, steps=steps)
         return json.loads(report.read_text())
 
 

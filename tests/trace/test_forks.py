@@ -21,6 +21,7 @@ import pytest
 from forwardcache import _core
 from forwardcache.instrumentation import BackendInstrumentation, TraceEvent, TraceWriter
 from tests import proof
+from tests.patience import HANG_S, PATIENCE_S
 from tests.trace import events
 from tests.trace.events import Step
 from tests.trace.fork_server import ROOT, servers
@@ -33,7 +34,7 @@ PLENTY = 20_000
 them write millions of lines while a busy machine gets to the forks, and all are read back."""
 
 
-def wait_for_child(child: int, timeout_s: float = 20) -> int:
+def wait_for_child(child: int, timeout_s: float = HANG_S) -> int:
     """The exit code of a child, which is killed if it hangs."""
     give_up = time.monotonic() + timeout_s
     while time.monotonic() < give_up:
@@ -121,10 +122,11 @@ def fork_and_trace(trace: events.Trace, how: str, view: str, ends: str) -> None:
     assert wait_for_child(child) == 0
 
 
-def in_a_process(program: str, path: Path, *, timeout_s: float = 60) -> None:
-    """Runs a program to the interpreter's very end."""
+def in_a_process(program: str, path: Path) -> None:
+    """Runs a program to the interpreter's very end, and that of all that it has forked."""
     command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", program, str(path)]
-    subprocess.run(command, cwd=ROOT, timeout=timeout_s, check=True)
+    # Who has its standard output is there.
+    subprocess.run(command, cwd=ROOT, timeout=PATIENCE_S, check=True, stdout=subprocess.PIPE)
 
 
 FORK_AND_EXIT = """
@@ -168,7 +170,8 @@ def test_a_child_of_a_child_traces_too(tmp_path: Path) -> None:
 def test_a_parent_that_dies_leaves_the_child_its_trace(tmp_path: Path) -> None:
     path = tmp_path / "trace.jsonl"
     in_a_process(FORK_AND_EXIT.format(parent_dies=True, grandchild=False), path)
-    give_up = time.monotonic() + 20
+    # It has closed its standard output, and is about to let go of its journal.
+    give_up = time.monotonic() + PATIENCE_S
     while _core.recover_trace(path)["alive"]:
         assert time.monotonic() < give_up
         time.sleep(0.01)
@@ -219,7 +222,7 @@ def test_workers_of_multiprocessing_share_a_path(method: str, worker: Any, tmp_p
         process.start()
     take_steps(step, "parent")
     for process in workers:
-        process.join(60)
+        process.join(PATIENCE_S)
         assert process.exitcode == 0
     trace.close()
     check(path, {"parent": STEPS, **{f"w{number}": STEPS for number in range(3)}}, "batch")
@@ -255,7 +258,7 @@ inst.close()
 
 def test_workers_of_a_data_loader_trace(tmp_path: Path) -> None:
     path = tmp_path / "trace.jsonl"
-    in_a_process(DATA_LOADER, path, timeout_s=120)
+    in_a_process(DATA_LOADER, path)
     _core.recover_trace(path)
     lines = events.read_whole_lines(path)
     events.assert_no_line_twice(lines)

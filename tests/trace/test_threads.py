@@ -17,7 +17,7 @@ import pytest
 from forwardcache import _core
 from forwardcache.instrumentation import BackendInstrumentation, TraceWriter
 from tests import proof
-from tests.patience import PATIENCE_S
+from tests.patience import HANG_S, PATIENCE_S
 from tests.trace import events
 
 EVENTS = proof.knob("TRACE_EVENTS", 170_000)
@@ -29,11 +29,12 @@ def in_threads(count: int, run: Callable[[int], int]) -> list[int]:
     barrier = threading.Barrier(count)
 
     def begin(number: int) -> int:
-        barrier.wait(10)
+        barrier.wait(HANG_S)
         return run(number)
 
     with ThreadPoolExecutor(count) as threads:
-        return [done.result(120) for done in [threads.submit(begin, n) for n in range(count)]]
+        begun = [threads.submit(begin, number) for number in range(count)]
+        return [done.result(HANG_S) for done in begun]
 
 
 @pytest.mark.parametrize("how", events.EVENTS_A_STEP)
@@ -75,7 +76,10 @@ def test_an_event_is_in_the_file_after_the_interval(tmp_path: Path) -> None:
     trace, step = events.opened(path, "write", interval_s=0.05)
     for number in range(3):
         step("view", number)
-        time.sleep(0.5)
+        give_up = time.monotonic() + PATIENCE_S
+        while not path.read_bytes().count(b"\n") > number:
+            assert time.monotonic() < give_up, "the event does not come"
+            time.sleep(0.005)
         assert len(events.read_whole_lines(path)) == number + 1
     trace.close()
 
