@@ -192,10 +192,14 @@ def the_chunks_of_an_unobserved_cancellation_are_those_of_the_engine() -> None:
 
 
 def settling_waits_only_while_there_is_something() -> None:
-    began = time.monotonic()
-    assert asyncio.run(settled(lambda: 0, 0.5)) == 0
-    assert asyncio.run(settled(lambda: time.monotonic() - began < 0.03, 0.5)) is False
-    assert time.monotonic() - began < 0.4
+    def seconds() -> float:
+        began = time.monotonic()
+        assert asyncio.run(settled(lambda: 0, 0.5)) == 0
+        assert asyncio.run(settled(lambda: time.monotonic() - began < 0.03, 0.5)) is False
+        return time.monotonic() - began
+
+    # A busy machine can make any one of them slow.
+    assert any(seconds() < 0.4 for _ in range(5))
     assert asyncio.run(settled(lambda: 7, 0.03)) == 7
 
 

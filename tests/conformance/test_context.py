@@ -9,6 +9,7 @@ import time
 
 from forwardcache.conformance import cancelling_context, mock_context
 from forwardcache.conformance.context import MockContext
+from tests.patience import HANG_S
 
 
 def test_a_fresh_context_is_not_stopped_and_has_an_id_of_its_own() -> None:
@@ -37,7 +38,7 @@ def test_a_stop_from_another_thread_wakes_who_waits() -> None:
     async def main() -> bool:
         context = mock_context()
         threading.Timer(0.02, context.stop_generating).start()
-        return await asyncio.wait_for(context.async_killed_or_stopped(), 5)
+        return await asyncio.wait_for(context.async_killed_or_stopped(), HANG_S)
 
     assert asyncio.run(main()) is True
 
@@ -47,7 +48,7 @@ def test_waiting_works_after_the_stop_with_wait_and_by_several() -> None:
         context = mock_context()
         early = [context.async_killed_or_stopped() for _ in range(3)]
         context.stop_generating()
-        done, _ = await asyncio.wait([*early, context.async_killed_or_stopped()], timeout=5)
+        done, _ = await asyncio.wait([*early, context.async_killed_or_stopped()], timeout=HANG_S)
         return len(done)
 
     assert asyncio.run(main()) == 4
@@ -78,7 +79,7 @@ def test_a_stop_after_the_loop_is_closed_is_harmless() -> None:
 def test_cancelling_context_stops_after_its_time_even_while_the_loop_is_blocked() -> None:
     context = cancelling_context(0.05)
     assert not context.is_stopped()
-    until = time.monotonic() + 5
+    until = time.monotonic() + HANG_S
     while not context.is_stopped() and time.monotonic() < until:
         time.sleep(0.005)
     assert context.is_stopped()

@@ -8,7 +8,7 @@ import asyncio
 import signal
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -24,6 +24,7 @@ from forwardcache.conformance import (
 )
 from tests.conformance import engines
 from tests.conformance.cases import SEED_FAULTS, TIMEOUTS, Case
+from tests.patience import HANG_S, PATIENCE_S
 
 LIMIT_S = 0.4
 
@@ -35,14 +36,33 @@ def _release() -> Iterator[None]:
     engines.BlocksForGood.released.set()
 
 
+def ends_within(limit_s: float, run: Callable[[], object]) -> None:
+    """Asserts it of one of a few runs, each of which asserts the rest.
+
+    A busy machine can make any one of them slow; a kit that is late is late every time.
+    """
+
+    def seconds() -> float:
+        began = time.monotonic()
+        run()
+        return time.monotonic() - began
+
+    took: list[float] = []
+    while not took or took[-1] >= limit_s:
+        assert len(took) < 5, took
+        took.append(seconds())
+
+
 @pytest.mark.parametrize("case", TIMEOUTS, ids=lambda case: f"{case.check}: {case.row}")
 def test_a_check_that_takes_too_long_is_named_within_a_second(case: Case) -> None:
-    began = time.monotonic()
-    failure = case.verdict(check_timeout=LIMIT_S)
-    took = time.monotonic() - began
-    assert isinstance(failure, CheckTimedOut)
-    assert (failure.check, failure.after) == (case.check, LIMIT_S)
-    assert LIMIT_S <= took < LIMIT_S + 1.0
+    def run() -> None:
+        began = time.monotonic()
+        failure = case.verdict(check_timeout=LIMIT_S)
+        assert time.monotonic() - began >= LIMIT_S
+        assert isinstance(failure, CheckTimedOut)
+        assert (failure.check, failure.after) == (case.check, LIMIT_S)
+
+    ends_within(LIMIT_S + 1.0, run)
 
 
 @pytest.mark.parametrize(
@@ -51,9 +71,10 @@ def test_a_check_that_takes_too_long_is_named_within_a_second(case: Case) -> Non
     ids=lambda case: case.id,
 )
 def test_the_cancel_deadline_holds_within_a_second(case: Case) -> None:
-    began = time.monotonic()
-    assert type(case.verdict(cancel_deadline=0.3)) is case.expected
-    assert time.monotonic() - began < 1.3
+    def run() -> None:
+        assert type(case.verdict(cancel_deadline=0.3)) is case.expected
+
+    ends_within(1.3, run)
 
 
 def test_a_blocked_loop_is_shown_with_its_stack_and_what_it_had_sent() -> None:
@@ -77,7 +98,7 @@ def test_an_engine_that_comes_back_from_blocking_is_cleaned_up_behind_the_verdic
         check_conformance(Engine, check_timeout=LIMIT_S)
     assert not cleaned.is_set()
     engines.BlocksForGood.released.set()
-    assert cleaned.wait(5)
+    assert cleaned.wait(HANG_S)
 
 
 def test_a_failed_run_cleans_up() -> None:
@@ -106,11 +127,13 @@ def test_a_failing_cleanup_does_not_hide_the_first_failure() -> None:
 
 def test_a_hanging_cleanup_after_a_failure_ends_with_the_limit() -> None:
     factory = engines.having(start=engines.raising(ValueError("no GPU")), cleanup=engines.hanging)
-    began = time.monotonic()
-    with pytest.raises(StartFailed) as raised:
-        check_conformance(factory, check_timeout=LIMIT_S)
-    assert time.monotonic() - began < LIMIT_S + 1.0
-    assert "not done in time" in raised.value.__notes__[0]
+
+    def run() -> None:
+        with pytest.raises(StartFailed) as raised:
+            check_conformance(factory, check_timeout=LIMIT_S)
+        assert "not done in time" in raised.value.__notes__[0]
+
+    ends_within(LIMIT_S + 1.0, run)
 
 
 def test_the_engines_own_exception_is_the_cause() -> None:
@@ -148,26 +171,29 @@ def test_a_task_of_the_engine_that_raises_system_exit_does_not_end_the_run() -> 
     ids=lambda case: f"{case.check}: {case.row}",
 )
 def test_in_the_callers_own_loop_the_verdict_is_the_same(case: Case) -> None:
-    began = time.monotonic()
-    with pytest.raises(CheckTimedOut) as raised:
-        asyncio.run(run_conformance(case.factory, check_timeout=LIMIT_S, cancel_deadline=0.2))
-    assert raised.value.check == case.check
-    assert time.monotonic() - began < LIMIT_S + 1.5
+    def run() -> None:
+        with pytest.raises(CheckTimedOut) as raised:
+            asyncio.run(run_conformance(case.factory, check_timeout=LIMIT_S, cancel_deadline=0.2))
+        assert raised.value.check == case.check
+
+    ends_within(LIMIT_S + 1.5, run)
 
 
 def test_cancelling_the_run_cleans_up_and_stays_a_cancellation() -> None:
-    cleaned = []
+    cleaned, starting = [], threading.Event()
 
     class Engine(engines.Engine):
         async def start(self, worker_id: int) -> Any:
-            await asyncio.sleep(60)
+            starting.set()
+            await asyncio.sleep(PATIENCE_S)
 
         async def cleanup(self) -> None:
             cleaned.append(self)
 
     async def cancelled_run() -> None:
         run = asyncio.create_task(run_conformance(Engine))
-        await asyncio.sleep(0.05)
+        while not starting.is_set():
+            await asyncio.sleep(0.005)
         run.cancel()
         await run
 
@@ -184,7 +210,7 @@ def test_an_interrupt_by_the_user_cleans_up_and_stays_an_interrupt() -> None:
             # To the main thread: only there does it end the loop's sleep at once.
             interrupt = threading.main_thread().ident, signal.SIGINT
             threading.Timer(0.1, signal.pthread_kill, interrupt).start()
-            await asyncio.sleep(60)
+            await asyncio.sleep(PATIENCE_S)
 
         async def cleanup(self) -> None:
             cleaned.set()
@@ -196,7 +222,7 @@ def test_an_interrupt_by_the_user_cleans_up_and_stays_an_interrupt() -> None:
             check_conformance(Engine)
     finally:
         signal.signal(signal.SIGINT, before)
-    assert cleaned.wait(5)
+    assert cleaned.wait(HANG_S)
 
 
 def test_an_engine_that_cancels_the_kits_task_is_judged_and_does_not_stop_the_run() -> None:

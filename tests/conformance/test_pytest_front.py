@@ -18,6 +18,7 @@ import forwardcache
 from forwardcache import __version__
 from forwardcache.conformance.checks import checks_of
 from forwardcache.conformance.kit import KIT_VERSION
+from tests.patience import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
 # Where this process has the package from: installed, or built in this tree.
@@ -71,7 +72,7 @@ class Run:
             },
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PATIENCE_S,
             check=False,
         )
         self.code = done.returncode
@@ -209,7 +210,7 @@ def test_checks_work_in_unittest_and_plain_loops(tmp_path: Path) -> None:
         env={"PYTHONPATH": f"{ROOT}:{PACKAGE}"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert "FAILED (failures=1, skipped=6)" in done.stderr
@@ -273,7 +274,7 @@ def test_the_plugin_loads_next_to_nothing() -> None:
         "import json; print(json.dumps(sorted(set(sys.modules) - before)))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE_S, check=True
     )
     loaded = {name for name in json.loads(done.stdout) if "json" not in name}
     assert loaded == {"forwardcache.conformance", "forwardcache.conformance.pytest_plugin"}
@@ -286,7 +287,7 @@ def test_the_kit_loads_neither_torch_nor_transformers_nor_numpy() -> None:
         "print([m for m in ('torch', 'transformers', 'numpy', 'rich') if m in sys.modules])"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE_S, check=True
     )
     assert done.stdout.strip() == "[]"
 
