@@ -55,7 +55,9 @@ ifdef UV
 else
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	@$(PY) -m pip install --quiet --upgrade pip
-	@$(PYTHON) tools/install.py $(PY) -m pip install --group dev --editable '.[hf,report]'
+	@$(PYTHON) tools/install.py $(PY) -m pip install --no-compile --group dev --editable '.[hf,report]'
+	@# pip would compile one file after the other. What is no Python, a template say, is passed over.
+	@$(PY) -m compileall -qq -j 0 $(VENV)/lib || true
 endif
 	@touch $@ $(VENV)/.built
 
