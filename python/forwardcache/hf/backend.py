@@ -150,9 +150,9 @@ class HFBackend(Inspection, Rounding, Operations):
         causal_lm = loading.causal_lm_of(model)
         limits = Limits.on(causal_lm.device, token_budget, max_padding, max_logit_bytes)
         check = SelfCheck(verify)
-        opens = isinstance(store, str | PathLike)
-        self._owned_store: Store | None = open_store(str(store)) if opens else None
-        kept: Any = self._owned_store or store
+        self._owned_store: Store | None = None
+        if isinstance(store, str | PathLike):
+            store = self._owned_store = open_store(str(store))
         self._owns_instrumentation = instrumentation is None
         if instrumentation is None:
             instrumentation = BackendInstrumentation(
@@ -177,7 +177,7 @@ class HFBackend(Inspection, Rounding, Operations):
             ),
             identity=(own := ModelIdentity(model, identity, label=identity_label)),
             store_nonfinite=store_nonfinite,
-            value_store=None if kept is None else ValueStore(kept),
+            value_store=None if store is None else ValueStore(store),
             keeps_states=keep == "states",
             check=check,
         )

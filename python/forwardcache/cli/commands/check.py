@@ -46,43 +46,49 @@ class Profile(StrEnum):
     RAW = "raw"
 
 
+ProfileOption = Annotated[
+    Profile,
+    typer.Option(
+        help="seed: the contract; strict: also what a server relies on; encode, raw: for "
+        "encoders and for engines of raw media."
+    ),
+]
+FailingFactoryOption = Annotated[
+    str | None,
+    typer.Option(help="Makes engines whose start raises: pkg.mod:name.", metavar="FACTORY"),
+]
+TimeoutOption = Annotated[float, typer.Option(help="Seconds for one check.", metavar="SECONDS")]
+CancelDeadlineOption = Annotated[
+    float, typer.Option(help="Seconds in which a stopped stream has to end.", metavar="SECONDS")
+]
+MaxTokensOption = Annotated[int, typer.Option(help="Tokens of the short requests.", metavar="N")]
+LongMaxTokensOption = Annotated[
+    int | None,
+    typer.Option(
+        help="Tokens of the requests that are stopped; 10,000 unless it is given, and in all "
+        "profiles but seed no more than the engine's context_length.",
+        metavar="N",
+    ),
+]
+ConcurrencyOption = Annotated[int, typer.Option(help="How many streams run at once.", metavar="N")]
+DriveAbortOption = Annotated[
+    bool, typer.Option("--drive-abort", help="Call abort on stopped requests too.")
+]
+
+
 @commands.command("engine", short_help="Check a streaming engine.")
 def _check_engine(  # noqa: PLR0917 - typer calls it, by name
     factory: FactoryArgument,
-    profile: Annotated[
-        Profile,
-        typer.Option(
-            help="seed: the contract; strict: also what a server relies on; encode, raw: for "
-            "encoders and for engines of raw media."
-        ),
-    ] = Profile.SEED,
+    profile: ProfileOption = Profile.SEED,
     every: AllOption = False,
-    failing_factory: Annotated[
-        str | None,
-        typer.Option(help="Makes engines whose start raises: pkg.mod:name.", metavar="FACTORY"),
-    ] = None,
+    failing_factory: FailingFactoryOption = None,
     expected: ExpectedOption = None,
-    timeout: Annotated[
-        float, typer.Option(help="Seconds for one check.", metavar="SECONDS")
-    ] = 120.0,
-    cancel_deadline: Annotated[
-        float, typer.Option(help="Seconds in which a stopped stream has to end.", metavar="SECONDS")
-    ] = 2.0,
-    max_tokens: Annotated[int, typer.Option(help="Tokens of the short requests.", metavar="N")] = 8,
-    long_max_tokens: Annotated[
-        int | None,
-        typer.Option(
-            help="Tokens of the requests that are stopped; 10,000 unless it is given, and in all "
-            "profiles but seed no more than the engine's context_length.",
-            metavar="N",
-        ),
-    ] = None,
-    concurrency: Annotated[
-        int, typer.Option(help="How many streams run at once.", metavar="N")
-    ] = 8,
-    drive_abort: Annotated[
-        bool, typer.Option("--drive-abort", help="Call abort on stopped requests too.")
-    ] = False,
+    timeout: TimeoutOption = 120.0,
+    cancel_deadline: CancelDeadlineOption = 2.0,
+    max_tokens: MaxTokensOption = 8,
+    long_max_tokens: LongMaxTokensOption = None,
+    concurrency: ConcurrencyOption = 8,
+    drive_abort: DriveAbortOption = False,
     junit: JunitOption = None,
     force: ForceOption = False,
     format_: FormatOption = Format.TABLE,

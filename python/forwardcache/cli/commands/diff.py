@@ -15,6 +15,7 @@ from forwardcache.cli.commands.options import (
     AdaptersOption,
     AddBosTokenOption,
     ChatTemplateArgsOption,
+    ChatTemplateOption,
     DeviceOption,
     DownloadOption,
     DtypeOption,
@@ -163,12 +164,6 @@ MinSameTopOption = Annotated[
         help="Exit status 1 where a view has the same most likely token at a smaller share of "
         "positions.",
         show_default=False,
-    ),
-]
-ChatTemplateOption = Annotated[
-    bool,
-    typer.Option(
-        help="Put each prompt into the tokenizer's chat template; each needs a completion then."
     ),
 ]
 WindowsOption = Annotated[

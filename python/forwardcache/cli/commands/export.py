@@ -9,9 +9,12 @@ import typer
 
 from forwardcache.cli.commands.options import (
     EXIT_STATUS,
+    TOP_K_MAX,
     AdapterOption,
     AddBosTokenOption,
+    CacheBytesOption,
     ChatTemplateArgsOption,
+    ChatTemplateOption,
     DeviceOption,
     DownloadOption,
     DtypeOption,
@@ -22,20 +25,16 @@ from forwardcache.cli.commands.options import (
     ModelOption,
     OnErrorChoice,
     PrefixTokenOption,
+    ResumeOption,
     SpecialTokensOption,
+    StoreOption,
     StrictOption,
     TokenBudgetOption,
     TokenizerOption,
-    loading_of,
-    options_of,
-)
-from forwardcache.cli.commands.score import (
-    TOP_K_MAX,
-    CacheBytesOption,
-    ResumeOption,
-    StoreOption,
     TraceOption,
     VerifyOption,
+    loading_of,
+    options_of,
 )
 
 commands = typer.Typer(help="Write what trainers read: teacher or reference.")
@@ -98,12 +97,6 @@ OnErrorOption = Annotated[
     typer.Option(
         help="A line that can't be scored (too long, a field is missing, ...) ends the run, or is "
         "left out and told."
-    ),
-]
-ChatTemplateOption = Annotated[
-    bool,
-    typer.Option(
-        help="Put each prompt into the tokenizer's chat template; each needs a completion then."
     ),
 ]
 

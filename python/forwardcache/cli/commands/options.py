@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import fields
 from enum import Enum, StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
@@ -20,6 +21,9 @@ EXIT_STATUS = (
     "Exit status: 0 done, 1 the answer is no, 2 wrong use or bad input, 3 the machine failed "
     "(disk, memory), 130 interrupted, 141 the reader of standard output has gone."
 )
+
+TOP_K_MAX = 2**31 - 1
+"""Most tokens of a distribution that can be asked for."""
 
 
 class Format(StrEnum):
@@ -71,6 +75,12 @@ DeviceOption = Annotated[
 ]
 DtypeOption = Annotated[
     str, typer.Option(help="auto (the checkpoint's), float32, bfloat16, float16.")
+]
+ChatTemplateOption = Annotated[
+    bool,
+    typer.Option(
+        help="Put each prompt into the tokenizer's chat template; each needs a completion then."
+    ),
 ]
 ChatTemplateArgsOption = Annotated[
     str | None,
@@ -129,12 +139,39 @@ IdentityOption = Annotated[
     ),
 ]
 
-
 KeepOption = Annotated[
     KeepChoice,
     typer.Option(
         help="What is cached and stored: the values; or the final hidden states of each text, from "
         "which any later question about it is answered without a forward."
+    ),
+]
+ResumeOption = Annotated[
+    bool,
+    typer.Option(
+        "--resume",
+        help="Go on with OUT.part, what a run that was interrupted left; with --parts, compute "
+        "what the folder lacks.",
+    ),
+]
+TraceOption = Annotated[Path | None, typer.Option(help="Trace file (.jsonl); it is appended to.")]
+StoreOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Store: a file, a redis:// address, or FILE,redis://... What is there isn't computed "
+        "again, and what is computed is kept there."
+    ),
+]
+VerifyOption = Annotated[
+    float,
+    typer.Option(min=0.0, max=1.0, help="Share of the hits that are computed again and compared."),
+]
+CacheBytesOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Most bytes of values that are kept in memory. Default: 64 MiB.",
+        show_default=False,
     ),
 ]
 

@@ -11,9 +11,11 @@ import typer
 
 from forwardcache.cli.commands.options import (
     EXIT_STATUS,
+    TOP_K_MAX,
     AdapterOption,
     AdaptersOption,
     AddBosTokenOption,
+    CacheBytesOption,
     ChatTemplateArgsOption,
     DeviceOption,
     DownloadOption,
@@ -27,10 +29,14 @@ from forwardcache.cli.commands.options import (
     ModelOption,
     OnErrorChoice,
     PrefixTokenOption,
+    ResumeOption,
     SpecialTokensOption,
+    StoreOption,
     StrictOption,
     TokenBudgetOption,
     TokenizerOption,
+    TraceOption,
+    VerifyOption,
     loading_of,
     options_of,
 )
@@ -40,10 +46,7 @@ from forwardcache.operations import of_prompts
 if TYPE_CHECKING:
     from forwardcache.jobs.options import ScoreOptions
 
-TOP_K_MAX = 2**31 - 1
-
 commands = typer.Typer()
-
 
 # Whatever is in ``forwardcache.operations``, which no type checker can know.
 Op = StrEnum("Op", {name: name for name in of_prompts()})  # type: ignore[misc]
@@ -95,15 +98,6 @@ PartsOption = Annotated[
         "forwardcache merge makes one file: for many workers.",
     ),
 ]
-ResumeOption = Annotated[
-    bool,
-    typer.Option(
-        "--resume",
-        help="Go on with OUT.part, what a run that was interrupted left; with --parts, compute "
-        "what the folder lacks.",
-    ),
-]
-TraceOption = Annotated[Path | None, typer.Option(help="Trace file (.jsonl); it is appended to.")]
 ChatTemplateOption = Annotated[
     bool,
     typer.Option(
@@ -116,17 +110,6 @@ WindowsOption = Annotated[
         "--windows",
         help="Score texts longer than the context in windows, each token once (rolling_logprob).",
     ),
-]
-StoreOption = Annotated[
-    str | None,
-    typer.Option(
-        help="Store: a file, a redis:// address, or FILE,redis://... What is there isn't computed "
-        "again, and what is computed is kept there."
-    ),
-]
-VerifyOption = Annotated[
-    float,
-    typer.Option(min=0.0, max=1.0, help="Share of the hits that are computed again and compared."),
 ]
 NoiseFloorOption = Annotated[
     bool | None,
@@ -146,14 +129,6 @@ OnErrorOption = Annotated[
     typer.Option(
         help="A prompt that can't be scored (too long, no prompt in the line, ...) ends the run, "
         "or is left out and told."
-    ),
-]
-CacheBytesOption = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        help="Most bytes of values that are kept in memory. Default: 64 MiB.",
-        show_default=False,
     ),
 ]
 DryRunOption = Annotated[

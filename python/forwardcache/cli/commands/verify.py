@@ -13,86 +13,96 @@ _MOST_SEED = 2**63 - 1
 
 commands = typer.Typer()
 
+RowsArgument = Annotated[
+    Path, typer.Argument(help="Rows of score or diff, with their facts.", metavar="OUT")
+]
+ShareOption = Annotated[
+    float,
+    typer.Option(
+        min=0.0,
+        max=1.0,
+        help="Share of the prompts whose rows are scored again, above 0; at least one prompt.",
+    ),
+]
+SeedOption = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        max=_MOST_SEED,
+        help="Which prompts. Default: by chance, and the output says which seed chooses the "
+        "same ones.",
+        show_default=False,
+    ),
+]
+ModelOption = Annotated[
+    str | None,
+    typer.Option(help="Folder of the model, where it isn't where the rows say."),
+]
+AdapterOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="[NAME=]DIR",
+        help="Folder of an adapter, with its name where the rows have one, if it isn't where "
+        "they say.",
+    ),
+]
+AdaptersOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FOLDER",
+        help="Folder whose sub-folders hold the adapters, as of score, if they aren't where "
+        "the rows say.",
+        show_default=False,
+    ),
+]
+OtherOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--other",
+        metavar="NAME=DIR",
+        help="Folder of one of diff's other models, where it isn't where the rows say.",
+        show_default=False,
+    ),
+]
+TokenizerOption = Annotated[
+    str | None,
+    typer.Option(help="Folder of score's --tokenizer, where it isn't where the rows say."),
+]
+PromptsOption = Annotated[
+    str | None,
+    typer.Option(
+        help="File of the prompts, or - for standard input, where it isn't where the rows say."
+    ),
+]
+DeviceOption = Annotated[
+    str | None,
+    typer.Option(
+        help="auto, cpu, cuda, cuda:1, ... Default: the kind that the rows were made on, where "
+        "it is here.",
+        show_default=False,
+    ),
+]
+DtypeOption = Annotated[
+    str | None,
+    typer.Option(help="float32, bfloat16, float16. Default: that of the rows.", show_default=False),
+]
+
 
 @commands.command(
     "verify", short_help="Score some rows of a table again, and compare.", epilog=EXIT_STATUS
 )
 def _verify(  # noqa: PLR0917 - typer calls it, by name
-    rows: Annotated[
-        Path, typer.Argument(help="Rows of score or diff, with their facts.", metavar="OUT")
-    ],
-    share: Annotated[
-        float,
-        typer.Option(
-            min=0.0,
-            max=1.0,
-            help="Share of the prompts whose rows are scored again, above 0; at least one prompt.",
-        ),
-    ] = 0.01,
-    seed: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            max=_MOST_SEED,
-            help="Which prompts. Default: by chance, and the output says which seed chooses the "
-            "same ones.",
-            show_default=False,
-        ),
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(help="Folder of the model, where it isn't where the rows say."),
-    ] = None,
-    adapter: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="[NAME=]DIR",
-            help="Folder of an adapter, with its name where the rows have one, if it isn't where "
-            "they say.",
-        ),
-    ] = None,
-    adapters: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FOLDER",
-            help="Folder whose sub-folders hold the adapters, as of score, if they aren't where "
-            "the rows say.",
-            show_default=False,
-        ),
-    ] = None,
-    other: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--other",
-            metavar="NAME=DIR",
-            help="Folder of one of diff's other models, where it isn't where the rows say.",
-            show_default=False,
-        ),
-    ] = None,
-    tokenizer: Annotated[
-        str | None,
-        typer.Option(help="Folder of score's --tokenizer, where it isn't where the rows say."),
-    ] = None,
-    prompts: Annotated[
-        str | None,
-        typer.Option(
-            help="File of the prompts, or - for standard input, where it isn't where the rows say."
-        ),
-    ] = None,
-    device: Annotated[
-        str | None,
-        typer.Option(
-            help="auto, cpu, cuda, cuda:1, ... Default: the kind that the rows were made on, where "
-            "it is here.",
-            show_default=False,
-        ),
-    ] = None,
-    dtype: Annotated[
-        str | None,
-        typer.Option(
-            help="float32, bfloat16, float16. Default: that of the rows.", show_default=False
-        ),
-    ] = None,
+    rows: RowsArgument,
+    share: ShareOption = 0.01,
+    seed: SeedOption = None,
+    model: ModelOption = None,
+    adapter: AdapterOption = None,
+    adapters: AdaptersOption = None,
+    other: OtherOption = None,
+    tokenizer: TokenizerOption = None,
+    prompts: PromptsOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
     format_: FormatOption = Format.TABLE,
 ) -> int:
     """Score a random share of a table's rows again, and compare; exit status 1 if some are off."""

@@ -144,13 +144,8 @@ def run_diff(
     nulls = compared_nulls(
         backend, plan, options.nulls, floor.positions, names=names, kept=begun.kept
     )
-    visible, moved = {}, {}
-    if options.detect:
-        steps.begin("finding the smallest scale that is visible")
-        visible = _visible(session, plan, floor, begun.kept)
-    if options.report is not None:
-        steps.begin("reading what moved most")
-        moved = _moved(session, plan, found)
+    visible = _visible(session, plan, steps, floor, begun.kept) if options.detect else {}
+    moved = {} if options.report is None else _moved(session, plan, steps, found)
     others = None
     if options.others or options.chain:
         others = compared_others(
@@ -184,23 +179,52 @@ def _result(
     all_: _All,
     digests: Facts,
 ) -> DiffResult:
-    skipped = _all_skipped(plan, all_.found)
-    floor, sampled = all_.measured.floor, len(all_.measured.positions)
+    others, bounds = all_.others, options.bounds()
     # A random adapter is what others are held against, unless nothing else was asked for.
     held = [view for view in plan.views if not view.is_null] or plan.views
     views = tuple(_view(view, options, all_, is_held=view in held) for view in plan.views)
-    others = () if all_.others is None else tuple(all_.others.found.values())
-    views += tuple(other_view(one, all_.summed[one.model.name], options.bounds()) for one in others)
+    if others is not None:
+        of_others = others.found.values()
+        views += tuple(other_view(one, all_.summed[one.model.name], bounds) for one in of_others)
     first = max((view.positions for view in views), key=len)
-    facts = facts_of_diff(
+    skipped = _all_skipped(plan, all_.found)
+    facts = _facts(loaded, plan, options, all_, digests=digests, skipped=skipped)
+    floor = all_.measured.floor
+    return DiffResult(
+        reference=plan.reference.name,
+        texts=first.texts,
+        positions=len(first),
+        views=views,
+        floor=floor,
+        floor_texts=0 if floor is None else len(all_.measured.positions),
+        group_by=plan.group_by,
+        notes=_notes(plan, all_, views, first, str(facts["dtype"])),
+        skipped=len(skipped),
+        facts=facts,
+        chain=() if others is None or not options.chain else chain_of(plan, views, others),
+        not_compared={} if others is None else others.failed,
+    )
+
+
+def _facts(
+    loaded: Loaded,
+    plan: DiffPlan,
+    options: DiffOptions,
+    all_: _All,
+    *,
+    digests: Facts,
+    skipped: Sequence[Skipped],
+) -> Facts:
+    """What the figures were made from."""
+    return facts_of_diff(
         loaded,
         plan,
         options,
         digests=digests,
         skipped=skipped,
         rows=all_.found.rows,
-        floor=floor,
-        floor_texts=sampled,
+        floor=all_.measured.floor,
+        floor_texts=len(all_.measured.positions),
         seeds={
             **seeds_of_views(plan.views),
             "floor": measured.SEED,
@@ -208,30 +232,20 @@ def _result(
         },
         others=all_.others,
     )
-    notes = [
+
+
+def _notes(
+    plan: DiffPlan, all_: _All, views: Sequence[ViewDifference], first: Positions, dtype: str
+) -> tuple[str, ...]:
+    """What has to be said with the figures; ``first`` are the positions of the fullest view."""
+    return (
         *left_out_notes(views),
         *notes_on_texts(plan, first),
         *notes_on_numbers(views),
-        *notes_on_floor(all_.measured, str(facts["dtype"])),
+        *notes_on_floor(all_.measured, dtype),
         *notes_on_nulls(plan, all_.nulls, all_.places),
         *all_.unmatched,
         *notes_on_others(all_.others),
-    ]
-    return DiffResult(
-        reference=plan.reference.name,
-        texts=first.texts,
-        positions=len(first),
-        views=views,
-        floor=floor,
-        floor_texts=0 if floor is None else sampled,
-        group_by=plan.group_by,
-        notes=tuple(notes),
-        skipped=len(skipped),
-        facts=facts,
-        chain=()
-        if all_.others is None or not options.chain
-        else chain_of(plan, views, all_.others),
-        not_compared={} if all_.others is None else all_.others.failed,
     )
 
 
@@ -272,9 +286,10 @@ def _mean_over(null: TextMeans, positions: Positions) -> float:
 
 
 def _visible(
-    session: Session, plan: DiffPlan, floor: MeasuredFloor, kept: Kept
+    session: Session, plan: DiffPlan, steps: Steps, floor: MeasuredFloor, kept: Kept
 ) -> dict[str | None, Detection]:
     """Of each adapter whose whole is compared: how little of it can be told from rounding."""
+    steps.begin("finding the smallest scale that is visible")
     if floor.floor is None:
         return {}
     adapters = dict.fromkeys(view.adapter for view in plan.views if view.is_whole_adapter)
@@ -300,7 +315,11 @@ def _visible(
     return found
 
 
-def _moved(session: Session, plan: DiffPlan, found: Found) -> dict[str, tuple[MovedPosition, ...]]:
+def _moved(
+    session: Session, plan: DiffPlan, steps: Steps, found: Found
+) -> dict[str, tuple[MovedPosition, ...]]:
+    """By name of a view: the positions that it moved most, in their context."""
+    steps.begin("reading what moved most")
     prompts = [plan.prompts[at] for at in found.positions]
     most = min(MOST, max(MOST_MOVED // len(plan.views), _FEWEST_MOVED))
     return {
