@@ -21,6 +21,7 @@ from forwardcache.jobs.views import View, parse_views
 from forwardcache.operations import of_prompts, operation
 
 if TYPE_CHECKING:
+    from forwardcache.jobs.metadata import Facts
     from forwardcache.jobs.options import ModelOptions, NamedAdapter, ScoreOptions
 
 
@@ -59,8 +60,7 @@ def check_template(options: ScoreOptions) -> None:
     Raises:
         InvalidInputError: that was asked for.
     """
-    if options.loading.chat_template_args is not None and not options.loading.chat_template:
-        raise InvalidInputError("--chat-template-args needs --chat-template")
+    check_template_arguments(options.loading)
     op = operation(options.op)
     if options.loading.windows and "windows" not in op.options:
         fitting = [name for name in of_prompts() if "windows" in operation(name).options]
@@ -69,6 +69,16 @@ def check_template(options: ScoreOptions) -> None:
         raise InvalidInputError(
             f"--chat-template doesn't go with {options.op}, which scores a text as it stands"
         )
+
+
+def check_template_arguments(loading: ModelOptions) -> None:
+    """Refuse what a chat template is given where none is asked for.
+
+    Raises:
+        InvalidInputError: that was asked for.
+    """
+    if loading.chat_template_args is not None and not loading.chat_template:
+        raise InvalidInputError("--chat-template-args needs --chat-template")
 
 
 class WritesRows(Protocol):
@@ -121,20 +131,21 @@ def check_outputs(options: WritesRows) -> None:
     check_out(options.out, force=options.force, resume=options.resume)
 
 
-def check_part(options: WritesRows, job_facts: dict[str, Any]) -> None:
+def check_part(out: Path | None, job_facts: Facts, *, resume: bool) -> None:
     """Refuse to go on with a part of another job.
 
     Args:
-        options: What was asked for.
+        out: Where rows go; None for standard output.
         job_facts: What decides the rows; a part goes on only with the same.
+        resume: Whether an unfinished run is gone on with.
 
     Raises:
         InvalidInputError: naming what differs.
     """
     from forwardcache.jobs.results import check_same_job, is_unfinished
 
-    if options.out is not None and options.resume and is_unfinished(options.out):
-        check_same_job(options.out, job_facts)
+    if out is not None and resume and is_unfinished(out):
+        check_same_job(out, job_facts)
 
 
 def _check_distinct(options: WritesRows) -> None:

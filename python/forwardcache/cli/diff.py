@@ -12,11 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from forwardcache.cli.diff_checks import check_part, checked
+from forwardcache.cli.checks import check_part
+from forwardcache.cli.diff_checks import checked
+from forwardcache.cli.endings import how_to_go_on, tell_of_store
 from forwardcache.cli.exits import ExitCode, say
 from forwardcache.errors import InterruptedRunError, InvalidInputError
 from forwardcache.jobs.diff.options import DiffOptions
-from forwardcache.jobs.kinds import STDIN
+from forwardcache.jobs.kinds import shown_path
 from forwardcache.jobs.metadata import Facts
 from forwardcache.jobs.prompts import TEXTS, read_prompts
 from forwardcache.jobs.session import Session, load
@@ -36,7 +38,6 @@ _MOST_NAMED = 8
 def diff(options: DiffOptions) -> int:
     """Run the command; the exit code."""
     asked, reference = checked(options)
-    from forwardcache.cli.score import tell_of_store
     from forwardcache.jobs.diff.compared import check_views
     from forwardcache.jobs.diff.facts import deciding
     from forwardcache.jobs.diff.nulls import with_nulls
@@ -50,7 +51,7 @@ def diff(options: DiffOptions) -> int:
         source, has_template=options.loading.chat_template, on_error=options.on_error
     )
     job = deciding(options, source, asked, reference)
-    check_part(options, job)
+    check_part(options.out, job, resume=options.resume)
     # A dry run writes nothing.
     loading = replace(options.loading, store=None) if options.dry_run else options.loading
     session = load(loading, skip_adapters=options.on_error == "skip")
@@ -74,8 +75,7 @@ def diff(options: DiffOptions) -> int:
         result = _run(session, plan, options, job)
         views_of = {view.name: left_out[view.adapter] for view in asked if view.adapter in left_out}
         result = replace(result, not_compared={**views_of, **result.not_compared})
-        if session.store is not None:
-            tell_of_store(session)
+        tell_of_store(session)
     finally:
         session.close()
     _show(result, options)
@@ -100,7 +100,7 @@ def _of_those_left(
 def _what_is_done(options: DiffOptions, views: Sequence[View], reference: View) -> str:
     """The first line."""
     loading = options.loading
-    named = "standard input" if options.texts == STDIN else options.texts
+    named = shown_path(options.texts)
     names, adapters = [view.name for view in views], list(map(str, loading.adapters))
     if len(names) > _MOST_NAMED:
         names = [f"{len(names):,} views from {names[0]} to {names[-1]}"]
@@ -175,7 +175,6 @@ def _compared(
 
 
 def _how_to_go_on(out: Path, plan: DiffPlan, begun: Begun) -> str:
-    from forwardcache.jobs.outfile import part_of
     from forwardcache.jobs.results import is_unfinished, rows_kept
     from forwardcache.jobs.resume import prompts_done
 
@@ -183,11 +182,7 @@ def _how_to_go_on(out: Path, plan: DiffPlan, begun: Begun) -> str:
         return "interrupted before anything was done"
     # The interrupt may have come amid a write.
     done = prompts_done(plan, rows_kept(out), begun.found.skipped)
-    force = " --force" if out.exists() else ""
-    return (
-        f"interrupted; the rows of {done:,} of {len(plan.prompts):,} texts are in {part_of(out)}, "
-        f"the same command with --resume{force} goes on"
-    )
+    return how_to_go_on(out, f"{done:,} of {len(plan.prompts):,} texts")
 
 
 def _show(result: DiffResult, options: DiffOptions) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from forwardcache.cli.checks import (
     check_folders,
     check_store_files,
+    check_template_arguments,
     refuse_same,
     stdin_file,
 )
@@ -20,7 +21,6 @@ from forwardcache.errors import InvalidInputError
 from forwardcache.jobs.diff.lambdas import parse_lambdas
 from forwardcache.jobs.diff.options import DiffOptions
 from forwardcache.jobs.kinds import STDIN
-from forwardcache.jobs.metadata import Facts
 from forwardcache.jobs.outfile import check_target, part_of
 from forwardcache.jobs.prompts import TEXTS, check_source
 from forwardcache.jobs.session import parse_identity
@@ -52,8 +52,7 @@ def checked(options: DiffOptions) -> tuple[tuple[View, ...], View]:
     check_others(options, views)
     _check_detect(options, views)
     _check_numbers(options)
-    if options.loading.chat_template_args is not None and not options.loading.chat_template:
-        raise InvalidInputError("--chat-template-args needs --chat-template")
+    check_template_arguments(options.loading)
     parse_identity(options.loading.identity)
     check_folders(options.loading)
     _check_store(options)
@@ -115,22 +114,6 @@ def _check_numbers(options: DiffOptions) -> None:
             allowed = above if most == math.inf else f"from {least} to {most:g}"
             option = f"--{name.replace('_', '-')}"
             raise InvalidInputError(f"{option} is {value:g}, allowed is a number {allowed}")
-
-
-def check_part(options: DiffOptions, job: Facts) -> None:
-    """Refuse to go on with what is there of another job, before a model is loaded.
-
-    Args:
-        options: What was asked for.
-        job: What decides the rows.
-
-    Raises:
-        InvalidInputError: naming what differs.
-    """
-    from forwardcache.jobs.results import check_same_job, is_unfinished
-
-    if options.out is not None and options.resume and is_unfinished(options.out):
-        check_same_job(options.out, job)
 
 
 def _check_detect(options: DiffOptions, views: tuple[View, ...]) -> None:

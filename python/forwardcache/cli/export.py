@@ -7,19 +7,24 @@ imported, and before the first line, which says what is going to be done.
 from __future__ import annotations
 
 import sys
-import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from forwardcache.cli.checks import check_folders, check_outputs, check_part
+from forwardcache.cli.checks import (
+    check_folders,
+    check_outputs,
+    check_part,
+    check_template_arguments,
+)
+from forwardcache.cli.endings import how_to_go_on, tell_of_missing, tell_of_nonfinite
 from forwardcache.cli.exits import ExitCode, say
 from forwardcache.cli.extras import SCORING, check_installed
 from forwardcache.errors import InterruptedRunError, InvalidInputError
 from forwardcache.jobs.export.options import ExportOptions, ReferenceOptions, TeacherOptions
-from forwardcache.jobs.kinds import STDIN
+from forwardcache.jobs.kinds import shown_path
 from forwardcache.jobs.prompts import TEXTS, InputWords, PromptSet, check_source, read_prompts
 from forwardcache.jobs.session import Session, load, parse_identity
-from forwardcache.jobs.skips import Skipped, skipped_line
+from forwardcache.jobs.skips import Skipped, in_order, skipped_line
 from forwardcache.jobs.views import View, parse_views
 
 if TYPE_CHECKING:
@@ -32,8 +37,7 @@ def teacher(options: TeacherOptions) -> int:
     """Run ``export teacher``; the exit code."""
     if options.mass is not None and not (0.0 < options.mass <= 1.0):
         raise InvalidInputError(f"--mass is {options.mass:g}, allowed is above 0, up to 1")
-    if options.loading.chat_template_args is not None and not options.loading.chat_template:
-        raise InvalidInputError("--chat-template-args needs --chat-template")
+    check_template_arguments(options.loading)
     view = _checked_view(options, TEXTS)
     from forwardcache.jobs.export.plan import exportable, teacher_plan
     from forwardcache.jobs.export.rows import TEACHER, TeacherRows
@@ -105,10 +109,8 @@ def _checked_view(options: ExportOptions, words: InputWords) -> View:
 
 def _what_is_done(options: ExportOptions, view: View, what: str) -> str:
     """The first line."""
-    loading = options.loading
-    named = "standard input" if options.prompts == STDIN else options.prompts
-    adapter = f" and {', '.join(map(str, loading.adapters))}" if loading.adapters else ""
-    return f"exporting {what} over {named}, {loading.model}{adapter}, view {view.name}"
+    named = shown_path(options.prompts)
+    return f"exporting {what} over {named}, {options.loading.named}, view {view.name}"
 
 
 def _read(options: ExportOptions, words: InputWords) -> PromptSet:
@@ -136,17 +138,14 @@ def _run(
     from forwardcache.jobs.export.facts import deciding
 
     job_facts = deciding(options, source, view, export=what)
-    check_part(options, job_facts)
+    check_part(options.out, job_facts, resume=options.resume)
     session = load(options.loading)
     try:
         export = made(session)
         figures = _exported(session, options, export, job_facts, opened)
         skipped = _all_skipped(export)
         _report(options, export, figures, skipped)
-        with warnings.catch_warnings(action="ignore", category=RuntimeWarning):
-            missing = session.instrumentation.trace.close()
-        if missing:
-            say(f"{missing:,} events are missing in the trace: it could not be written")
+        tell_of_missing(session.close_trace())
     finally:
         session.close()
     return ExitCode.NO if skipped and options.strict else ExitCode.DONE
@@ -192,18 +191,14 @@ def _exported(
 
 def _how_to_go_on(options: ExportOptions, export: Export) -> str:
     from forwardcache.jobs.export.resume import done_so_far
-    from forwardcache.jobs.outfile import part_of
     from forwardcache.jobs.results import is_unfinished, rows_kept
 
     # The interrupt may have come before the totals had what the part has, or amid a write.
     done = done_so_far(export.plan, rows_kept(options.out), export.totals.skipped)
     if not is_unfinished(options.out):
         return "interrupted before the first rows were done"
-    force = " --force" if options.out.exists() else ""
-    return (
-        f"interrupted; the rows of {done:,} of {len(export.job.source.prompts):,} {_many(export)} "
-        f"are in {part_of(options.out)}, the same command with --resume{force} goes on"
-    )
+    count = f"{done:,} of {len(export.job.source.prompts):,} {_many(export)}"
+    return how_to_go_on(options.out, count)
 
 
 def _many(export: Export) -> str:
@@ -212,8 +207,7 @@ def _many(export: Export) -> str:
 
 def _all_skipped(export: Export) -> list[Skipped]:
     """Those without rows, in order."""
-    found = [*export.job.source.skipped, *export.totals.skipped]
-    return sorted(found, key=lambda one: one.line)
+    return in_order(export.job.source.skipped, export.totals.skipped)
 
 
 def _report(
@@ -228,11 +222,7 @@ def _report(
         tables.show_json(sys.stdout, {**told, "run": figures.as_json()})
     else:
         tables.show_pairs(sys.stdout, options.out.name, export.totals.lines())
-    if nonfinite := export.nonfinite:
-        say(
-            f"{nonfinite:,} values are not finite (null in the rows): "
-            "is the model sound in this dtype?"
-        )
+    tell_of_nonfinite(export.nonfinite)
     if skipped:
         say(skipped_line(skipped, None, one=export.job.source.words.one))
     say(figures.line())

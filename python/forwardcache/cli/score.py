@@ -8,7 +8,6 @@ the digests of a large model), and behind the checks of paths and options.
 from __future__ import annotations
 
 import sys
-import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -22,17 +21,24 @@ from forwardcache.cli.checks import (
     checked_views,
 )
 from forwardcache.cli.dry_run import check_dry_run, dry_run
+from forwardcache.cli.endings import (
+    how_to_go_on,
+    tell_of_missing,
+    tell_of_nonfinite,
+    tell_of_store,
+    tell_of_traces,
+)
 from forwardcache.cli.exits import ExitCode, say
 from forwardcache.cli.extras import SCORING, check_installed
 from forwardcache.cli.score_parts import check_parts, score_parts
-from forwardcache.cli.score_summary import Summary, warn
+from forwardcache.cli.score_summary import Summary
 from forwardcache.errors import InterruptedRunError
-from forwardcache.jobs.kinds import STDIN
+from forwardcache.jobs.kinds import shown_path
 from forwardcache.jobs.metadata import deciding, facts_of
 from forwardcache.jobs.prompts import PromptSet, check_source, read_prompts
 from forwardcache.jobs.recall.run import Recall
 from forwardcache.jobs.session import Session, parse_identity
-from forwardcache.jobs.skips import Skipped
+from forwardcache.jobs.skips import Skipped, in_order
 from forwardcache.jobs.views import View
 
 if TYPE_CHECKING:
@@ -75,7 +81,7 @@ def score(options: ScoreOptions) -> int:
 def _scored(options: ScoreOptions, source: PromptSet, views: tuple[View, ...]) -> list[Skipped]:
     """Score and report; the prompts that were skipped."""
     job_facts = deciding(options, source, views)
-    check_part(options, job_facts)
+    check_part(options.out, job_facts, resume=options.resume)
     if options.workers is not None:
         return _score_on_team(options, source, views, job_facts)
     recall = Recall(options, source, views)
@@ -88,11 +94,8 @@ def _scored(options: ScoreOptions, source: PromptSet, views: tuple[View, ...]) -
 
 def _what_is_done(options: ScoreOptions, views: Sequence[View]) -> str:
     """The first line."""
-    loading = options.loading
-    named = "standard input" if options.prompts == STDIN else options.prompts
-    adapter = f" and {', '.join(map(str, loading.adapters))}" if loading.adapters else ""
-    through = ", ".join(view.name for view in views)
-    return f"scoring {named} ({options.op}) with {loading.model}{adapter}, views {through}"
+    named, through = shown_path(options.prompts), ", ".join(view.name for view in views)
+    return f"scoring {named} ({options.op}) with {options.loading.named}, views {through}"
 
 
 def _score_with(
@@ -129,11 +132,10 @@ def _score_with(
         sink.close()
     norms = update_norms(session.backend, job.views) if are_compared else {}
     _report(options, scoring, comparison_of(job, scoring.totals, floor=floor, norms=norms), figures)
-    if session.store is not None:
-        tell_of_store(session)
-    with warnings.catch_warnings(action="ignore", category=RuntimeWarning):
-        missing = session.instrumentation.trace.close()
-    warn(session.backend.nonfinite_results, missing)
+    tell_of_store(session)
+    missing = session.close_trace()
+    tell_of_nonfinite(session.backend.nonfinite_results)
+    tell_of_missing(missing)
     recall.keep(session, job, norms)
     return _all_skipped(scoring)
 
@@ -146,17 +148,11 @@ def _score_on_team(
 ) -> list[Skipped]:
     """The same with workers: processes of this machine, or of a Ray cluster."""
     from forwardcache.cli.timing import timed_team_job
-    from forwardcache.distributed.scoring import TeamScoring, make_job, team_for, trace_of
+    from forwardcache.distributed.scoring import TeamScoring, crew_for, make_job
     from forwardcache.jobs.differences import comparison_of
     from forwardcache.jobs.results import TEMPLATE
 
-    with team_for(
-        options.loading,
-        workers=options.workers or 1,
-        address=options.ray,
-        worker_cpus=options.worker_cpus,
-        copies=True,
-    ) as team:
+    with crew_for(options) as team:
         say(team.shared_out)
         job = make_job(
             team, source, options.op, views, top_k=options.top_k, on_error=options.on_error
@@ -175,9 +171,9 @@ def _score_on_team(
         norms = scoring.norms() if scoring.totals.differences else {}
         missing = team.close()
     _report(options, scoring, comparison_of(job, scoring.totals, norms=norms), figures)
-    warn(scoring.nonfinite, missing)
-    if options.loading.trace is not None:
-        say(f"each worker has a trace, {trace_of(options.loading.trace, '*')}: see trace merge")
+    tell_of_nonfinite(scoring.nonfinite)
+    tell_of_missing(missing)
+    tell_of_traces(options.loading.trace)
     return _all_skipped(scoring)
 
 
@@ -206,8 +202,7 @@ def _facts(
 
 def _all_skipped(scoring: Scoring | TeamScoring) -> list[Skipped]:
     """The prompts without rows, in order."""
-    found = [*scoring.job.source.skipped, *scoring.totals.skipped]
-    return sorted(found, key=lambda one: one.line)
+    return in_order(scoring.job.source.skipped, scoring.totals.skipped)
 
 
 def _open_sink(
@@ -234,7 +229,6 @@ def _open_sink(
 
 
 def _how_to_go_on(options: ScoreOptions, scoring: Scoring | TeamScoring) -> str:
-    from forwardcache.jobs.outfile import part_of
     from forwardcache.jobs.results import is_unfinished, rows_kept
     from forwardcache.jobs.resume import prompts_done
 
@@ -247,28 +241,7 @@ def _how_to_go_on(options: ScoreOptions, scoring: Scoring | TeamScoring) -> str:
         return f"interrupted; the rows of {count} were written"
     if not is_unfinished(out):
         return "interrupted before the first rows were done"
-    force = " --force" if out.exists() else ""
-    return (
-        f"interrupted; the rows of {count} are in {part_of(out)}, "
-        f"the same command with --resume{force} goes on"
-    )
-
-
-def tell_of_store(session: Session) -> None:
-    """Say what the store had, and what was kept there.
-
-    Args:
-        session: With a store.
-    """
-    figures = session.backend.store
-    say(f"store: {figures.hits:,} values found, {figures.kept:,} computed and kept")
-    if figures.damaged:
-        say(f"{figures.damaged:,} values in the store were damaged, and were computed again")
-    if figures.not_kept:
-        say(f"{figures.not_kept:,} values could not be kept in the store")
-    if figures.verified:
-        share = f"{figures.mismatches:,} of {figures.verified:,}"
-        say(f"verified: {share} values that were computed again are not what was kept")
+    return how_to_go_on(out, count)
 
 
 def _noise_floor(

@@ -8,10 +8,11 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from forwardcache.cli.endings import tell_of_missing, tell_of_nonfinite, tell_of_traces
 from forwardcache.cli.exits import say
 from forwardcache.cli.extras import PARTS, check_installed
 from forwardcache.errors import InterruptedRunError, InvalidInputError
-from forwardcache.jobs.skips import Skipped
+from forwardcache.jobs.skips import Skipped, in_order
 from forwardcache.jobs.views import View
 
 if TYPE_CHECKING:
@@ -128,29 +129,22 @@ class _Run:
 
 
 def _with_workers(run: _Run) -> list[Skipped]:
-    from forwardcache.cli.score_summary import warn
-    from forwardcache.distributed.scoring import norms_of, team_for, trace_of
+    from forwardcache.distributed.scoring import crew_for, norms_of
 
-    options, trace = run.options, run.options.loading.trace
-    with team_for(
-        options.loading,
-        workers=options.workers or 1,
-        address=options.ray,
-        worker_cpus=options.worker_cpus,
-        copies=True,
-    ) as crew:
+    options = run.options
+    with crew_for(options) as crew:
         say(crew.shared_out)
         scoring = _scoring(run, crew)
         figures = _run(options, scoring)
         scoring.sum_up()
-        skipped = _all_skipped(scoring)
+        skipped = in_order(scoring.plan.skipped, scoring.tally.skipped)
         scoring.finish(_facts(run, scoring, skipped, crew))
         norms = norms_of(crew, run.views) if scoring.tally.is_compared else {}
         missing = crew.close()
     _report(run, scoring, skipped, norms, figures)
-    warn(scoring.tally.nonfinite, missing)
-    if trace is not None:
-        say(f"each worker has a trace, {trace_of(trace, '*')}: see trace merge")
+    tell_of_nonfinite(scoring.tally.nonfinite)
+    tell_of_missing(missing)
+    tell_of_traces(options.loading.trace)
     say(f"the rows are in {run.folder.address}: forwardcache merge makes one file of them")
     return skipped
 
@@ -195,11 +189,6 @@ def _run(options: ScoreOptions, scoring: PartsScoring) -> JobFigures:
             f"interrupted; the rows of {done} prompts are in {options.out_folder}, the same "
             "command with --resume (without --force) goes on"
         ) from None
-
-
-def _all_skipped(scoring: PartsScoring) -> list[Skipped]:
-    """The prompts without rows, in order."""
-    return sorted([*scoring.plan.skipped, *scoring.tally.skipped], key=lambda one: one.line)
 
 
 def _facts(

@@ -60,19 +60,3 @@ class Summary:
         if self.skipped:
             say(skipped_line(self.skipped, None))
         say(self.figures.line())
-
-
-def warn(nonfinite: int, missing: int) -> None:
-    """Say what went wrong without ending the run.
-
-    Args:
-        nonfinite: Values that are not finite.
-        missing: Events that traces lack.
-    """
-    if nonfinite:
-        say(
-            f"{nonfinite:,} values are not finite (null in the rows): "
-            "is the model sound in this dtype?"
-        )
-    if missing:
-        say(f"{missing:,} events are missing in the trace: it could not be written")

@@ -55,12 +55,10 @@ def verify(options: VerifyOptions, *, as_json: bool) -> int:
 
 
 def _what_is_done(options: VerifyOptions, plan: Plan) -> str:
-    loading = plan.loading
-    adapter = f" and {', '.join(map(str, loading.adapters))}" if loading.adapters else ""
     chosen = _counted(len(plan.source.prompts), "prompt")
     return (
         f"verifying {options.rows}: the rows of {chosen} of {plan.prompts:,} are scored again with "
-        f"{loading.model}{adapter}"
+        f"{plan.loading.named}"
     )
 
 

@@ -17,7 +17,7 @@ from forwardcache.errors import InvalidInputError
 from forwardcache.instrumentation import BackendStats
 from forwardcache.jobs.adapters import default_views
 from forwardcache.jobs.job import Job, Progress, Totals
-from forwardcache.jobs.options import ModelOptions, NamedAdapter, tokenizer_folder
+from forwardcache.jobs.options import ModelOptions, NamedAdapter, ScoreOptions, tokenizer_folder
 from forwardcache.jobs.planning import asked_k, with_lengths
 from forwardcache.jobs.prompts import Prompt, PromptSet
 from forwardcache.jobs.results import RowSink
@@ -187,6 +187,17 @@ def team_for(
         on_gpu=options.device != "cpu",
         worker_cpus=worker_cpus,
         copies=copies,
+    )
+
+
+def crew_for(options: ScoreOptions) -> Crew[Any]:
+    """The workers that ``score`` was asked for; as of ``team_for``."""
+    return team_for(
+        options.loading,
+        workers=options.workers or 1,
+        address=options.ray,
+        worker_cpus=options.worker_cpus,
+        copies=True,
     )
 
 

@@ -20,6 +20,11 @@ _RECORDS = 20
 _LONGEST_RECORD = 1 << 22
 
 
+def shown_path(path: str) -> str:
+    """What to call an input."""
+    return "standard input" if path == STDIN else path
+
+
 class FileKind(Enum):
     """A kind: what it is called, and what takes it."""
 

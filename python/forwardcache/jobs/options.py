@@ -88,6 +88,12 @@ class ModelOptions:
         """The names of those adapters that have one."""
         return tuple(each.name for each in self.adapters if each.name is not None)
 
+    @property
+    def named(self) -> str:
+        """The model and its adapters, for a person."""
+        adapters = ", ".join(map(str, self.adapters))
+        return f"{self.model} and {adapters}" if adapters else self.model
+
 
 @dataclass(frozen=True, slots=True)
 class ScoreOptions:

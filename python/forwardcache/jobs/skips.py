@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from typing import Any, Literal, TypeAlias
 
 from forwardcache.errors import InvalidInputError
@@ -28,6 +29,11 @@ class Skipped:
     def as_json(self) -> dict[str, Any]:
         """The fields as JSON values."""
         return asdict(self)
+
+
+def in_order(*skipped: Iterable[Skipped]) -> list[Skipped]:
+    """Those that were skipped at several stages, by line."""
+    return sorted(chain(*skipped), key=lambda one: one.line)
 
 
 def skipped_line(skipped: Sequence[Skipped], listed: str | None, *, one: str = "prompt") -> str:

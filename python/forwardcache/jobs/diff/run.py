@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from forwardcache.errors import InvalidInputError
 from forwardcache.jobs.checkpoints import steps_of
@@ -34,6 +34,7 @@ from forwardcache.jobs.diff.plan import DiffPlan
 from forwardcache.jobs.metadata import Facts
 from forwardcache.jobs.metadata import seeds as seeds_of_views
 from forwardcache.jobs.session import Session
+from forwardcache.jobs.skips import Skipped, in_order
 from forwardcache.jobs.views import View
 from forwardcache.statistics import (
     DiffResult,
@@ -49,10 +50,6 @@ from forwardcache.statistics import (
 from forwardcache.statistics.intervals import FEWEST_TEXTS
 from forwardcache.statistics.nulls import TextMeans, mean_of_texts
 from forwardcache.statistics.sentences import left_out_notes
-
-if TYPE_CHECKING:
-    from forwardcache.jobs.skips import Skipped
-
 
 MOST_MOVED = 200
 """Positions of all views together that are shown in their context, each read twice for it."""
@@ -187,7 +184,7 @@ def _result(
         of_others = others.found.values()
         views += tuple(other_view(one, all_.summed[one.model.name], bounds) for one in of_others)
     first = max((view.positions for view in views), key=len)
-    skipped = _all_skipped(plan, all_.found)
+    skipped = in_order(plan.source.skipped, all_.found.skipped)
     facts = _facts(loaded, plan, options, all_, digests=digests, skipped=skipped)
     floor = all_.measured.floor
     return DiffResult(
@@ -357,8 +354,3 @@ def _positions(plan: DiffPlan, found: Found, *, are_kept: bool) -> dict[str, Pos
                 + (f" behind the first {plan.skip_first:,} of each" if plan.skip_first else "")
             )
     return known
-
-
-def _all_skipped(plan: DiffPlan, found: Found) -> Sequence[Skipped]:
-    """The texts without rows, in order."""
-    return sorted([*plan.source.skipped, *found.skipped], key=lambda one: one.line)
