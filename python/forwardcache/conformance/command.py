@@ -11,7 +11,7 @@ from typing import Any, TextIO
 from forwardcache.conformance.checks import names_of_checks
 from forwardcache.conformance.expected import ExpectedFailures, expected_failures
 from forwardcache.conformance.failures import ConformanceFailure
-from forwardcache.conformance.guard import describe
+from forwardcache.conformance.guard import why_not_checked
 from forwardcache.conformance.locate import locate
 from forwardcache.conformance.render import report_table, verdict
 from forwardcache.conformance.report import Report
@@ -64,7 +64,7 @@ def check_engine(
             options["expected_failures"] = _expected_of(spec, expected_file)
             report = _report_on(locate(spec), options)
     except (Exception, SystemExit) as error:
-        print(f"can't check {spec}: {_reason(error)}", file=err)
+        print(f"can't check {spec}: {why_not_checked(error)}", file=err)
         return 2
     said = {"engine": spec, **json.loads(report.to_json())}
     is_json = output_format == "json"
@@ -87,7 +87,3 @@ def _report_on(factory: Callable[[], Any], options: dict[str, Any]) -> Report:
         if failure.report is None:  # Raised by the factory itself, not by a check.
             raise
         return failure.report
-
-
-def _reason(error: BaseException) -> str:
-    return str(error) if isinstance(error, ValueError) else describe(error)

@@ -30,6 +30,7 @@ __all__ = [
     "own_task",
     "release",
     "unfinished_attempts",
+    "why_not_checked",
 ]
 
 GRACE_S = 0.15
@@ -56,6 +57,11 @@ def describe(error: BaseException) -> str:
     except Exception:
         text = "(its text can't be made)"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def why_not_checked(error: BaseException) -> str:
+    """What kept a kit from checking: wrong use says so itself, of all else the type tells more."""
+    return str(error) if isinstance(error, ValueError) else describe(error)
 
 
 def offers(engine: object, method: str) -> bool:

@@ -6,8 +6,9 @@ import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from forwardcache.distributed.schedule import Schedule, Task
 from forwardcache.distributed.wire import answer
@@ -22,7 +23,8 @@ AHEAD = 8
 """Results that may wait for an earlier one, for each worker."""
 
 
-class Hired(Protocol):
+@dataclass(eq=False)
+class Hired:
     """One worker, as its crew knows it.
 
     Attributes:
@@ -31,7 +33,7 @@ class Hired(Protocol):
     """
 
     number: int
-    facts: dict[str, Any]
+    facts: dict[str, Any] = field(default_factory=dict, kw_only=True)
 
 
 Each = TypeVar("Each", bound=Hired)

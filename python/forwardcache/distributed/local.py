@@ -11,11 +11,11 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import IO, Any, cast
 
-from forwardcache.distributed.crew import Crew, check_count
+from forwardcache.distributed.crew import Crew, Hired, check_count
 from forwardcache.distributed.shares import shares
 from forwardcache.distributed.wire import SEPARATOR
 from forwardcache.distributed.worker import Worker
@@ -30,24 +30,20 @@ _LONGEST_WORDS = 300
 
 
 @dataclass(eq=False)
-class Process:
+class Process(Hired):
     """One worker.
 
     Attributes:
-        number: Its number, from 0; one that takes a dead one's place has a new one.
         place: Whose threads and GPU it has, from 0 to the number of workers; a dead one's is taken.
         process: What runs.
         socket: Where it is asked.
         said: Its standard output and error.
-        facts: What it told when it had loaded the model; empty before.
     """
 
-    number: int
     place: int
     process: subprocess.Popen[bytes]
     socket: Connection[bytes, bytes]
     said: IO[bytes]
-    facts: dict[str, Any] = field(default_factory=dict)
 
 
 class LocalCrew(Crew[Process]):

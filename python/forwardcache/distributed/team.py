@@ -8,14 +8,14 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
 # Before Ray is imported: a library does not report to anybody that it is used.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
-from forwardcache.distributed.crew import Crew, check_count
+from forwardcache.distributed.crew import Crew, Hired, check_count
 from forwardcache.distributed.shares import cores
 from forwardcache.distributed.worker import Worker
 from forwardcache.errors import InvalidInputError, MachineError
@@ -47,20 +47,16 @@ _WORD_EVERY_S = 60.0
 
 
 @dataclass(eq=False)
-class Member:
+class Member(Hired):
     """One worker.
 
     Attributes:
-        number: Its number, from 0; one that takes a dead one's place has a new one.
         actor: Its handle in Ray.
         begun: What is done when its process runs; until then it waits for the cluster.
-        facts: What it told when it had loaded the model; empty before.
     """
 
-    number: int
     actor: Any
     begun: Any
-    facts: dict[str, Any] = field(default_factory=dict)
 
 
 class Team(Crew[Member]):

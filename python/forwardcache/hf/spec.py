@@ -17,6 +17,9 @@ from forwardcache.errors import ViewParameterError
 
 Kind = Literal["base", "ft", "scaled", "null"]
 
+INIT_SCALE, RANK_SCALE = 0.02, 1.0
+"""Of a null view, unless others are given."""
+
 # torch.Generator.manual_seed takes what fits 64 bits, signed or not.
 _SEED_MIN, _SEED_MAX = -(2**63), 2**64 - 1
 
@@ -39,8 +42,8 @@ class ViewSpec:
     kind: Kind
     lam: float = 1.0
     seed: int = 0
-    init_scale: float = 0.02
-    rank_scale: float = 1.0
+    init_scale: float = INIT_SCALE
+    rank_scale: float = RANK_SCALE
     matched: bool = False
     adapter: str | None = None
 
@@ -56,7 +59,7 @@ class ViewSpec:
         if self.matched:
             return f"null_{self.seed}_matched" + ("" if self.lam == 1.0 else f"_x{self.lam:.2f}")
         if self.kind == "null":
-            rank = "" if self.rank_scale == 1.0 else f"_rank{self.rank_scale:.2f}"
+            rank = "" if self.rank_scale == RANK_SCALE else f"_rank{self.rank_scale:.2f}"
             return f"null_{self.seed}{rank}"
         return self.kind
 
@@ -148,7 +151,8 @@ def given_null(
                 f"lam multiplies the norm of a matched null; without matched=True got lam={lam!r}"
             )
         return null(seed, init_scale, rank_scale)
-    for name, value, default in (("init_scale", init_scale, 0.02), ("rank_scale", rank_scale, 1.0)):
+    scales = ("init_scale", init_scale, INIT_SCALE), ("rank_scale", rank_scale, RANK_SCALE)
+    for name, value, default in scales:
         if value != default:
             raise ViewParameterError(
                 f"a matched null has the adapter's norm, so {name} goes with matched=False only; "
@@ -192,8 +196,8 @@ def _unnamed(word: str, text: str) -> ViewSpec:
             return scaled(float(parameters[0]) + 0.0)
         if kind == "null" and 1 <= len(parameters) <= 3:
             seed, _, rank = parameters[0].partition("_rank")
-            scales = [*map(float, parameters[1:]), *([0.02, float(rank)] if rank else [])]
-            init_scale, rank_scale = [*scales, *(0.02, 1.0)[len(scales) :]]
+            scales = [*map(float, parameters[1:]), *([INIT_SCALE, float(rank)] if rank else [])]
+            init_scale, rank_scale = [*scales, *(INIT_SCALE, RANK_SCALE)[len(scales) :]]
             return null(int(seed), init_scale, rank_scale)
     except ValueError as error:
         if isinstance(error, ViewParameterError):

@@ -47,7 +47,8 @@ PARQUET_KEY = "forwardcache"
 _FREE = frozenset(
     {"model", "adapters", "trace", "allow_download", "store", "verify", "cache_bytes", "identity"}
 )
-_VERSIONS = ("torch", "transformers", "peft", "tokenizers")
+DECIDING_PACKAGES = ("torch", "transformers", "peft", "tokenizers")
+"""Those on whose versions values depend."""
 # Of a URL: what stands before its host, and options that are secrets.
 _SECRETS = re.compile(r"(?<=://)[^/\s,]*(?=@)|(?<=password=)[^&,\s]+|(?<=ca_data=)[^&,\s]+")
 # Said elsewhere, or of no row's doing.
@@ -239,7 +240,7 @@ def versions() -> dict[str, str | None]:
     """What values may depend on; None for what isn't installed here."""
     return {
         "forwardcache": __version__,
-        **{name: _version(name) for name in _VERSIONS},
+        **{name: _version(name) for name in DECIDING_PACKAGES},
         "python": platform.python_version(),
     }
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import BinaryIO
 
 from forwardcache.errors import InvalidInputError, MachineError
 from forwardcache.jobs.reasons import machine_failed, os_reason
@@ -27,6 +29,14 @@ def check_target(path: Path, named: str) -> None:
 def part_of(out: Path) -> Path:
     """Where ``out`` is written until it is whole: ``OUT.part``, in its folder."""
     return out.with_name(out.name + ".part")
+
+
+def is_name_of(path: Path, file: BinaryIO) -> bool:
+    """Whether a file that is open still has this name."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
 
 
 def write_failed(part: Path, error: OSError, *, hint: str = "") -> Exception:

@@ -18,11 +18,15 @@ def shown(text: str) -> str:
     return _short.repr(text)
 
 
+def os_words(error: OSError) -> str:
+    """An operating system's error without its file, for a line that names that."""
+    # The core's errors carry their number in words too.
+    return (error.strerror or str(error)).removesuffix(f" (os error {error.errno})")
+
+
 def os_reason(error: OSError) -> str:
     """An operating system's error: its file and what is wrong with it."""
-    # The core's errors carry their number in words too.
-    reason = (error.strerror or str(error)).removesuffix(f" (os error {error.errno})")
-    return f"{error.filename}: {reason}" if error.filename else reason
+    return f"{error.filename}: {os_words(error)}" if error.filename else os_words(error)
 
 
 def machine_failed(error: OSError) -> bool:

@@ -33,7 +33,7 @@ from forwardcache.jobs.columns import InputColumns, TableColumns
 from forwardcache.jobs.durable import sync_folder, to_disk
 from forwardcache.jobs.meta_file import check_meta, meta_beside, passing_of
 from forwardcache.jobs.metadata import PARQUET_KEY, Facts, meta_of
-from forwardcache.jobs.outfile import check_target, part_of, write_failed
+from forwardcache.jobs.outfile import check_target, is_name_of, part_of, write_failed
 from forwardcache.jobs.parquet import write_parquet
 from forwardcache.jobs.prompts import Prompt
 from forwardcache.jobs.rows import Row, encoded
@@ -165,13 +165,6 @@ def _lock(part: BinaryIO, out: Path) -> None:
             raise InvalidInputError(f"another run is writing {part_of(out)}") from error
 
 
-def _is_name_of(path: Path, file: BinaryIO) -> bool:
-    try:
-        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
-    except FileNotFoundError:
-        return False
-
-
 def _open_alone(out: Path) -> BinaryIO:
     """The part, locked, and still the part once it is: a run may have ended before the lock."""
     path = part_of(out)
@@ -179,8 +172,8 @@ def _open_alone(out: Path) -> BinaryIO:
         part = path.open("a+b")
         try:
             _lock(part, out)
-            if _is_name_of(path, part):
-                if not _is_name_of(out, part):
+            if is_name_of(path, part):
+                if not is_name_of(out, part):
                     return part
                 # Of a run that was killed while it published: these rows have their name.
                 path.unlink()
@@ -347,7 +340,7 @@ class PartFile:
                 the part was taken away.
             MachineError: the disk is full or fails; the part stays.
         """
-        if not _is_name_of(part_of(self._out), self._part):
+        if not is_name_of(part_of(self._out), self._part):
             raise InvalidInputError(
                 f"{part_of(self._out)} was removed while this run was writing it"
             )
@@ -377,7 +370,7 @@ class PartFile:
         try:
             move(part_of(self._out), self._out, force=self._force)
         except BaseException:
-            if _is_name_of(part_of(self._out), self._part):
+            if is_name_of(part_of(self._out), self._part):
                 self._note_job()
             raise
 
@@ -408,7 +401,7 @@ class PartFile:
             self._part.close()
 
     def _remove_if_useless(self) -> None:
-        if not is_unfinished(self._out) and _is_name_of(part_of(self._out), self._part):
+        if not is_unfinished(self._out) and is_name_of(part_of(self._out), self._part):
             job_of(self._out).unlink(missing_ok=True)
             measured_of(self._out).unlink(missing_ok=True)
             part_of(self._out).unlink()

@@ -10,10 +10,9 @@ from typing import Any
 
 from forwardcache.adapter_names import adapter_of
 from forwardcache.errors import InvalidInputError
+from forwardcache.hf.spec import INIT_SCALE, RANK_SCALE
 from forwardcache.jobs.reasons import shown
 
-INIT_SCALE = 0.02
-RANK_SCALE = 1.0
 KINDS = (
     "base, ft, scaled:LAMBDA, null:SEED[:INIT_SCALE[:RANK_SCALE]], null:SEED:matched; all but base "
     "with :NAME behind where adapters have names"

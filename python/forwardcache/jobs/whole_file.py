@@ -15,7 +15,7 @@ from typing import BinaryIO
 from forwardcache.errors import InvalidInputError
 from forwardcache.jobs.durable import to_disk
 from forwardcache.jobs.kinds import STDIN
-from forwardcache.jobs.outfile import check_target, part_of, write_failed
+from forwardcache.jobs.outfile import check_target, is_name_of, part_of, write_failed
 
 _BUFFER_BYTES = 1 << 20
 _STDIN_NAME = "/dev/stdin"
@@ -113,10 +113,10 @@ def _open_part(out: Path, *, force: bool) -> BinaryIO:
     try:
         fcntl.flock(part, fcntl.LOCK_EX | fcntl.LOCK_NB)
         # Its owner may have given it its final name before the lock was ours.
-        if not os.path.samestat(path.stat(), os.fstat(part.fileno())):
+        if not is_name_of(path, part):
             raise BlockingIOError
         part.truncate(0)
-    except (BlockingIOError, FileNotFoundError) as error:
+    except BlockingIOError as error:
         part.close()
         raise InvalidInputError(f"another command is writing {path}") from error
     except BaseException:

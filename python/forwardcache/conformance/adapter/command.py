@@ -14,7 +14,7 @@ from forwardcache.conformance.adapter.run import (
     names_of_checks,
 )
 from forwardcache.conformance.expected import expected_failures
-from forwardcache.conformance.guard import describe
+from forwardcache.conformance.guard import why_not_checked
 from forwardcache.conformance.kit import counted, stamp_line
 from forwardcache.conformance.locate import locate
 from forwardcache.conformance.render import named
@@ -69,8 +69,7 @@ def check_adapter_subject(
                 timeout=_REQUESTS * timeout if _is_url(subject) else timeout,
             )
     except (Exception, SystemExit) as error:
-        why = str(error) if isinstance(error, ValueError) else describe(error)
-        print(f"can't check {subject}: {why}", file=err)
+        print(f"can't check {subject}: {why_not_checked(error)}", file=err)
         return 2
     said = {"subject": subject, **report.to_dict()}
     is_json = output_format == "json"

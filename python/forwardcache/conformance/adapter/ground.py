@@ -15,10 +15,9 @@ from forwardcache.hf.planting.exact import Exact, Text
 from forwardcache.hf.planting.plant import Plant, plant
 from forwardcache.hf.planting.recipes import KINDS, PATTERNS, recipes
 
-__all__ = ["PROFILES", "SHARED", "TURNS", "Ground", "Pair", "Profile"]
+__all__ = ["SHARED", "TURNS", "Ground", "Pair", "Profile"]
 
 Profile = Literal["quick", "full"]
-PROFILES: tuple[Profile, ...] = ("quick", "full")
 
 SHARED = (4, 8, 16, 40)
 """How many first tokens two texts share; engines keep beginnings in blocks of up to 32."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from forwardcache.conformance.adapter.checks import IGNORED, PROFILES, Check, checks_of
 from forwardcache.conformance.adapter.diagnose import evidence_of
@@ -26,6 +26,7 @@ from forwardcache.conformance.adapter.subject import Caller, SubjectRaisedError
 from forwardcache.conformance.expected import ExpectedFailures, Given
 from forwardcache.conformance.expected import expected_failures as expectations
 from forwardcache.conformance.kit import conforms, stamp
+from forwardcache.conformance.report import Outcome
 from forwardcache.errors import InvalidInputError
 
 __all__ = [
@@ -41,8 +42,6 @@ __all__ = [
     "names_of_checks",
     "rests_on",
 ]
-
-Outcome = Literal["passed", "failed", "skipped", "not_run", "expected", "stale"]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TextIO, Unpack
 
 from forwardcache.conformance.expected import Given
-from forwardcache.conformance.guard import describe
+from forwardcache.conformance.guard import why_not_checked
 from forwardcache.conformance.http.client import RequestFailedError, root_of
 from forwardcache.conformance.kit import counted, stamp_line
 from forwardcache.conformance.server.run import Options, ServerReport, check_server
@@ -61,8 +61,7 @@ def check_server_url(
         print(f"can't check {root_of(url)}: {error}", file=err)
         return 2
     except Exception as error:
-        why = str(error) if isinstance(error, ValueError) else describe(error)
-        print(f"can't check the server: {why}", file=err)
+        print(f"can't check the server: {why_not_checked(error)}", file=err)
         return 2
     said = {"server": root_of(url), "model": model_name, **report.to_dict()}
     is_json = output_format == "json"

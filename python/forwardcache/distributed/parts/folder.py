@@ -18,7 +18,7 @@ from typing import BinaryIO
 from forwardcache.errors import InvalidInputError, MachineError
 from forwardcache.jobs.durable import sync_folder, to_disk
 from forwardcache.jobs.outfile import check_target
-from forwardcache.jobs.reasons import machine_failed
+from forwardcache.jobs.reasons import machine_failed, os_words
 
 PARTS = "parts"
 RECEIPTS = "receipts"
@@ -200,7 +200,7 @@ class LocalFolder(PartsFolder):
         except FileNotFoundError:
             raise
         except OSError as error:
-            raise InvalidInputError(f"can't read {path}: {_reason(error)}") from error
+            raise InvalidInputError(f"can't read {path}: {os_words(error)}") from error
 
     def size(self, name: str) -> int | None:
         """As of ``PartsFolder``."""
@@ -226,7 +226,7 @@ class LocalFolder(PartsFolder):
         except FileNotFoundError:
             return []
         except OSError as error:
-            raise InvalidInputError(f"can't read {self.root}: {_reason(error)}") from error
+            raise InvalidInputError(f"can't read {self.root}: {os_words(error)}") from error
 
     def remove(self, name: str) -> None:
         """As of ``PartsFolder``."""
@@ -272,13 +272,9 @@ class LocalFolder(PartsFolder):
         try:
             yield
         except OSError as error:
-            line = f"can't write {path}: {_reason(error)}"
+            line = f"can't write {path}: {os_words(error)}"
             kind = MachineError if machine_failed(error) else InvalidInputError
             raise kind(line) from error
-
-
-def _reason(error: OSError) -> str:
-    return error.strerror or str(error)
 
 
 def pieces(content: bytes | Iterable[bytes]) -> Iterable[bytes]:

@@ -24,6 +24,7 @@ from typing import Any, BinaryIO
 from forwardcache.distributed.parts.folder import LOCK, LocalFolder, PartsFolder
 from forwardcache.errors import InvalidInputError
 from forwardcache.jobs.metadata import command
+from forwardcache.jobs.outfile import is_name_of
 from forwardcache.jobs.reasons import os_reason
 
 _log = logging.getLogger("forwardcache")
@@ -94,7 +95,7 @@ def _open_alone(path: Path, folder: LocalFolder) -> BinaryIO:
             raise InvalidInputError(f"can't lock {folder.address}: {os_reason(error)}") from error
         try:
             _flock(lock, folder)
-            if _is_still(path, lock):
+            if is_name_of(path, lock):
                 lock.truncate(0)
                 lock.write(_written(_holder()))
                 lock.flush()
@@ -120,29 +121,22 @@ def _flock(lock: BinaryIO, folder: LocalFolder) -> None:
         )
 
 
-def _is_still(path: Path, file: BinaryIO) -> bool:
-    try:
-        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
-    except FileNotFoundError:
-        return False
-
-
 # On an object store.
 
 
 @contextmanager
 def _held_by_file(folder: PartsFolder, *, take_over: bool) -> Iterator[None]:
-    name = _created(folder, take_over=take_over)
+    own = _created(folder, take_over=take_over)
     try:
         yield
     finally:
-        for each in [] if name is None else _up_to(folder, name):
+        for each in [] if own is None else _up_to(folder, own):
             with suppress(InvalidInputError):
                 folder.remove(each)
 
 
-def _created(folder: PartsFolder, *, take_over: bool) -> str | None:
-    """The name of the lock in force, which is ours; None where nobody can be kept out."""
+def _created(folder: PartsFolder, *, take_over: bool) -> int | None:
+    """The number of the lock in force, which is ours; None where nobody can be kept out."""
     if not folder.excludes:
         _log.warning(
             "%s: %s has no write that fails where a file is there (s3fs, gcsfs and adlfs have "
@@ -162,7 +156,7 @@ def _created(folder: PartsFolder, *, take_over: bool) -> str | None:
             folder.remove(_name(number))
             raise _refusal(folder, _read(folder, _name(highest)))
         if last is None or _read(folder, _name(last)) == passed:
-            return _name(number)
+            return number
         # It ended just then, and another may hold its name: from the beginning.
         folder.remove(_name(number))
 
@@ -217,9 +211,8 @@ def _name(number: int) -> str:
     return LOCK if number == 0 else f"{LOCK}.{number}"
 
 
-def _up_to(folder: PartsFolder, name: str) -> list[str]:
+def _up_to(folder: PartsFolder, own: int) -> list[str]:
     """Our lock and those that it passed, the first ones first: ours is in force till the end."""
-    own = next(int(found[1] or 0) for found in [_NUMBERED.match(name)] if found is not None)
     return [_name(number) for number in sorted(_numbers(folder)) if number <= own]
 
 

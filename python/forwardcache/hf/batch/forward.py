@@ -30,14 +30,12 @@ from forwardcache.hf.batch.prefix import SharedPrefix, can_share_prefixes
 from forwardcache.hf.batch.prefix_group import PrefixGroup, plan_prefix_groups
 from forwardcache.hf.batch.probe import refuse_by_name, shares_prefixes
 from forwardcache.hf.batch.reach import switch
-from forwardcache.hf.batch.row import Encoded
+from forwardcache.hf.batch.row import Encoded, Row
 from forwardcache.hf.batch.row_factors import RowFactors
 from forwardcache.hf.batch.spoilt import values_without_spoilt, without_spoilt
 from forwardcache.hf.batch.ways import Ways
 
 _FLOAT32_BYTES = 4
-
-Row = tuple[int, ...]
 
 
 class ForwardRunner:

@@ -25,13 +25,12 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from forwardcache.hf.batch.prefix import is_full_attention
+from forwardcache.hf.batch.row import Row
 
 _NAME = "forwardcache_rows_apart"
 
 # Of tokens: 16 numbers up to the budget of a batch, for 3 % more of them.
 _ROUND = 64
-
-Row = tuple[int, ...]
 
 
 @dataclass(slots=True)

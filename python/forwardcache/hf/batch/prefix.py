@@ -26,10 +26,8 @@ from transformers.cache_utils import DynamicLayer
 from forwardcache.errors import UnsupportedModelError
 from forwardcache.hf.batch.kernels import TokenKernel, token_logprobs
 from forwardcache.hf.batch.kvcache import cache_argument, check_filled, needed_cache_argument
-from forwardcache.hf.batch.row import Encoded
+from forwardcache.hf.batch.row import Encoded, Row
 from forwardcache.hf.batch.spoilt import values_without_spoilt, without_spoilt
-
-Row = tuple[int, ...]
 
 
 def can_share_prefixes(causal_lm: Any) -> bool:

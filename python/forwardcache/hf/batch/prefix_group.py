@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-Row = tuple[int, ...]
+from forwardcache.hf.batch.row import Row
 
 
 @dataclass(frozen=True, slots=True)

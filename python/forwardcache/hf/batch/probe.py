@@ -31,7 +31,8 @@ from torch import Tensor
 from forwardcache.errors import UnsupportedModelError
 from forwardcache.hf.batch.memory import is_out_of_memory
 from forwardcache.hf.batch.reach import MOST, limits, special_ids
-from forwardcache.hf.batch.ways import Row, Rows, Ways
+from forwardcache.hf.batch.row import Row
+from forwardcache.hf.batch.ways import Rows, Ways
 
 if TYPE_CHECKING:
     from forwardcache.hf.batch.forward import ForwardRunner

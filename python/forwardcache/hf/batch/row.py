@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+Row = tuple[int, ...]
+"""Tokens that go through the model."""
+
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
@@ -17,18 +20,18 @@ class Encoded:
             boundary between prompt and completion.
     """
 
-    token_ids: tuple[int, ...]
+    token_ids: Row
     first_scored: int
     spans_boundary: bool = False
 
     @property
-    def fed(self) -> tuple[int, ...]:
+    def fed(self) -> Row:
         """The tokens that the model reads: a last one that is itself scored is not read."""
         if self.first_scored < len(self.token_ids):
             return self.token_ids[:-1]
         return self.token_ids
 
     @property
-    def scored(self) -> tuple[int, ...]:
+    def scored(self) -> Row:
         """The tokens whose log-probability is asked for."""
         return self.token_ids[self.first_scored :]

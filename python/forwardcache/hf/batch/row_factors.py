@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-Row = tuple[int, ...]
+from forwardcache.hf.batch.row import Row
 
 _PRODUCTS = (Tensor.mul, Tensor.__mul__, torch.mul)
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from forwardcache.hf.batch.row import Row
 from forwardcache.scoring import HiddenStates
 
 _BITS = {torch.bfloat16: torch.uint16}
@@ -15,8 +16,6 @@ _DTYPES = {
     str(each).removeprefix("torch."): each
     for each in (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 }
-
-Row = tuple[int, ...]
 
 
 def values_of(rows: Sequence[Row], states: Sequence[Tensor]) -> Iterable[HiddenStates]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from forwardcache.hf.batch.row import Row
+
 Batches = Literal["packed", "padded", "equal_lengths", "single"]
-
-
-Row = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,6 @@ from itertools import compress
 from operator import not_
 from typing import Any, Literal, get_args
 
-import torch
 from torch import Tensor, nn
 
 from forwardcache.errors import InvalidInputError
@@ -48,15 +47,13 @@ from forwardcache.hf.model.checksum import checksums, digest_of
 from forwardcache.hf.model.optimizer_steps import OptimizerSteps
 from forwardcache.hf.model.settings import numerics
 from forwardcache.hf.model.tokenizer_watch import TokenizerWatch, described_tokenizer
-from forwardcache.hf.model.versions import VersionWatch
+from forwardcache.hf.model.versions import VersionWatch, needs_gradient
 from forwardcache.hf.model.watch import ModelWatch, described, described_adapters
 
 Policy = Literal["versions", "strict", "label"]
 
 # Hashing less than this at every call is not worth a warning.
 _WARNED_BYTES = 64 * 2**20
-
-_needs_gradient = torch.Tensor.requires_grad.__get__  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True, slots=True)
@@ -441,7 +438,7 @@ class ModelIdentity:
         return (
             self._has_inference_tensors
             or (self._watch is not None and self._watch.is_training())
-            or True in map(_needs_gradient, compress(tensors, self._is_base))
+            or True in map(needs_gradient, compress(tensors, self._is_base))
         )
 
     def _warn(self, tensors: Sequence[Tensor]) -> None:

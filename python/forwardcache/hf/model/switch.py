@@ -16,11 +16,11 @@ from typing import Any
 from torch import nn
 
 from forwardcache.hf.model.adapter_parts import lora_layers, modules_of, switched_among
+from forwardcache.hf.model.flat import FLAG
 from forwardcache.hf.model.null_noise import noise_for
 from forwardcache.hf.spec import ViewSpec
 
 _ABSENT = object()
-_FLAG = "_disable_adapters"
 
 
 @contextmanager
@@ -90,17 +90,17 @@ def _giving_logits_alone(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _adapters_disabled(modules: Sequence[nn.Module], disabled: bool) -> Iterator[None]:
-    saved = [(each, each.get(_FLAG, _ABSENT)) for each in map(vars, switched_among(modules))]
+    saved = [(each, each.get(FLAG, _ABSENT)) for each in map(vars, switched_among(modules))]
     try:
         for fields, _ in saved:
-            fields[_FLAG] = disabled
+            fields[FLAG] = disabled
         yield
     finally:
         for fields, flag in saved:
             if flag is _ABSENT:
-                del fields[_FLAG]
+                del fields[FLAG]
             else:
-                fields[_FLAG] = flag
+                fields[FLAG] = flag
 
 
 @contextmanager

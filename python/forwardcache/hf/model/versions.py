@@ -17,7 +17,7 @@ from forwardcache.hf.model.layout import layout
 from forwardcache.hf.model.watch import storage_of
 
 _version_of = torch.Tensor._version.__get__  # type: ignore[attr-defined]
-_needs_gradient = torch.Tensor.requires_grad.__get__  # type: ignore[attr-defined]
+needs_gradient = torch.Tensor.requires_grad.__get__  # type: ignore[attr-defined]
 
 
 class VersionWatch:
@@ -73,7 +73,7 @@ class VersionWatch:
             and steps == self._seen[2]
             and not self._died.is_set()
             and self._quick.holds(tensors)
-            and not (self._views and any(_needs_gradient(tensors[at]) for at in self._views))
+            and not (self._views and any(needs_gradient(tensors[at]) for at in self._views))
             and self._sums.stand()
         )
 
@@ -94,7 +94,7 @@ class VersionWatch:
         found = layout()
         if found is None or not self._is_plain or not self._sums.can_stand:
             return None
-        if any(map(_needs_gradient, compress(tensors, self._frozen))):
+        if any(map(needs_gradient, compress(tensors, self._frozen))):
             return None
         # A view asks for what its base asks for, which is not in the view's own memory.
         pairs = enumerate(zip(tensors, self._frozen, strict=True))

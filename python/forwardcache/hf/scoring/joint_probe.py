@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from forwardcache.hf.batch.forward import ForwardRunner
 from forwardcache.hf.batch.memory import is_out_of_memory
 from forwardcache.hf.batch.probe import Scale
-from forwardcache.hf.batch.row_factors import Row, RowFactors
+from forwardcache.hf.batch.row import Row
+from forwardcache.hf.batch.row_factors import RowFactors
 from forwardcache.hf.batch.ways import Rows, Ways
 from forwardcache.hf.model.null_noise import forget_noise
 from forwardcache.hf.model.switch import rescaled, switched

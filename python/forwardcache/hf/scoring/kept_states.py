@@ -22,7 +22,7 @@ import torch
 from forwardcache.errors import ContextLengthError, ForwardCacheError, ModelMemoryError
 from forwardcache.hf.batch.context import max_positions
 from forwardcache.hf.batch.memory import is_out_of_memory
-from forwardcache.hf.batch.row import Encoded
+from forwardcache.hf.batch.row import Encoded, Row
 from forwardcache.hf.batch.states import values_of
 from forwardcache.hf.batch.ways import Ways
 from forwardcache.hf.model.identity import ModelState, Structure
@@ -46,7 +46,6 @@ _SPACES = 256
 # Of states that are in hand at once, beside those that the cache keeps.
 _GROUP_BYTES = 64 * 2**20
 
-Row = tuple[int, ...]
 Found = HiddenStates | ForwardCacheError
 
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Container, Sequence
 from typing import Any
 
-from forwardcache.hf.batch.row import Encoded
+from forwardcache.hf.batch.row import Encoded, Row
 from forwardcache.hf.model.identity import ModelState
 from forwardcache.hf.scoring.body_space import BodySpace
 from forwardcache.hf.scoring.call import Call
 from forwardcache.hf.scoring.task import Task
 from forwardcache.operations.hidden_states import HiddenStates
-
-Row = tuple[int, ...]
 
 
 class StatesCall(Call):

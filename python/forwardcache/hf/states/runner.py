@@ -11,11 +11,9 @@ from torch import Tensor
 
 from forwardcache.hf.batch.forward import ForwardRunner
 from forwardcache.hf.batch.kernels import TokenKernel, token_logprobs
-from forwardcache.hf.batch.row import Encoded
+from forwardcache.hf.batch.row import Encoded, Row
 from forwardcache.hf.batch.states import tensor_of
 from forwardcache.scoring import HiddenStates
-
-Row = tuple[int, ...]
 
 
 class HeadRunner:

@@ -22,6 +22,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from forwardcache.jobs.fingerprint import content_digest, facts_of
+from forwardcache.jobs.metadata import DECIDING_PACKAGES
 
 _SLACK_S = 2.0
 # Where nobody tells when a process began.
@@ -30,7 +31,6 @@ _IMPORTED_AT = time.time()
 _LARGE_BYTES = 64 * 2**20
 # The second is what multiprocessing calls it.
 _MAIN = ("__main__", "__mp_main__")
-_HEAVY = ("torch", "transformers", "peft", "tokenizers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ def imported_sources() -> Sources | None:
 
 def is_fresh() -> bool:
     """Whether nobody has imported, and so may have changed, what runs a model."""
-    return not any(name in sys.modules for name in _HEAVY)
+    return not any(name in sys.modules for name in DECIDING_PACKAGES)
 
 
 def _imported() -> Iterator[tuple[str, str]]:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from forwardcache import __version__
+from forwardcache.jobs.metadata import DECIDING_PACKAGES
 
 # Of terminals, sessions, schedulers and test runners: another one every time, and read by none of
 # the libraries that load and run a model.
@@ -37,7 +38,6 @@ _OF_SESSIONS = (
     *("SESSION_", "SHELL", "SHLVL", "SLURM_JOB", "SLURM_STEP", "SLURM_TASK_PID", "SSH_", "STY"),
     *("TERM", "TMUX", "TTY", "VISUAL", "VTE_", "WAYLAND_", "WINDOWID", "XAUTHORITY", "XDG_SESSION"),
 )
-_DECIDING = ("torch", "transformers", "peft", "tokenizers")
 _PACKAGES = (".dist-info", ".egg-info", ".egg-link", ".pth")
 _NVIDIA = "/proc/driver/nvidia"
 # A driver that nothing here knows how to ask; a machine with one is never recognised.
@@ -57,7 +57,7 @@ def surroundings() -> dict[str, Any] | None:
         return None
     installed = list(_installed())
     return {
-        "versions": {name: _entries_of(name, installed) for name in _DECIDING},
+        "versions": {name: _entries_of(name, installed) for name in DECIDING_PACKAGES},
         "forwardcache": __version__,
         "python": [sys.version, sys.prefix, *map(str, sys.flags), str(sys._xoptions)],
         "path": list(sys.path),
