@@ -44,13 +44,13 @@ def in_threads(*works: Callable[[], Any]) -> list[Any]:
 def computed(monkeypatch: pytest.MonkeyPatch) -> Counter[Any]:
     """How often each prompt was run in each view."""
     counted: Counter[Any] = Counter()
-    run = Scorer._run
+    run = Scorer.run
 
     def counting(self: Scorer, call: Any, tasks: Any) -> Any:
         counted.update((call.spec, task.key) for task in tasks)
         return run(self, call, tasks)
 
-    monkeypatch.setattr(Scorer, "_run", counting)
+    monkeypatch.setattr(Scorer, "run", counting)
     return counted
 
 

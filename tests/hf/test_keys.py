@@ -95,7 +95,7 @@ def test_encoding_options_are_in_the_key(make_backend: MakeBackend) -> None:
     options = [EncodingOptions(), EncodingOptions(False), EncodingOptions(prefix_token_id=1)]
     scopes = set()
     for scorer.options in options:
-        scopes.add(scorer._begin(None, NextTokenDist(4), [PROMPT]).scope)
+        scopes.add(scorer.begin(None, NextTokenDist(4), [PROMPT]).scope)
     assert len(scopes) == len(options)
 
 

@@ -9,10 +9,13 @@ know no cap; they are sorted all the same, so that equal ones are neighbours.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from forwardcache.errors import InvalidInputError
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,29 @@ def distinct(items: Iterable[Hashable]) -> tuple[list[int], list[int]]:
             firsts.append(position)
         kind_of.append(kind)
     return firsts, kind_of
+
+
+def in_slabs(
+    items: Iterable[Item], size_of: Callable[[Item], int], most: int
+) -> Iterator[list[Item]]:
+    """Items in groups, in their order, that come to at most ``most`` or are of one item.
+
+    Args:
+        items: The items.
+        size_of: What one counts.
+        most: What a group of several may count.
+    """
+    slab: list[Item] = []
+    held = 0
+    for item in items:
+        size = size_of(item)
+        if slab and held + size > most:
+            yield slab
+            slab, held = [], 0
+        slab.append(item)
+        held += size
+    if slab:
+        yield slab
 
 
 def plan_batches(

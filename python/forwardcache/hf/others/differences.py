@@ -12,6 +12,7 @@ from forwardcache.errors import ForwardCacheError, ModelMemoryError
 from forwardcache.hf.batch.differences import position_differences, rows_at_once
 from forwardcache.hf.batch.kernels import top_dists
 from forwardcache.hf.batch.memory import is_out_of_memory
+from forwardcache.hf.batch.plan import in_slabs
 from forwardcache.hf.comparing import value_of
 from forwardcache.hf.others.head import HeadAlone
 from forwardcache.hf.others.states import States
@@ -99,19 +100,13 @@ class Pair:
 
     def _slabs(self, rows: Sequence[object]) -> Iterator[list[int]]:
         """Texts with positions, in groups whose states are few, or which are one."""
-        slab: list[int] = []
-        held = 0
-        for at, row in enumerate(rows):
-            if isinstance(row, ForwardCacheError) or not self.reference.states.numbers[at]:
-                continue
-            size = self.reference.states.bytes_of(at)
-            if slab and held + size > _SLAB_BYTES:
-                yield slab
-                slab, held = [], 0
-            slab.append(at)
-            held += size
-        if slab:
-            yield slab
+        states = self.reference.states
+        texts = [
+            at
+            for at, row in enumerate(rows)
+            if not isinstance(row, ForwardCacheError) and states.numbers[at]
+        ]
+        return in_slabs(texts, states.bytes_of, _SLAB_BYTES)
 
     def _tables(self, slab: Sequence[int]) -> Sequence[Tensor]:
         """Of each text of a slab what ``position_differences`` gives."""

@@ -2,45 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from forwardcache.errors import ForwardCacheError, UnsupportedModelError
 from forwardcache.hf.backend import HFBackend
-from forwardcache.hf.batch.plan import distinct
+from forwardcache.hf.batch.plan import distinct, in_slabs
 from forwardcache.hf.batch.row import Encoded
 from forwardcache.hf.batch.ways import Ways
 from forwardcache.hf.others.spool import Spool
 from forwardcache.hf.others.texts import Rows, Texts
+from forwardcache.hf.scoring.final_states import FinalStates, HeadNotAloneError
+from forwardcache.hf.scoring.scorer import Scorer
 from forwardcache.hf.scoring.task import Task
 from forwardcache.hf.spec import ViewSpec
-from forwardcache.operation import Column, Operation
 
 _SLAB_BYTES = 16 * 2**20
-
-
-class _FinalStates(Operation):
-    """The states of each row."""
-
-    name = "compare"
-    columns: ClassVar[Mapping[str, Column]] = {}
-
-    def __init__(self) -> None:
-        self.output: type[Any] | None = None
-
-    def run(self, runner: Any, tasks: Sequence[Any]) -> list[Any]:
-        found = runner.final_states([task.encoded.fed for task in tasks])
-        if found is None:
-            raise UnsupportedModelError(
-                f"{runner.name} can't be held against another model: its head can't be run "
-                "without the rest of it"
-            )
-        self.output = found.kind
-        return list(found.rows)
 
 
 @dataclass(slots=True)
@@ -120,7 +101,7 @@ def states_of(backend: HFBackend, spec: ViewSpec | None, texts: Texts, rows: Row
             "what follows it"
         )
     found = States(runs, list(rows), ways)
-    op = _FinalStates()
+    op = FinalStates()
     # Equal texts run once; an error is like no other.
     firsts, kind_of = distinct(
         each.token_ids if isinstance(each, Encoded) else each for each in rows
@@ -132,7 +113,7 @@ def states_of(backend: HFBackend, spec: ViewSpec | None, texts: Texts, rows: Row
             with scorer.entered(runs), torch.inference_mode():
                 windows = [window for at in slab for window in texts.cut[at]]
                 tasks = [Task(None, Encoded(each.token_ids, 1), None) for each in windows]
-                values = scorer.runs.values(op, tasks, scorer.progress or _nobody)
+                values = _values(scorer, op, tasks)
             if scorer.state(runs) is not state:
                 raise UnsupportedModelError("the model changed while it was compared")
         _keep(found, slab, texts.cut, iter(values), done)
@@ -143,6 +124,19 @@ def states_of(backend: HFBackend, spec: ViewSpec | None, texts: Texts, rows: Row
             found.rows[at] = numbers
         found.numbers.append([] if isinstance(numbers, ForwardCacheError) else numbers)
     return found
+
+
+def _values(
+    scorer: Scorer, op: FinalStates, tasks: Sequence[Task]
+) -> list[Tensor | ForwardCacheError]:
+    """The states of each task, or its error."""
+    try:
+        return scorer.runs.values(op, tasks, scorer.progress or _nobody)
+    except HeadNotAloneError:
+        raise UnsupportedModelError(
+            f"{scorer.runner.name} can't be held against another model: its head can't be run "
+            "without the rest of it"
+        ) from None
 
 
 def _has_states(row: Encoded | ForwardCacheError) -> bool:
@@ -181,18 +175,8 @@ def _slabs(
         # A family's own name for it, or one number a layer; an embedding is hardly wider.
         width = scorer.causal_lm.get_input_embeddings().weight.shape[-1]
     token = width * scorer.runner.dtype.itemsize
-    most = max(_SLAB_BYTES // token, scorer.runs.budget(_FinalStates()))
-    slab: list[int] = []
-    tokens = 0
-    for at in texts:
-        length = sum(len(window.fed) for window in cut[at])
-        if slab and tokens + length > most:
-            yield slab
-            slab, tokens = [], 0
-        slab.append(at)
-        tokens += length
-    if slab:
-        yield slab
+    most = max(_SLAB_BYTES // token, scorer.runs.budget(FinalStates()))
+    return in_slabs(texts, lambda at: sum(len(window.fed) for window in cut[at]), most)
 
 
 def _nobody(_: int) -> None:

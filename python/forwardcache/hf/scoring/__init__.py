@@ -5,7 +5,7 @@ Reading order: ``loaded`` and ``admissions`` (the model), ``scorer``, ``terms`` 
 asked is in ``forwardcache.operations``), ``batched_forwards`` (batches within memory), ``joint``
 and ``joint_probe`` (views that share a forward), ``body_space``, ``states_call`` and
 ``kept_states`` (hidden states that are kept, and values from them), ``slices``, ``value_store`` and
-``selfcheck`` (values that were kept), ``comparison``, ``heads``, ``rerun`` and ``beside_base``
-(views beside a reference, or beside themselves), ``provenance``, ``noise``, ``preflight`` and
-``rehearsal`` (what a computation was, and what one would be).
+``selfcheck`` (values that were kept), ``comparison``, ``final_states``, ``heads``, ``rerun`` and
+``beside_base`` (views beside a reference, or beside themselves), ``provenance``, ``noise``,
+``preflight`` and ``rehearsal`` (what a computation was, and what one would be).
 """

@@ -33,7 +33,7 @@ def run_base_for(
         missing, asked = list(range(len(items))), list(items)
         results = scorer.kept.values(BASE, of_base, asked, batched=True)
     else:
-        missing = _missing(scorer, scorer._begin(spec, op, list(items)))
+        missing = _missing(scorer, scorer.begin(spec, op, list(items)))
         asked = [items[at] for at in missing]
         results = scorer.fresh(BASE, of_base, asked, alone=False) if asked else []
     return {
@@ -45,7 +45,7 @@ def run_base_for(
 
 def _missing(scorer: Scorer, call: Call) -> list[int]:
     """Positions of the items whose values are neither cached nor stored; what was, is cached."""
-    scorer._found(call)
+    scorer.found(call)
     cache, names = scorer.instrumentation.cache, (call.op.name, call.spec.view_id)
     look = getattr(cache, "peek", cache.get)
     keys = call.keys()

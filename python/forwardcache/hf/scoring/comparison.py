@@ -22,7 +22,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -31,7 +31,7 @@ from forwardcache.errors import ForwardCacheError, ModelMemoryError, Unsupported
 from forwardcache.hf.batch.context import max_positions
 from forwardcache.hf.batch.differences import position_differences, rows_at_once
 from forwardcache.hf.batch.memory import is_out_of_memory
-from forwardcache.hf.batch.plan import distinct
+from forwardcache.hf.batch.plan import distinct, in_slabs
 from forwardcache.hf.batch.row import Encoded
 from forwardcache.hf.batch.states import tensor_of
 from forwardcache.hf.batch.ways import Ways
@@ -39,6 +39,7 @@ from forwardcache.hf.model.identity import ModelState
 from forwardcache.hf.model.switch import switched
 from forwardcache.hf.scoring import provenance
 from forwardcache.hf.scoring.call import ModelChangedError
+from forwardcache.hf.scoring.final_states import FinalStates, HeadNotAloneError
 from forwardcache.hf.scoring.heads import Heads
 from forwardcache.hf.scoring.kept_states import Found
 from forwardcache.hf.scoring.loaded import dtype_name
@@ -47,7 +48,6 @@ from forwardcache.hf.scoring.rerun import Run, as_run, checked_run, view_of
 from forwardcache.hf.scoring.task import Task
 from forwardcache.hf.scoring.windows import windows_of
 from forwardcache.hf.spec import ViewSpec
-from forwardcache.operation import Column, Operation
 
 if TYPE_CHECKING:
     from forwardcache.hf.scoring.scorer import Scorer
@@ -61,27 +61,6 @@ _ATTEMPTS = 3
 
 Figures = dict[Run, list[Tensor | ForwardCacheError]]
 """By view: for each window float64[scored, 8] on the CPU, or why it has none."""
-
-
-class _HeadNotAloneError(Exception):
-    """The head can't be run without the rest of the model."""
-
-
-class _FinalStates(Operation):
-    """The states of each row, for whoever runs operations in batches."""
-
-    name = "compare"
-    columns: ClassVar[Mapping[str, Column]] = {}
-
-    def __init__(self) -> None:
-        self.output: type[Any] | None = None
-
-    def run(self, runner: Any, tasks: Sequence[Any]) -> list[Any]:
-        found = runner.final_states([task.encoded.fed for task in tasks])
-        if found is None:
-            raise _HeadNotAloneError
-        self.output = found.kind
-        return list(found.rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,21 +190,12 @@ class Comparison:
         """The windows in groups whose states are at most ``SLAB_BYTES``, or which are one."""
         token = self._scorer.kept.position_bytes * views
         # No more than fill a batch or a little memory: more states than that are only kept.
-        enough = max(_SMALL_SLAB_BYTES // token, self._scorer.runs.budget(_FinalStates()))
+        enough = max(_SMALL_SLAB_BYTES // token, self._scorer.runs.budget(FinalStates()))
         most = min(SLAB_BYTES // token, enough)
         if self._scorer.are_loaded_in_turn(list(map(view_of, self._asked))):
             # Each adapter is loaded once a slab.
             most = SLAB_BYTES // token
-        slab: list[Encoded] = []
-        tokens = 0
-        for window in windows:
-            if slab and tokens + len(window.fed) > most:
-                yield slab
-                slab, tokens = [], 0
-            slab.append(window)
-            tokens += len(window.fed)
-        if slab:
-            yield slab
+        return in_slabs(windows, lambda window: len(window.fed), most)
 
     @contextmanager
     def _in(self, spec: Run, ways: Ways) -> Iterator[None]:
@@ -253,7 +223,7 @@ class Comparison:
         if ways.runs_head_alone:
             try:
                 return self._from_states(windows, reference, views, ways)
-            except _HeadNotAloneError:
+            except HeadNotAloneError:
                 ways.runs_head_alone = False
         found: Figures = {spec: [] for spec in views}
         for window in windows:
@@ -316,7 +286,7 @@ class Comparison:
         self, windows: Sequence[Encoded], specs: Sequence[Run], ways: Ways
     ) -> tuple[dict[Run, list[Tensor]], dict[int, ForwardCacheError], type[Any] | None]:
         """The states of all windows but those that memory is too small for, with their errors."""
-        op, runs = _FinalStates(), self._scorer.runs
+        op, runs = FinalStates(), self._scorer.runs
         # Scored from the second token on: nothing is shared before a position that is needed.
         tasks = [Task(None, Encoded(window.token_ids, 1), None) for window in windows]
         found: dict[Run, list[Any]] = {}
@@ -376,7 +346,7 @@ class Comparison:
     def _write_down(self, spec: Run, ran: Sequence[RanBatch], refused: int) -> None:
         """What was run goes to whoever collects it."""
         if lists := provenance.wanted():
-            lm, budget = self._scorer.causal_lm, self._scorer.runs.budget(_FinalStates())
+            lm, budget = self._scorer.causal_lm, self._scorer.runs.budget(FinalStates())
             where = dtype_name(lm), str(lm.device), budget
             note = provenance.Provenance("compare", spec.view_id, *where, tuple(ran), refused)
             provenance.note(lists, note)

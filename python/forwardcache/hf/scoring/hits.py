@@ -92,7 +92,7 @@ class _Evicted:
     def values(self, indices: Sequence[int]) -> list[Any]:
         """Those of the items at ``indices``."""
         call = self._call
-        return self._scorer._compute(call, [call.tasks[index] for index in indices])
+        return self._scorer.compute(call, [call.tasks[index] for index in indices])
 
     def value(self) -> Any:
         """That of the only item."""
@@ -101,13 +101,13 @@ class _Evicted:
     def rest(self, *, batched: bool) -> list[Any]:
         """The values of all items, after a computation that raised; what was counted stays so."""
         scorer, call = self._scorer, self._call
-        return call.results(scorer._cached(call, batched, scorer._counted_hits(call)))
+        return call.results(scorer.cached(call, batched, scorer.counted_hits(call)))
 
     @cached_property
     def _call(self) -> Call:
         """A call of all items; what had a value has tokens, which may wait."""
         terms, op, items = self._asked
-        call = self._scorer._call(terms, op, list(items))
+        call = self._scorer.call(terms, op, list(items))
         with self._scorer.lock:
             call.encode(range(len(items)))
         return call

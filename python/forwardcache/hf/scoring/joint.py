@@ -145,7 +145,7 @@ class AskedTogether:
             self._run_ahead(call, new)
         found = [self._found(call, task) for task in tasks]
         new = [task for task, each in zip(tasks, found, strict=True) if each is None]
-        following = iter(self.scorer._run(call, new) if new else [])
+        following = iter(self.scorer.run(call, new) if new else [])
         self._write_down(call, tasks, found)
         return [next(following) if each is None else each.value for each in found]
 
@@ -213,8 +213,8 @@ class AskedTogether:
             RanBatch(tuple(positions), batch.positions, batch.tokens)
             for batch, positions in batches.values()
         ]
-        self.scorer._write_down(call, [task for task, _ in done], ran, [])
-        self.scorer._report(call, sum(len(task.encoded.fed) for task, _ in done))
+        self.scorer.write_down(call, [task for task, _ in done], ran, [])
+        self.scorer.report(call, sum(len(task.encoded.fed) for task, _ in done))
 
 
 class _Joint:
@@ -339,7 +339,7 @@ def joint_notes(scorer: Scorer) -> list[str]:
     """What was found of the views of each adapter, in words; nothing where nothing was yet."""
     found = []
     with scorer.lock:
-        for spec in scorer._standing_specs():
+        for spec in scorer.standing_specs():
             verdict = scorer.joint.verdict(scorer.admitted(spec))
             if verdict is not None:
                 name = "" if spec.adapter is None else f"{spec.adapter}: "

@@ -83,7 +83,7 @@ class KeptStates:
         scorer = self._scorer
         with scorer.lock:
             traits = scorer.identity.structure(scorer.tokenizer).traits
-            for spec in dict.fromkeys((*scorer._standing_specs(), BASE)):
+            for spec in dict.fromkeys((*scorer.standing_specs(), BASE)):
                 # One with a name is looked at when it is first on the model.
                 if spec.adapter is None and traits.gives(spec):
                     self.kind(spec)
@@ -118,12 +118,12 @@ class KeptStates:
             for piece in question.pieces:
                 firsts.setdefault(self.row_of(piece), at)
         lookup = self._lookup(call.state, call.spec, [Encoded(row, len(row)) for row in firsts])
-        kept = self._scorer._found(lookup)
+        kept = self._scorer.found(lookup)
         missing = [at for number, at in enumerate(firsts.values()) if number not in kept]
         return sorted(set(missing))
 
     def _begun(self, spec: ViewSpec | None, op: Operation, items: list[Any]) -> Call:
-        call = self._scorer._begin(spec, op, items)
+        call = self._scorer.begin(spec, op, items)
         with self._scorer.lock:
             call.encode()
         return call
@@ -202,9 +202,9 @@ class KeptStates:
 
     def _looked_up(self, lookup: StatesCall, *, batched: bool) -> list[Found]:
         scorer = self._scorer
-        lookup.encode(scorer._found(lookup))
+        lookup.encode(scorer.found(lookup))
         try:
-            return scorer._cached(lookup, batched or len(lookup.tasks) != 1)
+            return scorer.cached(lookup, batched or len(lookup.tasks) != 1)
         except ModelChangedError:
             self._spaces = {}
             raise

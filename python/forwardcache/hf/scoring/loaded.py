@@ -244,7 +244,7 @@ class LoadedModel:
         left_out: dict[str, str] = {}
         with self.lock:
             structure = self.identity.structure(self.tokenizer)
-            for spec in dict.fromkeys((*self._standing_specs(), BASE)):
+            for spec in dict.fromkeys((*self.standing_specs(), BASE)):
                 if spec.adapter is None and structure.traits.gives(spec):
                     self.admitted(spec)
             if self.adapters is not None and self.adapters.needs_name:
@@ -350,13 +350,14 @@ class LoadedModel:
     def own_specs(self) -> tuple[ViewSpec, ...]:
         """The views that the model itself may be: of several adapters with names, each one's."""
         with self.lock:
-            return self._standing_specs()
+            return self.standing_specs()
 
     def _standing_spec(self) -> ViewSpec:
-        specs = self._standing_specs()
+        specs = self.standing_specs()
         return specs[0] if len(specs) == 1 else self.resolved(FINETUNED)
 
-    def _standing_specs(self) -> tuple[ViewSpec, ...]:
+    def standing_specs(self) -> tuple[ViewSpec, ...]:
+        """As ``own_specs``; the caller holds the lock."""
         if self.adapters is not None and self.adapters.needs_name:
             return tuple(replace(FINETUNED, adapter=name) for name in self.adapters.names)
         return (own_spec_of(self.identity.structure(self.tokenizer)),)

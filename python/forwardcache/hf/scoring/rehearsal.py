@@ -26,8 +26,8 @@ def distinct_missing(view: Operations, op: str, items: Sequence[Any], *, top_k: 
     asked = scorer.operation(op, top_k=top_k)
     if scorer.keeps_states:
         return scorer.kept.missing(view.spec, asked, list(items))
-    call = scorer._begin(view.spec, asked, list(items))
-    kept = scorer._found(call)
+    call = scorer.begin(view.spec, asked, list(items))
+    kept = scorer.found(call)
     missing = {key: position for position, key in reversed(call.keys()) if position not in kept}
     return sorted(missing.values())
 

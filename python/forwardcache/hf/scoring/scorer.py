@@ -164,28 +164,29 @@ class Scorer(LoadedModel):
                 cached = hits.found(self, terms, op, shown, batched=batched)
                 if cached is not None:
                     return cached
-                call = self._call(terms, op, shown)
+                call = self.call(terms, op, shown)
                 # Past the model's lock: others may run it while a store is read.
-                found = self._found(call)
+                found = self.found(call)
                 with self.lock:
                     call.encode(found)
                 if not batched:
                     call.raise_error()
-                return call.results(self._cached(call, batched))
+                return call.results(self.cached(call, batched))
             except ModelChangedError:
                 continue
         return self.past_cache(spec, op, items)
 
     def past_cache(self, spec: ViewSpec | None, op: Operation, items: list[Any]) -> list[Any]:
         """Values where something changes the model in every forward; they aren't kept."""
-        call = self._begin(spec, op, items)
+        call = self.begin(spec, op, items)
         with self.lock:
             call.encode()
-            return call.results(self._run(call, call.tasks))
+            return call.results(self.run(call, call.tasks))
 
-    def _begin(self, spec: ViewSpec | None, op: Operation, items: list[Any]) -> Call:
+    def begin(self, spec: ViewSpec | None, op: Operation, items: list[Any]) -> Call:
+        """A call in the model's present state, its items not encoded yet."""
         terms, shown = self._begun(spec, op, items)
-        return self._call(terms, op, shown)
+        return self.call(terms, op, shown)
 
     def _begun(
         self, spec: ViewSpec | None, op: Operation, items: list[Any]
@@ -205,7 +206,8 @@ class Scorer(LoadedModel):
                 ]
         return terms, items
 
-    def _call(self, terms: Terms, op: Operation, items: list[Any]) -> Call:
+    def call(self, terms: Terms, op: Operation, items: list[Any]) -> Call:
+        """A call on known terms, its items as the chat template shows them."""
         space = None
         if terms.lasting is not None:
             space = KeySpace(terms.lasting, terms.spec, self.options.key, op)
@@ -252,7 +254,7 @@ class Scorer(LoadedModel):
             self.value_store.tell_unused(self.why_not_lasting(spec))
         return model
 
-    def _cached(
+    def cached(
         self, call: Call, batched: bool, counted: Mapping[Any, Any] | None = None
     ) -> list[Any]:
         """Values of the call's tasks: from the cache, or computed and stored.
@@ -272,7 +274,7 @@ class Scorer(LoadedModel):
             try:
                 values = self._look_up(call, kept, batched) if kept or not call.computed else []
             except (NotFiniteError, ModelMemoryError):
-                hits |= self._counted_hits(call)
+                hits |= self.counted_hits(call)
                 continue
             self._report_rest(call)
             values = self._checked_again(call, kept, values)
@@ -281,7 +283,7 @@ class Scorer(LoadedModel):
             found = hits | dict(zip((task.key for task in kept), values, strict=True))
             return [found.get(task.key, call.computed.get(task.key)) for task in call.tasks]
 
-    def _counted_hits(self, call: Call) -> dict[Any, Any]:
+    def counted_hits(self, call: Call) -> dict[Any, Any]:
         """What was found next to a computation that raised: counted already, read without that.
 
         A cache that can't be read without counting is asked again.
@@ -300,7 +302,7 @@ class Scorer(LoadedModel):
         self._fill_slices(call, keys)
 
         def compute(indices: Sequence[int]) -> list[Any]:
-            return self._compute(call, [tasks[index] for index in indices])
+            return self.compute(call, [tasks[index] for index in indices])
 
         if batched:
             batch = self.instrumentation.cached_batch
@@ -308,7 +310,7 @@ class Scorer(LoadedModel):
         single = self.instrumentation.cached
         return [single(*names, keys[0], op.top_k, lambda: compute([0])[0], scope=scope)]
 
-    def _found(self, call: Call) -> set[int]:
+    def found(self, call: Call) -> set[int]:
         """Positions of the items whose values are in the cache, with what only the store had.
 
         What the store has is put into the cache, so that looking it up is an ordinary hit.
@@ -354,7 +356,7 @@ class Scorer(LoadedModel):
         chosen = self.selfcheck.chosen(hits)
         if not chosen:
             return values
-        fresh = self._run_unchanged(call, [tasks[n] for n in chosen], self._run)
+        fresh = self._run_unchanged(call, [tasks[n] for n in chosen], self.run)
         values, wrong = list(values), {}
         for n, value in zip(chosen, fresh, strict=True):
             if call.may_keep(value) and self.selfcheck.differs(
@@ -365,11 +367,12 @@ class Scorer(LoadedModel):
         for key, value in wrong.items():
             name = call.op.name, call.spec.view_id, key, call.op.top_k, scope
             self.instrumentation.cache.put(name, value)
-        if wrong and self.value_store is not None and call.key_space is not None:
-            self.value_store.keep(call.key_space, wrong)
+        if wrong:
+            self._keep_in_store(call, wrong)
         return values
 
-    def _compute(self, call: Call, tasks: Sequence[Task]) -> list[Any]:
+    def compute(self, call: Call, tasks: Sequence[Task]) -> list[Any]:
+        """Values of ``tasks`` that the cache hasn't, for it to keep; raises what isn't kept."""
         # A cache too small for the call has lost again what the store gave.
         call.computed |= {
             key: call.fetched[key] for key in (task.key for task in tasks) if key in call.fetched
@@ -395,7 +398,7 @@ class Scorer(LoadedModel):
         # States are kept for whoever asks next, so none of them is run for several views at once.
         asked = None if call.op.every_position else asked_of(self)
         if asked is None:
-            return self._run_unchanged(call, tasks, self._run)
+            return self._run_unchanged(call, tasks, self.run)
         taken = asked.taken(call, tasks)
         # Whatever the model is by now, these are values of the state that the call's keys name.
         return self._run_unchanged(call, tasks, asked.values) if taken is None else taken
@@ -411,7 +414,7 @@ class Scorer(LoadedModel):
                 raise ModelChangedError
         return values
 
-    def _run(self, call: Call, tasks: Sequence[Task]) -> list[Any]:
+    def run(self, call: Call, tasks: Sequence[Task]) -> list[Any]:
         """Values of ``tasks``, by forwards in the call's view; equal tokens run once."""
         firsts, kind_of = distinct(
             (task.encoded.token_ids, task.encoded.first_scored, call.op.argument(task.item))
@@ -431,17 +434,17 @@ class Scorer(LoadedModel):
             if (value := op.without_run(task.encoded)) is not None
         }
         rest = [position for position in range(len(tasks)) if position not in values]
-        run, report = [tasks[position] for position in rest], partial(self._report, call)
+        run, report = [tasks[position] for position in rest], partial(self.report, call)
         if op.in_windows:
             positions = max_positions(self.causal_lm)
             scored, run = run_in_windows(self.runs, op, run, positions, report)
         else:
             scored = self.runs.values(op, run, report)
-        self._write_down(call, run, self.runs.ran, self.runs.refused)
+        self.write_down(call, run, self.runs.ran, self.runs.refused)
         values.update(zip(rest, scored, strict=True))
         return [values[position] for position in range(len(tasks))]
 
-    def _write_down(
+    def write_down(
         self,
         call: Call,
         tasks: Sequence[Task],
@@ -464,20 +467,21 @@ class Scorer(LoadedModel):
         self, spec: ViewSpec | None, op: Operation, items: Sequence[Any], *, alone: bool
     ) -> list[Any]:
         """Values past the cache: all items in the batches of one plan, or each in its own."""
-        call = self._begin(spec, op, list(items))
+        call = self.begin(spec, op, list(items))
         with self.lock:
             call.encode()
         groups = [[task] for task in call.tasks] if alone else [call.tasks]
         with self.lock:
-            return call.results([value for group in groups for value in self._run(call, group)])
+            return call.results([value for group in groups for value in self.run(call, group)])
 
     def _report_rest(self, call: Call) -> None:
         if self.progress is not None:
             with self.lock:
                 tokens = call.tokens()
-            self._report(call, tokens - call.reported)
+            self.report(call, tokens - call.reported)
 
-    def _report(self, call: Call, tokens: int) -> None:
+    def report(self, call: Call, tokens: int) -> None:
+        """Tells whoever listens that ``tokens`` more are done, each of a call once."""
         tokens = call.newly(tokens)
         call.reported += tokens
         if self.progress is not None and tokens > 0:
