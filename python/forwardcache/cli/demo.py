@@ -38,7 +38,6 @@ _NAMED = "base,ft,scaled:0.5,null:7,null:8"
 VIEWS = parse_views(_NAMED, has_adapter=True)
 TOP_K = 256
 PROMPTS = str(ASSETS / "prompts.jsonl")
-NULLS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +183,7 @@ def _diff(session: Session, loading: ModelOptions) -> DiffResult:
     from forwardcache.jobs.diff.plan import make_plan
     from forwardcache.jobs.diff.run import run_diff
 
-    options = DiffOptions(loading=loading, texts=PROMPTS, nulls=NULLS, detect=True)
+    options = DiffOptions(loading=loading, texts=PROMPTS, detect=True)
     plan = make_plan(
         session,
         read_prompts(PROMPTS, words=TEXTS),

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import glob
 import re
-import sys
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, TextIO, cast
+from typing import BinaryIO
 
 from forwardcache.cli.exits import say
 from forwardcache.errors import InvalidInputError
-from forwardcache.jobs.kinds import STDIN, FileKind, check_kind, kind_of
+from forwardcache.jobs.kinds import STDIN, FileKind, check_kind, kind_of, open_stdin
 from forwardcache.observe.workers import SameEventsError, WorkerTrace
 
 _MOST_NAMED = 3
@@ -32,10 +31,7 @@ def source_of(path: str) -> str | BinaryIO:
     if path != STDIN:
         check_kind(Path(path), FileKind.TRACE)
         return path
-    # None where the caller closed it (``<&-``).
-    if (stream := cast(TextIO | None, sys.stdin)) is None:
-        raise InvalidInputError("can't read the trace: standard input is closed")
-    return stream.buffer
+    return open_stdin("the trace").buffer
 
 
 def traces_of(given: Sequence[str], *, out: Path | None = None) -> list[str]:

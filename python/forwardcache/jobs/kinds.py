@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from enum import Enum
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO, cast
 
 from forwardcache.errors import InvalidInputError
 
@@ -23,6 +24,21 @@ _LONGEST_RECORD = 1 << 22
 def shown_path(path: str) -> str:
     """What to call an input."""
     return "standard input" if path == STDIN else path
+
+
+def open_stdin(what: str) -> TextIO:
+    """Standard input.
+
+    Args:
+        what: What is read from it, in words.
+
+    Raises:
+        InvalidInputError: it is closed.
+    """
+    # None where the caller closed it (``<&-``).
+    if (stream := cast(TextIO | None, sys.stdin)) is None:
+        raise InvalidInputError(f"can't read {what}: standard input is closed")
+    return stream
 
 
 class FileKind(Enum):

@@ -6,12 +6,12 @@ import stat
 from pathlib import Path
 
 from forwardcache.errors import InvalidInputError
-from forwardcache.jobs.kinds import STDIN, FileKind, check_kind, kind_of
+from forwardcache.jobs.kinds import STDIN, FileKind, check_kind, kind_of, open_stdin
 from forwardcache.jobs.prompt_line import PROMPTS, InputWords
 from forwardcache.jobs.prompt_source.folder import files_in
 from forwardcache.jobs.prompt_source.line_file import TEXT_SUFFIXES, LineFile, unreadable
 from forwardcache.jobs.prompt_source.source import Files, PromptFile, PromptSource
-from forwardcache.jobs.prompt_source.spool import open_stdin, spooled_file, spooled_stdin
+from forwardcache.jobs.prompt_source.spool import spooled_file, spooled_stdin
 from forwardcache.jobs.prompt_source.table_file import TableFile, is_table
 
 
@@ -54,7 +54,7 @@ def check_source(source: str, words: InputWords = PROMPTS) -> None:
         MissingExtraError: as of ``open_source``.
     """
     if source == STDIN:
-        open_stdin(words)
+        open_stdin(f"the {words.one}s")
         return
     _check_kind(source, words)
     if Path(source).is_dir():

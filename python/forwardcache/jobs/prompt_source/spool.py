@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 import tempfile
-from typing import BinaryIO, TextIO, cast
+from typing import BinaryIO
 
-from forwardcache.errors import InvalidInputError
+from forwardcache.jobs.kinds import open_stdin
 from forwardcache.jobs.prompt_line import InputWords
 from forwardcache.jobs.prompt_source.line_file import LineFile, unreadable
 
@@ -20,7 +19,7 @@ def spooled_stdin(words: InputWords) -> LineFile:
         InvalidInputError: it is closed, or can't be read.
         OSError: there is no space where temporary files go.
     """
-    return _spooled(open_stdin(words).buffer, "standard input", words)
+    return _spooled(open_stdin(f"the {words.one}s").buffer, "standard input", words)
 
 
 def spooled_file(path: str, words: InputWords) -> LineFile:
@@ -36,18 +35,6 @@ def spooled_file(path: str, words: InputWords) -> LineFile:
         raise unreadable(path, error, words) from error
     with open(descriptor, "rb") as file:
         return _spooled(file, path, words)
-
-
-def open_stdin(words: InputWords) -> TextIO:
-    """Standard input.
-
-    Raises:
-        InvalidInputError: it is closed.
-    """
-    # None where the caller closed it (``<&-``).
-    if (stream := cast(TextIO | None, sys.stdin)) is None:
-        raise InvalidInputError(f"can't read the {words.one}s: standard input is closed")
-    return stream
 
 
 def _spooled(stream: BinaryIO, name: str, words: InputWords) -> LineFile:

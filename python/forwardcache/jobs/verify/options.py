@@ -8,8 +8,6 @@ from pathlib import Path
 from forwardcache.jobs.options import NamedAdapter
 from forwardcache.jobs.other_models import OtherModel
 
-SHARE = 0.01
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifyOptions:
@@ -29,7 +27,7 @@ class VerifyOptions:
     """
 
     rows: Path
-    share: float = SHARE
+    share: float = 0.01
     seed: int | None = None
     model: str | None = None
     adapters: tuple[NamedAdapter, ...] = ()
