@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from forwardcache.hf.scoring.provenance import collecting
+from forwardcache.jobs.options import ModelOptions
 from forwardcache.jobs.session import Session, load
 from tests.cli.conftest import Run
 
@@ -58,3 +59,13 @@ def test_the_identity_is_the_backend_s(
 def test_another_identity_is_refused(score: Run, given: str) -> None:
     ended = score("--prompts", "-", "--identity", given, stdin=b"one\n")
     ended.refused(f"--identity '{given}'", "label:NAME")
+
+
+@pytest.mark.parametrize(
+    ("given", "taken"),
+    [(None, None), ("7", 7), ("٣", "٣"), ("²", "²"), ("-1", "-1"), ("<s>", "<s>")],
+)
+def test_a_prefix_is_an_id_where_it_is_of_ascii_digits(
+    given: str | None, taken: int | str | None
+) -> None:
+    assert ModelOptions(model="m", prefix_token=given).prefix_token_id == taken

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -113,17 +114,13 @@ class Comparing:
     ) -> list[Encoded | ForwardCacheError]:
         """The tokens of each text, with its completion where it has one."""
         any_length = self._scorer.options.windows if windows is None else windows
-        ends = [None] * len(texts) if completions is None else list(completions)
-        found: dict[int, Encoded | ForwardCacheError] = {}
-        whole = [at for at, end in enumerate(ends) if end is None]
-        pairs = [at for at, end in enumerate(ends) if end is not None]
         form: Form = "windows" if any_length else "text"
-        every = self._scorer.encoded(form, [texts[at] for at in whole])
-        found.update(zip(whole, every, strict=True))
-        items = [(texts[at], ends[at]) for at in pairs]
-        every = self._scorer.encoded("pair", items, any_length=any_length)
-        found.update(zip(pairs, every, strict=True))
-        return [found[at] for at in range(len(texts))]
+        return each_in_its_form(
+            texts,
+            [None] * len(texts) if completions is None else completions,
+            partial(self._scorer.encoded, form),
+            partial(self._scorer.encoded, "pair", any_length=any_length),
+        )
 
     def _compared(
         self, encoded: Sequence[Encoded | ForwardCacheError], comparison: Comparison
@@ -144,6 +141,28 @@ class Comparing:
                 ]
             )
         return results
+
+
+def each_in_its_form(
+    texts: Sequence[Any],
+    completions: Sequence[str | None],
+    of_texts: Callable[[list[Any]], Iterable[Encoded | ForwardCacheError]],
+    of_pairs: Callable[[list[Any]], Iterable[Encoded | ForwardCacheError]],
+) -> list[Encoded | ForwardCacheError]:
+    """The tokens of each text, as a prompt where it has a completion.
+
+    Args:
+        texts: The texts.
+        completions: A completion for each, or None.
+        of_texts: Gives the tokens of texts.
+        of_pairs: Those of prompts with their completions.
+    """
+    whole = [at for at, end in enumerate(completions) if end is None]
+    pairs = [at for at, end in enumerate(completions) if end is not None]
+    found = dict(zip(whole, of_texts([texts[at] for at in whole]), strict=True))
+    items = [(texts[at], completions[at]) for at in pairs]
+    found.update(zip(pairs, of_pairs(items), strict=True))
+    return [found[at] for at in range(len(texts))]
 
 
 def check_lists(

@@ -89,6 +89,13 @@ class ModelOptions:
         return tuple(each.name for each in self.adapters if each.name is not None)
 
     @property
+    def prefix_token_id(self) -> int | str | None:
+        """The prefix as a backend takes it: an id as a number."""
+        token = self.prefix_token
+        is_id = token is not None and token.isascii() and token.isdigit()
+        return int(token) if is_id and token is not None else token
+
+    @property
     def named(self) -> str:
         """The model and its adapters, for a person."""
         adapters = ", ".join(map(str, self.adapters))

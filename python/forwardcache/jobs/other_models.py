@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forwardcache.adapter_names import check_names
-from forwardcache.errors import ForwardCacheError, InvalidInputError
+from forwardcache.errors import InvalidInputError
 from forwardcache.jobs.options import ModelOptions
-from forwardcache.jobs.reasons import first_line, is_out_of_memory, shown
+from forwardcache.jobs.reasons import loading, shown
 
 if TYPE_CHECKING:
     from forwardcache.hf import HFBackend
@@ -96,13 +96,13 @@ def check_other_vocabulary(backend: Any, other: OtherModel, loading: ModelOption
     check_tokens(backend.tokenizer, found)
 
 
-def load_other(backend: Any, other: OtherModel, loading: ModelOptions) -> HFBackend:
+def load_other(backend: Any, other: OtherModel, options: ModelOptions) -> HFBackend:
     """Another model, which reads texts as the reference does.
 
     Args:
         backend: The reference's, of which only the tokenizer is asked.
         other: The other model.
-        loading: How the reference was loaded.
+        options: How the reference was loaded.
 
     Raises:
         ForwardCacheError: it can't be loaded, or not be compared.
@@ -111,28 +111,20 @@ def load_other(backend: Any, other: OtherModel, loading: ModelOptions) -> HFBack
     from forwardcache.hf import HFBackend
 
     # The reference's own, since what it wrote is what the other model reads.
-    template = backend.tokenizer.get_chat_template() if loading.chat_template else False
-    prefix = loading.prefix_token
-    try:
+    template = backend.tokenizer.get_chat_template() if options.chat_template else False
+    with loading("it"):
         return HFBackend.load(
             other.folder,
-            device=loading.device,
-            dtype=loading.dtype,
-            allow_download=loading.allow_download,
-            add_bos_token=loading.add_bos_token,
-            add_special_tokens=loading.special_tokens,
+            device=options.device,
+            dtype=options.dtype,
+            allow_download=options.allow_download,
+            add_bos_token=options.add_bos_token,
+            add_special_tokens=options.special_tokens,
             chat_template=template,
-            chat_template_args=loading.chat_template_args,
-            prefix_token_id=int(prefix) if prefix is not None and prefix.isdecimal() else prefix,
-            windows=loading.windows,
-            token_budget=loading.token_budget,
+            chat_template_args=options.chat_template_args,
+            prefix_token_id=options.prefix_token_id,
+            windows=options.windows,
+            token_budget=options.token_budget,
             # Nothing is asked twice of it.
             cache_maxsize=1,
         )
-    except ForwardCacheError:
-        raise
-    except Exception as error:
-        if is_out_of_memory(error):
-            raise
-        kind = type(error).__name__
-        raise InvalidInputError(f"can't load it: {kind}: {first_line(error)}") from error

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import errno
 import reprlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from forwardcache.errors import ForwardCacheError, InvalidInputError
 
 _MACHINE_FAILED = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
@@ -40,6 +44,27 @@ def is_out_of_memory(error: BaseException) -> bool:
     # On the host torch raises a plain RuntimeError.
     host = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
     return isinstance(error, MemoryError) or "OutOfMemoryError" in names or host
+
+
+@contextmanager
+def loading(what: str) -> Iterator[None]:
+    """What a library raises inside, while a model is loaded, becomes one line.
+
+    Args:
+        what: What to call the model.
+
+    Raises:
+        InvalidInputError: it can't be loaded; memory that ran out is raised as it is.
+    """
+    try:
+        yield
+    except ForwardCacheError:
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        kind = type(error).__name__
+        raise InvalidInputError(f"can't load {what}: {kind}: {first_line(error)}") from error
 
 
 def first_line(error: BaseException) -> str:

@@ -10,13 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from forwardcache.errors import ForwardCacheError, InvalidInputError
+from forwardcache.errors import InvalidInputError
 from forwardcache.instrumentation import BackendInstrumentation, TraceWriter
 from forwardcache.jobs.adapters import adapters_to_load
 from forwardcache.jobs.hits import HitRecorder
 from forwardcache.jobs.imports import import_transformers, without_collections
 from forwardcache.jobs.options import ModelOptions
-from forwardcache.jobs.reasons import first_line, is_out_of_memory, shown
+from forwardcache.jobs.reasons import first_line, loading, shown
 
 if TYPE_CHECKING:
     from forwardcache.hf import HFBackend
@@ -203,7 +203,7 @@ def _loaded(
     skip_adapters: bool,
 ) -> Any:
     policy, label = parse_identity(options.identity)
-    try:
+    with loading(options.model):
         return backend_type.load(
             options.model,
             adapters_to_load(options.adapters),
@@ -215,7 +215,7 @@ def _loaded(
             chat_template_args=options.chat_template_args,
             tokenizer=options.tokenizer,
             add_bos_token=options.add_bos_token,
-            prefix_token_id=_id_or_text(options.prefix_token),
+            prefix_token_id=options.prefix_token_id,
             windows=options.windows,
             instrumentation=cast(BackendInstrumentation, recorder),
             store=store,
@@ -226,20 +226,6 @@ def _loaded(
             keep=options.keep,
             skip_adapters=skip_adapters,
         )
-    except ForwardCacheError:
-        raise
-    except Exception as error:
-        if is_out_of_memory(error):
-            raise
-        kind = type(error).__name__
-        raise InvalidInputError(
-            f"can't load {options.model}: {kind}: {first_line(error)}"
-        ) from error
-
-
-def _id_or_text(token: str | None) -> int | str | None:
-    is_id = token is not None and token.isascii() and token.isdigit()
-    return int(token) if is_id and token is not None else token
 
 
 def _backend_type() -> type[HFBackend]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import zip_longest
 from typing import Any
 
@@ -11,6 +12,7 @@ from forwardcache.errors import ContextLengthError, ForwardCacheError, InvalidIn
 from forwardcache.hf.backend import HFBackend
 from forwardcache.hf.batch.context import max_positions
 from forwardcache.hf.batch.row import Encoded
+from forwardcache.hf.comparing import each_in_its_form
 from forwardcache.hf.scoring.windows import windows_of
 from forwardcache.hf.text.encode import Encoder, EncodingOptions
 
@@ -84,14 +86,9 @@ class Texts:
         ]
 
     def _read(self, encoder: Encoder) -> Rows:
-        whole = [at for at, end in enumerate(self.completions) if end is None]
-        pairs = [at for at, end in enumerate(self.completions) if end is not None]
-        found: dict[int, Encoded | ForwardCacheError] = {}
-        every = encoder.encode_each("windows", [self.texts[at] for at in whole])
-        found.update(zip(whole, every, strict=True))
-        items = [(self.texts[at], self.completions[at]) for at in pairs]
-        found.update(zip(pairs, encoder.encode_each("pair", items), strict=True))
-        return [found[at] for at in range(len(self.texts))]
+        of_texts = partial(encoder.encode_each, "windows")
+        of_pairs = partial(encoder.encode_each, "pair")
+        return each_in_its_form(self.texts, self.completions, of_texts, of_pairs)
 
 
 def _windows(row: Encoded | ForwardCacheError, most: int | None) -> list[Encoded]:
