@@ -32,22 +32,34 @@ def crew_of(workers: int, kind: type[Echo] = Echo, *, copies: bool = False) -> L
 
 
 @pytest.fixture(scope="module")
-def crew() -> Iterator[LocalCrew]:
+def two() -> Iterator[LocalCrew]:
     """Two workers that are there; each test leaves two that are, and in the end none is."""
     with crew_of(2, copies=True) as crew:
         all_there(crew)
         yield crew
-        # A second copy that nobody waits for may go on, and who is at work isn't asked.
-        while crew._running:
-            crew._wait(None)
+        # Who is at work isn't asked.
+        all_free(crew)
         processes = [member.process for member in crew.members]
         assert (crew.close(), crew.close()) == (10, 0)
         assert len(processes) == 2
         assert all(process.returncode is not None for process in processes)
 
 
+@pytest.fixture
+def crew(two: LocalCrew) -> LocalCrew:
+    """Two workers that are there and have nothing to do."""
+    all_free(two)
+    return two
+
+
 def all_there(crew: LocalCrew) -> None:
     while not all(member.facts for member in crew.members):
+        crew._wait(None)
+
+
+def all_free(crew: LocalCrew) -> None:
+    # A second copy that nobody waits for may go on.
+    while crew._running:
         crew._wait(None)
 
 
@@ -59,11 +71,17 @@ def test_what_workers_warn_of_is_said_once(caplog: pytest.LogCaptureFixture) -> 
     assert caplog.messages == ["both say so", "both say so at the end"]
 
 
-def test_results_come_in_order_and_a_slow_worker_does_less(crew: LocalCrew) -> None:
-    found = [answer(one) for one in crew.run("echo", 40, lambda n: b"%d" % n)]
+def test_results_come_in_order_and_a_slow_worker_does_less(
+    crew: LocalCrew, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What the slow one does another one could have done before.
+    monkeypatch.setattr(crew, "_copies", False)
+    slow, quick = sorted(member.number for member in crew.members)
+    tasks = [json.dumps([slow, str(tmp_path), number]).encode() for number in range(40)]
+    found = [answer(one) for one in crew.run("share", 40, tasks.__getitem__)]
     assert [task for _, task in found] == list(range(40))
     done = Counter(worker for worker, _ in found)
-    assert 0 < done[0] < done[1]
+    assert 0 < 3 * done[slow] <= done[quick]
 
 
 def test_tasks_are_read_as_they_are_given_and_come_back_with_their_results(crew: LocalCrew) -> None:
@@ -102,8 +120,7 @@ def test_what_one_worker_is_stuck_with_another_one_does(crew: LocalCrew, tmp_pat
     found = [answer(one) for one in crew.run("echo", 3, lambda n: b"%d" % n)]
     assert [task for _, task in found] == [0, 1, 2]
     paths[-1].unlink()
-    while crew._running:
-        crew._wait(None)
+    all_free(crew)
 
 
 def test_the_work_of_the_dead_is_done_again(
@@ -149,6 +166,8 @@ def test_workers_that_can_not_start_end_the_run_with_their_last_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("forwardcache.distributed.crew._REPLACEMENTS", 0)
+    # Its last words come before its end, which takes as long as it takes.
+    monkeypatch.setattr("forwardcache.distributed.local._ENDING_S", PATIENCE_S)
     with crew_of(1, Broken) as crew, pytest.raises(WorkerError) as raised:
         crew.facts()
     assert str(raised.value) == (
