@@ -12,6 +12,7 @@ import pytest
 from hypothesis import settings
 
 from tests import proof
+from tests.patience import PATIENCE_S
 from tests.warm import WarmPython
 
 # How long an example takes says more about the machine than about the code.
@@ -28,6 +29,10 @@ ON_RAY = ("tests/distributed/", "many-machines.md", "[README.md]", "test_one_fil
 # Ray gives its workers the lowest priority but four, a thirtieth of the time of whoever else is
 # busy: on a machine that is, they would load for minutes.
 os.environ.setdefault("RAY_worker_niceness", "0")
+# It ends processes that haven't said within 30 or 60 s that they are there.
+for name in ("worker_register_timeout_seconds", "gcs_server_request_timeout_seconds"):
+    os.environ.setdefault(f"RAY_{name}", f"{PATIENCE_S}")
+os.environ.setdefault("RAY_agent_register_timeout_ms", f"{PATIENCE_S * 1000}")
 
 CHANGED_BY_TESTS = {"inst", "shared_models", "watched"}
 """Fixtures whose value a test changes or runs by itself, and expects to be alone with.

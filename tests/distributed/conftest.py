@@ -13,25 +13,28 @@ from typing import Any
 import pytest
 
 import forwardcache.distributed.team  # noqa: F401  (turns off what Ray would report)
+from tests.patient_ray import make_patient
 
 
 def start(ray: Any) -> None:
-    ray.init(
-        address="local",
-        num_cpus=4,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        object_store_memory=100 * 2**20,
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        make_patient(patch.setattr)
+        ray.init(
+            address="local",
+            num_cpus=4,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            object_store_memory=100 * 2**20,
+        )
 
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[None]:
     import ray
 
-    # Ray gives its processes 15 to 30 s to start: not enough on a busy machine where they have to
-    # compile all that they import. So they keep what they compiled, and may try again.
+    # Processes that have to compile all that they import take long on a busy machine. So they keep
+    # what they compiled, and may try again.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     for is_last in (False, False, True):
         try:

@@ -8,7 +8,10 @@ from pathlib import Path
 
 from forwardcache.__main__ import main
 from forwardcache.cli import demo
+from tests.patient_ray import make_patient
 
 if __name__ == "__main__":
     demo.PROMPTS = str(Path("prompts.jsonl").absolute())
+    if "--ray" in sys.argv:
+        make_patient()
     sys.exit(main())

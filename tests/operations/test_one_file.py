@@ -141,6 +141,10 @@ import json, sys
 from forwardcache.distributed import score
 
 demo = sys.argv[1]
+sys.path.append(sys.argv[3])
+from tests.patient_ray import make_patient
+
+make_patient()
 rows = score(
     json.loads(sys.argv[2]), model=f"{demo}/model", adapter=f"{demo}/adapter", workers=1,
     op="next_token_entropy", device="cpu",
@@ -150,7 +154,7 @@ print("rows", json.dumps(rows))
 
 
 def test_ray(run: Run) -> None:
-    told = run("-c", RAY, DEMO, json.dumps(PROMPTS)).stdout
+    told = run("-c", RAY, DEMO, json.dumps(PROMPTS), HERE.parents[1]).stdout
     [line] = [line for line in told.splitlines() if line.startswith("rows ")]
     rows: list[dict[str, Any]] = json.loads(line.removeprefix("rows "))
     assert [row["view"] for row in rows] == ["base", "ft"] * len(PROMPTS)
