@@ -22,6 +22,7 @@ from selenium.webdriver import Chrome
 from tests.cli.conftest import Run
 from tests.cli.test_report_browser import random_trace
 from tests.cli.test_trace import line, trace
+from tests.patience import PATIENCE_S
 
 OPEN = """
 const buffer = new TextEncoder().encode(arguments[0]).buffer;
@@ -70,7 +71,7 @@ def perfetto(browser: Chrome) -> Iterator[Chrome]:
 
 def until(browser: Chrome, condition: str) -> None:
     """Waits until the page says so."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_S
     while not browser.execute_script(f"return {condition}"):
         assert time.monotonic() < deadline, condition
         time.sleep(0.05)

@@ -112,7 +112,7 @@ def test_ctrl_c_keeps_rows_and_trace_and_the_run_goes_on(score: Run, tmp_path: P
     model = ["--model", ASSETS / "model", "--adapter", ASSETS / "adapter", "--dtype", "float32"]
     command = [sys.executable, "-m", "forwardcache", "score", *model, *options]
     with subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True) as process:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + PATIENCE_S
         while process.poll() is None and time.monotonic() < deadline:
             if part.exists() and part.stat().st_size:
                 process.send_signal(signal.SIGINT)

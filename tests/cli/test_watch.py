@@ -25,6 +25,7 @@ from forwardcache.observe.follow import Follower
 from forwardcache.observe.recent import Recent
 from tests.cli.conftest import Run
 from tests.cli.test_trace import line, trace
+from tests.patience import PATIENCE_S
 
 COLUMNS, LINES = 100, 30
 
@@ -58,7 +59,7 @@ class Terminal:
 
     def wait_for(self, shown: Callable[[str], bool]) -> str:
         """The screen, once ``shown`` holds of it."""
-        until = time.monotonic() + 30
+        until = time.monotonic() + PATIENCE_S
         while not shown(self.text):
             assert time.monotonic() < until, self.text
             assert self.read(), self.text
@@ -69,7 +70,7 @@ class Terminal:
         os.write(self._end, b"\x03")
         while self.read():
             pass
-        return self.process.wait(30)
+        return self.process.wait(PATIENCE_S)
 
 
 @contextmanager
@@ -206,7 +207,7 @@ def test_a_signal_that_no_terminal_sent_ends_it_too(tmp_path: Path) -> None:
     with watching(trace(tmp_path / "t", line())) as terminal:
         terminal.wait_for(lambda text: "1 hit" in text)
         terminal.process.send_signal(signal.SIGINT)
-        assert terminal.process.wait(30) == 130
+        assert terminal.process.wait(PATIENCE_S) == 130
 
 
 def test_a_follower_gives_each_event_once_and_only_whole_lines(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from forwardcache.hf.batch.forward import ForwardRunner
 from forwardcache.hf.scoring.scorer import Scorer
 from tests.hf import tiny
 from tests.hf.conftest import MakeBackend
+from tests.patience import HANG_S
 
 THREADS = 6
 PROMPTS = [f"{prompt} {number}" for prompt in tiny.PROMPTS for number in range(4)]
@@ -35,7 +36,7 @@ def in_threads(*works: Callable[[], Any]) -> list[Any]:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(HANG_S)
     assert not any(thread.is_alive() for thread in threads)
     return results
 

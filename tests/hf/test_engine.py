@@ -19,6 +19,7 @@ from forwardcache.errors import (
 from forwardcache.hf import HFBackend, HFEngine
 from tests.hf import tiny
 from tests.hf.conftest import MakeBackend
+from tests.patience import HANG_S
 
 PROMPTS = [[2 + row, 40 + 3 * row, 7, 90 + row, 11, 60][: 1 + row % 6] for row in range(16)]
 
@@ -64,7 +65,7 @@ async def running(backend: HFBackend, **options: Any) -> AsyncIterator[HFEngine]
 
 def run(test: Callable[[], Awaitable[None]]) -> None:
     async def main() -> None:
-        await asyncio.wait_for(test(), 60)
+        await asyncio.wait_for(test(), HANG_S)
 
     asyncio.run(main())
 

@@ -23,6 +23,7 @@ from tests.hf import tiny
 from tests.hf.conftest import MakeBackend
 from tests.hf.test_engine import collect, request, running, tokens
 from tests.hf.test_prefix import COMPLETIONS, PACKABLE, PAIRS, PROMPT, packable_model, prefixes
+from tests.patience import HANG_S
 from tests.tolerance import TOLERANCE
 
 __all__ = ["prefixes"]
@@ -134,7 +135,7 @@ def streams(model: Any, tokenizer: Any) -> list[list[int]]:
             found = await asyncio.gather(*(collect(engine, each) for each in asked))
         return [tokens(stream) for stream in found]
 
-    return asyncio.run(asyncio.wait_for(decode(), 60))
+    return asyncio.run(asyncio.wait_for(decode(), HANG_S))
 
 
 @pytest.mark.parametrize("lora", [False, True], ids=["plain", "lora"])

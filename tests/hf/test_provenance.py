@@ -18,6 +18,7 @@ from tests.hf import tiny
 from tests.hf.conftest import MakeBackend
 from tests.hf.test_memory import ERRORS, Memory
 from tests.instrumentation.together import INHERITS
+from tests.patience import HANG_S
 
 PROMPTS = list(tiny.PROMPTS)
 PAIRS = [(prompt, " fox") for prompt in PROMPTS]
@@ -81,8 +82,8 @@ def test_each_thread_collects_its_own(make_backend: MakeBackend) -> None:
     begun = threading.Barrier(len(PROMPTS) + 1)
     with ThreadPoolExecutor(len(PROMPTS)) as threads:
         for _ in PROMPTS:
-            threads.submit(begun.wait, 30)
-        begun.wait(30)
+            threads.submit(begun.wait, HANG_S)
+        begun.wait(HANG_S)
         with backend.provenance() as mine:
             list(threads.map(score, PROMPTS))
     assert {prompt: len(computed) for prompt, computed in found.items()} == dict.fromkeys(

@@ -17,6 +17,7 @@ from torch.nn.utils import parametrize
 
 from forwardcache.hf import HFBackend
 from tests.hf import tiny
+from tests.patience import HANG_S
 
 PROMPT = "the quick brown fox"
 Change = Callable[[HFBackend], Any]
@@ -262,10 +263,10 @@ def test_a_forward_under_way_is_not_served_after_an_announcement(backend: HFBack
     causal_lm(backend).lm_head.register_forward_hook(wait)
     with ThreadPoolExecutor(1) as pool:
         began = pool.submit(backend.next_token_dist, PROMPT)
-        assert running.wait(30)
+        assert running.wait(HANG_S)
         backend.weights_changed()
         announced.set()
-        old = began.result(30)
+        old = began.result(HANG_S)
     new = backend.next_token_dist(PROMPT)
     assert new == old
     assert new is not old

@@ -20,6 +20,7 @@ from forwardcache.hf import HFBackend
 from forwardcache.store import Record, open_store
 from forwardcache.store.seal import seal, unseal
 from tests.hf.conftest import MakeBackend
+from tests.patience import HANG_S
 from tests.tolerance import TOLERANCE, hold_to_tolerance
 from tests.warm import WarmPython
 
@@ -255,7 +256,7 @@ def test_no_other_thread_waits_while_a_store_is_read(make_backend: MakeBackend) 
     class Slow:
         def get_many(self, _: Any) -> dict[bytes, bytes]:
             waiting.set()
-            assert go_on.wait(30)
+            assert go_on.wait(HANG_S)
             return {}
 
         def put_many(self, records: Any) -> int:
@@ -265,10 +266,10 @@ def test_no_other_thread_waits_while_a_store_is_read(make_backend: MakeBackend) 
     backend.identity()
     thread = threading.Thread(target=backend.next_token_dist, args=(PROMPTS[0],))
     thread.start()
-    assert waiting.wait(30)
+    assert waiting.wait(HANG_S)
     other = threading.Thread(target=backend.identity)
     other.start()
-    other.join(20)
+    other.join(HANG_S / 2)
     waited = other.is_alive()
     go_on.set()
     thread.join()

@@ -29,6 +29,7 @@ from forwardcache.hf.stream.way import StreamWay, stream_way
 from tests.hf import tiny
 from tests.hf.stream_families import FAMILIES, family, stretched
 from tests.hf.test_engine import collect, request, running, tokens, until_idle
+from tests.patience import HANG_S
 
 PROMPTS = [
     [5, 9, 200, 31, 77],
@@ -57,7 +58,7 @@ def streams(model: Any, prompts: list[list[int]], tokenizer: Any, late: int = 2)
             assert engine.kv_bytes == 0
             return list(found)
 
-    return asyncio.run(asyncio.wait_for(decode(), 120))
+    return asyncio.run(asyncio.wait_for(decode(), HANG_S))
 
 
 def way_of(model: Any) -> StreamWay:

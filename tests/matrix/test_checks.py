@@ -169,17 +169,24 @@ def test_a_process_that_dies_or_hangs_is_a_crash_of_its_case_alone() -> None:
         "import os, sys, time\n"
         "for line in sys.stdin:\n"
         " if line == 'dies\\n': os._exit(3)\n"
-        " if line == 'hangs\\n': time.sleep(60)\n"
+        " if line == 'hangs\\n': time.sleep(600)\n"
         f" {ECHO}\n"
     )
     names = ["one", "dies", "two", "hangs", "three"]
     asked = [(name, "type") for name in names]
     command = (sys.executable, "-c", program)
-    found = {each.name: each for each in verdicts(asked, processes=1, limit_s=2, command=command)}
-    assert found.keys() == set(names)
-    assert [name for name in names if found[name].failures] == ["dies", "hangs"]
-    assert "exited with 3" in found["dies"].parts["scoring"].reason
-    assert "no verdict within 2 s" in found["hangs"].parts["scoring"].reason
+    # On a busy machine any case may take two seconds, and none takes so many times as long.
+    for limit_s in (2, 20, 90):
+        verdict = verdicts(asked, processes=1, limit_s=limit_s, command=command)
+        found = {each.name: each for each in verdict}
+        assert found.keys() == set(names)
+        failed = [name for name in names if found[name].failures]
+        reasons = [found[name].parts["scoring"].reason for name in failed]
+        if failed == ["dies", "hangs"] and "exited with 3" in reasons[0]:
+            break
+    assert failed == ["dies", "hangs"]
+    assert "exited with 3" in reasons[0]
+    assert f"no verdict within {limit_s} s" in reasons[1]
 
 
 def test_a_verdict_survives_its_way_between_processes() -> None:
