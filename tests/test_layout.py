@@ -6,7 +6,9 @@ circle. A package of several files says in which order they are read.
 
 import ast
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -126,8 +128,20 @@ def forbidden(imports: dict[str, set[str]]) -> list[str]:
     ]
 
 
-def test_packages_import_only_those_that_they_may() -> None:
-    imports = graph()
+@pytest.fixture(scope="module")
+def read_once() -> Mapping[str, frozenset[str]]:
+    """Who imports whom, which takes a second to read."""
+    found = {module: frozenset(others) for module, others in graph().items()}
+    return MappingProxyType(found)
+
+
+@pytest.fixture
+def imports(read_once: Mapping[str, frozenset[str]]) -> dict[str, set[str]]:
+    """The same, for a test to change."""
+    return {module: set(others) for module, others in read_once.items()}
+
+
+def test_packages_import_only_those_that_they_may(imports: dict[str, set[str]]) -> None:
     assert len(imports) > 150
     assert forbidden(imports) == []
 
@@ -143,14 +157,14 @@ def test_packages_import_only_those_that_they_may() -> None:
         ("store.base", "observe.reader"),
     ],
 )
-def test_an_import_of_what_stands_higher_is_found(module: str, other: str) -> None:
-    imports = graph()
+def test_an_import_of_what_stands_higher_is_found(
+    module: str, other: str, imports: dict[str, set[str]]
+) -> None:
     imports[module] = imports[module] | {other}
     assert forbidden(imports) == [f"{module} imports {other}"]
 
 
-def test_no_modules_import_each_other_in_a_circle() -> None:
-    imports = graph()
+def test_no_modules_import_each_other_in_a_circle(imports: dict[str, set[str]]) -> None:
     assert circles(imports) == []
     imports["store.base"].add("store.tiers")
     assert {"store.base", "store.tiers"} <= set(circles(imports))
