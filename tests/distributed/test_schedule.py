@@ -171,6 +171,30 @@ def test_in_order_what_all_would_soon_wait_for_is_copied() -> None:
     assert schedule.take(1, 12.0) == 6
 
 
+def in_order_behind_a_slow_one(began_s: float) -> Schedule[int]:
+    """Workers that take 1, 1, 4 and 10 s; the last has task 4, which all would soon wait for."""
+    schedule = Schedule(range(30), ahead=12, copies=True)
+    used_to(schedule, {3: 10.0, 2: 4.0, 1: 1.0, 0: 1.0})
+    assert schedule.take(3, began_s) == 4
+    for number in range(5, 12):
+        assert schedule.take(0, began_s) == number
+        schedule.finish(number, b"", 0, began_s + 1.0)
+    return schedule
+
+
+def test_in_order_what_all_would_soon_wait_for_is_not_left_to_another_slow_one() -> None:
+    schedule = in_order_behind_a_slow_one(10.0)
+    assert schedule.take(2, 11.0) == 12
+    assert schedule.take(1, 11.0) == 4
+
+
+def test_in_order_what_may_take_longer_than_usual_is_copied_once() -> None:
+    schedule = in_order_behind_a_slow_one(10.0)
+    # Usually it would be done half a second later, but tasks differ.
+    assert schedule.take(1, 19.5) == 4
+    assert schedule.take(0, 19.5) == 12
+
+
 def test_the_quickest_are_asked_first() -> None:
     schedule = Schedule(range(9))
     used_to(schedule, {5: 3.0, 4: 1.0, 7: 2.0})

@@ -1,7 +1,7 @@
 """Claims: on simulated workers, some of them slow, stopping or dying, under drivers that die, the
 schedule loses no chunk and doubles none, gives each its own result, keeps the order where one is
-asked for, and is done within 5 % of the ideal, or 7 % in order (``tools/simulate.py`` says what
-that is); a schedule that breaks one of these is noticed.
+asked for, and is done within 5 % of the ideal (``tools/simulate.py`` says what that is); a schedule
+that breaks one of these is noticed.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from tools.simulate import Broken, Machine, check, draw, ideal_s, main
 
 NEVER = float("inf")
 # Jobs that an earlier schedule was too slow for: it copied nothing before all else was done, too
-# late where many workers stopped, only what was half as long again as usual.
-KEPT = (116, 328, 446, 492, 992)
+# late where many workers stopped, only what was half as long again as usual, also by slow workers.
+KEPT = (116, 328, 446, 492, 992, 2078, 7355)
 
 
 def check_all(seeds: Iterable[int], most_workers: int) -> None:
@@ -137,7 +137,6 @@ def test_seeds_that_fail_are_told_and_can_be_run_again(
     assert main(["--scenarios", "3"]) == 0
     assert "3 jobs with" in capsys.readouterr().out
     monkeypatch.setattr(simulate, "BOUND", 1.008)
-    monkeypatch.setattr(simulate, "BOUND_IN_ORDER", 1.008)
     assert main(["--scenarios", "2", "--first", "5"]) == 1
     told = capsys.readouterr().out
     assert told.startswith("seed 6 (")

@@ -23,8 +23,10 @@ _GAIN = 0.1
 _LATE = 1.2
 # Shorter than any task, so that nobody divides by nothing.
 _SHORTEST_S = 1e-6
-# In order: how many times as long as a task takes before all would have to wait is soon.
-_SOON = 2.0
+# In order: how many times as long as a task takes before all would have to wait is soon; who takes
+# this many times the average is too slow for what all would wait for; and a task of which there is
+# no copy may take so many times the usual, since tasks differ.
+_SOON, _SLOW, _UNSURE = 2.0, 1.3, 1.3
 # How much the last task counts in what a worker is used to.
 _NEWEST = 0.2
 # How often to look whether somebody has become late: a quarter of what a task takes, within these.
@@ -176,14 +178,15 @@ class Schedule(Generic[Task]):
 
     def _urgent(self, worker: int, now_s: float) -> int | None:
         """The first task that would soon keep all others waiting, if this worker gains on it."""
-        if self._ahead is None or not self._copies or not self._average:
+        pace = self._pace(worker)
+        if self._ahead is None or not self._copies or not 0 < pace <= _SLOW * self._average:
             return None
         a_second = sum(1 / usual_s for usual_s in self._usual.values())
-        soon = self._given - self._ahead + _SOON * self._pace(worker) * a_second
-        for number in self._running:
+        soon = self._given - self._ahead + _SOON * pace * a_second
+        for number, began in self._running.items():
             if number > soon:
                 break
-            if self._gains(number, worker, now_s):
+            if self._gains(number, worker, now_s, _UNSURE if len(began) == 1 else 1.0):
                 return number
         return None
 
@@ -197,17 +200,23 @@ class Schedule(Generic[Task]):
                 last, last_end = number, end
         return last if last is not None and self._gains(last, worker, now_s) else None
 
-    def _gains(self, number: int, worker: int, now_s: float) -> bool:
+    def _gains(self, number: int, worker: int, now_s: float, times: float = 1.0) -> bool:
         """Whether a task is expected to be done sooner if this worker does it too."""
-        end = self._expected_end(number, now_s)
+        end = self._expected_end(number, now_s, times)
         is_his = worker in self._running[number]
         return not is_his and end - now_s > self._pace(worker) * (1 + _GAIN)
 
-    def _expected_end(self, number: int, now_s: float) -> float:
-        """When a task is expected to be done (s); infinity if all who have it are late."""
+    def _expected_end(self, number: int, now_s: float, times: float = 1.0) -> float:
+        """When a task is expected to be done (s); infinity if all who have it are late.
+
+        Args:
+            number: The task.
+            now_s: The time.
+            times: How many times as long as usual it takes.
+        """
         found = math.inf
         for worker, began_s in self._running[number].items():
             pace = self._pace(worker)
-            if now_s - began_s <= _LATE * pace:
-                found = min(found, max(began_s + pace, now_s))
+            if now_s - began_s <= max(_LATE, times) * pace:
+                found = min(found, max(began_s + times * pace, now_s))
         return found
