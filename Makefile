@@ -26,8 +26,7 @@ KILLS ?= 1000
 PART_KILLS ?= 500
 SEED ?= 0
 FUZZ_S ?= 60
-# One more than the cores of a small machine: tests that wait for a process leave theirs to others.
-TEST_PROCESSES ?= 3
+TEST_PROCESSES ?= 2
 PARTS ?=
 SCALE ?= 1
 MINUTES ?= inf
