@@ -33,12 +33,12 @@ MINUTES ?= inf
 export SCHEDULES ?= 10000
 
 .DEFAULT_GOAL := help
-# Cargo takes no part in make's own count of jobs.
+# Neither cargo nor a make with jobs of its own takes part in make's count of jobs.
 ALONE = MAKEFLAGS=
 # What is built to be explored and not shipped needs no optimization across crates.
 QUICK_BUILD = CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16
 
-.PHONY: help test-shuffled test-processors check-versions test-lowest test-3.12 test-3.13 setup redis-server chromium build demo test test-rust rust-tests rust-turns loom shuttle tsan asan valgrind free-threaded cross mutants test-python lint lint-rust lint-python format check bench gpu bench-rust callgrind simulate matrix prove prove-trace fuzz-trace docs picture wheel sdist try-wheel reproducible audit advisories workflows notices clean kill-parts
+.PHONY: help test-shuffled test-processors check-versions test-lowest test-3.12 test-3.13 setup redis-server chromium build demo test environment test-rust rust-tests rust-turns loom shuttle tsan asan valgrind free-threaded cross mutants test-python lint lint-rust lint-python format check bench gpu bench-rust callgrind simulate matrix prove prove-trace fuzz-trace docs picture wheel sdist try-wheel reproducible audit advisories workflows notices clean kill-parts
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -58,9 +58,9 @@ else
 	@# pip would compile one file after the other. What is no Python, a template say, is passed over.
 	@$(PY) -m compileall -qq -j 0 $(VENV)/lib || true
 endif
-	@touch $@ $(VENV)/.built
+	@touch $@ $(if $(UV),,$(VENV)/.built)
 
-# make has seen that it isn't there before the environment, with the core, was made.
+# The environment may have come with the core just now, which make, having looked before, doesn't know.
 $(VENV)/.built: $(VENV)/.installed $(RUST_SOURCES)
 	@[ -e $@ ] && [ -z "$$(find $? -newer $@)" ] || { echo "==> Rust core" && \
 		VIRTUAL_ENV='$(CURDIR)/$(VENV)' $(PYTHON) tools/install.py $(VENV)/bin/maturin develop --quiet --release $(if $(UV),--uv) && \
@@ -88,13 +88,14 @@ demo: build  ## the main job on the model that ships with the package
 
 # The Rust tests need no Python: they are built and run while the environment is fetched.
 test:  ## all tests
-	@$(MAKE) --no-print-directory test-rust & rust=$$!; \
-	$(MAKE) --no-print-directory setup build; made=$$?; \
-	wait $$rust && exit $$made
+	@$(MAKE) --no-print-directory --jobs=2 test-rust environment
 	@$(MAKE) --no-print-directory test-python
 
+environment:
+	@$(ALONE) $(MAKE) --no-print-directory setup build
+
 test-rust:  ## the Rust tests, two kinds at once: each builds the crate, and loom searches on one core
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target loom rust-tests rust-turns shuttle
+	@$(ALONE) $(MAKE) --no-print-directory --jobs=2 --output-sync=target loom rust-tests rust-turns shuttle
 
 rust-tests:
 	@echo "==> Rust tests"
@@ -102,7 +103,7 @@ rust-tests:
 
 rust-turns:
 	@echo "==> the cache for threads that take turns"
-	$(ALONE) RUSTC_WORKSPACE_WRAPPER=$(CURDIR)/tools/rustc_take_turns.sh $(CARGO_TEST) --locked --lib cache::
+	$(ALONE) RUSTC_WORKSPACE_WRAPPER='$(CURDIR)/tools/rustc_take_turns.sh' $(CARGO_TEST) --locked --lib cache::
 
 loom:  ## every interleaving of the races of cache and trace; LOOM_MAX_PREEMPTIONS bounds the search
 	@echo "==> loom models, at most $(LOOM_MAX_PREEMPTIONS) preemptions"

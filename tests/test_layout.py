@@ -76,7 +76,7 @@ def test_torch_stays_in_hf() -> None:
 BASE = {
     *("errors", "extras", "scoring", "divergence", "operation"),
     *("instrumentation", "_arrays", "_core", "_event", "_figures", "_hidden_states", "_junit"),
-    *("_top_k", "adapter_names"),
+    *("_null_scales", "_top_k", "adapter_names"),
 }
 TABLE = """
 base         nobody: what users import

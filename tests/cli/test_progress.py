@@ -24,7 +24,7 @@ from forwardcache.jobs.job import Job
 from forwardcache.jobs.prompts import Prompt, PromptSet
 from forwardcache.jobs.views import View
 from tests.cli.conftest import ASSETS, Run
-from tests.patience import PATIENCE_S
+from tests.patience import HANG_S, PATIENCE_S
 from tests.warm import WarmPython
 
 MODEL = ["--model", str(ASSETS / "model"), "--adapter", str(ASSETS / "adapter")]
@@ -105,7 +105,7 @@ def test_off_a_terminal_a_line_is_said_at_each_interval(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(progress, "LINE_EVERY_S", 0.02)
-    said, settled, deadline = "", "3,000 of 5,000 prompts", time.monotonic() + PATIENCE_S
+    said, settled, deadline = "", "3,000 of 5,000 prompts", time.monotonic() + HANG_S
     with run_progress(job_of(5000, BASE, TUNED), hits=lambda: 1234, done=1000) as told:
         told.settle(10 * 2000, 2000)
         told.settle(10 * 2000, 2000)
@@ -114,7 +114,9 @@ def test_off_a_terminal_a_line_is_said_at_each_interval(
             time.sleep(0.01)
             said += capsys.readouterr().err
         while not said.endswith("\n") and time.monotonic() < deadline:
+            time.sleep(0.01)
             said += capsys.readouterr().err
+    assert said.count(settled) >= 2
     # Before them there may be lines of what was done when an interval ended.
     lines = said.splitlines()
     for line in lines:

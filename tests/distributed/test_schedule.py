@@ -188,6 +188,14 @@ def test_in_order_what_all_would_soon_wait_for_is_not_left_to_another_slow_one()
     assert schedule.take(1, 11.0) == 4
 
 
+def test_in_order_a_slow_one_does_what_all_wait_for_if_there_is_nothing_else() -> None:
+    schedule = in_order_behind_a_slow_one(10.0)
+    # Both quick ones are stuck or dead, so tasks 12 to 15 are the last that may be given.
+    given = [schedule.take(worker, 11.0) for worker in (0, 1)]
+    assert given == [4, 12]
+    assert [schedule.take(2, 11.0 + 4.0 * number) for number in range(4)] == [13, 14, 15, 4]
+
+
 def test_in_order_what_may_take_longer_than_usual_is_copied_once() -> None:
     schedule = in_order_behind_a_slow_one(10.0)
     # Usually it would be done half a second later, but tasks differ.

@@ -189,7 +189,7 @@ def test_a_cache_that_is_too_small_for_a_call_still_runs_no_forward(
 ) -> None:
     first = make_backend(store=path).rolling_logprob_batch(PROMPTS)
     small = make_backend(store=path, cache_maxsize=1)
-    monkeypatch.setattr(small._scorer, "_run", None)
+    monkeypatch.setattr(small._scorer, "run", None)
     assert small.rolling_logprob_batch(PROMPTS) == first
 
 

@@ -74,10 +74,11 @@ class Askers:
 def asleep(thread: threading.Thread) -> None:
     """Returns when the thread sleeps: in the cache, where there is nothing else to sleep for.
 
-    One that could run and isn't let to, on a busy machine, does not sleep.
+    One that could run and isn't let to, on a busy machine, does not sleep. One that waits for the
+    GIL does, and gets it within a nap or two.
     """
     naps, give_up = 0, time.monotonic() + LONG
-    while naps < 2:
+    while naps < 10:
         assert time.monotonic() < give_up, "the thread does not wait"
         time.sleep(0.001)
         naps = naps + 1 if _sleeps(thread) else 0

@@ -159,6 +159,9 @@ class Synthetic:
     def __init__(self, count: int, gap_every: int) -> None:
         self._blocks, self._gap_every = count // 1024, gap_every
 
+    def digest(self) -> str:
+        return "of no file"
+
     def blocks(self, start: Offset = BEGIN, size: int = 1024) -> Iterator[Block]:
         raws = [b"x" * 300] * size
         for block in range(self._blocks):

@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -148,7 +149,7 @@ def test_columns_of_one_name_are_refused(tmp_path: Path) -> None:
 NOT_UTF8 = pa.Array.from_buffers(
     pa.string(),
     3,
-    [None, pa.array([0, 1, 2, 3], pa.int32()).buffers()[1], pa.py_buffer(b"a\xffc")],
+    [None, pa.array([0, 1, 3, 4], pa.int32()).buffers()[1], pa.py_buffer(b"a\n\xffc")],
 )
 
 
@@ -177,6 +178,15 @@ def test_a_row_that_can_t_be_used_is_named_or_skipped(
     found = read_prompts(given, on_error="skip")
     assert [(one.line, one.reason) for one in found.skipped] == [(2, reason)]
     assert [prompt.text for prompt in found.prompts] == ["a", "c"]
+
+
+def test_a_row_that_can_t_be_used_is_one_line_too(tmp_path: Path) -> None:
+    """As lines they go to workers, who say what is wrong with each."""
+    given = parquet(tmp_path / "p.parquet", {"prompt": NOT_UTF8})
+    with closing(open_source(given)) as source:
+        raws = [raw for block in source.blocks() for raw in block.raws]
+    assert len(raws) == 3
+    assert not any(b"\n" in raw for raw in raws)
 
 
 def test_a_map_with_a_key_twice_is_refused_by_its_row(tmp_path: Path) -> None:

@@ -139,7 +139,8 @@ def test_servers_are_asked_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> 
     def serve(connection: socket.socket) -> None:
         """Ends a connection that asks when the other servers are asked too."""
         assert connection.recv(65536)
-        all_asked.wait(PATIENCE_S)
+        # Less than a call may take, so those that are asked in turn don't meet.
+        all_asked.wait(PATIENCE_S / 20)
 
     with ExitStack() as stack:
         urls = [stack.enter_context(answering(serve)) for _ in range(8)]

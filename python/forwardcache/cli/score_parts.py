@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forwardcache.cli.endings import tell_of_missing, tell_of_nonfinite, tell_of_traces
@@ -44,7 +45,7 @@ def check_parts(options: ScoreOptions) -> None:
 
 
 def _check_others_elsewhere(options: ScoreOptions, folder: PartsFolder) -> None:
-    """Refuse a trace or store in the folder: there it would be foreign.
+    """Refuse a trace or store in the folder, where it would be foreign, and one among the prompts.
 
     Raises:
         InvalidInputError: naming it.
@@ -54,11 +55,14 @@ def _check_others_elsewhere(options: ScoreOptions, folder: PartsFolder) -> None:
 
     if not isinstance(folder, LocalFolder):
         return
+    root = folder.root.resolve()
+    if Path(options.prompts).is_dir() and root.is_relative_to(Path(options.prompts).resolve()):
+        raise InvalidInputError(f"--out {folder.root} is in the folder of --prompts")
     trace, store = options.loading.trace, options.loading.store
     others = [] if trace is None else [("--trace", trace)]
     others += [] if store is None else [("--store", path) for path in files_of(store)]
     for option, path in others:
-        if path.resolve().is_relative_to(folder.root.resolve()):
+        if path.resolve().is_relative_to(root):
             raise InvalidInputError(f"{option} {path} is in the folder of --out")
 
 
@@ -101,8 +105,6 @@ def score_parts(options: ScoreOptions, views: tuple[View, ...]) -> list[Skipped]
     folder.prepare()
     with locked(folder, take_over=options.force):
         check_free(folder, force=options.force, resume=options.resume)
-        if options.force and not options.resume:
-            folder.empty()
         facts = deciding_but_prompts(options, views)
         with closing(open_source(options.prompts)) as source:
             plan = Plan(source, limit=options.limit, on_error=options.on_error)
@@ -151,7 +153,7 @@ def _with_workers(run: _Run) -> list[Skipped]:
 
 def _scoring(run: _Run, crew: Crew[Any]) -> PartsScoring:
     """The job, its prompts cut into chunks, with what earlier runs left."""
-    from forwardcache.distributed.parts.job import PartsScoring, read_plan, take_job
+    from forwardcache.distributed.parts.job import PartsScoring, check_job, read_plan, write_job
     from forwardcache.distributed.parts.naming import job_digest
     from forwardcache.distributed.parts.work import PartsJob
     from forwardcache.jobs.planning import asked_k
@@ -160,7 +162,9 @@ def _scoring(run: _Run, crew: Crew[Any]) -> PartsScoring:
     options, plan, told = run.options, run.plan, crew.facts()
     if written := told["template"]:
         run.facts[TEMPLATE] = written
-    take_job(run.folder, run.facts)
+    begins_again = options.force and not options.resume
+    if not begins_again:
+        check_job(run.folder, run.facts)
     job = PartsJob(
         run.folder.address,
         job_digest(run.facts),
@@ -171,6 +175,10 @@ def _scoring(run: _Run, crew: Crew[Any]) -> PartsScoring:
         asked_k(run.views, options.top_k, told["vocab_size"]),
     )
     read_plan(crew, plan, job)
+    if begins_again:
+        # Only now: what is there stays until it is known that this job can begin.
+        run.folder.empty()
+    write_job(run.folder, run.facts)
     scoring = PartsScoring(crew, run.folder, plan, job, on_error=options.on_error)
     scoring.take_up()
     if scoring.prompts_done:
@@ -208,7 +216,7 @@ def _facts(
         ),
         **input_facts(
             run.options.prompts,
-            plan.source.digest(),
+            plan.digest,
             plan.prompts + len(plan.skipped),
             skipped,
             rows=tally.rows,

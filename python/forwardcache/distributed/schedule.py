@@ -23,10 +23,12 @@ _GAIN = 0.1
 _LATE = 1.2
 # Shorter than any task, so that nobody divides by nothing.
 _SHORTEST_S = 1e-6
-# In order: how many times as long as a task takes before all would have to wait is soon; who takes
-# this many times the average is too slow for what all would wait for; and a task of which there is
-# no copy may take so many times the usual, since tasks differ.
-_SOON, _SLOW, _UNSURE = 2.0, 1.3, 1.3
+# In order: how many times as long as a task takes before all would have to wait is soon.
+_SOON = 2.0
+# Who takes this many times the average is slow: all would wait for its copies.
+_SLOW = 1.3
+# Tasks differ: one that nobody has copied may take this many times as long as usual.
+_UNSURE = 1.3
 # How much the last task counts in what a worker is used to.
 _NEWEST = 0.2
 # How often to look whether somebody has become late: a quarter of what a task takes, within these.
@@ -178,8 +180,10 @@ class Schedule(Generic[Task]):
 
     def _urgent(self, worker: int, now_s: float) -> int | None:
         """The first task that would soon keep all others waiting, if this worker gains on it."""
+        if self._ahead is None or not self._copies or not self._average:
+            return None
         pace = self._pace(worker)
-        if self._ahead is None or not self._copies or not 0 < pace <= _SLOW * self._average:
+        if pace > _SLOW * self._average and self._given < self._next + self._ahead:
             return None
         a_second = sum(1 / usual_s for usual_s in self._usual.values())
         soon = self._given - self._ahead + _SOON * pace * a_second

@@ -13,12 +13,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from forwardcache._null_scales import INIT_SCALE, RANK_SCALE
 from forwardcache.errors import ViewParameterError
 
 Kind = Literal["base", "ft", "scaled", "null"]
-
-INIT_SCALE, RANK_SCALE = 0.02, 1.0
-"""Of a null view, unless others are given."""
 
 # torch.Generator.manual_seed takes what fits 64 bits, signed or not.
 _SEED_MIN, _SEED_MAX = -(2**63), 2**64 - 1

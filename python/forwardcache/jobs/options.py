@@ -92,8 +92,9 @@ class ModelOptions:
     def prefix_token_id(self) -> int | str | None:
         """The prefix as a backend takes it: an id as a number."""
         token = self.prefix_token
-        is_id = token is not None and token.isascii() and token.isdigit()
-        return int(token) if is_id and token is not None else token
+        if token is None or not (token.isascii() and token.isdigit()):
+            return token
+        return int(token)
 
     @property
     def named(self) -> str:

@@ -8,9 +8,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 
+from forwardcache._null_scales import INIT_SCALE, RANK_SCALE
 from forwardcache.adapter_names import adapter_of
 from forwardcache.errors import InvalidInputError
-from forwardcache.hf.spec import INIT_SCALE, RANK_SCALE
 from forwardcache.jobs.reasons import shown
 
 KINDS = (

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import chdir, contextmanager
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -185,6 +186,73 @@ def test_parts_are_found_by_their_content(
     assert score("--resume").code == 0
     assert crew.calls["part"] == 0
     assert rows(tmp_path / "out") == expected(LINES)
+
+
+def test_a_job_that_goes_on_with_more_prompts_is_not_done(
+    score: Score, crew: Crew, run: Run, prompts: Path, tmp_path: Path
+) -> None:
+    score()
+    prompts.write_text("\n".join([*LINES, json.dumps({"prompt": "one more"})]), "utf-8")
+    crew.dies_after = 0
+    assert score("--resume").code == 130
+    run("merge", tmp_path / "out", "-o", tmp_path / "rows.jsonl").refused("isn't done")
+
+
+def test_what_is_there_stays_until_the_new_job_can_begin(
+    score: Score, prompts: Path, tmp_path: Path
+) -> None:
+    prompts.write_text("no JSON")
+    score().refused("line 1")
+    prompts.write_text("\n".join(LINES), "utf-8")
+    assert score().code == 0
+    prompts.write_text("no JSON")
+    score("--force").refused("line 1")
+    assert rows(tmp_path / "out") == expected(LINES)
+    prompts.write_text("\n".join(LINES[:4]), "utf-8")
+    assert score("--force").code == 0
+    assert rows(tmp_path / "out") == expected(LINES[:4])
+    assert len(open_folder(str(tmp_path / "out")).sizes("parts")) == 1
+
+
+@pytest.mark.parametrize("which", [0, CHUNKS - 1])
+def test_a_part_that_only_its_worker_sees_is_none(
+    score: Score, crew: Crew, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: int
+) -> None:
+    part = crew._worker.part
+
+    def elsewhere(task: bytes) -> bytes:
+        result = part(task)
+        if crew.calls["part"] == which + 1:
+            (tmp_path / "out" / Receipt.of(result).file).unlink()
+        return result
+
+    monkeypatch.setattr(crew._worker, "part", elsewhere)
+    score().refused("which isn't there as seen from here", "a folder that all workers")
+    assert crew.calls["part"] == which + 1
+    assert not (tmp_path / "out" / SUCCESS).exists()
+
+
+def test_the_manifest_is_of_the_prompts_that_were_read(
+    score: Score, crew: Crew, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest, part = sha256(prompts.read_bytes()).hexdigest(), crew._worker.part
+
+    def growing(task: bytes) -> bytes:
+        with prompts.open("a") as file:
+            file.write("\n" + LINES[0])
+        return part(task)
+
+    monkeypatch.setattr(crew._worker, "part", growing)
+    assert score().code == 0
+    assert Manifest(open_folder(str(tmp_path / "out"))).facts["prompts"]["sha256"] == digest
+
+
+def test_rows_do_not_go_among_the_prompts(score: Score, prompts: Path, tmp_path: Path) -> None:
+    (folder := tmp_path / "prompts").mkdir()
+    prompts.rename(folder / prompts.name)
+    ended = score("--prompts", folder, out=folder / "out")
+    ended.refused(f"--out {folder / 'out'} is in the folder of --prompts")
+    assert not (folder / "out").exists()
 
 
 @pytest.mark.parametrize("reads_ahead", [False, True])
@@ -377,8 +445,9 @@ def test_what_another_driver_did_before_the_lock_was_had_is_seen(
     assert crew.calls["part"] == 0
 
 
+@pytest.mark.parametrize("out", ["out", "file://out"])
 def test_a_worker_in_another_folder_writes_to_the_same_one(
-    score: Score, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    score: Score, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, out: str
 ) -> None:
     part = StandIn.part
 
@@ -388,7 +457,7 @@ def test_a_worker_in_another_folder_writes_to_the_same_one(
 
     monkeypatch.setattr(StandIn, "part", elsewhere)
     monkeypatch.chdir(tmp_path)
-    assert score(out="out").code == 0
+    assert score(out=out).code == 0
     assert rows(tmp_path / "out") == expected(LINES)
 
 

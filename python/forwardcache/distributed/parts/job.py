@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from forwardcache.distributed.parts.folder import JOB, PartsFolder
+from forwardcache.distributed.parts.folder import JOB, PARTS, SUCCESS, PartsFolder
 from forwardcache.distributed.parts.manifest import ManifestChunk, write_manifest
 from forwardcache.distributed.parts.naming import FORMAT
 from forwardcache.distributed.parts.receipts import KeptReceipts, Receipt, ReceiptWriter
@@ -28,8 +28,19 @@ if TYPE_CHECKING:
     from forwardcache.jobs.skips import OnError
 
 
-def take_job(folder: PartsFolder, facts: dict[str, Any]) -> None:
-    """Write down what decides the rows, or see that the folder is of the same job.
+def write_job(folder: PartsFolder, facts: dict[str, Any]) -> None:
+    """Write down what decides the rows, where that isn't done.
+
+    Args:
+        folder: Of the job, locked.
+        facts: JSON values.
+    """
+    if JOB not in folder.top():
+        folder.put(JOB, (json.dumps(_told(facts), indent=1) + "\n").encode("ascii"))
+
+
+def check_job(folder: PartsFolder, facts: dict[str, Any]) -> None:
+    """See that the folder is of no other job.
 
     Args:
         folder: Of the job, locked.
@@ -38,10 +49,7 @@ def take_job(folder: PartsFolder, facts: dict[str, Any]) -> None:
     Raises:
         InvalidInputError: naming what differs.
     """
-    told = {"format": FORMAT, **facts}
-    content = (json.dumps(told, indent=1) + "\n").encode("ascii")
     if JOB not in folder.top():
-        folder.put(JOB, content)
         return
     begun: Any = None
     with suppress(FileNotFoundError, ValueError):
@@ -51,12 +59,17 @@ def take_job(folder: PartsFolder, facts: dict[str, Any]) -> None:
             f"can't tell which job {folder.address} belongs to: {JOB} is broken; --force without "
             "--resume begins again"
         )
+    told = _told(facts)
     differing = [name for name in {**begun, **told} if begun.get(name) != told.get(name)]
     if differing:
         raise InvalidInputError(
             f"{folder.address} belongs to another job (other {', '.join(differing)}); --force "
             "without --resume begins again"
         )
+
+
+def _told(facts: dict[str, Any]) -> dict[str, Any]:
+    return {"format": FORMAT, **facts}
 
 
 def read_plan(crew: Crew[Any], plan: Plan, job: PartsJob) -> None:
@@ -132,17 +145,25 @@ class PartsScoring:
             progress: Whom to tell.
 
         Raises:
-            InvalidInputError: a prompt failed and isn't to be skipped, or a part can't be written.
+            InvalidInputError: a prompt failed and isn't to be skipped, or a part can't be written,
+                or not where this process sees it.
             WorkerError: workers keep dying.
         """
+        if self.prompts_done < self.plan.prompts:
+            # A manifest of fewer prompts, or of others, is no longer that of this folder.
+            self._folder.remove(SUCCESS)
         writer = ReceiptWriter(self._folder)
         try:
             tasks = self._tasks(progress)
-            for chunk, result in self._crew.stream("part", tasks, self._task_of):
+            found = self._crew.stream("part", tasks, self._task_of)
+            for number, (chunk, result) in enumerate(found):
                 if is_error(result):
                     answer(result)
                 receipt = Receipt.of(result)
                 name = self._name(chunk)
+                if number == 0:
+                    # Better now than when all is done.
+                    self._check_seen(receipt.file)
                 self._check_skips(receipt, chunk)
                 self._kept[name] = Kept.of(receipt)
                 writer.add(result)
@@ -157,7 +178,14 @@ class PartsScoring:
 
         Args:
             facts: What stands in it before the chunks.
+
+        Raises:
+            InvalidInputError: a part isn't where this process sees it.
         """
+        there = self._folder.sizes(PARTS)
+        for kept in self._kept.values():
+            if kept.file not in there:
+                self._check_seen(kept.file)
         write_manifest(self._folder, facts, self._chunks())
         self._folder.remove_passing()
 
@@ -183,6 +211,19 @@ class PartsScoring:
     def _task_of(self, chunk: ChunkSpec) -> bytes:
         own = [self._name(chunk).hex(), chunk.lengths]
         return packed_lines(self._shared, own, self.plan.lines_of(chunk))
+
+    def _check_seen(self, file: str) -> None:
+        """Refuse a part that only the machine sees that wrote it.
+
+        Raises:
+            InvalidInputError: naming it.
+        """
+        # One by one, since a listing of a network's folder may be behind.
+        if self._folder.size(file) is None:
+            raise InvalidInputError(
+                f"a worker has written {self._folder.shown(file)}, which isn't there as seen from "
+                "here: --out has to be a folder that all workers and this process share"
+            )
 
     def _check_skips(self, receipt: Receipt, chunk: ChunkSpec) -> None:
         """Refuse a part that lacks a prompt, where none is to be skipped.

@@ -8,6 +8,8 @@ from pathlib import Path
 from forwardcache.distributed.parts.folder import LocalFolder, PartsFolder
 from forwardcache.distributed.parts.remote import RemoteFolder
 
+_LOCAL = {"file", "local"}
+
 
 def open_folder(address: str) -> PartsFolder:
     """The folder at a path or URL; nothing is made.
@@ -21,16 +23,14 @@ def open_folder(address: str) -> PartsFolder:
     scheme, separator, rest = address.partition("://")
     if not separator:
         return LocalFolder(Path(address))
-    if scheme in {"file", "local"}:
+    if scheme in _LOCAL:
         return LocalFolder(Path(rest))
     return RemoteFolder(address)
 
 
-def is_url(address: str) -> bool:
-    """Whether an address is a URL and no path."""
-    return "://" in address
-
-
 def absolute(address: str) -> str:
     """The same address for a process in another folder."""
-    return address if is_url(address) else os.path.abspath(address)
+    scheme, separator, rest = address.partition("://")
+    if not separator:
+        return os.path.abspath(address)
+    return f"{scheme}://{os.path.abspath(rest)}" if scheme in _LOCAL else address

@@ -75,8 +75,9 @@ class Rows:
         try:
             return self._written_lines(row)[0]
         except UnicodeDecodeError as error:
-            # Whoever reads the line finds the same fault in it, and says so or skips it.
-            return bytes(error.object)
+            # Whoever reads the line, which has to stay one, finds the same fault in it, and says so
+            # or skips it.
+            return bytes(error.object).replace(b"\n", b" ")
         except KeyError as error:
             reason = f"a map has a key twice ({error.args[0]})"
             raise InvalidInputError(f"{self._name} line {number}: {reason}") from error

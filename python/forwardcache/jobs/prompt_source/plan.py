@@ -44,6 +44,7 @@ class Plan:
         tokens: Of all prompts so far.
         longest: Tokens of the longest.
         skipped: The lines without a length, in order.
+        digest: That of the source as it was read, once all of it is.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Plan:
         self._cutter, self._open = Cutter(), _OpenChunk()
         self._chunks = ChunkTable()
         self.tokens = self.longest = 0
+        self.digest = ""
         self.skipped: list[Skipped] = []
 
     @property
@@ -115,6 +117,8 @@ class Plan:
         Raises:
             InvalidInputError: there is no prompt.
         """
+        # Now, of what was read: the source may grow until all of it is scored.
+        self.digest = self.source.digest()
         if self._open.raws:
             self._close()
         if not self._chunks:
