@@ -61,7 +61,7 @@ def of_parts_s(folder: Path, prompts: Path, count: int) -> float:
         scoring.take_up()
         scoring.run(cast(Any, SimpleNamespace(settle=lambda *_: None)))
         scoring.sum_up()
-        scoring.finish({"sha256": plan.source.digest()})
+        scoring.finish({"sha256": plan.digest})
         took = time.process_time() - began
     assert scoring.tally.rows == count * len(VIEWS)
     out.empty()
